@@ -1,0 +1,3 @@
+//! The `kith` program: parse, start telemetry, dispatch.
+
+fn main() {}
