@@ -46,7 +46,11 @@ impl SlotKey {
 
     /// The side of its pair.
     pub fn side(self) -> Side {
-        if self.0 & 1 == 0 { Side::Anchor } else { Side::Positive }
+        if self.0 & 1 == 0 {
+            Side::Anchor
+        } else {
+            Side::Positive
+        }
     }
 
     /// The packed form, `pair · 2 + side`, as the chain table's file stores it.
@@ -107,7 +111,8 @@ impl FromStr for Sha256 {
         }
         let mut digest = [0; 32];
         for (byte, pair) in digest.iter_mut().zip(0..) {
-            *byte = u8::from_str_radix(&text[2 * pair..2 * pair + 2], 16).map_err(|_| NotASha256)?;
+            *byte =
+                u8::from_str_radix(&text[2 * pair..2 * pair + 2], 16).map_err(|_| NotASha256)?;
         }
         Ok(Self(digest))
     }
@@ -148,4 +153,15 @@ pub struct NamedArray {
     pub shape: Vec<usize>,
     /// `shape.product()` values.
     pub data: Vec<f32>,
+}
+
+/// One 64-bit seed from several: (seed, step, what for). Two lists that differ anywhere give unrelated seeds, which is what lets a
+/// resumed run draw the same numbers as one that was never stopped. The mixer is SplitMix64's finaliser (Steele, Lea & Flood 2014).
+pub fn mix(words: &[u64]) -> u64 {
+    words.iter().fold(0x9e37_79b9_7f4a_7c15, |state, word| {
+        let mut z = (state ^ word).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    })
 }
