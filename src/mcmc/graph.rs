@@ -1,0 +1,220 @@
+//! The trained pairs as a graph over images: which slot holds which image, who is a known positive of whom, and how many slots an
+//! image holds. Must never know: scores, chains.
+
+use std::collections::HashMap;
+
+use crate::types::{GroupKey, ImageKey, PairKey, Side, SlotKey};
+
+/// One trained pair, as the sampler sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PairEntry {
+    /// The images of the anchor and the positive side; equal when one image makes its own pair of views.
+    pub images: [ImageKey; 2],
+    /// Images of one group are never each other's negatives.
+    pub group: Option<GroupKey>,
+}
+
+impl PairEntry {
+    fn holds(&self, image: ImageKey) -> bool {
+        self.images.contains(&image)
+    }
+
+    /// Its images, a single one once.
+    fn distinct(&self) -> &[ImageKey] {
+        if self.images[0] == self.images[1] {
+            &self.images[..1]
+        } else {
+            &self.images
+        }
+    }
+}
+
+/// The trained pairs, and who is a known positive of whom.
+#[derive(Debug, Default)]
+pub struct PairGraph {
+    pairs: HashMap<PairKey, PairEntry>,
+    by_image: HashMap<ImageKey, Membership>,
+}
+
+/// What one image takes part in.
+#[derive(Debug, Default)]
+struct Membership {
+    /// Its pairs, ascending; each once.
+    pairs: Vec<PairKey>,
+    /// Number of slots it holds: a pair of one image with itself counts twice.
+    slots: u32,
+    /// The groups of its pairs, with the number of pairs that give each; seldom more than one.
+    groups: Vec<(GroupKey, u32)>,
+}
+
+impl PairGraph {
+    /// Adds a pair; adding one that is there changes nothing.
+    pub fn insert(&mut self, pair: PairKey, entry: PairEntry) {
+        if self.pairs.contains_key(&pair) {
+            return;
+        }
+        self.pairs.insert(pair, entry);
+        for &image in entry.distinct() {
+            self.by_image.entry(image).or_default().join(pair, &entry);
+        }
+    }
+
+    /// Removes a pair; its slots are no candidates any more.
+    pub fn remove(&mut self, pair: PairKey) -> Option<PairEntry> {
+        let entry = self.pairs.remove(&pair)?;
+        for image in entry.distinct() {
+            if let Some(membership) = self.by_image.get_mut(image) {
+                membership.leave(pair, &entry);
+                if membership.pairs.is_empty() {
+                    self.by_image.remove(image);
+                }
+            }
+        }
+        Some(entry)
+    }
+
+    /// The pair's images and group, if it is (still) trained on.
+    pub fn get(&self, pair: PairKey) -> Option<PairEntry> {
+        self.pairs.get(&pair).copied()
+    }
+
+    /// The image that holds a slot; `None` once its pair is gone.
+    pub fn image(&self, slot: SlotKey) -> Option<ImageKey> {
+        self.pairs
+            .get(&slot.pair())
+            .map(|entry| entry.images[(slot.side() == Side::Positive) as usize])
+    }
+
+    /// Number of pairs.
+    pub fn len(&self) -> usize {
+        self.pairs.len()
+    }
+
+    /// Whether there is no pair.
+    pub fn is_empty(&self) -> bool {
+        self.pairs.is_empty()
+    }
+
+    /// Number of distinct images.
+    pub fn images(&self) -> usize {
+        self.by_image.len()
+    }
+
+    /// ln(number of slots that the image holds): subtracted from a candidate's log score so that the target counts each image once.
+    /// 0 for an image that holds none.
+    pub fn log_degree(&self, image: ImageKey) -> f32 {
+        self.by_image
+            .get(&image)
+            .map_or(0.0, |membership| (membership.slots as f32).ln())
+    }
+
+    /// What is known to be positive for `anchor`; see [`Positives::excludes`].
+    pub fn positives(&self, anchor: SlotKey) -> Positives<'_> {
+        let groups = self
+            .image(anchor)
+            .and_then(|image| self.by_image.get(&image))
+            .map_or(&[][..], |own| &own.groups);
+        Positives {
+            graph: self,
+            anchor: self.get(anchor.pair()),
+            groups,
+        }
+    }
+}
+
+impl Membership {
+    fn join(&mut self, pair: PairKey, entry: &PairEntry) {
+        if let Err(place) = self.pairs.binary_search(&pair) {
+            self.pairs.insert(place, pair);
+        }
+        self.slots += slots_of(entry);
+        if let Some(group) = entry.group {
+            match self.groups.iter_mut().find(|(known, _)| *known == group) {
+                Some((_, pairs)) => *pairs += 1,
+                None => self.groups.push((group, 1)),
+            }
+        }
+    }
+
+    fn leave(&mut self, pair: PairKey, entry: &PairEntry) {
+        if let Ok(place) = self.pairs.binary_search(&pair) {
+            self.pairs.remove(place);
+        }
+        self.slots -= slots_of(entry);
+        if let Some(group) = entry.group {
+            self.groups
+                .iter_mut()
+                .filter(|(known, _)| *known == group)
+                .for_each(|(_, pairs)| *pairs -= 1);
+            self.groups.retain(|(_, pairs)| *pairs > 0);
+        }
+    }
+}
+
+/// Slots that each of the pair's images holds in it.
+fn slots_of(entry: &PairEntry) -> u32 {
+    if entry.images[0] == entry.images[1] {
+        2
+    } else {
+        1
+    }
+}
+
+/// The known positives of one anchor: its own image, its partners in any pair, all images of a pair that shares an image with the
+/// anchor's pair, and all images that share a group with it.
+#[derive(Debug)]
+pub struct Positives<'graph> {
+    graph: &'graph PairGraph,
+    /// The anchor's own pair; `None` if it is not trained on.
+    anchor: Option<PairEntry>,
+    groups: &'graph [(GroupKey, u32)],
+}
+
+impl Positives<'_> {
+    /// Whether `candidate` must not be a negative of the anchor (also true of a slot whose pair is gone).
+    /// It is asked of images, not slots: an image that is positive through one of its pairs is so wherever it stands.
+    pub fn excludes(&self, candidate: SlotKey) -> bool {
+        let Some(image) = self.graph.image(candidate) else {
+            return true;
+        };
+        let (Some(anchor), Some(membership)) = (self.anchor, self.graph.by_image.get(&image))
+        else {
+            return true;
+        };
+        anchor.holds(image)
+            || self.shares_group(membership)
+            || self.shares_pair(&anchor, image, membership)
+    }
+
+    fn shares_group(&self, membership: &Membership) -> bool {
+        membership
+            .groups
+            .iter()
+            .any(|(group, _)| self.groups.iter().any(|(own, _)| own == group))
+    }
+
+    /// Whether some pair holds both `image` and an image of the anchor's pair. Looks from the side with fewer pairs, so that an image
+    /// in very many pairs does not make every question about it slow.
+    fn shares_pair(&self, anchor: &PairEntry, image: ImageKey, membership: &Membership) -> bool {
+        let pairs_of = |image| {
+            self.graph
+                .by_image
+                .get(image)
+                .map_or(&[][..], |own: &Membership| &own.pairs)
+        };
+        let anchor_pairs: usize = anchor.images.iter().map(|own| pairs_of(own).len()).sum();
+        if membership.pairs.len() <= anchor_pairs {
+            return membership.pairs.iter().any(|pair| {
+                self.graph.pairs[pair]
+                    .images
+                    .iter()
+                    .any(|held| anchor.holds(*held))
+            });
+        }
+        anchor.images.iter().any(|own| {
+            pairs_of(own)
+                .iter()
+                .any(|pair| self.graph.pairs[pair].holds(image))
+        })
+    }
+}
