@@ -1,1 +1,157 @@
-//! Settings in layers.
+//! Settings in layers: `config/default.toml` (in the binary), a file, `KITH_SECTION__KEY` variables, flags.
+//! Must never know: what rooms do with them. Unknown keys are errors.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    checkpoint::{GateConfig, Retention},
+    learn::LearnConfig,
+    nn::{EncoderConfig, OptimizerConfig},
+    pixels::{AugmentConfig, Limits},
+    serve::ServeConfig,
+    train::{RunConfig, ScheduleConfig, SnapshotConfig, TrainConfig},
+};
+
+/// All settings, one field a section.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// `[server]`.
+    pub server: ServerConfig,
+    /// `[storage]`.
+    pub storage: StorageConfig,
+    /// `[log]`.
+    pub log: LogConfig,
+    /// `[encoder]`.
+    pub encoder: EncoderSection,
+    /// `[serving]`.
+    pub serving: ServeConfig,
+    /// `[limits]`.
+    pub limits: Limits,
+    /// `[pairs]`.
+    pub pairs: PairsConfig,
+    /// `[training]`.
+    pub training: RunConfig,
+    /// `[learning]`.
+    pub learning: LearnConfig,
+    /// `[optimizer]`.
+    pub optimizer: OptimizerConfig,
+    /// `[schedule]`.
+    pub schedule: ScheduleConfig,
+    /// `[augment]`.
+    pub augment: AugmentConfig,
+    /// `[snapshots]`.
+    pub snapshots: SnapshotConfig,
+    /// `[gate]`.
+    pub gate: GateConfig,
+    /// `[retention]`.
+    pub retention: Retention,
+}
+
+/// `[server]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerConfig {
+    /// Address and port.
+    pub listen: String,
+    /// Allow an address that is not loopback.
+    pub insecure: bool,
+    /// Seconds a request may take.
+    pub timeout_seconds: u64,
+    /// Most bytes of a body.
+    pub max_body_bytes: usize,
+    /// Most images in an embedding request.
+    pub max_images: usize,
+    /// Most pairs in a pair request.
+    pub max_pairs: usize,
+    /// Seconds that stopping may take.
+    pub grace_seconds: u64,
+}
+
+/// `[storage]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StorageConfig {
+    /// Folder of database, images and checkpoints.
+    pub data_dir: PathBuf,
+}
+
+/// `[log]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogConfig {
+    /// A `tracing` filter.
+    pub filter: String,
+    /// `text` or `json`.
+    pub format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// `[encoder]`: the network's shape, and where it runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EncoderSection {
+    /// `cpu` or `cuda:N`.
+    pub device: String,
+    /// See [`EncoderConfig::width`].
+    pub width: usize,
+    /// See [`EncoderConfig::side`].
+    pub side: usize,
+    /// See [`EncoderConfig::dim`].
+    pub dim: usize,
+}
+
+/// `[pairs]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PairsConfig {
+    /// Share of pairs that are held out, 0 to 0.9.
+    pub holdout_share: f64,
+}
+
+impl Settings {
+    /// The network's shape.
+    pub fn encoder_config(&self) -> EncoderConfig {
+        let EncoderSection {
+            width, side, dim, ..
+        } = self.encoder;
+        EncoderConfig { width, side, dim }
+    }
+
+    /// What the trainer is told.
+    pub fn train_config(&self) -> TrainConfig {
+        TrainConfig {
+            run: self.training.clone(),
+            encoder: self.encoder_config(),
+            learn: self.learning.clone(),
+            optimizer: self.optimizer.clone(),
+            schedule: self.schedule.clone(),
+            augment: self.augment.clone(),
+            limits: self.limits.clone(),
+            snapshots: self.snapshots.clone(),
+            gate: self.gate.clone(),
+            retention: self.retention.clone(),
+        }
+    }
+
+    /// Reads the layers and validates. `sets`: `section.key=value` flags, the strongest layer.
+    pub fn load(file: Option<&Path>, sets: &[String]) -> Result<Self, ConfigError> {
+        todo!("{file:?} {sets:?}")
+    }
+}
+
+/// A setting cannot be used; names the key and the remedy.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(pub String);

@@ -17,8 +17,18 @@ pub struct Retrieval {
 }
 
 /// For each query row the relevant gallery rows (any of them counts); cosine of unit rows of `dim` values.
-pub fn retrieval(dim: usize, queries: &[f32], gallery: &[f32], relevant: &[Vec<usize>]) -> Retrieval {
-    todo!("{dim} {} {} {}", queries.len(), gallery.len(), relevant.len())
+pub fn retrieval(
+    dim: usize,
+    queries: &[f32],
+    gallery: &[f32],
+    relevant: &[Vec<usize>],
+) -> Retrieval {
+    todo!(
+        "{dim} {} {} {}",
+        queries.len(),
+        gallery.len(),
+        relevant.len()
+    )
 }
 
 /// The shape of a set of unit vectors.

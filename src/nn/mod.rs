@@ -83,7 +83,11 @@ impl Encoder {
     }
 
     /// Weights from named arrays; all must be there, none left over, each of the right shape.
-    pub fn from_arrays(config: &EncoderConfig, arrays: &[NamedArray], device: &Device) -> Result<Self, NnError> {
+    pub fn from_arrays(
+        config: &EncoderConfig,
+        arrays: &[NamedArray],
+        device: &Device,
+    ) -> Result<Self, NnError> {
         todo!("{config:?} {} {device:?}", arrays.len())
     }
 
@@ -187,7 +191,13 @@ impl Optimizer {
     }
 
     /// Clips by `norm` (of [`Gradients::norm`]) and updates the encoder's weights in place.
-    pub fn step(&mut self, encoder: &mut Encoder, gradients: &Gradients, norm: f32, rate: f32) -> Result<(), NnError> {
+    pub fn step(
+        &mut self,
+        encoder: &mut Encoder,
+        gradients: &Gradients,
+        norm: f32,
+        rate: f32,
+    ) -> Result<(), NnError> {
         let _ = (encoder, gradients, norm, rate);
         todo!()
     }
