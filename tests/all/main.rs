@@ -1,4 +1,5 @@
 //! The integration tests: one binary, a module for each room.
 
+mod eval;
 mod mcmc;
 mod stationarity;

@@ -1,0 +1,159 @@
+//! The shape of a set of unit vectors: are positives close, is the sphere used, has the encoder collapsed.
+//! Must never know: what the rows show.
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::spectrum::eigenvalues;
+
+/// Figures over all pairs of rows look at no more than this many rows, evenly spaced: 2 · 10⁶ pairs.
+pub const PAIRWISE_ROWS: usize = 2_000;
+
+/// The shape of a set of unit vectors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Geometry {
+    /// Mean squared distance of positive pairs (Wang & Isola 2020); 0 is best.
+    pub alignment: f64,
+    /// ln mean exp(−2 ‖u − v‖²) over distinct rows (Wang & Isola 2020); lower is more uniform.
+    pub uniformity: f64,
+    /// exp of the entropy of the normalised singular values of the centred rows (Roy & Vetterli 2007).
+    /// Only meaningful where `spread` is not near 0: of a collapsed set it sees the rounding noise.
+    pub effective_rank: f64,
+    /// Mean over dimensions of the standard deviation, times √dim: 1 on a uniform sphere, 0 when collapsed.
+    pub spread: f64,
+    /// Mean cosine of distinct rows.
+    pub mean_cosine: f64,
+}
+
+/// Geometry of paired unit rows: row i of `a` belongs to row i of `b`.
+///
+/// All but the alignment are taken over the rows of both together; uniformity and mean cosine over the pairs of at most
+/// [`PAIRWISE_ROWS`] of them, in which a row and its positive count as one of the pairs. An empty set gives zeros.
+/// Runs in rayon's current pool.
+pub fn geometry(dim: usize, a: &[f32], b: &[f32]) -> Geometry {
+    debug_assert_eq!(a.len(), b.len());
+    if a.is_empty() || dim == 0 {
+        return Geometry::default();
+    }
+    let rows: Vec<&[f32]> = a.chunks_exact(dim).chain(b.chunks_exact(dim)).collect();
+    let (uniformity, mean_cosine) = pairwise(&evenly(&rows));
+    Geometry {
+        alignment: alignment(dim, a, b),
+        uniformity,
+        effective_rank: effective_rank(&covariance(dim, &rows)),
+        spread: spread_of(dim, &rows),
+        mean_cosine,
+    }
+}
+
+/// See [`Geometry::spread`]; of rows of `dim` values.
+pub fn spread(dim: usize, rows: &[f32]) -> f64 {
+    spread_of(dim, &rows.chunks_exact(dim.max(1)).collect::<Vec<_>>())
+}
+
+fn spread_of(dim: usize, rows: &[&[f32]]) -> f64 {
+    let mean = mean(dim, rows);
+    let deviation = |d: usize| {
+        (rows
+            .iter()
+            .map(|row| square(f64::from(row[d]) - mean[d]))
+            .sum::<f64>()
+            / rows.len() as f64)
+            .sqrt()
+    };
+    if rows.is_empty() {
+        0.0
+    } else {
+        (0..dim).map(deviation).sum::<f64>() / (dim as f64).sqrt()
+    }
+}
+
+fn alignment(dim: usize, a: &[f32], b: &[f32]) -> f64 {
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| square(f64::from(a - b)))
+        .sum::<f64>()
+        / (a.len() / dim) as f64
+}
+
+/// At most [`PAIRWISE_ROWS`] of the rows, the same ones for the same number of rows.
+fn evenly<'a>(rows: &[&'a [f32]]) -> Vec<&'a [f32]> {
+    let kept = rows.len().min(PAIRWISE_ROWS);
+    (0..kept)
+        .map(|place| rows[place * rows.len() / kept])
+        .collect()
+}
+
+/// Uniformity and mean cosine over the distinct pairs. Squared distances of unit rows are 2 − 2 cos.
+fn pairwise(rows: &[&[f32]]) -> (f64, f64) {
+    let pairs = rows.len() * rows.len().saturating_sub(1) / 2;
+    if pairs == 0 {
+        return (0.0, 0.0);
+    }
+    let sums: Vec<(f64, f64)> = (0..rows.len())
+        .into_par_iter()
+        .map(|row| {
+            rows[..row]
+                .iter()
+                .map(|other| cosine(rows[row], other))
+                .fold((0.0, 0.0), |(potential, cosines), cosine| {
+                    (potential + (-4.0 * (1.0 - cosine)).exp(), cosines + cosine)
+                })
+        })
+        .collect();
+    let potential: f64 = sums.iter().map(|(potential, _)| potential).sum();
+    let cosines: f64 = sums.iter().map(|(_, cosines)| cosines).sum();
+    ((potential / pairs as f64).ln(), cosines / pairs as f64)
+}
+
+/// `[dim, dim]`, summed over the centred rows.
+fn covariance(dim: usize, rows: &[&[f32]]) -> Vec<f64> {
+    let mean = mean(dim, rows);
+    let centred: Vec<f64> = rows
+        .iter()
+        .flat_map(|row| row.iter().zip(&mean).map(|(x, mean)| f64::from(*x) - mean))
+        .collect();
+    let mut covariance = vec![0.0; dim * dim];
+    covariance
+        .par_chunks_exact_mut(dim)
+        .enumerate()
+        .for_each(|(i, line)| {
+            for row in centred.chunks_exact(dim) {
+                line.iter_mut()
+                    .zip(row)
+                    .for_each(|(sum, x)| *sum += row[i] * x);
+            }
+        });
+    covariance
+}
+
+/// The singular values of the centred rows are the square roots of the covariance's eigenvalues. 0 if all rows are equal.
+fn effective_rank(covariance: &[f64]) -> f64 {
+    let singular: Vec<f64> = eigenvalues(covariance)
+        .iter()
+        .map(|value| value.max(0.0).sqrt())
+        .collect();
+    let total: f64 = singular.iter().sum();
+    if total == 0.0 {
+        return 0.0;
+    }
+    let shares = singular
+        .iter()
+        .map(|value| value / total)
+        .filter(|share| *share > 0.0);
+    (-shares.map(|share| share * share.ln()).sum::<f64>()).exp()
+}
+
+fn mean(dim: usize, rows: &[&[f32]]) -> Vec<f64> {
+    (0..dim)
+        .map(|d| rows.iter().map(|row| f64::from(row[d])).sum::<f64>() / rows.len() as f64)
+        .collect()
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    f64::from(a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>())
+}
+
+fn square(x: f64) -> f64 {
+    x * x
+}

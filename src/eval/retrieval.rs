@@ -1,0 +1,74 @@
+//! How well a query's vector finds its match among many. Must never know: what the rows show.
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+/// How well queries find their match in a gallery.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Retrieval {
+    /// Share of queries whose match ranks first (ties count against the match).
+    pub recall_at_1: f64,
+    /// … among the first five.
+    pub recall_at_5: f64,
+    /// … among the first ten.
+    pub recall_at_10: f64,
+    /// Mean reciprocal rank.
+    pub mrr: f64,
+}
+
+/// For each query row the relevant gallery rows (any of them counts); cosine of unit rows of `dim` values.
+///
+/// A query's rank is that of its best relevant row among the rows that are not relevant to it. A query without a relevant row, or whose
+/// best cosine is not a number, is never found. No queries give zeros. Runs in rayon's current pool.
+pub fn retrieval(
+    dim: usize,
+    queries: &[f32],
+    gallery: &[f32],
+    relevant: &[Vec<usize>],
+) -> Retrieval {
+    debug_assert_eq!(queries.len(), dim * relevant.len());
+    let ranks: Vec<Option<usize>> = queries
+        .par_chunks_exact(dim.max(1))
+        .zip(relevant)
+        .map(|(query, relevant)| rank(query, gallery, relevant))
+        .collect();
+    let mean = |value: &dyn Fn(usize) -> f64| {
+        ranks.iter().flatten().map(|rank| value(*rank)).sum::<f64>() / ranks.len().max(1) as f64
+    };
+    let recall = |at: usize| mean(&|rank| f64::from(u8::from(rank <= at)));
+    Retrieval {
+        recall_at_1: recall(1),
+        recall_at_5: recall(5),
+        recall_at_10: recall(10),
+        mrr: mean(&|rank| 1.0 / rank as f64),
+    }
+}
+
+/// 1 + the number of rows that are not relevant and not farther than the best relevant one.
+fn rank(query: &[f32], gallery: &[f32], relevant: &[usize]) -> Option<usize> {
+    let mut cosines: Vec<f32> = gallery
+        .chunks_exact(query.len())
+        .map(|row| dot(query, row))
+        .collect();
+    let best = relevant
+        .iter()
+        .map(|row| cosines[*row])
+        .fold(f32::NEG_INFINITY, f32::max);
+    if best == f32::NEG_INFINITY {
+        return None;
+    }
+    relevant
+        .iter()
+        .for_each(|row| cosines[*row] = f32::NEG_INFINITY);
+    // A cosine that is not a number counts against the match, as a tie does.
+    Some(
+        1 + cosines
+            .iter()
+            .filter(|cosine| cosine.is_nan() || **cosine >= best)
+            .count(),
+    )
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
