@@ -42,3 +42,9 @@ impl App {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct StartError(pub String);
+
+/// Refuses an address that others can reach, unless the settings allow it: there are no API keys.
+pub fn check_exposure(server: &crate::config::ServerConfig) -> Result<(), StartError> {
+    let _ = server;
+    todo!()
+}

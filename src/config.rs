@@ -1,7 +1,13 @@
 //! Settings in layers: `config/default.toml` (in the binary), a file, `KITH_SECTION__KEY` variables, flags.
 //! Must never know: what rooms do with them. Unknown keys are errors.
 
-use std::path::{Path, PathBuf};
+mod layers;
+mod validate;
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -147,7 +153,23 @@ impl Settings {
 
     /// Reads the layers and validates. `sets`: `section.key=value` flags, the strongest layer.
     pub fn load(file: Option<&Path>, sets: &[String]) -> Result<Self, ConfigError> {
-        todo!("{file:?} {sets:?}")
+        Self::from_layers(file, std::env::vars_os(), sets)
+    }
+
+    /// [`Settings::load`] with the environment given by the caller.
+    pub fn from_layers(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+        sets: &[String],
+    ) -> Result<Self, ConfigError> {
+        let settings = layers::merge(file, environment, sets)?;
+        validate::check(&settings)?;
+        Ok(settings)
+    }
+
+    /// All settings as a TOML document that [`Settings::load`] reads back unchanged.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("settings are plain tables of numbers and text")
     }
 }
 

@@ -1,3 +1,5 @@
-//! The `kith` program: parse, start telemetry, dispatch.
+//! The `kith` program: everything it does is in the library.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    kith::cli::run()
+}

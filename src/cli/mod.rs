@@ -1,1 +1,68 @@
-//! The cli room.
+//! The command line: one file for each subcommand, each turning its arguments into one call of a lower room.
+//! Must never know: how anything is done. Only room that uses `clap`, `indicatif` and `ureq`, and that prints to standard output.
+#![allow(clippy::print_stdout)]
+
+mod config;
+mod serve;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{ConfigError, Settings};
+
+/// A server for image embeddings that keeps learning from the pairs its users post.
+#[derive(Debug, Parser)]
+#[command(name = "kith", version, about, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve embeddings over HTTP and learn from posted pairs
+    Serve(serve::ServeArgs),
+    /// Print the effective settings as TOML
+    Config(config::ConfigArgs),
+}
+
+/// Where settings come from; the same for every subcommand that opens a data folder.
+#[derive(Args, Debug, Default)]
+pub(crate) struct SettingsArgs {
+    /// A settings file over the built-in defaults
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder of the database, the images and the checkpoints
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Any setting, such as training.batch=16; may be given several times
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl SettingsArgs {
+    /// The effective settings; named options win over `--set`.
+    pub(crate) fn load(&self) -> Result<Settings, ConfigError> {
+        let mut settings = Settings::load(self.config.as_deref(), &self.set)?;
+        if let Some(dir) = &self.data_dir {
+            settings.storage.data_dir.clone_from(dir);
+        }
+        Ok(settings)
+    }
+}
+
+/// Parses the command line and runs it; a failure is one sentence on standard error and exit code 1.
+pub fn run() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Serve(args) => serve::run(args),
+        Command::Config(args) => config::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("kith: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! Ranges of the settings, with the remedy of each: what is refused at start instead of failing hours later.
+//! Must never know: where a setting came from.
+
+use super::{ConfigError, Settings};
+
+/// Whether a rule holds, which key it is about, and what the key must be.
+type Rule = (bool, &'static str, &'static str);
+
+/// All broken rules in one message.
+pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
+    let broken: Vec<String> = [
+        server(settings),
+        encoder(settings),
+        training(settings),
+        learning(settings),
+        snapshots(settings),
+    ]
+    .into_iter()
+    .flatten()
+    .filter(|(holds, ..)| !holds)
+    .map(|(_, key, must)| format!("{key} must be {must}"))
+    .collect();
+    match broken.is_empty() {
+        true => Ok(()),
+        false => Err(ConfigError(format!("settings: {}", broken.join("; ")))),
+    }
+}
+
+fn positive(value: f32) -> bool {
+    value > 0.0 && value.is_finite()
+}
+
+fn share(value: f32) -> bool {
+    (0.0..=1.0).contains(&value)
+}
+
+fn server(settings: &Settings) -> Vec<Rule> {
+    let (server, serving, limits) = (&settings.server, &settings.serving, &settings.limits);
+    vec![
+        (
+            !server.listen.is_empty(),
+            "server.listen",
+            "an address and port such as 127.0.0.1:7700",
+        ),
+        (
+            server.timeout_seconds > 0,
+            "server.timeout_seconds",
+            "at least 1",
+        ),
+        (
+            server.max_body_bytes > 0,
+            "server.max_body_bytes",
+            "at least 1",
+        ),
+        (server.max_images > 0, "server.max_images", "at least 1"),
+        (server.max_pairs > 0, "server.max_pairs", "at least 1"),
+        (
+            server.grace_seconds > 0,
+            "server.grace_seconds",
+            "at least 1: the last snapshot needs time",
+        ),
+        (
+            !settings.storage.data_dir.as_os_str().is_empty(),
+            "storage.data_dir",
+            "a folder",
+        ),
+        (
+            serving.threads <= 1024,
+            "serving.threads",
+            "at most 1024 (0: one for each core)",
+        ),
+        (
+            serving.decode_threads <= 1024,
+            "serving.decode_threads",
+            "at most 1024 (0: one for each core)",
+        ),
+        (
+            serving.queue_images > 0,
+            "serving.queue_images",
+            "at least 1",
+        ),
+        (serving.max_batch > 0, "serving.max_batch", "at least 1"),
+        (serving.follow_ms > 0, "serving.follow_ms", "at least 1"),
+        (limits.max_bytes > 0, "limits.max_bytes", "at least 1"),
+        (limits.max_pixels > 0, "limits.max_pixels", "at least 1"),
+    ]
+}
+
+fn encoder(settings: &Settings) -> Vec<Rule> {
+    let encoder = &settings.encoder;
+    let side = (32..=224).contains(&encoder.side) && encoder.side.is_multiple_of(32);
+    let width = (8..=1024).contains(&encoder.width) && encoder.width.is_multiple_of(8);
+    vec![
+        (side, "encoder.side", "a multiple of 32 from 32 to 224"),
+        (
+            width,
+            "encoder.width",
+            "a multiple of 8 from 8 to 1024 (64 is ResNet-18)",
+        ),
+        (
+            (8..=8192).contains(&encoder.dim),
+            "encoder.dim",
+            "from 8 to 8192",
+        ),
+    ]
+}
+
+fn training(settings: &Settings) -> Vec<Rule> {
+    let (run, schedule) = (&settings.training, &settings.schedule);
+    let holdout = (0.0..=0.9).contains(&settings.pairs.holdout_share);
+    vec![
+        (holdout, "pairs.holdout_share", "from 0 to 0.9"),
+        (
+            run.batch >= 2,
+            "training.batch",
+            "at least 2: a pair needs another pair's images as negatives",
+        ),
+        (run.min_pairs >= 2, "training.min_pairs", "at least 2"),
+        (
+            run.threads <= 1024,
+            "training.threads",
+            "at most 1024 (0: one for each core)",
+        ),
+        (
+            (1..=256).contains(&run.loader_threads),
+            "training.loader_threads",
+            "from 1 to 256",
+        ),
+        (run.prefetch >= 1, "training.prefetch", "at least 1"),
+        (
+            (0..=19).contains(&run.nice),
+            "training.nice",
+            "from 0 to 19",
+        ),
+        (run.max_skipped >= 1, "training.max_skipped", "at least 1"),
+        (
+            run.metrics_every >= 1,
+            "training.metrics_every",
+            "at least 1",
+        ),
+        (
+            run.max_backoff_seconds >= 1,
+            "training.max_backoff_seconds",
+            "at least 1",
+        ),
+        (
+            positive(schedule.learning_rate),
+            "schedule.learning_rate",
+            "above 0",
+        ),
+        (
+            schedule.final_rate >= 0.0 && schedule.final_rate <= schedule.learning_rate,
+            "schedule.final_rate",
+            "from 0 to schedule.learning_rate",
+        ),
+        (
+            schedule.total_steps > schedule.warmup_steps,
+            "schedule.total_steps",
+            "above schedule.warmup_steps",
+        ),
+    ]
+}
+
+fn learning(settings: &Settings) -> Vec<Rule> {
+    let (learn, optimizer, augment) = (&settings.learning, &settings.optimizer, &settings.augment);
+    let burn_in = (0.0..1.0).contains(&learn.sampler.burn_in);
+    let budget = learn.carried_budget > 0.0 && learn.carried_budget <= 1.0;
+    let jitter = augment.jitter_strength;
+    let hue = jitter.iter().all(|range| share(*range)) && jitter[3] <= 0.5;
+    let crop = augment.crop_min_area > 0.0 && augment.crop_min_area <= 1.0;
+    vec![
+        (positive(learn.beta), "learning.beta", "above 0"),
+        (budget, "learning.carried_budget", "above 0 and at most 1"),
+        (
+            learn.roulette >= 0.0 && learn.roulette.is_finite(),
+            "learning.roulette",
+            "0 or more",
+        ),
+        (
+            burn_in,
+            "learning.sampler.burn_in",
+            "at least 0 and below 1",
+        ),
+        (
+            optimizer.weight_decay >= 0.0 && optimizer.weight_decay.is_finite(),
+            "optimizer.weight_decay",
+            "0 or more",
+        ),
+        (
+            (0.0..1.0).contains(&optimizer.momentum),
+            "optimizer.momentum",
+            "at least 0 and below 1",
+        ),
+        (
+            (0.0..1.0).contains(&optimizer.beta2),
+            "optimizer.beta2",
+            "at least 0 and below 1",
+        ),
+        (positive(optimizer.epsilon), "optimizer.epsilon", "above 0"),
+        (
+            optimizer.clip_norm >= 0.0 && optimizer.clip_norm.is_finite(),
+            "optimizer.clip_norm",
+            "0 or more",
+        ),
+        (crop, "augment.crop_min_area", "above 0 and at most 1"),
+        (
+            share(augment.flip),
+            "augment.flip",
+            "a probability from 0 to 1",
+        ),
+        (
+            share(augment.jitter),
+            "augment.jitter",
+            "a probability from 0 to 1",
+        ),
+        (
+            share(augment.greyscale),
+            "augment.greyscale",
+            "a probability from 0 to 1",
+        ),
+        (
+            share(augment.blur),
+            "augment.blur",
+            "a probability from 0 to 1",
+        ),
+        (
+            hue,
+            "augment.jitter_strength",
+            "four values from 0 to 1, the last (hue) at most 0.5",
+        ),
+    ]
+}
+
+fn snapshots(settings: &Settings) -> Vec<Rule> {
+    let (snapshots, gate) = (&settings.snapshots, &settings.gate);
+    let minutes = snapshots.every_minutes >= 0.0 && snapshots.every_minutes.is_finite();
+    let recovery = snapshots.recovery_rate > 0.0 && snapshots.recovery_rate <= 1.0;
+    vec![
+        (minutes, "snapshots.every_minutes", "0 or more"),
+        (
+            snapshots.evaluation_pairs >= 1,
+            "snapshots.evaluation_pairs",
+            "at least 1",
+        ),
+        (recovery, "snapshots.recovery_rate", "above 0 and at most 1"),
+        (
+            (0.0..=1.0).contains(&gate.tolerance),
+            "gate.tolerance",
+            "from 0 to 1",
+        ),
+        (
+            (0.0..=1.0).contains(&gate.collapse_spread),
+            "gate.collapse_spread",
+            "from 0 to 1",
+        ),
+        (
+            (-1.0..=1.0).contains(&gate.collapse_cosine),
+            "gate.collapse_cosine",
+            "from -1 to 1",
+        ),
+        (
+            settings.retention.keep_latest >= 1,
+            "retention.keep_latest",
+            "at least 1",
+        ),
+    ]
+}
