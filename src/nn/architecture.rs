@@ -1,0 +1,216 @@
+//! Which layers ResNet-18 has, in their fixed order, and how each lies in torchvision's files.
+//! Must never know: tensors, kernels' insides.
+
+use super::EncoderConfig;
+use super::kernels::Conv;
+
+/// A convolution or fully connected layer with its name.
+#[derive(Clone, Debug)]
+pub(super) struct LayerSpec {
+    /// torchvision's prefix, such as `layer1.0.conv1`.
+    pub(super) name: String,
+    pub(super) conv: Conv,
+    /// Fully connected: its weight has two dimensions outside.
+    linear: bool,
+}
+
+/// The layers of a basic block, by place in [`layers`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Block {
+    pub(super) first: usize,
+    pub(super) second: usize,
+    pub(super) downsample: Option<usize>,
+}
+
+/// The stem's convolution, by place in [`layers`].
+pub(super) const STEM: usize = 0;
+/// The fully connected layer below the projection.
+pub(super) const FC: usize = 20;
+/// The projection to the embedding.
+pub(super) const PROJECTION: usize = 21;
+/// The eight basic blocks.
+pub(super) const BLOCKS: [Block; 8] = [
+    Block {
+        first: 1,
+        second: 2,
+        downsample: None,
+    },
+    Block {
+        first: 3,
+        second: 4,
+        downsample: None,
+    },
+    Block {
+        first: 5,
+        second: 6,
+        downsample: Some(7),
+    },
+    Block {
+        first: 8,
+        second: 9,
+        downsample: None,
+    },
+    Block {
+        first: 10,
+        second: 11,
+        downsample: Some(12),
+    },
+    Block {
+        first: 13,
+        second: 14,
+        downsample: None,
+    },
+    Block {
+        first: 15,
+        second: 16,
+        downsample: Some(17),
+    },
+    Block {
+        first: 18,
+        second: 19,
+        downsample: None,
+    },
+];
+
+/// All layers in order (He et al. 2016, table 1; names as torchvision's `resnet18`).
+pub(super) fn layers(config: &EncoderConfig) -> Vec<LayerSpec> {
+    let width = config.width;
+    let mut layers = vec![conv(
+        "conv1",
+        Conv {
+            inputs: 3,
+            outputs: width,
+            kernel: 7,
+            stride: 2,
+            pad: 3,
+        },
+    )];
+    for stage in 0..4 {
+        let outputs = width << stage;
+        for block in 0..2 {
+            let halves = stage > 0 && block == 0;
+            let inputs = if halves { outputs / 2 } else { outputs };
+            let stride = if halves { 2 } else { 1 };
+            let prefix = format!("layer{}.{block}", stage + 1);
+            let three = |inputs, stride| Conv {
+                inputs,
+                outputs,
+                kernel: 3,
+                stride,
+                pad: 1,
+            };
+            layers.push(conv(&format!("{prefix}.conv1"), three(inputs, stride)));
+            layers.push(conv(&format!("{prefix}.conv2"), three(outputs, 1)));
+            if halves {
+                let one = Conv {
+                    inputs,
+                    outputs,
+                    kernel: 1,
+                    stride,
+                    pad: 0,
+                };
+                layers.push(conv(&format!("{prefix}.downsample.0"), one));
+            }
+        }
+    }
+    layers.push(linear("fc", 8 * width, 8 * width));
+    layers.push(linear("projection", 8 * width, config.dim));
+    layers
+}
+
+fn conv(name: &str, conv: Conv) -> LayerSpec {
+    LayerSpec {
+        name: name.to_owned(),
+        conv,
+        linear: false,
+    }
+}
+
+fn linear(name: &str, inputs: usize, outputs: usize) -> LayerSpec {
+    let conv = Conv {
+        inputs,
+        outputs,
+        kernel: 1,
+        stride: 1,
+        pad: 0,
+    };
+    LayerSpec {
+        name: name.to_owned(),
+        conv,
+        linear: true,
+    }
+}
+
+impl LayerSpec {
+    /// Name of its weight.
+    pub(super) fn weight_name(&self) -> String {
+        format!("{}.weight", self.name)
+    }
+
+    /// Name of its bias.
+    pub(super) fn bias_name(&self) -> String {
+        format!("{}.bias", self.name)
+    }
+
+    /// The weight's shape in torchvision's files.
+    pub(super) fn outer_shape(&self) -> Vec<usize> {
+        let Conv {
+            inputs,
+            outputs,
+            kernel,
+            ..
+        } = self.conv;
+        if self.linear {
+            vec![outputs, inputs]
+        } else {
+            vec![outputs, inputs, kernel, kernel]
+        }
+    }
+
+    /// The weight's shape inside: `[kernel, kernel, inputs, outputs]`.
+    pub(super) fn inner_shape(&self) -> [usize; 4] {
+        let Conv {
+            inputs,
+            outputs,
+            kernel,
+            ..
+        } = self.conv;
+        [kernel, kernel, inputs, outputs]
+    }
+
+    /// From `[outputs, inputs, kernel, kernel]` to `[kernel, kernel, inputs, outputs]`.
+    pub(super) fn inward(&self, outer: &[f32]) -> Vec<f32> {
+        let mut inner = vec![0.0; outer.len()];
+        self.places()
+            .for_each(|(outside, inside)| inner[inside] = outer[outside]);
+        inner
+    }
+
+    /// From `[kernel, kernel, inputs, outputs]` to `[outputs, inputs, kernel, kernel]`.
+    pub(super) fn outward(&self, inner: &[f32]) -> Vec<f32> {
+        let mut outer = vec![0.0; inner.len()];
+        self.places()
+            .for_each(|(outside, inside)| outer[outside] = inner[inside]);
+        outer
+    }
+
+    /// (index outside, index inside) of every weight.
+    fn places(&self) -> impl Iterator<Item = (usize, usize)> {
+        let Conv {
+            inputs,
+            outputs,
+            kernel,
+            ..
+        } = self.conv;
+        let taps = kernel * kernel;
+        (0..taps * inputs).flat_map(move |row| {
+            let (tap, input) = (row / inputs, row % inputs);
+            (0..outputs).map(move |output| {
+                (
+                    (output * inputs + input) * taps + tap,
+                    row * outputs + output,
+                )
+            })
+        })
+    }
+}

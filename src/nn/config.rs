@@ -1,0 +1,39 @@
+//! The shape of the network as a setting.
+//! Must never know: weights, devices.
+
+use serde::{Deserialize, Serialize};
+
+use super::NnError;
+
+/// The shape of the network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EncoderConfig {
+    /// Channels of the first stage; 64 is ResNet-18. The hidden features have 8 × width values.
+    pub width: usize,
+    /// Side of the square input in pixels: a multiple of 32 from 32 to 224.
+    pub side: usize,
+    /// Values in an embedding.
+    pub dim: usize,
+}
+
+impl EncoderConfig {
+    /// Says which setting cannot be used, and which values can.
+    pub fn validate(&self) -> Result<(), NnError> {
+        let Self { width, side, dim } = *self;
+        if width == 0 || width % 8 != 0 || width > 512 {
+            return Err(NnError::Config(format!(
+                "width {width} must be a multiple of 8 from 8 to 512"
+            )));
+        }
+        if side == 0 || side % 32 != 0 || side > 224 {
+            return Err(NnError::Config(format!(
+                "side {side} must be a multiple of 32 from 32 to 224"
+            )));
+        }
+        if dim == 0 || dim > 8192 {
+            return Err(NnError::Config(format!("dim {dim} must be from 1 to 8192")));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,48 @@
+//! Gradients of all weights.
+//! Must never know: how they came about.
+
+use std::sync::Arc;
+
+use super::NnError;
+use super::architecture::LayerSpec;
+use super::arrays::slots;
+use super::ops::{self, LayerGradient};
+use crate::types::NamedArray;
+
+/// Gradients in the order of the encoder's weights.
+pub struct Gradients {
+    pub(super) specs: Arc<[LayerSpec]>,
+    pub(super) layers: Vec<LayerGradient>,
+}
+
+impl Gradients {
+    /// Adds another pass's gradients.
+    pub fn add(&mut self, other: &Gradients) -> Result<(), NnError> {
+        for (mine, theirs) in self.layers.iter_mut().zip(&other.layers) {
+            ops::add(&mut mine.weight, &theirs.weight)?;
+            ops::add(&mut mine.bias, &theirs.bias)?;
+        }
+        Ok(())
+    }
+
+    /// The global L2 norm; not finite if any value is not.
+    pub fn norm(&self) -> Result<f32, NnError> {
+        let mut sum = 0.0;
+        for layer in &self.layers {
+            sum += ops::sum_squares(&layer.weight)? + ops::sum_squares(&layer.bias)?;
+        }
+        Ok(sum.sqrt() as f32)
+    }
+
+    /// A copy with names and layout as [`super::Encoder::to_arrays`] (for tests and studies).
+    pub fn to_arrays(&self) -> Result<Vec<NamedArray>, NnError> {
+        let tensors = self
+            .layers
+            .iter()
+            .flat_map(|layer| [&layer.weight, &layer.bias]);
+        slots(&self.specs)
+            .zip(tensors)
+            .map(|(slot, tensor)| slot.export("", tensor))
+            .collect()
+    }
+}

@@ -1,0 +1,268 @@
+//! The operations the network is made of, each with its gradient, on any device: kernels on the CPU, compositions of
+//! candle's operations elsewhere.
+//! Must never know: the network's shape.
+//!
+//! Gradients are taken by hand, not by candle's graph: the network is fixed, and so nothing is stored, zeroed or
+//! added that it does not need. Activations are `[batch, side, side, channels]`.
+
+use candle_core::{DType, Device, Result, Tensor};
+
+use super::cpu::{View, build, write};
+use super::kernels::{self, Finish, Images, Target};
+use super::layer::Layer;
+use super::portable;
+use super::update::Rule;
+
+/// The gradients of a layer's weights.
+pub(super) struct LayerGradient {
+    pub(super) weight: Tensor,
+    pub(super) bias: Tensor,
+}
+
+/// Which gradient with respect to a layer's input is wanted.
+pub(super) enum Input {
+    /// None.
+    Skip,
+    /// In a new tensor.
+    New,
+    /// Added to this one.
+    AddTo(Tensor),
+}
+
+fn on_cpu(tensor: &Tensor) -> bool {
+    matches!(tensor.device(), Device::Cpu)
+}
+
+fn side_and_channels(images: &Tensor) -> Result<(usize, usize, usize)> {
+    let (batch, side, _, channels) = images.dims4()?;
+    Ok((batch, side, channels))
+}
+
+/// `conv(x) + bias (+ residual)`, then ReLU if `relu`.
+pub(super) fn conv(
+    layer: &Layer,
+    x: &Tensor,
+    residual: Option<&Tensor>,
+    relu: bool,
+) -> Result<Tensor> {
+    if !on_cpu(x) {
+        return portable::conv(layer, x, residual, relu);
+    }
+    let (batch, side, _) = side_and_channels(x)?;
+    let conv = layer.spec.conv;
+    let out_side = conv.output_side(side);
+    let (data, bias) = (View::of(x)?, View::of(&layer.bias)?);
+    let residual = residual.map(View::of).transpose()?;
+    let packed = layer.packed_forward()?;
+    build((batch, out_side, out_side, conv.outputs), |out| {
+        let finish = Finish {
+            bias: &bias,
+            residual: residual.as_deref(),
+            relu,
+        };
+        conv.forward(Images { data: &data, side }, packed, finish, out);
+    })
+}
+
+/// The gradients of [`conv`] (before its ReLU) from its input and the gradient of its output.
+pub(super) fn conv_gradient(
+    layer: &Layer,
+    x: &Tensor,
+    gradient: &Tensor,
+    input: Input,
+) -> Result<(Option<Tensor>, LayerGradient)> {
+    if !on_cpu(x) {
+        return portable::conv_gradient(layer, x, gradient, input);
+    }
+    let (_, side, _) = side_and_channels(x)?;
+    let conv = layer.spec.conv;
+    let (data, gradient) = (View::of(x)?, View::of(gradient)?);
+    let weight = build(layer.spec.inner_shape().to_vec(), |out| {
+        conv.weight_gradient(Images { data: &data, side }, &gradient, out);
+    })?;
+    let bias = build(conv.outputs, |out| kernels::sum_rows(&gradient, out))?;
+    let packed = || layer.packed_backward();
+    let input = match input {
+        Input::Skip => None,
+        Input::New => {
+            let packed = packed()?;
+            Some(build(x.shape(), |data| {
+                conv.input_gradient(
+                    &gradient,
+                    packed,
+                    Target {
+                        data,
+                        side,
+                        add: false,
+                    },
+                )
+            })?)
+        }
+        Input::AddTo(target) => {
+            let packed = packed()?;
+            write(&target, |data| {
+                conv.input_gradient(
+                    &gradient,
+                    packed,
+                    Target {
+                        data,
+                        side,
+                        add: true,
+                    },
+                )
+            })?;
+            Some(target)
+        }
+    };
+    Ok((input, LayerGradient { weight, bias }))
+}
+
+/// The stem: convolution, ReLU and max-pool 3×3/2, and which place of each window was the largest.
+pub(super) fn stem(layer: &Layer, pixels: &Tensor) -> Result<(Tensor, Tensor)> {
+    let maps = conv(layer, pixels, None, true)?;
+    if !on_cpu(&maps) {
+        return portable::max_pool(&maps);
+    }
+    let (batch, side, channels) = side_and_channels(&maps)?;
+    let pooled = kernels::pooled_side(side);
+    let shape = (batch, pooled, pooled, channels);
+    let mut picks = vec![0; batch * pooled * pooled * channels];
+    let data = View::of(&maps)?;
+    let out = build(shape, |out| {
+        kernels::max_pool(Images { data: &data, side }, channels, out, &mut picks)
+    })?;
+    Ok((out, Tensor::from_vec(picks, shape, &Device::Cpu)?))
+}
+
+/// The gradients of [`stem`]'s weights, from the gradient of its output with the ReLU's mask applied (a pooled value is
+/// positive where its place before the pool is).
+pub(super) fn stem_gradient(
+    layer: &Layer,
+    pixels: &Tensor,
+    picks: &Tensor,
+    gradient: &Tensor,
+) -> Result<LayerGradient> {
+    let (batch, side, _) = side_and_channels(pixels)?;
+    let side = layer.spec.conv.output_side(side);
+    let channels = layer.spec.conv.outputs;
+    let maps = if on_cpu(pixels) {
+        debug_assert_eq!(picks.dtype(), DType::U8);
+        let places = picks.flatten_all()?.to_vec1::<u8>()?;
+        let gradient = View::of(gradient)?;
+        build((batch, side, side, channels), |out| {
+            kernels::max_pool_gradient(&gradient, &places, side, channels, out);
+        })?
+    } else {
+        portable::max_pool_gradient(gradient, picks, side)?
+    };
+    Ok(conv_gradient(layer, pixels, &maps, Input::Skip)?.1)
+}
+
+/// ReLU's gradient: `gradient` where `output` is positive, else 0.
+pub(super) fn mask(gradient: Tensor, output: &Tensor) -> Result<Tensor> {
+    if !on_cpu(&gradient) {
+        return portable::mask(&gradient, output);
+    }
+    let output = View::of(output)?;
+    write(&gradient, |gradient| kernels::mask(gradient, &output))?;
+    Ok(gradient)
+}
+
+/// The mean over pixels: `[batch, 1, 1, channels]`.
+pub(super) fn mean(images: &Tensor) -> Result<Tensor> {
+    if !on_cpu(images) {
+        return images.mean_keepdim((1, 2));
+    }
+    let (batch, side, channels) = side_and_channels(images)?;
+    let data = View::of(images)?;
+    build((batch, 1, 1, channels), |out| {
+        kernels::mean(&data, side * side, channels, out)
+    })
+}
+
+/// The gradient of [`mean`] with respect to images of `side`.
+pub(super) fn mean_gradient(gradient: &Tensor, side: usize) -> Result<Tensor> {
+    let (batch, _, channels) = side_and_channels(gradient)?;
+    if !on_cpu(gradient) {
+        return (gradient / (side * side) as f64)?
+            .broadcast_as((batch, side, side, channels))?
+            .contiguous();
+    }
+    let gradient = View::of(gradient)?;
+    build((batch, side, side, channels), |out| {
+        kernels::mean_gradient(&gradient, side * side, channels, out)
+    })
+}
+
+/// Rows scaled to unit length (`[batch, 1, 1, dim]`), and their lengths (`[batch, 1, 1, 1]`).
+pub(super) fn normalize(rows: Tensor) -> Result<(Tensor, Tensor)> {
+    if !on_cpu(&rows) {
+        return portable::normalize(&rows, kernels::EPSILON.into());
+    }
+    let (batch, _, dim) = side_and_channels(&rows)?;
+    let lengths = write(&rows, |rows| kernels::normalize(rows, dim))?;
+    Ok((
+        rows,
+        Tensor::from_vec(lengths, (batch, 1, 1, 1), &Device::Cpu)?,
+    ))
+}
+
+/// The gradient of [`normalize`] with respect to its rows, from its results.
+pub(super) fn normalize_gradient(
+    gradient: Tensor,
+    unit: &Tensor,
+    lengths: &Tensor,
+) -> Result<Tensor> {
+    if !on_cpu(&gradient) {
+        return portable::normalize_gradient(&gradient, unit, lengths);
+    }
+    let dim = unit.dim(3)?;
+    let (unit, lengths) = (View::of(unit)?, View::of(lengths)?);
+    write(&gradient, |gradient| {
+        kernels::normalize_gradient(gradient, &unit, &lengths, dim)
+    })?;
+    Ok(gradient)
+}
+
+/// One optimiser step on a weight and its two moments.
+pub(super) fn update(
+    rule: &Rule,
+    decay: f32,
+    state: [&mut Tensor; 3],
+    gradient: &Tensor,
+) -> Result<()> {
+    let [weight, first, second] = state;
+    if !on_cpu(weight) {
+        [*weight, *first, *second] =
+            portable::update(rule, decay, [weight, first, second], gradient)?;
+        return Ok(());
+    }
+    let gradient = View::of(gradient)?;
+    write(weight, |weight| {
+        write(first, |first| {
+            write(second, |second| {
+                rule.apply(decay, [weight, first, second], &gradient)
+            })
+        })
+    })??
+}
+
+/// Adds `values` to `target`.
+pub(super) fn add(target: &mut Tensor, values: &Tensor) -> Result<()> {
+    if on_cpu(target) {
+        let values = View::of(values)?;
+        write(target, |target| kernels::add(target, &values))
+    } else {
+        *target = (&*target + values)?;
+        Ok(())
+    }
+}
+
+/// Σ value².
+pub(super) fn sum_squares(tensor: &Tensor) -> Result<f64> {
+    if on_cpu(tensor) {
+        Ok(kernels::sum_squares(&*View::of(tensor)?))
+    } else {
+        tensor.sqr()?.sum_all()?.to_scalar::<f32>().map(f64::from)
+    }
+}

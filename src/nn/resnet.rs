@@ -1,0 +1,148 @@
+//! ResNet-18 without BatchNorm and its head, forward and backward.
+//! Must never know: devices, optimisers.
+
+use candle_core::{Result, Tensor, bail};
+
+use super::architecture::{BLOCKS, Block, FC, PROJECTION, STEM};
+use super::layer::Layer;
+use super::ops::{self, Input, LayerGradient};
+
+/// What a forward pass leaves behind.
+pub(super) struct Trace {
+    /// `[batch, side, side, 3]`.
+    pixels: Tensor,
+    /// The stem's output and the places its pool picked.
+    stem: (Tensor, Tensor),
+    /// Each block's hidden and output maps; empty if no backward pass is to follow.
+    blocks: Vec<(Tensor, Tensor)>,
+    /// Side of the last maps.
+    last_side: usize,
+    mean: Tensor,
+    /// `[batch, 1, 1, 8 · width]`, after fc + ReLU.
+    pub(super) hidden: Tensor,
+    /// `[batch, 1, 1, dim]`, each of unit length.
+    pub(super) embedding: Tensor,
+    lengths: Tensor,
+}
+
+/// Runs the network on `pixels`; `keep` for a backward pass.
+pub(super) fn forward(layers: &[Layer], pixels: Tensor, keep: bool) -> Result<Trace> {
+    let stem = ops::stem(&layers[STEM], &pixels)?;
+    let mut blocks = Vec::new();
+    let mut x = stem.0.clone();
+    for block in &BLOCKS {
+        let (hidden, output) = block_forward(layers, block, &x)?;
+        x = output.clone();
+        if keep {
+            blocks.push((hidden, output));
+        }
+    }
+    let mean = ops::mean(&x)?;
+    let hidden = ops::conv(&layers[FC], &mean, None, true)?;
+    let (embedding, lengths) =
+        ops::normalize(ops::conv(&layers[PROJECTION], &hidden, None, false)?)?;
+    Ok(Trace {
+        pixels,
+        stem,
+        blocks,
+        last_side: x.dim(1)?,
+        mean,
+        hidden,
+        embedding,
+        lengths,
+    })
+}
+
+fn block_forward(layers: &[Layer], block: &Block, x: &Tensor) -> Result<(Tensor, Tensor)> {
+    let hidden = ops::conv(&layers[block.first], x, None, true)?;
+    let shortcut = match block.downsample {
+        Some(layer) => ops::conv(&layers[layer], x, None, false)?,
+        None => x.clone(),
+    };
+    let output = ops::conv(&layers[block.second], &hidden, Some(&shortcut), true)?;
+    Ok((hidden, output))
+}
+
+/// The gradients of all layers' weights, in their order, given the loss's gradient with respect to the embedding.
+pub(super) fn backward(
+    layers: &[Layer],
+    trace: Trace,
+    embedding_gradient: Tensor,
+) -> Result<Vec<LayerGradient>> {
+    let mut gradients: Vec<Option<LayerGradient>> = layers.iter().map(|_| None).collect();
+    let Trace {
+        pixels,
+        stem,
+        mut blocks,
+        last_side,
+        mean,
+        hidden,
+        embedding,
+        lengths,
+    } = trace;
+    let g = ops::normalize_gradient(embedding_gradient, &embedding, &lengths)?;
+    let g = through(layers, PROJECTION, &hidden, &g, Input::New, &mut gradients)?;
+    let g = through(
+        layers,
+        FC,
+        &mean,
+        &ops::mask(g, &hidden)?,
+        Input::New,
+        &mut gradients,
+    )?;
+    let mut g = ops::mean_gradient(&g, last_side)?;
+    for block in BLOCKS.iter().rev() {
+        let Some(maps) = blocks.pop() else {
+            bail!("the forward pass was not recorded")
+        };
+        let input = blocks.last().map_or(&stem.0, |(_, output)| output);
+        g = block_backward(layers, block, (input, maps), g, &mut gradients)?;
+    }
+    let g = ops::mask(g, &stem.0)?;
+    gradients[STEM] = Some(ops::stem_gradient(&layers[STEM], &pixels, &stem.1, &g)?);
+    let all: Option<Vec<_>> = gradients.into_iter().collect();
+    all.map_or_else(|| bail!("a layer has no gradient"), Ok)
+}
+
+/// Maps of a block: its input, and (hidden, output).
+type BlockMaps<'a> = (&'a Tensor, (Tensor, Tensor));
+
+fn block_backward(
+    layers: &[Layer],
+    block: &Block,
+    maps: BlockMaps,
+    g: Tensor,
+    gradients: &mut [Option<LayerGradient>],
+) -> Result<Tensor> {
+    let (x, (hidden, output)) = maps;
+    let g = ops::mask(g, &output)?;
+    drop(output);
+    let inner = through(layers, block.second, &hidden, &g, Input::New, gradients)?;
+    let inner = ops::mask(inner, &hidden)?;
+    let shortcut = match block.downsample {
+        Some(layer) => through(layers, layer, x, &g, Input::New, gradients)?,
+        None => g,
+    };
+    through(
+        layers,
+        block.first,
+        x,
+        &inner,
+        Input::AddTo(shortcut),
+        gradients,
+    )
+}
+
+/// Goes back through one layer: stores its weights' gradients, gives its input's.
+fn through(
+    layers: &[Layer],
+    place: usize,
+    x: &Tensor,
+    g: &Tensor,
+    input: Input,
+    gradients: &mut [Option<LayerGradient>],
+) -> Result<Tensor> {
+    let (input, own) = ops::conv_gradient(&layers[place], x, g, input)?;
+    gradients[place] = Some(own);
+    input.map_or_else(|| bail!("no gradient with respect to the input"), Ok)
+}
