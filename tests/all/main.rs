@@ -2,4 +2,5 @@
 
 mod eval;
 mod mcmc;
+mod nn;
 mod stationarity;
