@@ -1,5 +1,6 @@
 //! The integration tests: one binary, a module for each room.
 
+mod config;
 mod eval;
 mod mcmc;
 mod nn;

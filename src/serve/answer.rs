@@ -1,0 +1,86 @@
+//! What a caller of this room asks for, gets, and may be refused with.
+
+use crate::{checkpoint::CheckpointError, nn::NnError, pixels::PixelError, types::CheckpointId};
+
+/// Which model a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// The live checkpoint.
+    Live,
+    /// That checkpoint.
+    Pinned(CheckpointId),
+}
+
+/// What a model looks like from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModelInfo {
+    /// The checkpoint.
+    pub id: CheckpointId,
+    /// Step at which it was taken.
+    pub step: u64,
+    /// Values in an embedding.
+    pub dim: usize,
+    /// Values in the hidden features.
+    pub hidden: usize,
+    /// Side of the input in pixels.
+    pub side: usize,
+}
+
+/// All vectors of one request, from one checkpoint.
+#[derive(Clone, Debug)]
+pub struct Embedded {
+    /// Which model made them.
+    pub model: ModelInfo,
+    /// A row for each image, in order: (embedding, hidden).
+    pub rows: Vec<Row>,
+}
+
+/// The vectors of one image.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// Unit length, `dim` values.
+    pub embedding: Vec<f32>,
+    /// `hidden` values.
+    pub hidden: Vec<f32>,
+}
+
+/// What can go wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The image at `index` is not acceptable.
+    #[error("{source}")]
+    Pixels {
+        /// Position in the request.
+        index: usize,
+        /// Why.
+        source: PixelError,
+    },
+    /// More images in one request than the queue ever holds: waiting would not help.
+    #[error(
+        "{images} images are more than the encoder's queue holds: send at most {limit} at once"
+    )]
+    TooMany {
+        /// Images of the request.
+        images: usize,
+        /// What the queue holds.
+        limit: usize,
+    },
+    /// The queue is full.
+    #[error("the encoder's queue is full: retry in a moment, with fewer images at once")]
+    Overloaded,
+    /// No checkpoint serves yet.
+    #[error("no checkpoint is loaded yet")]
+    NotReady,
+    /// The server is stopping.
+    #[error("the server is stopping")]
+    Stopping,
+    /// The checkpoint asked for is not there or damaged.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The encoder could not be built.
+    #[error(transparent)]
+    Nn(#[from] NnError),
+    /// The encoder failed on the batch that the request was part of.
+    #[error("the encoder failed: {0}")]
+    Encode(String),
+}

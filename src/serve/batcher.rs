@@ -1,0 +1,320 @@
+//! The encoder's queue and thread: takes what waits, up to a bound, and encodes it in one pass.
+//! Must never know: requests, files, HTTP. A batch never mixes checkpoints.
+
+use std::{
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+};
+
+use rayon::ThreadPool;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::{Row, ServeError, loaded::Loaded};
+use crate::nn::Features;
+
+/// One image that waits.
+pub(super) struct Job {
+    /// The encoder captured when the request came.
+    pub(super) encoder: Arc<Loaded>,
+    /// `[side, side, 3]`.
+    pub(super) pixels: Vec<f32>,
+    /// Closed when nobody waits any more.
+    pub(super) reply: oneshot::Sender<Result<Row, ServeError>>,
+    /// The image's place in the bound on waiting images; free again when the job is dropped.
+    pub(super) permit: OwnedSemaphorePermit,
+}
+
+/// Handle to the encoder's thread; when the last one goes, the thread answers what waits and ends.
+pub(super) struct Batcher {
+    queue: Arc<Queue>,
+    thread: Mutex<Option<thread::JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    state: Mutex<State>,
+    /// Signalled when a job arrives or the queue closes.
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Job>,
+    closed: bool,
+}
+
+impl Batcher {
+    /// Starts the thread `kith-encode`; passes run in `pool`.
+    pub(super) fn start(pool: Arc<ThreadPool>, max_batch: usize) -> std::io::Result<Self> {
+        let queue = Arc::<Queue>::default();
+        let own = queue.clone();
+        let thread = thread::Builder::new()
+            .name("kith-encode".to_owned())
+            .spawn(move || {
+                while let Some(batch) = own.take(max_batch) {
+                    pool.install(|| encode(batch));
+                }
+            })?;
+        Ok(Self {
+            queue,
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// Queues an image. Bounded by the permits, so this never waits. After closing, the job's caller learns of it at once.
+    pub(super) fn push(&self, job: Job) {
+        let mut state = self.queue.lock();
+        if state.closed {
+            drop(state);
+            let _ = job.reply.send(Err(ServeError::Stopping));
+            return;
+        }
+        state.waiting.push_back(job);
+        self.queue.changed.notify_one();
+    }
+
+    /// Answers what waits, then ends the thread. Blocks.
+    pub(super) fn stop(&self) {
+        self.queue.close();
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(thread) = thread {
+            // The thread catches every panic of a batch; nothing else in it can panic.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Batcher {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No code that holds the lock can leave the list half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits for a job, then takes it with all that may share its pass; `None`: closed and empty.
+    fn take(&self, max_batch: usize) -> Option<Vec<Job>> {
+        let mut state = self.lock();
+        loop {
+            state.waiting.retain(|job| !job.reply.is_closed());
+            if let Some(first) = state.waiting.pop_front() {
+                return Some(gather(first, &mut state.waiting, max_batch));
+            }
+            if state.closed {
+                return None;
+            }
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// `first` and the jobs behind it that want the same encoder, oldest first, at most `max_batch`. The others keep their order.
+fn gather(first: Job, waiting: &mut VecDeque<Job>, max_batch: usize) -> Vec<Job> {
+    let mut batch = vec![first];
+    let mut at = 0;
+    while batch.len() < max_batch && at < waiting.len() {
+        if Arc::ptr_eq(&waiting[at].encoder, &batch[0].encoder) {
+            batch.extend(waiting.remove(at));
+        } else {
+            at += 1;
+        }
+    }
+    batch
+}
+
+/// Encodes a batch and answers each job. A failure is this batch's only.
+fn encode(batch: Vec<Job>) {
+    let pixels: Vec<f32> = batch.iter().flat_map(|job| &job.pixels).copied().collect();
+    let network = &batch[0].encoder.network;
+    let outcome = match catch_unwind(AssertUnwindSafe(|| network.forward(&pixels))) {
+        Ok(Ok(features)) => Ok(features),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("it panicked".to_owned()),
+    };
+    if let Err(error) = &outcome {
+        tracing::error!(%error, images = batch.len(), "the encoder failed on a batch");
+    }
+    for (index, Job { reply, permit, .. }) in batch.into_iter().enumerate() {
+        // Free the place first: who sees the answer must find it free.
+        drop(permit);
+        // The caller may have left meanwhile.
+        let _ = reply.send(match &outcome {
+            Ok(features) => Ok(row(features, index)),
+            Err(error) => Err(ServeError::Encode(error.clone())),
+        });
+    }
+}
+
+fn row(features: &Features, index: usize) -> Row {
+    let cut = |vectors: &crate::nn::Vectors| {
+        vectors.data[index * vectors.dim..(index + 1) * vectors.dim].to_vec()
+    };
+    Row {
+        embedding: cut(&features.embedding),
+        hidden: cut(&features.hidden),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::{
+        nn::{NnError, Vectors},
+        serve::{ModelInfo, loaded::Network},
+        types::CheckpointId,
+    };
+
+    /// Answers each image with its one pixel; panics or fails on the values of [`PANICS`] and [`FAILS`].
+    struct Echo;
+    const PANICS: f32 = -1.0;
+    const FAILS: f32 = -2.0;
+
+    impl Network for Echo {
+        fn forward(&self, pixels: &[f32]) -> Result<Features, NnError> {
+            assert!(!pixels.contains(&PANICS), "asked to panic");
+            if pixels.contains(&FAILS) {
+                return Err(NnError::Device("asked to fail".to_owned()));
+            }
+            let vectors = Vectors {
+                dim: 1,
+                data: pixels.to_vec(),
+            };
+            Ok(Features {
+                embedding: vectors.clone(),
+                hidden: vectors,
+            })
+        }
+    }
+
+    type Answer = oneshot::Receiver<Result<Row, ServeError>>;
+
+    fn encoder() -> Arc<Loaded> {
+        let info = ModelInfo {
+            id: CheckpointId::now(),
+            step: 0,
+            dim: 1,
+            hidden: 1,
+            side: 1,
+        };
+        Arc::new(Loaded {
+            info,
+            network: Box::new(Echo),
+        })
+    }
+
+    fn job(encoder: &Arc<Loaded>, pixel: f32, places: &Arc<Semaphore>) -> (Job, Answer) {
+        let (reply, answer) = oneshot::channel();
+        let permit = places.clone().try_acquire_owned().unwrap();
+        let job = Job {
+            encoder: encoder.clone(),
+            pixels: vec![pixel],
+            reply,
+            permit,
+        };
+        (job, answer)
+    }
+
+    fn pixels(batch: &[Job]) -> Vec<f32> {
+        batch.iter().map(|job| job.pixels[0]).collect()
+    }
+
+    #[test]
+    fn a_batch_takes_the_oldest_that_share_an_encoder_and_keeps_the_order_of_the_rest() {
+        let (queue, places) = (Queue::default(), Arc::new(Semaphore::new(9)));
+        let (a, b) = (encoder(), encoder());
+        let (jobs, _answers): (Vec<_>, Vec<_>) =
+            [(&a, 0.0), (&b, 1.0), (&a, 2.0), (&b, 3.0), (&a, 4.0)]
+                .map(|(encoder, pixel)| job(encoder, pixel, &places))
+                .into_iter()
+                .unzip();
+        queue.lock().waiting.extend(jobs);
+        let taken: Vec<_> = std::iter::from_fn(|| {
+            queue.close();
+            queue.take(2)
+        })
+        .map(|batch| pixels(&batch))
+        .collect();
+        assert_eq!(taken, [vec![0.0, 2.0], vec![1.0, 3.0], vec![4.0]]);
+    }
+
+    #[test]
+    fn a_cancelled_image_leaves_the_queue_and_frees_its_place() {
+        let (queue, places) = (Queue::default(), Arc::new(Semaphore::new(2)));
+        let network = encoder();
+        let (gone, answer) = job(&network, 0.0, &places);
+        let (kept, _answer) = job(&network, 1.0, &places);
+        queue.lock().waiting.extend([gone, kept]);
+        drop(answer);
+        let batch = queue.take(8).unwrap();
+        assert_eq!(pixels(&batch), [1.0]);
+        assert_eq!(places.available_permits(), 1);
+    }
+
+    #[test]
+    fn a_panic_or_an_error_fails_its_own_batch_only() {
+        let places = Arc::new(Semaphore::new(4));
+        let network = encoder();
+        for bad in [PANICS, FAILS] {
+            let (with, companion) = job(&network, 7.0, &places);
+            let (bad, own) = job(&network, bad, &places);
+            encode(vec![with, bad]);
+            for mut answer in [companion, own] {
+                assert!(matches!(
+                    answer.try_recv().unwrap(),
+                    Err(ServeError::Encode(_))
+                ));
+            }
+        }
+        let (good, mut answer) = job(&network, 7.0, &places);
+        encode(vec![good]);
+        assert_eq!(answer.try_recv().unwrap().unwrap().embedding, [7.0]);
+        assert_eq!(places.available_permits(), 4, "every place is free again");
+    }
+
+    #[test]
+    fn stopping_answers_what_waits_and_refuses_what_comes_later() {
+        let places = Arc::new(Semaphore::new(9));
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(1)
+            .build()
+            .unwrap();
+        let batcher = Batcher::start(Arc::new(pool), 2).unwrap();
+        let network = encoder();
+        let mut answers = Vec::new();
+        for pixel in 0..5 {
+            let (job, answer) = job(&network, pixel as f32, &places);
+            batcher.push(job);
+            answers.push(answer);
+        }
+        batcher.stop();
+        for (pixel, mut answer) in answers.into_iter().enumerate() {
+            assert_eq!(answer.try_recv().unwrap().unwrap().hidden, [pixel as f32]);
+        }
+        let (late, mut answer) = job(&network, 0.0, &places);
+        batcher.push(late);
+        assert!(matches!(
+            answer.try_recv().unwrap(),
+            Err(ServeError::Stopping)
+        ));
+    }
+}

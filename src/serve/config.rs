@@ -1,0 +1,21 @@
+//! Settings of serving: `[serving]`.
+
+use serde::{Deserialize, Serialize};
+
+/// Settings of serving.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServeConfig {
+    /// Threads of the encoder's pool; 0: one for each core.
+    pub threads: usize,
+    /// Threads that decode images; 0: one for each core.
+    pub decode_threads: usize,
+    /// Images accepted and not yet answered; beyond it requests are refused (429).
+    pub queue_images: usize,
+    /// Most images encoded in one pass.
+    pub max_batch: usize,
+    /// Pinned checkpoints (`kith@ID`) kept in memory besides the live one.
+    pub pinned: usize,
+    /// How often the live row is looked at, in milliseconds.
+    pub follow_ms: u64,
+}

@@ -1,0 +1,238 @@
+//! The handle to the serving side, and the way of a request through it: admission, encoder, decoding, queue, rows.
+//! Must never know: who asks.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot},
+    task::JoinHandle,
+};
+
+use super::{
+    Embedded, ModelInfo, Row, ServeConfig, ServeError, Which,
+    batcher::{Batcher, Job},
+    decode::decode,
+    live::Live,
+    loaded::{Loaded, Loader},
+    pinned::Pinned,
+};
+use crate::{checkpoint::Checkpoints, db::Db, nn::Device, pixels::Limits, types::CheckpointId};
+
+/// Handle to the serving side; cheap to clone.
+#[derive(Clone)]
+pub struct Serving {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: ServeConfig,
+    limits: Limits,
+    live: Live,
+    loader: Loader,
+    pinned: Pinned<Loaded>,
+    decoders: ThreadPool,
+    batcher: Arc<Batcher>,
+    places: Arc<Semaphore>,
+    stopping: AtomicBool,
+    follower: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Places in the queue for the images of one request; given back when dropped or when the images are encoded.
+pub struct Admission {
+    permit: OwnedSemaphorePermit,
+}
+
+impl Serving {
+    /// Loads the live checkpoint, starts the encoder's thread and the follower.
+    pub async fn start(
+        config: ServeConfig,
+        limits: Limits,
+        device: Device,
+        db: Db,
+        checkpoints: Checkpoints,
+    ) -> Result<Self, ServeError> {
+        let encoders = Arc::new(pool("kith-encode", config.threads)?);
+        let batcher = Batcher::start(encoders.clone(), config.max_batch).map_err(no_threads)?;
+        let loader = Loader {
+            checkpoints,
+            device,
+            pool: encoders,
+        };
+        let shared = Arc::new(Shared {
+            live: Live::new(db, loader.clone()),
+            loader,
+            pinned: Pinned::new(config.pinned),
+            decoders: pool("kith-decode", config.decode_threads)?,
+            batcher: Arc::new(batcher),
+            places: Arc::new(Semaphore::new(config.queue_images)),
+            stopping: AtomicBool::new(false),
+            follower: Mutex::new(None),
+            config,
+            limits,
+        });
+        shared.live.follow().await?;
+        let follower = tokio::spawn(follow(Arc::downgrade(&shared)));
+        *shared.follower() = Some(follower);
+        Ok(Self { shared })
+    }
+
+    /// The live model, if one is loaded.
+    pub fn live(&self) -> Option<ModelInfo> {
+        self.shared.live.info()
+    }
+
+    /// A model by name, loading a pinned one if needed.
+    pub async fn model(&self, which: Which) -> Result<ModelInfo, ServeError> {
+        self.shared.encoder(which).await.map(|loaded| loaded.info)
+    }
+
+    /// Takes places in the queue for `images` images, at once or not at all.
+    pub fn admit(&self, images: usize) -> Result<Admission, ServeError> {
+        let shared = &self.shared;
+        let limit = shared.config.queue_images;
+        if shared.stopping.load(SeqCst) {
+            return Err(ServeError::Stopping);
+        }
+        let places = u32::try_from(images).ok().filter(|_| images <= limit);
+        let places = places.ok_or(ServeError::TooMany { images, limit })?;
+        match shared.places.clone().try_acquire_many_owned(places) {
+            Ok(permit) => Ok(Admission { permit }),
+            Err(TryAcquireError::NoPermits) => Err(ServeError::Overloaded),
+            Err(TryAcquireError::Closed) => Err(ServeError::Stopping),
+        }
+    }
+
+    /// Embeds images: decode on the bounded pool, then the batcher. Dropping the future drops the images from the queue.
+    /// The encoder is captured once, so all rows come from one checkpoint.
+    pub async fn embed(&self, which: Which, images: Vec<Bytes>) -> Result<Embedded, ServeError> {
+        let admission = self.admit(images.len())?;
+        let encoder = self.shared.encoder(which).await?;
+        let model = encoder.info;
+        let mut answers = Vec::with_capacity(images.len());
+        for (image, place) in images.into_iter().zip(admission.places()) {
+            answers.push(self.shared.enqueue(image, place, encoder.clone()));
+        }
+        let mut rows = Vec::with_capacity(answers.len());
+        // In order, so that of several bad images the first is named, whichever was found first.
+        for (index, answer) in answers.into_iter().enumerate() {
+            let row = answer.await.unwrap_or(Err(ServeError::Stopping));
+            rows.push(row.map_err(|error| at(index, error))?);
+        }
+        Ok(Embedded { model, rows })
+    }
+
+    /// Looks at the live row now (after a promotion), and returns once it serves.
+    pub async fn follow_now(&self) -> Result<(), ServeError> {
+        self.shared.live.follow().await
+    }
+
+    /// Drops a deleted checkpoint from memory.
+    pub fn forget(&self, id: CheckpointId) {
+        self.shared.pinned.forget(id);
+    }
+
+    /// Answers what was accepted, then ends the threads.
+    pub async fn stop(&self) {
+        self.shared.stopping.store(true, SeqCst);
+        if let Some(follower) = self.shared.follower().take() {
+            follower.abort();
+        }
+        // All places free means all accepted images are answered; the configured bound fits a u32 or nothing was ever admitted.
+        let all = u32::try_from(self.shared.config.queue_images).unwrap_or(u32::MAX);
+        let _ = self.shared.places.acquire_many(all).await;
+        let batcher = self.shared.batcher.clone();
+        // Joining blocks; the thread has nothing left to do but end.
+        let _ = tokio::task::spawn_blocking(move || batcher.stop()).await;
+    }
+}
+
+impl Admission {
+    /// One place for each image.
+    fn places(mut self) -> impl Iterator<Item = OwnedSemaphorePermit> {
+        std::iter::from_fn(move || self.permit.split(1))
+    }
+}
+
+impl Shared {
+    async fn encoder(&self, which: Which) -> Result<Arc<Loaded>, ServeError> {
+        let live = self.live.current();
+        match which {
+            Which::Live => live.ok_or(ServeError::NotReady),
+            Which::Pinned(id) => match live.filter(|live| live.info.id == id) {
+                Some(live) => Ok(live),
+                None => self.pinned.get(id, self.loader.load(id)).await,
+            },
+        }
+    }
+
+    /// Decodes on the pool and hands over to the batcher from there: no async thread touches pixels.
+    fn enqueue(
+        &self,
+        image: Bytes,
+        permit: OwnedSemaphorePermit,
+        encoder: Arc<Loaded>,
+    ) -> oneshot::Receiver<Result<Row, ServeError>> {
+        let (reply, answer) = oneshot::channel();
+        let (limits, batcher) = (self.limits.clone(), self.batcher.clone());
+        self.decoders.spawn(move || {
+            if reply.is_closed() {
+                return;
+            }
+            match decode(&image, &limits, encoder.info.side) {
+                Ok(pixels) => batcher.push(Job {
+                    encoder,
+                    pixels,
+                    reply,
+                    permit,
+                }),
+                Err(source) => {
+                    drop(permit);
+                    let _ = reply.send(Err(ServeError::Pixels { index: 0, source }));
+                }
+            }
+        });
+        answer
+    }
+
+    fn follower(&self) -> std::sync::MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.follower.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Looks at the live row at intervals, until the serving side is gone.
+async fn follow(shared: Weak<Shared>) {
+    while let Some(strong) = shared.upgrade() {
+        let pause = Duration::from_millis(strong.config.follow_ms);
+        strong.live.tick().await;
+        drop(strong);
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// A worker knows its image only; the request knows its index.
+fn at(index: usize, error: ServeError) -> ServeError {
+    match error {
+        ServeError::Pixels { source, .. } => ServeError::Pixels { index, source },
+        other => other,
+    }
+}
+
+fn pool(name: &'static str, threads: usize) -> Result<ThreadPool, ServeError> {
+    ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(move |index| format!("{name}-{index}"))
+        .build()
+        .map_err(no_threads)
+}
+
+fn no_threads(error: impl std::fmt::Display) -> ServeError {
+    ServeError::Encode(format!("its threads cannot start: {error}"))
+}

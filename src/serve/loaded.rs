@@ -1,0 +1,74 @@
+//! A checkpoint in memory, ready to encode: verified, built, warmed up. Never written to again.
+//! Must never know: who asks for it, or which checkpoint is live.
+
+use std::sync::Arc;
+
+use rayon::ThreadPool;
+use tokio::runtime::Handle;
+
+use super::{ModelInfo, ServeError};
+use crate::{
+    checkpoint::{Checkpoints, Model},
+    nn::{Device, Encoder, Features, NnError},
+    types::CheckpointId,
+};
+
+/// What encodes a batch. The encoder does; tests put others in its place.
+pub(super) trait Network: Send + Sync {
+    /// `pixels`: `[batch, side, side, 3]`.
+    fn forward(&self, pixels: &[f32]) -> Result<Features, NnError>;
+}
+
+impl Network for Encoder {
+    fn forward(&self, pixels: &[f32]) -> Result<Features, NnError> {
+        Encoder::forward(self, pixels)
+    }
+}
+
+/// One checkpoint's encoder.
+pub(super) struct Loaded {
+    pub(super) info: ModelInfo,
+    pub(super) network: Box<dyn Network>,
+}
+
+/// Loads checkpoints, away from the async threads.
+#[derive(Clone)]
+pub(super) struct Loader {
+    pub(super) checkpoints: Checkpoints,
+    pub(super) device: Device,
+    /// Where the warm-up pass runs: the pool that will encode.
+    pub(super) pool: Arc<ThreadPool>,
+}
+
+impl Loader {
+    /// Reads, verifies, builds and warms up a checkpoint.
+    pub(super) async fn load(&self, id: CheckpointId) -> Result<Arc<Loaded>, ServeError> {
+        let loader = self.clone();
+        let runtime = Handle::current();
+        tokio::task::spawn_blocking(move || {
+            let model = runtime.block_on(loader.checkpoints.load_model(id))?;
+            loader.build(&model)
+        })
+        .await
+        .unwrap_or_else(|panic| Err(ServeError::Encode(format!("loading {id}: {panic}"))))
+    }
+
+    /// The first pass pays for whatever a device sets up lazily, so that no request does.
+    fn build(&self, model: &Model) -> Result<Arc<Loaded>, ServeError> {
+        let encoder = Encoder::from_arrays(&model.encoder, &model.arrays, &self.device)?;
+        let side = model.encoder.side;
+        let blank = vec![0.0; side * side * 3];
+        self.pool.install(|| encoder.forward(&blank))?;
+        let info = ModelInfo {
+            id: model.id,
+            step: model.step,
+            dim: model.encoder.dim,
+            hidden: 8 * model.encoder.width,
+            side,
+        };
+        Ok(Arc::new(Loaded {
+            info,
+            network: Box::new(encoder),
+        }))
+    }
+}

@@ -1,0 +1,189 @@
+//! Settings: layers, their order, and what is refused.
+
+use std::{ffi::OsString, fs, path::Path};
+
+use kith::config::Settings;
+
+const DEFAULTS: &str = include_str!("../../config/default.toml");
+
+fn load(
+    file: Option<&Path>,
+    variables: &[(&str, &str)],
+    sets: &[&str],
+) -> Result<Settings, String> {
+    let variables: Vec<(OsString, OsString)> = variables
+        .iter()
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect();
+    let sets: Vec<String> = sets.iter().map(ToString::to_string).collect();
+    Settings::from_layers(file, variables, &sets).map_err(|error| error.to_string())
+}
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), text).unwrap();
+    file
+}
+
+#[test]
+fn the_built_in_defaults_are_valid() {
+    let settings = load(None, &[], &[]).unwrap();
+    assert_eq!(settings.server.listen, "127.0.0.1:7700");
+    assert_eq!(settings.encoder.width, 64);
+}
+
+#[test]
+fn a_file_wins_over_defaults_a_variable_over_the_file_and_a_flag_over_both() {
+    let file = file("[training]\nbatch = 10\nmin_pairs = 11\nprefetch = 12\n");
+    let variables = [
+        ("KITH_TRAINING__BATCH", "20"),
+        ("KITH_TRAINING__MIN_PAIRS", "21"),
+    ];
+    let run = load(Some(file.path()), &variables, &["training.batch=30"])
+        .unwrap()
+        .training;
+    assert_eq!(
+        (run.batch, run.min_pairs, run.prefetch, run.loader_threads),
+        (30, 21, 12, 1)
+    );
+}
+
+#[test]
+fn nested_keys_lists_and_bare_text_can_be_set_from_outside_a_file() {
+    let variables = [
+        ("KITH_LEARNING__SAMPLER__ESTIMATOR", "walk"),
+        ("KITH_AUGMENT__JITTER_STRENGTH", "[0.1, 0.2, 0.3, 0.4]"),
+    ];
+    let sets = [
+        "storage.data_dir=2026",
+        "server.listen=127.0.0.1:0",
+        "learning.beta=7",
+    ];
+    let settings = load(None, &variables, &sets).unwrap();
+    assert_eq!(settings.augment.jitter_strength, [0.1, 0.2, 0.3, 0.4]);
+    assert_eq!(settings.storage.data_dir, Path::new("2026"));
+    assert_eq!(settings.server.listen, "127.0.0.1:0");
+    assert_eq!(settings.learning.beta, 7.0);
+    assert_eq!(
+        settings.learning.sampler.estimator,
+        kith::mcmc::Estimator::Walk
+    );
+}
+
+#[test]
+fn an_unknown_key_is_refused_by_name_in_every_layer() {
+    let bad = file("[server]\nlisten = \"127.0.0.1:1\"\nport = 1\n");
+    for (message, name) in [
+        (load(Some(bad.path()), &[], &[]), "server.port"),
+        (
+            load(None, &[("KITH_SERVER__PORT", "1")], &[]),
+            "KITH_SERVER__PORT",
+        ),
+        (load(None, &[], &["server.port=1"]), "server.port"),
+        (load(None, &[], &["server=1"]), "server"),
+        (load(None, &[], &["sever.listen=1"]), "sever.listen"),
+    ] {
+        let message = message.unwrap_err();
+        assert!(message.contains(name), "{message}");
+    }
+    let message = load(None, &[], &["server.port=1"]).unwrap_err();
+    assert!(
+        message.contains("max_body_bytes"),
+        "the known keys are listed: {message}"
+    );
+}
+
+#[test]
+fn variables_that_are_not_settings_are_left_alone() {
+    load(
+        None,
+        &[("KITH_SERVER", "x"), ("KITHSERVER__X", "x"), ("PATH", "x")],
+        &[],
+    )
+    .unwrap();
+}
+
+#[test]
+fn a_value_of_the_wrong_kind_names_its_key() {
+    for set in [
+        "training.batch=many",
+        "training.batch=2.5",
+        "training.batch=-1",
+        "training.enabled=3",
+    ] {
+        let message = load(None, &[], &[set]).unwrap_err();
+        let key = set.split(['.', '=']).nth(1).unwrap();
+        assert!(message.contains(key), "{set}: {message}");
+    }
+}
+
+#[test]
+fn values_out_of_range_are_refused_with_the_remedy() {
+    for (set, remedy) in [
+        ("encoder.side=100", "a multiple of 32 from 32 to 224"),
+        ("encoder.side=256", "a multiple of 32 from 32 to 224"),
+        ("encoder.width=12", "a multiple of 8"),
+        ("encoder.dim=4", "from 8"),
+        ("training.batch=1", "at least 2"),
+        ("training.nice=20", "from 0 to 19"),
+        ("pairs.holdout_share=0.95", "from 0 to 0.9"),
+        ("schedule.learning_rate=0", "above 0"),
+        ("learning.beta=nan", "above 0"),
+        ("augment.flip=1.5", "a probability"),
+        ("gate.collapse_cosine=2", "from -1 to 1"),
+    ] {
+        let message = load(None, &[], &[set]).unwrap_err();
+        let key = set.split('=').next().unwrap();
+        assert!(
+            message.contains(&format!("{key} must be {remedy}")),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn several_mistakes_are_reported_at_once() {
+    let message = load(None, &[], &["encoder.dim=1", "training.batch=0"]).unwrap_err();
+    assert!(
+        message.contains("encoder.dim") && message.contains("training.batch"),
+        "{message}"
+    );
+}
+
+#[test]
+fn printed_settings_read_back_unchanged() {
+    let settings = load(
+        None,
+        &[],
+        &["training.seed=9", "schedule.learning_rate=0.0003"],
+    )
+    .unwrap();
+    let printed = file(&settings.to_toml());
+    assert_eq!(load(Some(printed.path()), &[], &[]).unwrap(), settings);
+}
+
+#[test]
+fn the_production_overlay_is_valid() {
+    let overlay = Path::new(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/config/production.toml"
+    ));
+    assert_eq!(
+        load(Some(overlay), &[], &[]).unwrap().log.format,
+        kith::config::LogFormat::Json
+    );
+}
+
+/// A comment covers the keys below it up to the next blank line or section.
+#[test]
+fn every_default_has_a_comment_above_it_or_its_group() {
+    let mut commented = false;
+    for line in DEFAULTS.lines() {
+        match line.trim() {
+            "" => commented = false,
+            line if line.starts_with('#') => commented = true,
+            line if line.starts_with('[') => commented = false,
+            key => assert!(commented, "no comment above: {key}"),
+        }
+    }
+}
