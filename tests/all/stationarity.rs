@@ -90,7 +90,15 @@ impl World {
                 .chain(&*drawn)
                 .flat_map(|pair| [2 * pair, 2 * pair + 1])
                 .collect();
-            chain.visit(self, &degrees, &slots, mix(&[seed, 3, step]), &mut weights);
+            chain.visit(
+                &Drawn {
+                    world: self,
+                    degrees: &degrees,
+                    slots,
+                    seed: mix(&[seed, 3, step]),
+                },
+                &mut weights,
+            );
         }
         let (target, found) = (self.target(), self.by_image(&weights));
         target
@@ -102,16 +110,18 @@ impl World {
     }
 }
 
+/// A batch of [`BATCH`] pairs, and the seed of the visit.
+struct Drawn<'a> {
+    world: &'a World,
+    /// ln degree of every slot of the world.
+    degrees: &'a [f32],
+    slots: Vec<usize>,
+    seed: u64,
+}
+
 trait Chain {
-    /// One visit over the batch `slots`; adds the weights of what it retains.
-    fn visit(
-        &mut self,
-        world: &World,
-        degrees: &[f32],
-        slots: &[usize],
-        seed: u64,
-        weights: &mut [f64],
-    );
+    /// One visit over a batch; adds the weights of what it retains.
+    fn visit(&mut self, drawn: &Drawn<'_>, weights: &mut [f64]);
 }
 
 /// The room's own sampler, warm-started.
@@ -122,14 +132,13 @@ struct Sampler {
 }
 
 impl Chain for Sampler {
-    fn visit(
-        &mut self,
-        world: &World,
-        degrees: &[f32],
-        slots: &[usize],
-        seed: u64,
-        weights: &mut [f64],
-    ) {
+    fn visit(&mut self, drawn: &Drawn<'_>, weights: &mut [f64]) {
+        let Drawn {
+            world,
+            degrees,
+            slots,
+            seed,
+        } = drawn;
         let log_degree = |slot: usize| if self.corrected { degrees[slot] } else { 0.0 };
         let key = |slot: usize| SlotKey::from_packed(slot as u32);
         let batch: Vec<_> = slots
@@ -153,7 +162,7 @@ impl Chain for Sampler {
             masked: &masked,
             carried,
             step: 0,
-            seed,
+            seed: *seed,
         };
         let Some(estimate) = visit(&self.config, &visit_of) else {
             return;
@@ -177,8 +186,14 @@ struct Wrong {
 }
 
 impl Chain for Wrong {
-    fn visit(&mut self, world: &World, _: &[f32], slots: &[usize], seed: u64, weights: &mut [f64]) {
-        let mut random = ChaCha8Rng::seed_from_u64(seed);
+    fn visit(&mut self, drawn: &Drawn<'_>, weights: &mut [f64]) {
+        let Drawn {
+            world,
+            degrees,
+            slots,
+            seed,
+        } = drawn;
+        let mut random = ChaCha8Rng::seed_from_u64(*seed);
         let mut proposals: Vec<usize> = (1..BATCH)
             .map(|pair| slots[2 * pair + random.random_range(0..2)])
             .collect();

@@ -1,0 +1,92 @@
+//! The settings of a step and what can go wrong in one. Must never know: how a step is done.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{mcmc::SamplerConfig, nn::NnError};
+
+/// How a step learns.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LearnConfig {
+    /// β, the inverse temperature: scores are β φ(x)·ψ(z).
+    pub beta: f32,
+    /// Which loss is descended.
+    pub objective: ObjectiveKind,
+    /// How negatives are drawn. Not used by `infonce`.
+    pub sampler: SamplerConfig,
+    /// Which score a carried negative has in a visit.
+    pub scores: Scores,
+    /// Walk with `stored` scores: share of the distinct carried images that is encoded (and weighted up), in (0, 1].
+    pub carried_budget: f32,
+    /// Subset kernel with `stored` scores, τ of the Russian roulette: a carried negative of weight w is encoded with probability
+    /// min(1, w/τ) and weighted up accordingly. 0 encodes all of them.
+    pub roulette: f32,
+}
+
+impl LearnConfig {
+    /// Says which setting cannot be used, and what it must be.
+    pub fn validate(&self) -> Result<(), LearnError> {
+        let rules = [
+            (
+                self.beta.is_finite() && self.beta > 0.0,
+                "beta must be a positive number",
+            ),
+            (
+                (0.0..=1.0).contains(&self.sampler.burn_in),
+                "sampler.burn_in must lie in [0, 1]",
+            ),
+            (
+                self.carried_budget > 0.0 && self.carried_budget <= 1.0,
+                "carried_budget must lie in (0, 1]",
+            ),
+            (
+                self.roulette.is_finite() && self.roulette >= 0.0,
+                "roulette must be 0 or a positive number",
+            ),
+        ];
+        match rules.iter().find(|(kept, _)| !kept) {
+            Some((_, rule)) => Err(LearnError::Config(rule)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The losses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ObjectiveKind {
+    /// The global contrastive loss by Markov chains (Yau et al. 2024).
+    Emc2,
+    /// The softmax over the batch (van den Oord et al. 2018).
+    #[serde(rename = "infonce")]
+    InfoNce,
+}
+
+/// Which score a carried negative has in a visit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scores {
+    /// The one it had when it was last encoded: of an encoder up to an epoch of steps ago.
+    Stored,
+    /// Today's: every carried negative is encoded with the batch, before the visits.
+    Refreshed,
+}
+
+/// Why a step did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum LearnError {
+    /// A setting cannot be used.
+    #[error("{0}")]
+    Config(&'static str),
+    /// A value is infinite or not a number; nothing was updated.
+    #[error("the {what} of step {step} is not finite")]
+    NonFinite {
+        /// Which value.
+        what: &'static str,
+        /// The step.
+        step: u64,
+    },
+    /// The encoder failed.
+    #[error(transparent)]
+    Nn(#[from] NnError),
+}

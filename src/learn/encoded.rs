@@ -1,0 +1,95 @@
+//! The embeddings of a step: the batch's rows, then those of carried negatives, with the tapes that lead back to the weights.
+//! Must never know: scores, chains.
+
+use std::collections::HashMap;
+
+use crate::{
+    nn::{Encoder, Gradients, NnError, Tape},
+    types::ImageKey,
+};
+
+/// An image and a view of it, `[side, side, 3]`.
+pub(super) type View = (ImageKey, Vec<f32>);
+
+#[derive(Default)]
+pub(super) struct Encoded {
+    /// Values in a row.
+    pub(super) dim: usize,
+    /// `[rows, dim]`.
+    pub(super) embedding: Vec<f32>,
+    /// Which row a carried negative has.
+    pub(super) carried: HashMap<ImageKey, usize>,
+    tapes: Vec<Tape>,
+}
+
+impl Encoded {
+    /// Encodes `pixels` and after them `views`, in one pass. Nothing to encode is no pass.
+    pub(super) fn push(
+        &mut self,
+        encoder: &Encoder,
+        pixels: &[f32],
+        views: &[View],
+    ) -> Result<(), NnError> {
+        let tape = if views.is_empty() {
+            if pixels.is_empty() {
+                return Ok(());
+            }
+            encoder.forward_train(pixels)?
+        } else {
+            let parts: Vec<&[f32]> = std::iter::once(pixels)
+                .chain(views.iter().map(|(_, view)| &view[..]))
+                .collect();
+            encoder.forward_train(&parts.concat())?
+        };
+        self.dim = tape.embedding().dim;
+        self.embedding.extend_from_slice(&tape.embedding().data);
+        self.tapes.push(tape);
+        let first = self.rows() - views.len();
+        self.carried.extend(
+            views
+                .iter()
+                .zip(first..)
+                .map(|((image, _), row)| (*image, row)),
+        );
+        Ok(())
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.embedding.len() / self.dim.max(1)
+    }
+
+    pub(super) fn row(&self, row: usize) -> &[f32] {
+        &self.embedding[row * self.dim..(row + 1) * self.dim]
+    }
+
+    /// Gradients of the weights from the gradient of all rows; `None` if nothing was encoded.
+    pub(super) fn backward(self, gradient: &[f32]) -> Result<Option<Gradients>, NnError> {
+        let mut sum: Option<Gradients> = None;
+        let mut rest = gradient;
+        for tape in self.tapes {
+            let (own, others) = rest.split_at(tape.embedding().data.len());
+            rest = others;
+            let gradients = tape.backward(own)?;
+            match &mut sum {
+                Some(sum) => sum.add(&gradients)?,
+                None => sum = Some(gradients),
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Rows that come from no encoder.
+    #[cfg(test)]
+    pub(super) fn of_rows(
+        dim: usize,
+        embedding: Vec<f32>,
+        carried: HashMap<ImageKey, usize>,
+    ) -> Self {
+        Self {
+            dim,
+            embedding,
+            carried,
+            tapes: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! The first half of a step: encode, score, visit, encode what is carried. Changes nothing outside of itself.
+//! Must never know: gradients, the optimiser.
+
+use std::{collections::BTreeSet, time::Instant};
+
+use rayon::prelude::*;
+
+use super::{
+    Batch, CarriedViews, LearnConfig, LearnError, Scores, carried,
+    encoded::Encoded,
+    loss::{Cosines, dot, scores},
+    objective::{Objective, Term},
+    seating::Seating,
+};
+use crate::{
+    mcmc::{Carried, ChainState, Visit},
+    nn::{Encoder, NnError},
+    types::{ImageKey, SlotKey, mix},
+};
+
+/// What a step is done with.
+#[derive(Clone, Copy)]
+pub(super) struct Context<'a> {
+    pub(super) config: &'a LearnConfig,
+    pub(super) seed: u64,
+    pub(super) encoder: &'a Encoder,
+    pub(super) objective: &'a dyn Objective,
+    pub(super) source: &'a dyn CarriedViews,
+}
+
+/// Everything that is known before the gradient.
+pub(super) struct Forward {
+    pub(super) seating: Seating,
+    pub(super) encoded: Encoded,
+    /// `[slots, slots]`, β times the cosine.
+    pub(super) scores: Vec<f32>,
+    /// Of each slot as an anchor; `None`: it takes no part.
+    pub(super) terms: Vec<Option<Term>>,
+    /// See [`carried::factors`].
+    pub(super) factors: Vec<f32>,
+    pub(super) walk_seconds: f64,
+    pub(super) encode_seconds: f64,
+    beta: f32,
+    step: u64,
+}
+
+impl Forward {
+    pub(super) fn new(seating: Seating, beta: f32, step: u64) -> Self {
+        Self {
+            seating,
+            encoded: Encoded::default(),
+            scores: Vec::new(),
+            terms: Vec::new(),
+            factors: Vec::new(),
+            walk_seconds: 0.0,
+            encode_seconds: 0.0,
+            beta,
+            step,
+        }
+    }
+
+    pub(super) fn run(
+        context: Context<'_>,
+        seating: Seating,
+        batch: &Batch,
+    ) -> Result<Self, LearnError> {
+        let mut forward = Self::new(seating, context.config.beta, batch.step);
+        let refreshed = context.config.scores == Scores::Refreshed;
+        forward.encode_batch(context, &batch.pixels, refreshed)?;
+        forward.visit_all(context.objective, context.seed);
+        if !refreshed {
+            forward.encode_carried(context)?;
+        }
+        Ok(forward)
+    }
+
+    /// The batch, and with it (`refreshed`) all that chains stand on, whose scores are then of today.
+    fn encode_batch(
+        &mut self,
+        context: Context<'_>,
+        pixels: &[f32],
+        refreshed: bool,
+    ) -> Result<(), LearnError> {
+        let started = Instant::now();
+        let images = if refreshed {
+            self.seating.outside()
+        } else {
+            Vec::new()
+        };
+        let (views, missing) = carried::load(context.source, self.step, &images);
+        self.seating.restart_on(&missing);
+        self.encoded.push(context.encoder, pixels, &views)?;
+        let slots = self.seating.slots.len();
+        if self.encoded.rows() != slots + views.len() {
+            let rows = self.encoded.rows() - views.len();
+            return Err(NnError::Config(format!(
+                "a batch of {slots} slots came with pixels of {rows} images"
+            ))
+            .into());
+        }
+        self.check_finite()?;
+        self.encode_seconds += started.elapsed().as_secs_f64();
+        self.refresh();
+        Ok(())
+    }
+
+    /// Chains that stand on what was encoded with the batch enter their visit with today's score.
+    pub(super) fn refresh(&mut self) {
+        for anchor in 0..self.seating.slots.len() {
+            if let (Some(log_score), Some(chain)) = (
+                self.fresh_score(anchor),
+                self.seating.seats[anchor].chain.as_mut(),
+            ) {
+                chain.carried.state.log_score = log_score;
+                chain.carried.state.step = stamp(self.step);
+            }
+        }
+    }
+
+    /// Scores and weights. All carried negatives weigh what they weigh, until [`Self::encode_carried`] chooses.
+    pub(super) fn visit_all(&mut self, objective: &dyn Objective, seed: u64) {
+        let started = Instant::now();
+        let slots = self.seating.slots.len();
+        self.scores = scores(self.beta, self.encoded.dim, &self.encoded.embedding, slots);
+        let visits = self.visits(objective, seed);
+        self.terms = (0..slots)
+            .into_par_iter()
+            .map(|anchor| visits.of(anchor))
+            .collect();
+        self.factors = vec![1.0; slots];
+        self.walk_seconds += started.elapsed().as_secs_f64();
+    }
+
+    fn visits<'a>(&'a self, objective: &'a dyn Objective, seed: u64) -> Visits<'a> {
+        Visits {
+            objective,
+            seating: &self.seating,
+            scores: &self.scores,
+            seed,
+            step: self.step,
+        }
+    }
+
+    /// Encodes those carried negatives whose weight survived. Anchors whose image turns out to be gone are visited again without it.
+    fn encode_carried(&mut self, context: Context<'_>) -> Result<(), LearnError> {
+        let started = Instant::now();
+        self.factors = carried::factors(
+            context.config,
+            [context.seed, self.step],
+            &self.seating,
+            &self.terms,
+        );
+        let (views, missing) = carried::load(context.source, self.step, &self.wanted());
+        for anchor in 0..self.terms.len() {
+            if self.seating.seats[anchor]
+                .outside()
+                .is_some_and(|image| missing.contains(&image))
+            {
+                self.seating.seats[anchor].chain = None;
+                self.terms[anchor] = self.visits(context.objective, context.seed).of(anchor);
+            }
+        }
+        self.encoded.push(context.encoder, &[], &views)?;
+        self.check_finite()?;
+        self.encode_seconds += started.elapsed().as_secs_f64();
+        Ok(())
+    }
+
+    /// The images with a factor, each once.
+    fn wanted(&self) -> Vec<ImageKey> {
+        let anchors = self
+            .seating
+            .seats
+            .iter()
+            .zip(&self.factors)
+            .filter(|(_, factor)| **factor > 0.0);
+        anchors
+            .filter_map(|(seat, _)| seat.outside())
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect()
+    }
+
+    fn check_finite(&self) -> Result<(), LearnError> {
+        if self.encoded.embedding.iter().all(|value| value.is_finite()) {
+            return Ok(());
+        }
+        Err(LearnError::NonFinite {
+            what: "embedding",
+            step: self.step,
+        })
+    }
+
+    /// The row of the anchor's carried negative outside the batch, if it was encoded.
+    fn carried_row(&self, anchor: usize) -> Option<usize> {
+        self.encoded
+            .carried
+            .get(&self.seating.seats[anchor].outside()?)
+            .copied()
+    }
+
+    /// Today's score of that negative.
+    fn fresh_score(&self, anchor: usize) -> Option<f32> {
+        let row = self.carried_row(anchor)?;
+        Some(self.beta * dot(self.encoded.row(anchor), self.encoded.row(row)))
+    }
+
+    /// Anchors that take part.
+    pub(super) fn anchors(&self) -> usize {
+        self.terms.iter().flatten().count()
+    }
+
+    /// The loss, but for its constant offset: a mean over the anchors that take part.
+    pub(super) fn cosines(&self) -> Cosines {
+        let scale = self.beta / self.anchors().max(1) as f32;
+        let mut cosines = Cosines::default();
+        for (anchor, term) in self.terms.iter().enumerate() {
+            let Some(term) = term else { continue };
+            cosines.push(anchor, anchor ^ 1, -scale);
+            term.weights
+                .iter()
+                .for_each(|(other, weight)| cosines.push(anchor, *other, scale * weight));
+            let weight = term.carried * self.factors[anchor];
+            if let Some(row) = self.carried_row(anchor).filter(|_| weight > 0.0) {
+                cosines.push(anchor, row, scale * weight);
+            }
+        }
+        cosines
+    }
+
+    /// The chains' new states. One that stayed on a negative which was encoded gets today's score.
+    pub(super) fn next_states(&self) -> Vec<(SlotKey, ChainState)> {
+        let next = |(anchor, term): (usize, &Option<Term>)| {
+            let mut next = term.as_ref()?.next?;
+            let stands_on = self.seating.seats[anchor].chain.map(|chain| chain.carried);
+            if let Some(log_score) = self
+                .fresh_score(anchor)
+                .filter(|_| stayed(stands_on, &next))
+            {
+                next.log_score = log_score;
+                next.step = stamp(self.step);
+            }
+            Some((self.seating.slots[anchor].key, next))
+        };
+        self.terms.iter().enumerate().filter_map(next).collect()
+    }
+}
+
+/// What the visits of a step share; read from many threads.
+struct Visits<'a> {
+    objective: &'a dyn Objective,
+    seating: &'a Seating,
+    scores: &'a [f32],
+    seed: u64,
+    step: u64,
+}
+
+impl Visits<'_> {
+    fn of(&self, anchor: usize) -> Option<Term> {
+        let Seating { slots, seats } = self.seating;
+        let key = slots[anchor].key;
+        let visit = Visit {
+            anchor: key,
+            slots,
+            scores: &self.scores[anchor * slots.len()..(anchor + 1) * slots.len()],
+            masked: &seats[anchor].masked,
+            carried: seats[anchor].chain.map(|chain| chain.carried),
+            step: stamp(self.step),
+            seed: visit_seed(self.seed, self.step, key),
+        };
+        self.objective.term(anchor, &visit)
+    }
+}
+
+fn stayed(before: Option<Carried>, next: &ChainState) -> bool {
+    before.is_some_and(|carried| carried.state.negative == next.negative)
+}
+
+fn visit_seed(seed: u64, step: u64, anchor: SlotKey) -> u64 {
+    mix(&[
+        seed,
+        step,
+        u64::from_be_bytes(*b"   visit"),
+        u64::from(anchor.packed()),
+    ])
+}
+
+/// A step as the table holds it.
+fn stamp(step: u64) -> u32 {
+    u32::try_from(step).unwrap_or(u32::MAX)
+}
