@@ -188,10 +188,7 @@ struct Wrong {
 impl Chain for Wrong {
     fn visit(&mut self, drawn: &Drawn<'_>, weights: &mut [f64]) {
         let Drawn {
-            world,
-            degrees,
-            slots,
-            seed,
+            world, slots, seed, ..
         } = drawn;
         let mut random = ChaCha8Rng::seed_from_u64(*seed);
         let mut proposals: Vec<usize> = (1..BATCH)
