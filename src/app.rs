@@ -1,16 +1,29 @@
 //! The running whole: which parts there are, and the order in which they start and stop.
 //! Must never know: HTTP, the command line.
 
+use std::{
+    fs::{File, TryLockError},
+    net::{SocketAddr, ToSocketAddrs},
+    path::Path,
+    sync::Arc,
+};
+
 use crate::{
-    blobs::Blobs, checkpoint::Checkpoints, config::Settings, db::Db, ingest::Ingest, nn::Device,
-    serve::Serving, train::Trainer,
+    blobs::Blobs,
+    checkpoint::Checkpoints,
+    config::{ServerConfig, Settings},
+    db::Db,
+    ingest::Ingest,
+    nn::Device,
+    serve::Serving,
+    train::Trainer,
 };
 
 /// All parts, started. Cheap to clone.
 #[derive(Clone)]
 pub struct App {
     /// The effective settings.
-    pub settings: std::sync::Arc<Settings>,
+    pub settings: Arc<Settings>,
     /// The database.
     pub db: Db,
     /// The blob store.
@@ -25,16 +38,121 @@ pub struct App {
     pub trainer: Trainer,
     /// Where the encoder runs.
     pub device: Device,
+    lock: Arc<File>,
 }
 
 impl App {
     /// Opens the data folder (locked against a second process), migrates, resumes or writes checkpoint 0, serves, trains.
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
-        todo!("{settings:?}")
+        let folder = &settings.storage.data_dir;
+        let lock = Arc::new(lock(folder)?);
+        let device = Device::open(&settings.encoder.device).map_err(because("encoder.device"))?;
+        let db = Db::open(&folder.join("kith.db"))
+            .await
+            .map_err(because("the database"))?;
+        let blobs = Blobs::local(&folder.join("blobs")).map_err(because("the blob store"))?;
+        let checkpoints = Checkpoints::new(blobs.clone(), db.clone());
+        let (limits, holdout_share) = (settings.limits.clone(), settings.pairs.holdout_share);
+        let ingest = Ingest::new(blobs.clone(), db.clone(), limits, holdout_share);
+        // Before serving: it resumes or writes checkpoint 0, so that there is something to serve.
+        let trainer = Trainer::start(
+            settings.train_config(),
+            device.clone(),
+            blobs.clone(),
+            db.clone(),
+            checkpoints.clone(),
+        )
+        .await
+        .map_err(because("the trainer"))?;
+        let serving = serving(&settings, &device, &db, &checkpoints).await?;
+        tracing::info!(folder = %folder.display(), device = %settings.encoder.device, "started");
+        Ok(Self {
+            settings: Arc::new(settings),
+            db,
+            blobs,
+            ingest,
+            checkpoints,
+            serving,
+            trainer,
+            device,
+            lock,
+        })
     }
+
     /// Stops in order: answers accepted requests, last snapshot, database. HTTP must have stopped accepting before.
+    /// A snapshot that fails is the error, after everything else has stopped.
     pub async fn stop(&self) -> Result<(), StartError> {
-        todo!()
+        self.serving.stop().await;
+        let trained = self.trainer.stop().await;
+        self.db.close().await;
+        // Closing the file would release it too, but clones of this handle may live on.
+        let unlocked = self.lock.unlock();
+        trained.map_err(because("the last snapshot"))?;
+        unlocked.map_err(because("the data folder's lock"))?;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+async fn serving(
+    settings: &Settings,
+    device: &Device,
+    db: &Db,
+    checkpoints: &Checkpoints,
+) -> Result<Serving, StartError> {
+    Serving::start(
+        settings.serving.clone(),
+        settings.limits.clone(),
+        device.clone(),
+        db.clone(),
+        checkpoints.clone(),
+    )
+    .await
+    .map_err(because("serving"))
+}
+
+/// Creates the data folder and takes it for this process. The operating system lets go of the lock when the process ends, however it ends.
+pub fn lock(folder: &Path) -> Result<File, StartError> {
+    let name = folder.display();
+    let open = || {
+        std::fs::create_dir_all(folder)?;
+        File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(folder.join("lock"))
+    };
+    let file = open().map_err(|error| {
+        StartError(format!(
+            "the data folder {name} cannot be used ({error}): choose another with --data-dir"
+        ))
+    })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StartError(format!(
+            "another kith process uses the data folder {name}: stop it, or choose another with --data-dir"
+        ))),
+        Err(TryLockError::Error(error)) => Err(StartError(format!(
+            "the data folder {name} cannot be locked ({error}): choose one on a disk that supports file locks"
+        ))),
+    }
+}
+
+/// Refuses an address that others can reach, unless the settings allow it: there are no API keys.
+pub fn check_exposure(server: &ServerConfig) -> Result<(), StartError> {
+    let listen = &server.listen;
+    let addresses: Vec<SocketAddr> = listen
+        .to_socket_addrs()
+        .map_err(|error| {
+            StartError(format!("server.listen {listen} is not an address ({error}): write one such as 127.0.0.1:7700"))
+        })?
+        .collect();
+    match server.insecure || addresses.iter().all(|address| address.ip().is_loopback()) {
+        true => Ok(()),
+        false => Err(StartError(format!(
+            "{listen} can be reached from other machines and kith has no API keys: listen on 127.0.0.1 behind a proxy that \
+             checks who asks, or allow it with --insecure"
+        ))),
     }
 }
 
@@ -43,8 +161,6 @@ impl App {
 #[error("{0}")]
 pub struct StartError(pub String);
 
-/// Refuses an address that others can reach, unless the settings allow it: there are no API keys.
-pub fn check_exposure(server: &crate::config::ServerConfig) -> Result<(), StartError> {
-    let _ = server;
-    todo!()
+fn because<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> StartError {
+    move |error| StartError(format!("{what}: {error}"))
 }

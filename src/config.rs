@@ -68,6 +68,8 @@ pub struct ServerConfig {
     pub timeout_seconds: u64,
     /// Most bytes of a body.
     pub max_body_bytes: usize,
+    /// Most bytes of all bodies that are being read or worked on.
+    pub max_buffered_bytes: usize,
     /// Most images in an embedding request.
     pub max_images: usize,
     /// Most pairs in a pair request.

@@ -52,6 +52,11 @@ fn server(settings: &Settings) -> Vec<Rule> {
             "server.max_body_bytes",
             "at least 1",
         ),
+        (
+            server.max_buffered_bytes >= server.max_body_bytes,
+            "server.max_buffered_bytes",
+            "at least server.max_body_bytes",
+        ),
         (server.max_images > 0, "server.max_images", "at least 1"),
         (server.max_pairs > 0, "server.max_pairs", "at least 1"),
         (

@@ -1,18 +1,25 @@
-//! The HTTP interface: routes, extractors, errors.
+//! The HTTP interface: routes, extractors, errors (`docs/api.md`).
 //! Must never know: how anything is done; a handler extracts, calls one room and responds. Only room that uses `axum` and `tower`.
 
-use std::future::Future;
+mod budget;
+mod checkpoints;
+mod context;
+mod embeddings;
+mod error;
+mod extract;
+mod health;
+mod idempotency;
+mod images;
+mod input;
+mod mapping;
+mod middleware;
+mod models;
+mod multipart;
+mod ndjson;
+mod page;
+mod pair_request;
+mod pairs;
+mod server;
+mod training;
 
-use tokio::net::TcpListener;
-
-use crate::app::{App, StartError};
-
-/// Serves until `shutdown` is ready, then answers what was accepted and stops the app, within `server.grace_seconds`.
-pub async fn serve(
-    listener: TcpListener,
-    app: App,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> Result<(), StartError> {
-    let _ = (listener, app, shutdown);
-    todo!()
-}
+pub use server::{router, serve};

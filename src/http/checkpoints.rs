@@ -1,0 +1,215 @@
+//! `/v1/checkpoints`: snapshots taken, listed, given out, promoted, deleted.
+//! Must never know: what a checkpoint is made of.
+
+use axum::{
+    Json, Router,
+    extract::{Path, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{
+    context::Context,
+    error::{ApiError, Problem},
+    extract::{Body, Id, Params, parse},
+};
+use crate::{
+    app::App,
+    checkpoint::Part,
+    db::{CheckpointRole, CheckpointRow, CheckpointStatus},
+    types::CheckpointId,
+};
+
+const MANIFEST: &str = "manifest.json";
+
+/// Longest note, in bytes.
+const MAX_NOTE: usize = 4096;
+
+pub(super) fn router() -> Router<Context> {
+    Router::new()
+        .route("/v1/checkpoints", post(snapshot).get(list))
+        .route("/v1/checkpoints/{id}", get(one).delete(remove))
+        .route("/v1/checkpoints/{id}/promote", post(promote))
+        .route("/v1/checkpoints/{id}/files/{name}", get(file))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    note: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wait {
+    #[serde(default)]
+    wait: bool,
+}
+
+#[derive(Serialize)]
+struct Checkpoint {
+    id: CheckpointId,
+    status: CheckpointStatus,
+    role: CheckpointRole,
+    step: u64,
+    created_at: Timestamp,
+    note: Option<String>,
+    bytes: u64,
+    /// In the answer about one checkpoint only, once it is complete.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    files: Option<Vec<Part>>,
+    evaluation: Option<Value>,
+    /// Why it failed, or why the gate refused it.
+    reason: Option<String>,
+    parent: Option<CheckpointId>,
+}
+
+impl From<CheckpointRow> for Checkpoint {
+    fn from(row: CheckpointRow) -> Self {
+        Self {
+            id: row.id,
+            status: row.status,
+            role: row.role,
+            step: row.step,
+            created_at: row.created_at,
+            note: row.note,
+            bytes: row.bytes,
+            files: None,
+            evaluation: row.evaluation,
+            reason: row.reason,
+            parent: row.parent,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct List {
+    data: Vec<Checkpoint>,
+}
+
+/// 202 with the place to ask, or 201 when told to wait.
+async fn snapshot(
+    State(app): State<App>,
+    Params(Wait { wait }): Params<Wait>,
+    Body(body): Body,
+) -> Result<Response, ApiError> {
+    let document = match body.is_empty() {
+        true => Document::default(),
+        false => parse(body, Ok).await?,
+    };
+    if document
+        .note
+        .as_ref()
+        .is_some_and(|note| note.len() > MAX_NOTE)
+    {
+        return Err(ApiError::invalid(
+            "invalid_field",
+            "note",
+            format!("a note has at most {MAX_NOTE} bytes"),
+        ));
+    }
+    let id = app.trainer.snapshot(document.note).await?;
+    let location = [(header::LOCATION, format!("/v1/checkpoints/{id}"))];
+    if !wait {
+        let body = Json(json!({"id": id, "status": CheckpointStatus::Writing}));
+        return Ok((StatusCode::ACCEPTED, location, body).into_response());
+    }
+    let row = app.trainer.written(id).await?;
+    if row.status != CheckpointStatus::Complete {
+        return Err(ApiError::internal(format!(
+            "snapshot {id}: {:?}",
+            row.reason
+        )));
+    }
+    Ok((
+        StatusCode::CREATED,
+        location,
+        Json(describe(&app, row).await?),
+    )
+        .into_response())
+}
+
+async fn list(State(app): State<App>) -> Result<Json<List>, ApiError> {
+    let rows = app.db.checkpoints().await?;
+    Ok(Json(List {
+        data: rows.into_iter().map(Checkpoint::from).collect(),
+    }))
+}
+
+async fn one(
+    State(app): State<App>,
+    Id(id): Id<CheckpointId>,
+) -> Result<Json<Checkpoint>, ApiError> {
+    let row = app.db.checkpoint(id).await?.ok_or_else(|| unknown(id))?;
+    Ok(Json(describe(&app, row).await?))
+}
+
+async fn describe(app: &App, row: CheckpointRow) -> Result<Checkpoint, ApiError> {
+    let files = match row.status {
+        CheckpointStatus::Complete => Some(app.checkpoints.manifest(row.id).await?.parts),
+        CheckpointStatus::Writing | CheckpointStatus::Failed => None,
+    };
+    Ok(Checkpoint {
+        files,
+        ..row.into()
+    })
+}
+
+/// The name is looked up in the manifest: no path is made of what a client says.
+async fn file(
+    State(app): State<App>,
+    Path((id, name)): Path<(String, String)>,
+) -> Result<Response, ApiError> {
+    let lacking = || {
+        let message = format!(
+            "there is no file {name:?} in checkpoint {id:?}: GET /v1/checkpoints/ID lists its files"
+        );
+        ApiError::NotFound(Problem::new("unknown_file", message).at("name"))
+    };
+    let checkpoint: CheckpointId = id.parse().map_err(|_| lacking())?;
+    let manifest = app.checkpoints.manifest(checkpoint).await?;
+    if name == MANIFEST {
+        return Ok(Json(manifest).into_response());
+    }
+    let part = manifest
+        .parts
+        .iter()
+        .find(|part| part.name == name)
+        .ok_or_else(lacking)?;
+    let bytes = app.checkpoints.part(checkpoint, &part.name).await?;
+    let headers = [
+        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+        (
+            header::CONTENT_DISPOSITION,
+            format!("attachment; filename=\"{}\"", part.name),
+        ),
+        (header::ETAG, format!("\"{}\"", part.sha256)),
+    ];
+    Ok((headers, bytes).into_response())
+}
+
+/// Answers once it serves here.
+async fn promote(
+    State(app): State<App>,
+    Id(id): Id<CheckpointId>,
+) -> Result<Json<Checkpoint>, ApiError> {
+    app.checkpoints.promote(id).await?;
+    app.serving.follow_now().await?;
+    let row = app.db.checkpoint(id).await?.ok_or_else(|| unknown(id))?;
+    Ok(Json(describe(&app, row).await?))
+}
+
+async fn remove(State(app): State<App>, Id(id): Id<CheckpointId>) -> Result<StatusCode, ApiError> {
+    app.checkpoints.delete(id).await?;
+    app.serving.forget(id);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn unknown(id: CheckpointId) -> ApiError {
+    let message = format!("no checkpoint {id}: GET /v1/checkpoints lists those there are");
+    ApiError::NotFound(Problem::new("unknown_checkpoint", message).at("id"))
+}

@@ -1,0 +1,217 @@
+//! Every error answer: a variant for each status, one JSON shape, `{"error": {message, type, param, code}}`, as OpenAI's clients parse it.
+//! Must never know: which room an error came from (`mapping.rs` does).
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header::RETRY_AFTER},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+/// Seconds after which a refused caller may try again.
+const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("1");
+
+/// What was wrong, for the caller's eyes: no internals.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Problem {
+    /// What was wrong and what to do.
+    pub(super) message: String,
+    /// Path of the field that is meant, such as `input[3]`.
+    pub(super) param: Option<String>,
+    /// Stable, for programs.
+    pub(super) code: &'static str,
+}
+
+/// An error answer.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum ApiError {
+    /// 400: the request is wrong; sending it again will not help.
+    BadRequest(Problem),
+    /// 404: no such route or thing.
+    NotFound(Problem),
+    /// 405: the route has no such method; the `allow` header lists those it has.
+    MethodNotAllowed(Problem),
+    /// 408: the request took longer than `server.timeout_seconds`.
+    Timeout(Problem),
+    /// 409: the thing is in a state that forbids this.
+    Conflict(Problem),
+    /// 413: more bytes, images or pairs than the limits allow.
+    TooLarge(Problem),
+    /// 415: a content type that the route does not take.
+    UnsupportedMedia(Problem),
+    /// 422: an idempotency key used again for something else.
+    Unprocessable(Problem),
+    /// 429: a bound is reached for the moment; carries `retry-after`.
+    Overloaded(Problem),
+    /// 500: the server failed; the log says why under the request's id.
+    Internal(Problem),
+    /// 503: not ready yet, or stopping; carries `retry-after`.
+    Unavailable(Problem),
+}
+
+/// Marks an answer that has the documented shape already.
+#[derive(Clone, Copy)]
+pub(super) struct Shaped;
+
+#[derive(Serialize)]
+struct Envelope<'a> {
+    error: Fields<'a>,
+}
+
+#[derive(Serialize)]
+struct Fields<'a> {
+    message: &'a str,
+    r#type: &'static str,
+    param: Option<&'a str>,
+    code: &'static str,
+}
+
+impl Problem {
+    pub(super) fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            param: None,
+            code,
+        }
+    }
+
+    /// The same, about one field.
+    pub(super) fn at(mut self, param: impl Into<String>) -> Self {
+        self.param = Some(param.into());
+        self
+    }
+}
+
+impl ApiError {
+    /// 400 about one field.
+    pub(super) fn invalid(
+        code: &'static str,
+        param: impl Into<String>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self::BadRequest(Problem::new(code, message).at(param))
+    }
+
+    /// 500; the cause goes to the log, not to the caller.
+    pub(super) fn internal(cause: impl std::fmt::Display) -> Self {
+        tracing::error!(%cause, "a request failed");
+        Self::Internal(Problem::new(
+            "internal_error",
+            "the server failed on this request; its log says why, under this answer's x-request-id",
+        ))
+    }
+
+    /// The answer for a bare status that a layer below gave; `None`: the status is no error, or kith never gives it.
+    pub(super) fn of_status(status: StatusCode) -> Option<Self> {
+        let problem = Problem::new;
+        Some(match status.as_u16() {
+            404 => Self::NotFound(problem(
+                "unknown_route",
+                "there is no such route: GET / lists them",
+            )),
+            405 => Self::MethodNotAllowed(problem(
+                "method_not_allowed",
+                "this route has no such method: see the allow header",
+            )),
+            408 => Self::Timeout(problem(
+                "timeout",
+                "the request took longer than server.timeout_seconds: send less at once",
+            )),
+            413 => Self::TooLarge(problem(
+                "body_too_large",
+                "the body is larger than server.max_body_bytes: send less at once",
+            )),
+            415 => Self::UnsupportedMedia(problem(
+                "unsupported_media_type",
+                "this route does not take that content-type",
+            )),
+            400..500 => Self::BadRequest(problem("invalid_request", "the request cannot be read")),
+            500.. => Self::Internal(problem(
+                "internal_error",
+                "the server failed on this request; its log says why",
+            )),
+            _ => return None,
+        })
+    }
+
+    /// The same error about another field.
+    pub(super) fn at(mut self, param: impl Into<String>) -> Self {
+        self.problem_mut().param = Some(param.into());
+        self
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        self.parts().0
+    }
+
+    pub(super) fn problem(&self) -> &Problem {
+        self.parts().2
+    }
+
+    /// Status, `type` and what was wrong.
+    fn parts(&self) -> (StatusCode, &'static str, &Problem) {
+        const INVALID: &str = "invalid_request_error";
+        match self {
+            Self::BadRequest(p) => (StatusCode::BAD_REQUEST, INVALID, p),
+            Self::NotFound(p) => (StatusCode::NOT_FOUND, "not_found_error", p),
+            Self::MethodNotAllowed(p) => (StatusCode::METHOD_NOT_ALLOWED, INVALID, p),
+            Self::Timeout(p) => (StatusCode::REQUEST_TIMEOUT, "timeout_error", p),
+            Self::Conflict(p) => (StatusCode::CONFLICT, "conflict_error", p),
+            Self::TooLarge(p) => (StatusCode::PAYLOAD_TOO_LARGE, INVALID, p),
+            Self::UnsupportedMedia(p) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID, p),
+            Self::Unprocessable(p) => (StatusCode::UNPROCESSABLE_ENTITY, INVALID, p),
+            Self::Overloaded(p) => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", p),
+            Self::Internal(p) => (StatusCode::INTERNAL_SERVER_ERROR, "server_error", p),
+            Self::Unavailable(p) => (StatusCode::SERVICE_UNAVAILABLE, "server_error", p),
+        }
+    }
+
+    fn problem_mut(&mut self) -> &mut Problem {
+        match self {
+            Self::BadRequest(p)
+            | Self::NotFound(p)
+            | Self::MethodNotAllowed(p)
+            | Self::Timeout(p)
+            | Self::Conflict(p)
+            | Self::TooLarge(p)
+            | Self::UnsupportedMedia(p)
+            | Self::Unprocessable(p)
+            | Self::Overloaded(p)
+            | Self::Internal(p)
+            | Self::Unavailable(p) => p,
+        }
+    }
+
+    /// The JSON document, for a stream's error line.
+    pub(super) fn to_value(&self) -> serde_json::Value {
+        serde_json::json!(self.envelope())
+    }
+
+    fn envelope(&self) -> Envelope<'_> {
+        let (_, r#type, problem) = self.parts();
+        let Problem {
+            message,
+            param,
+            code,
+        } = problem;
+        Envelope {
+            error: Fields {
+                message,
+                r#type,
+                param: param.as_deref(),
+                code,
+            },
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = (self.status(), Json(self.envelope())).into_response();
+        response.extensions_mut().insert(Shaped);
+        if matches!(self, Self::Overloaded(_) | Self::Unavailable(_)) {
+            response.headers_mut().insert(RETRY_AFTER, RETRY_SECONDS);
+        }
+        response
+    }
+}

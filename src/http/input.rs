@@ -1,0 +1,185 @@
+//! Images as JSON carries them: a data URI, bare base64, or an object around either.
+//! Must never know: what becomes of an image. Nothing here fetches anything.
+
+use std::{fmt, marker::PhantomData};
+
+use base64::{
+    Engine, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
+use bytes::Bytes;
+use serde::{
+    Deserialize, Deserializer,
+    de::{
+        MapAccess, SeqAccess, Visitor,
+        value::{MapAccessDeserializer, SeqAccessDeserializer},
+    },
+};
+
+use super::error::{ApiError, Problem};
+
+const FORGIVING: GeneralPurposeConfig =
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, FORGIVING);
+const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, FORGIVING);
+
+/// `"data:…"`, `"base64…"` or `{"image": "…"}`.
+#[derive(Debug)]
+pub(super) struct ImageInput(pub(super) String);
+
+/// One or a list.
+#[derive(Debug)]
+pub(super) struct OneOrMany<T>(pub(super) Vec<T>);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ImageObject {
+    image: String,
+}
+
+impl<'de> Deserialize<'de> for ImageInput {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = ImageInput;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an image: a data URI, base64, or {\"image\": …}")
+            }
+            fn visit_str<E>(self, text: &str) -> Result<ImageInput, E> {
+                Ok(ImageInput(text.to_owned()))
+            }
+            fn visit_string<E>(self, text: String) -> Result<ImageInput, E> {
+                Ok(ImageInput(text))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ImageInput, A::Error> {
+                let object = ImageObject::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(ImageInput(object.image))
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl<'de> Deserialize<'de> for OneOrMany<ImageInput> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either(PhantomData<ImageInput>);
+        impl<'de> Visitor<'de> for Either {
+            type Value = OneOrMany<ImageInput>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an image (a data URI, base64, or {\"image\": …}) or a list of them")
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(OneOrMany(vec![ImageInput(text.to_owned())]))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                let object = ImageObject::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(OneOrMany(vec![ImageInput(object.image)]))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(seq)).map(OneOrMany)
+            }
+        }
+        deserializer.deserialize_any(Either(PhantomData))
+    }
+}
+
+impl ImageInput {
+    /// The image file's bytes; `param` is where the field stands, for the refusal.
+    pub(super) fn bytes(&self, max_bytes: usize, param: &str) -> Result<Bytes, ApiError> {
+        let text =
+            base64_part(&self.0).map_err(|problem| ApiError::BadRequest(problem.at(param)))?;
+        // Four characters hold three bytes; refused before the bytes are allocated.
+        if text.len() / 4 * 3 > max_bytes.saturating_add(3) {
+            let message = format!(
+                "the image has more than limits.max_bytes = {max_bytes} bytes: send a smaller one"
+            );
+            return Err(ApiError::TooLarge(
+                Problem::new("image_too_large", message).at(param),
+            ));
+        }
+        decode(text).ok_or_else(|| {
+            let message = "this is neither a data URI nor base64: send data:image/png;base64,…";
+            ApiError::invalid("image_undecodable", param, message)
+        })
+    }
+}
+
+/// The base64 text of a data URI or of a bare string.
+fn base64_part(text: &str) -> Result<&str, Problem> {
+    let starts = |prefix: &str| {
+        let start = text.get(..prefix.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    };
+    if starts("http://") || starts("https://") {
+        let message =
+            "the server fetches nothing: send the image itself, as data:image/png;base64,…";
+        return Err(Problem::new("url_not_supported", message));
+    }
+    if !starts("data:") {
+        return Ok(text);
+    }
+    let parts = text.split_once(',');
+    let encoded = parts.filter(|(head, _)| head.to_ascii_lowercase().ends_with(";base64"));
+    encoded.map(|(_, data)| data).ok_or_else(|| {
+        let message = "the data URI is not base64: send data:image/png;base64,…";
+        Problem::new("image_undecodable", message)
+    })
+}
+
+/// Either alphabet, padded or not; line breaks are skipped.
+fn decode(text: &str) -> Option<Bytes> {
+    let engine = match text.contains(['-', '_']) {
+        true => URL_SAFE,
+        false => STANDARD,
+    };
+    let decoded = match text.contains(|c: char| c.is_ascii_whitespace()) {
+        true => engine.decode(text.split_ascii_whitespace().collect::<String>()),
+        false => engine.decode(text),
+    };
+    decoded
+        .ok()
+        .filter(|bytes| !bytes.is_empty())
+        .map(Bytes::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(text: &str) -> Result<Bytes, ApiError> {
+        ImageInput(text.to_owned()).bytes(100, "input[0]")
+    }
+
+    #[test]
+    fn data_uris_and_base64_of_either_alphabet_padded_or_broken_into_lines_are_read() {
+        for text in [
+            "data:image/png;base64,+/8A",
+            "DATA:;BASE64,+/8A",
+            "+/8A",
+            "-_8A",
+            "+/\n8A\n",
+        ] {
+            assert_eq!(bytes(text).unwrap()[..], [0xfb, 0xff, 0], "{text}");
+        }
+        assert_eq!(bytes("+/8=").unwrap(), bytes("+/8").unwrap());
+    }
+
+    #[test]
+    fn what_is_not_an_image_is_refused_with_its_code_and_place() {
+        let large = "A".repeat(400);
+        for (text, code) in [
+            ("https://example.org/a.png", "url_not_supported"),
+            ("HTTP://example.org/a.png", "url_not_supported"),
+            ("data:image/png,abc", "image_undecodable"),
+            ("not base64!", "image_undecodable"),
+            ("", "image_undecodable"),
+            (large.as_str(), "image_too_large"),
+        ] {
+            let error = bytes(text).unwrap_err();
+            assert_eq!(error.problem().code, code, "{text}");
+            assert_eq!(error.problem().param.as_deref(), Some("input[0]"));
+        }
+    }
+}

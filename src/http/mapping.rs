@@ -1,0 +1,105 @@
+//! Errors of the rooms below as error answers: which status, which code, which field.
+//! Must never know: routes.
+
+use super::error::{ApiError, Problem};
+use crate::{
+    checkpoint::CheckpointError,
+    db::DbError,
+    ingest::{IngestError, Place},
+    pixels::PixelError,
+    serve::ServeError,
+    train::TrainError,
+};
+
+impl From<PixelError> for ApiError {
+    fn from(error: PixelError) -> Self {
+        let problem = Problem::new(error.code(), error.to_string());
+        match error {
+            PixelError::TooLarge(_) => Self::TooLarge(problem),
+            PixelError::Undecodable(_) => Self::BadRequest(problem),
+        }
+    }
+}
+
+impl From<ServeError> for ApiError {
+    fn from(error: ServeError) -> Self {
+        let message = error.to_string();
+        match error {
+            ServeError::Pixels { index, source } => {
+                Self::from(source).at(format!("input[{index}]"))
+            }
+            ServeError::TooMany { .. } => {
+                Self::TooLarge(Problem::new("too_many_images", message).at("input"))
+            }
+            ServeError::Overloaded => Self::Overloaded(Problem::new("overloaded", message)),
+            ServeError::NotReady => Self::Unavailable(Problem::new("not_ready", message)),
+            ServeError::Stopping => stopping(),
+            ServeError::Checkpoint(error) => error.into(),
+            ServeError::Nn(_) | ServeError::Encode(_) => Self::internal(message),
+        }
+    }
+}
+
+impl From<IngestError> for ApiError {
+    fn from(error: IngestError) -> Self {
+        let message = error.to_string();
+        match error {
+            IngestError::Pixels { place, source } => {
+                let param = place.map_or("image".to_owned(), param);
+                Self::from(source).at(param)
+            }
+            IngestError::UnknownImage { place, .. } => {
+                Self::NotFound(Problem::new("unknown_image", message).at(param(place)))
+            }
+            IngestError::Blobs(_) | IngestError::Db(_) => Self::internal(message),
+        }
+    }
+}
+
+impl From<CheckpointError> for ApiError {
+    fn from(error: CheckpointError) -> Self {
+        let message = error.to_string();
+        match error {
+            CheckpointError::Unknown(_) => {
+                Self::NotFound(Problem::new("unknown_checkpoint", message))
+            }
+            CheckpointError::Live(_) => Self::Conflict(Problem::new("checkpoint_live", message)),
+            CheckpointError::Damaged { id, .. } => {
+                tracing::error!(error = %message, "a damaged checkpoint was asked for");
+                let message = format!("checkpoint {id} is damaged: choose another, and delete it");
+                Self::Conflict(Problem::new("checkpoint_damaged", message))
+            }
+            CheckpointError::Blobs(_) | CheckpointError::Db(_) | CheckpointError::Nn(_) => {
+                Self::internal(message)
+            }
+        }
+    }
+}
+
+impl From<TrainError> for ApiError {
+    fn from(error: TrainError) -> Self {
+        match error {
+            TrainError::Stopped => stopping(),
+            TrainError::Invalid(message) => {
+                Self::BadRequest(Problem::new("invalid_value", message))
+            }
+            TrainError::Checkpoint(error) => error.into(),
+        }
+    }
+}
+
+impl From<DbError> for ApiError {
+    fn from(error: DbError) -> Self {
+        Self::internal(error)
+    }
+}
+
+/// 503 of a server that is about to end.
+pub(super) fn stopping() -> ApiError {
+    let message = "the server is stopping: ask again when it is back";
+    ApiError::Unavailable(Problem::new("stopping", message))
+}
+
+fn param(place: Place) -> String {
+    format!("pairs[{}].{}", place.index, place.side)
+}
