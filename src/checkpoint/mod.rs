@@ -209,7 +209,7 @@ pub struct Retention {
 /// A model judged on held-out pairs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// Pairs used.
+    /// Pairs used: anchors that have a positive. The geometry takes the first positive of each.
     pub pairs: usize,
     /// Anchor images as queries, positives as gallery.
     pub anchor_to_positive: Retrieval,
@@ -219,15 +219,18 @@ pub struct Evaluation {
     pub geometry: Geometry,
 }
 
-/// Images to judge a model with: row i of `anchors` belongs to row i of `positives`; equal `groups` entries count as relevant to each other.
+/// Images to judge a model with. An anchor and a positive with equal labels are relevant to each other. The two sides may differ in
+/// length; a row whose label the other side lacks is in the gallery only, never a query.
 #[derive(Clone, Debug, Default)]
 pub struct EvaluationSet {
     /// Encoded image files.
     pub anchors: Vec<bytes::Bytes>,
     /// Encoded image files.
     pub positives: Vec<bytes::Bytes>,
-    /// What belongs together: rows with equal labels are relevant to each other.
-    pub labels: Vec<u64>,
+    /// One label for each anchor.
+    pub anchor_labels: Vec<u64>,
+    /// One label for each positive.
+    pub positive_labels: Vec<u64>,
 }
 
 impl EvaluationSet {
