@@ -1,0 +1,182 @@
+//! A model judged on pairs of images: retrieval in both directions and the shape of its embeddings.
+//! Must never know: what follows from the numbers.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::{CheckpointError, EvaluationSet, GateConfig, Model};
+use crate::{
+    db::CheckpointRow,
+    eval::{self, Geometry, Retrieval},
+    nn::{Device, Encoder},
+    pixels::{self, Limits},
+};
+
+/// Images encoded at once, whatever the set's size.
+const CHUNK: usize = 32;
+
+/// A model judged on held-out pairs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Pairs used: anchors that have a positive. The geometry takes the first positive of each.
+    pub pairs: usize,
+    /// Anchor images as queries, positives as gallery.
+    pub anchor_to_positive: Retrieval,
+    /// The other direction.
+    pub positive_to_anchor: Retrieval,
+    /// Shape of the embeddings.
+    pub geometry: Geometry,
+}
+
+impl Evaluation {
+    /// Mean recall@1 of both directions.
+    pub fn recall_at_1(&self) -> f64 {
+        (self.anchor_to_positive.recall_at_1 + self.positive_to_anchor.recall_at_1) / 2.0
+    }
+
+    /// The evaluation stored with a checkpoint, if it has one that can be read.
+    pub fn of_row(row: &CheckpointRow) -> Option<Self> {
+        serde_json::from_value(row.evaluation.clone()?).ok()
+    }
+
+    /// Whether the embeddings count as collapsed; see [`GateConfig::collapsed`].
+    pub fn collapsed(&self, config: &GateConfig) -> bool {
+        config.collapsed(self.geometry.spread, self.geometry.mean_cosine)
+    }
+}
+
+impl EvaluationSet {
+    /// Encodes everything with `model` in small batches (in the current rayon pool) and judges it. Images that cannot be decoded
+    /// are left out, with a warning. Embeddings that are not finite are an error: such a model is of no use.
+    pub fn judge(
+        &self,
+        model: &Model,
+        device: &Device,
+        limits: &Limits,
+    ) -> Result<Evaluation, CheckpointError> {
+        let judged = self.judge_while(model, device, limits, &|| true)?;
+        Ok(judged.unwrap_or_default())
+    }
+
+    /// As [`EvaluationSet::judge`], asking before each batch whether to go on; `None` when told not to.
+    pub fn judge_while(
+        &self,
+        model: &Model,
+        device: &Device,
+        limits: &Limits,
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<Option<Evaluation>, CheckpointError> {
+        let encoder = Encoder::from_arrays(&model.encoder, &model.arrays, device)?;
+        let mut sides: [Rows; 2] = Default::default();
+        let files = [
+            (&self.anchors, &self.anchor_labels),
+            (&self.positives, &self.positive_labels),
+        ];
+        for (rows, (images, labels)) in sides.iter_mut().zip(files) {
+            for (images, labels) in images.chunks(CHUNK).zip(labels.chunks(CHUNK)) {
+                if !go_on() {
+                    return Ok(None);
+                }
+                rows.encode(images, labels, &encoder, limits)?;
+            }
+        }
+        let [anchors, positives] = sides;
+        if !anchors.is_finite() || !positives.is_finite() {
+            return Err(CheckpointError::Damaged {
+                id: model.id,
+                what: "its embeddings are not finite".to_owned(),
+            });
+        }
+        Ok(Some(evaluate(model.encoder.dim, &anchors, &positives)))
+    }
+}
+
+/// One side's embeddings (`[rows, dim]`) with their labels.
+#[derive(Default)]
+struct Rows {
+    vectors: Vec<f32>,
+    labels: Vec<u64>,
+}
+
+impl Rows {
+    /// Appends the embeddings of `images`, those that cannot be decoded left out.
+    fn encode(
+        &mut self,
+        images: &[Bytes],
+        labels: &[u64],
+        encoder: &Encoder,
+        limits: &Limits,
+    ) -> Result<(), CheckpointError> {
+        let side = encoder.config().side;
+        let views: Vec<_> = images
+            .par_iter()
+            .map(|bytes| pixels::decode(bytes, limits).map(|picture| pixels::fit(&picture, side)))
+            .collect();
+        let mut pixels = Vec::new();
+        for (view, label) in views.into_iter().zip(labels) {
+            match view {
+                Ok(view) => {
+                    pixels.extend(view);
+                    self.labels.push(*label);
+                }
+                Err(error) => tracing::warn!(%error, "an evaluation image is left out"),
+            }
+        }
+        if !pixels.is_empty() {
+            self.vectors
+                .extend(encoder.forward(&pixels)?.embedding.data);
+        }
+        Ok(())
+    }
+
+    fn is_finite(&self) -> bool {
+        self.vectors.iter().all(|x| x.is_finite())
+    }
+
+    fn by_label(&self) -> HashMap<u64, Vec<usize>> {
+        let mut rows: HashMap<u64, Vec<usize>> = HashMap::new();
+        for (row, label) in self.labels.iter().enumerate() {
+            rows.entry(*label).or_default().push(row);
+        }
+        rows
+    }
+
+    /// The vectors of the rows whose label is in `gallery`, and the gallery rows relevant to each.
+    fn queries(
+        &self,
+        dim: usize,
+        gallery: &HashMap<u64, Vec<usize>>,
+    ) -> (Vec<f32>, Vec<Vec<usize>>) {
+        let mut vectors = Vec::new();
+        let mut relevant = Vec::new();
+        for (row, label) in self.vectors.chunks_exact(dim).zip(&self.labels) {
+            if let Some(rows) = gallery.get(label) {
+                vectors.extend_from_slice(row);
+                relevant.push(rows.clone());
+            }
+        }
+        (vectors, relevant)
+    }
+}
+
+fn evaluate(dim: usize, anchors: &Rows, positives: &Rows) -> Evaluation {
+    let (forth, relevant) = anchors.queries(dim, &positives.by_label());
+    if relevant.is_empty() {
+        return Evaluation::default();
+    }
+    let first: Vec<f32> = relevant
+        .iter()
+        .flat_map(|rows| &positives.vectors[rows[0] * dim..][..dim])
+        .copied()
+        .collect();
+    let (back, relevant_back) = positives.queries(dim, &anchors.by_label());
+    Evaluation {
+        pairs: relevant.len(),
+        anchor_to_positive: eval::retrieval(dim, &forth, &positives.vectors, &relevant),
+        positive_to_anchor: eval::retrieval(dim, &back, &anchors.vectors, &relevant_back),
+        geometry: eval::geometry(dim, &forth, &first),
+    }
+}

@@ -1,0 +1,243 @@
+//! Which pairs a model is judged on: a fixed choice of the database's, with their images in memory.
+//! Must never know: models.
+
+use std::collections::{BinaryHeap, HashMap, HashSet};
+
+use bytes::Bytes;
+
+use super::CheckpointError;
+use crate::{
+    blobs::{BlobError, BlobKey, Blobs},
+    db::{Db, PairKeys, Split},
+    types::{GroupKey, ImageKey, PairKey, mix},
+};
+
+/// Most bytes of encoded images a set holds: further pairs are left out.
+const MAX_BYTES: usize = 256 << 20;
+/// Rows read from the database at once.
+const PAGE: u32 = 4096;
+
+/// Images to judge a model with. An anchor and a positive with equal labels are relevant to each other. The two sides may differ in
+/// length; a row whose label the other side lacks is in the gallery only, never a query.
+#[derive(Clone, Debug, Default)]
+pub struct EvaluationSet {
+    /// Encoded image files.
+    pub anchors: Vec<Bytes>,
+    /// Encoded image files.
+    pub positives: Vec<Bytes>,
+    /// One label for each anchor.
+    pub anchor_labels: Vec<u64>,
+    /// One label for each positive.
+    pub positive_labels: Vec<u64>,
+}
+
+impl EvaluationSet {
+    /// The held-out pairs of the database, at most `max_pairs` (a fixed choice by hash, so that evaluations compare), each image once.
+    /// A pair of one
+    /// image with itself says nothing about retrieval and is left out; so is one whose image stands on the other side of a chosen pair,
+    /// since a query that finds itself in the gallery would count as a hit.
+    pub async fn held_out(
+        blobs: &Blobs,
+        db: &Db,
+        max_pairs: usize,
+    ) -> Result<Self, CheckpointError> {
+        let chosen = choose(db, Split::Holdout, max_pairs).await?;
+        Self::read(blobs, db, &one_sided(chosen)).await
+    }
+
+    /// A fixed sample of trained pairs, for judging the geometry of the embeddings only.
+    pub async fn trained(
+        blobs: &Blobs,
+        db: &Db,
+        max_pairs: usize,
+    ) -> Result<Self, CheckpointError> {
+        let chosen = choose(db, Split::Train, max_pairs).await?;
+        Self::read(blobs, db, &chosen).await
+    }
+
+    async fn read(blobs: &Blobs, db: &Db, pairs: &[PairKeys]) -> Result<Self, CheckpointError> {
+        let labels = labels(pairs);
+        let mut images = Images::default();
+        let mut seen: [HashSet<ImageKey>; 2] = Default::default();
+        let mut set = Self::default();
+        for (place, (pair, label)) in pairs.iter().zip(labels).enumerate() {
+            if images.bytes > MAX_BYTES {
+                let chosen = pairs.len();
+                tracing::warn!(
+                    pairs = place,
+                    chosen,
+                    "the evaluation's images are too large together: some pairs are left out"
+                );
+                break;
+            }
+            let anchor = images.get(blobs, db, pair.images[0]).await?;
+            let positive = images.get(blobs, db, pair.images[1]).await?;
+            let (Some(anchor), Some(positive)) = (anchor, positive) else {
+                continue;
+            };
+            if seen[0].insert(pair.images[0]) {
+                set.anchors.push(anchor);
+                set.anchor_labels.push(label);
+            }
+            if seen[1].insert(pair.images[1]) {
+                set.positives.push(positive);
+                set.positive_labels.push(label);
+            }
+        }
+        Ok(set)
+    }
+}
+
+/// Images read so far: one that stands in several pairs is read once.
+#[derive(Default)]
+struct Images {
+    known: HashMap<ImageKey, Option<Bytes>>,
+    bytes: usize,
+}
+
+impl Images {
+    /// `None`, with a warning, where the image is gone.
+    async fn get(
+        &mut self,
+        blobs: &Blobs,
+        db: &Db,
+        image: ImageKey,
+    ) -> Result<Option<Bytes>, CheckpointError> {
+        if let Some(known) = self.known.get(&image) {
+            return Ok(known.clone());
+        }
+        let id = db.image_ids(&[image]).await?.into_iter().next().flatten();
+        let bytes = match id {
+            None => None,
+            Some(id) => match blobs.get(&BlobKey::Image(id)).await {
+                Ok(bytes) => Some(bytes),
+                Err(BlobError::NotFound(_)) => None,
+                Err(error) => return Err(error.into()),
+            },
+        };
+        match &bytes {
+            Some(bytes) => self.bytes += bytes.len(),
+            None => tracing::warn!(image = image.0, "an evaluation image is gone"),
+        }
+        self.known.insert(image, bytes.clone());
+        Ok(bytes)
+    }
+}
+
+/// The `most` pairs of `split` with the smallest hash, in order of arrival.
+async fn choose(db: &Db, split: Split, most: usize) -> Result<Vec<PairKeys>, CheckpointError> {
+    let mut after = PairKey(0);
+    let mut smallest: BinaryHeap<(u64, u32)> = BinaryHeap::new();
+    let mut chosen: HashMap<u32, PairKeys> = HashMap::new();
+    loop {
+        let page = db.pair_keys_after(after, PAGE).await?;
+        let Some(last) = page.last() else { break };
+        after = last.pair;
+        for pair in page.iter().filter(|pair| usable(pair, split)) {
+            smallest.push((mix(&[u64::from(pair.pair.0)]), pair.pair.0));
+            chosen.insert(pair.pair.0, *pair);
+            if smallest.len() > most
+                && let Some((_, largest)) = smallest.pop()
+            {
+                chosen.remove(&largest);
+            }
+        }
+    }
+    let mut pairs: Vec<PairKeys> = chosen.into_values().collect();
+    pairs.sort_unstable_by_key(|pair| pair.pair);
+    Ok(pairs)
+}
+
+fn usable(pair: &PairKeys, split: Split) -> bool {
+    pair.split == split && (split == Split::Train || pair.images[0] != pair.images[1])
+}
+
+/// Drops each pair that would put an image on the other side, too.
+fn one_sided(pairs: Vec<PairKeys>) -> Vec<PairKeys> {
+    let mut sides: [HashSet<ImageKey>; 2] = Default::default();
+    let mut fits = |pair: &PairKeys| {
+        let [anchor, positive] = pair.images;
+        let fits = !sides[1].contains(&anchor) && !sides[0].contains(&positive);
+        if fits {
+            sides[0].insert(anchor);
+            sides[1].insert(positive);
+        }
+        fits
+    };
+    pairs.into_iter().filter(|pair| fits(pair)).collect()
+}
+
+/// One label a pair, equal for pairs that are joined by shared images and groups.
+fn labels(pairs: &[PairKeys]) -> Vec<u64> {
+    let mut parents: Vec<usize> = (0..pairs.len()).collect();
+    let mut first_image: HashMap<ImageKey, usize> = HashMap::new();
+    let mut first_group: HashMap<GroupKey, usize> = HashMap::new();
+    for (row, pair) in pairs.iter().enumerate() {
+        for image in pair.images {
+            let first = *first_image.entry(image).or_insert(row);
+            join(&mut parents, first, row);
+        }
+        if let Some(group) = pair.group {
+            let first = *first_group.entry(group).or_insert(row);
+            join(&mut parents, first, row);
+        }
+    }
+    (0..pairs.len())
+        .map(|row| root(&mut parents, row) as u64)
+        .collect()
+}
+
+fn join(parents: &mut [usize], a: usize, b: usize) {
+    let (a, b) = (root(parents, a), root(parents, b));
+    parents[a.max(b)] = a.min(b);
+}
+
+fn root(parents: &mut [usize], mut row: usize) -> usize {
+    while parents[row] != row {
+        parents[row] = parents[parents[row]];
+        row = parents[row];
+    }
+    row
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(key: u32, images: [u32; 2], group: Option<u32>) -> PairKeys {
+        PairKeys {
+            pair: PairKey(key),
+            images: images.map(ImageKey),
+            group: group.map(GroupKey),
+            split: Split::Holdout,
+        }
+    }
+
+    #[test]
+    fn pairs_joined_by_an_image_or_a_group_share_a_label() {
+        let pairs = [
+            pair(1, [1, 2], None),
+            pair(2, [3, 4], Some(9)),
+            pair(3, [1, 5], None),
+            pair(4, [6, 7], Some(9)),
+            pair(5, [5, 7], None),
+            pair(6, [8, 9], None),
+        ];
+        let labels = labels(&pairs);
+        assert!(labels[..5].iter().all(|label| *label == labels[0]));
+        assert_ne!(labels[5], labels[0]);
+    }
+
+    #[test]
+    fn no_image_is_both_query_and_gallery() {
+        let pairs = vec![
+            pair(1, [1, 2], None),
+            pair(2, [1, 3], None),
+            pair(3, [2, 3], None),
+            pair(4, [4, 1], None),
+            pair(5, [4, 3], None),
+        ];
+        let kept: Vec<u32> = one_sided(pairs).iter().map(|pair| pair.pair.0).collect();
+        assert_eq!(kept, [1, 2, 5]);
+    }
+}

@@ -1,0 +1,186 @@
+//! `manifest.json`: what a complete checkpoint consists of, and the names of its files.
+//! Must never know: what the parts mean.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    nn::EncoderConfig,
+    types::{CheckpointId, Sha256},
+};
+
+/// Version of the format that this program writes; others are refused.
+pub const FORMAT: u32 = 1;
+/// The manifest's own file, written last.
+pub const MANIFEST: &str = "manifest.json";
+/// Weights under torchvision's names.
+pub const MODEL: &str = "model.safetensors";
+/// The optimiser's moments.
+pub const OPTIMIZER: &str = "optimizer.safetensors";
+/// The chain table.
+pub const CHAINS: &str = "chains.safetensors";
+/// The trainer's position.
+pub const TRAINER: &str = "trainer.json";
+/// All parts, in the order in which they are written.
+pub const PARTS: [&str; 4] = [MODEL, OPTIMIZER, CHAINS, TRAINER];
+
+/// One part in the manifest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Part {
+    /// File name.
+    pub name: String,
+    /// Size.
+    pub bytes: u64,
+    /// Hexadecimal SHA-256.
+    pub sha256: String,
+}
+
+impl Part {
+    /// Describes `bytes`.
+    pub(super) fn of(name: &str, bytes: &[u8]) -> Self {
+        Self {
+            name: name.to_owned(),
+            bytes: bytes.len() as u64,
+            sha256: Sha256::of(bytes).to_string(),
+        }
+    }
+
+    /// Whether `bytes` are this part; what is wrong if not.
+    pub(super) fn check(&self, bytes: &[u8]) -> Result<(), String> {
+        if bytes.len() as u64 != self.bytes {
+            return Err(format!(
+                "{} has {} bytes, the manifest says {}",
+                self.name,
+                bytes.len(),
+                self.bytes
+            ));
+        }
+        if Sha256::of(bytes).to_string() != self.sha256 {
+            return Err(format!(
+                "the SHA-256 of {} is not the manifest's",
+                self.name
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// `manifest.json`: a checkpoint exists when this does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Format version.
+    pub version: u32,
+    /// The checkpoint.
+    pub id: CheckpointId,
+    /// Step at which it was taken.
+    pub step: u64,
+    /// Shape of the network.
+    pub encoder: EncoderConfig,
+    /// All other parts.
+    pub parts: Vec<Part>,
+    /// When it was taken.
+    pub created_at: jiff::Timestamp,
+    /// The caller's note.
+    pub note: Option<String>,
+    /// The checkpoint it was trained from.
+    pub parent: Option<CheckpointId>,
+}
+
+impl Manifest {
+    /// Sum of the parts' sizes.
+    pub fn bytes(&self) -> u64 {
+        self.parts.iter().map(|part| part.bytes).sum()
+    }
+
+    /// The part of that name.
+    pub fn part(&self, name: &str) -> Option<&Part> {
+        self.parts.iter().find(|part| part.name == name)
+    }
+
+    /// Reads a manifest that should be checkpoint `id`'s; what is wrong if it cannot be.
+    pub(super) fn read(id: CheckpointId, bytes: &[u8]) -> Result<Self, String> {
+        let manifest: Self = serde_json::from_slice(bytes)
+            .map_err(|error| format!("{MANIFEST} cannot be read: {error}"))?;
+        if manifest.version != FORMAT {
+            return Err(format!(
+                "its format is version {}, this program reads version {FORMAT}",
+                manifest.version
+            ));
+        }
+        if manifest.id != id {
+            return Err(format!("{MANIFEST} belongs to checkpoint {}", manifest.id));
+        }
+        match PARTS.iter().find(|name| manifest.part(name).is_none()) {
+            Some(missing) => Err(format!("{MANIFEST} does not name {missing}")),
+            None => Ok(manifest),
+        }
+    }
+}
+
+/// `trainer.json`: the trainer's position, everything besides the arrays that a bit-exact resume needs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainerState {
+    /// Steps done, skipped ones included: each consumes its batch and its randomness.
+    pub step: u64,
+    /// The run's seed.
+    pub seed: u64,
+    /// Epoch in progress, from 0.
+    pub epoch: u64,
+    /// Order key of the last pair that this epoch drew: `(hash, pair)`; `None` at its start.
+    pub cursor: Option<(u64, u32)>,
+    /// Factor on the learning rate, lowered by each recovery from collapse.
+    pub rate_scale: f32,
+    /// Learning rate set by a caller, in place of the schedule's base rate.
+    pub rate_override: Option<f32>,
+    /// Steps skipped because a loss or gradient was not finite.
+    pub skipped: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest() -> Manifest {
+        Manifest {
+            version: FORMAT,
+            id: CheckpointId::now(),
+            step: 12,
+            encoder: EncoderConfig {
+                width: 8,
+                side: 32,
+                dim: 16,
+            },
+            parts: PARTS.map(|name| Part::of(name, name.as_bytes())).to_vec(),
+            created_at: jiff::Timestamp::now(),
+            note: None,
+            parent: None,
+        }
+    }
+
+    fn reread(manifest: &Manifest, id: CheckpointId) -> Result<Manifest, String> {
+        Manifest::read(id, &serde_json::to_vec(manifest).unwrap())
+    }
+
+    #[test]
+    fn a_manifest_is_read_only_under_its_own_id_version_and_with_all_parts() {
+        let good = manifest();
+        assert_eq!(reread(&good, good.id), Ok(good.clone()));
+        assert!(reread(&good, CheckpointId::now()).is_err());
+        let newer = Manifest {
+            version: FORMAT + 1,
+            ..good.clone()
+        };
+        assert!(reread(&newer, good.id).is_err());
+        let mut short = good.clone();
+        short.parts.pop();
+        assert!(reread(&short, good.id).unwrap_err().contains(TRAINER));
+    }
+
+    #[test]
+    fn a_part_of_other_length_or_content_is_found_out() {
+        let part = Part::of(MODEL, b"weights");
+        assert_eq!(part.check(b"weights"), Ok(()));
+        assert!(part.check(b"weight").unwrap_err().contains("bytes"));
+        assert!(part.check(b"weightS").unwrap_err().contains("SHA-256"));
+    }
+}

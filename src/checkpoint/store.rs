@@ -1,0 +1,228 @@
+//! The checkpoints of a data folder: write, promote, delete.
+//! Must never know: how training or serving work; which checkpoints should be kept.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::{
+    CheckpointError, Label, Manifest, Part, Retention, Snapshot,
+    manifest::{CHAINS, FORMAT, MANIFEST, MODEL, OPTIMIZER, PARTS, TRAINER},
+    parts,
+};
+use crate::{
+    blobs::{BlobKey, Blobs},
+    db::{CheckpointRole, CheckpointRow, CheckpointStatus, Db},
+    types::CheckpointId,
+};
+
+/// The checkpoints of a data folder; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Checkpoints {
+    pub(super) blobs: Blobs,
+    pub(super) db: Db,
+    /// Promoting and deleting exclude each other: between the look at a row and the removal it must not go live.
+    roles: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Checkpoints {
+    /// A handle.
+    pub fn new(blobs: Blobs, db: Db) -> Self {
+        Self {
+            blobs,
+            db,
+            roles: Arc::default(),
+        }
+    }
+
+    /// Registers a snapshot as `writing`, so that it has an id to answer with.
+    pub async fn begin(&self, label: &Label, step: u64) -> Result<(), CheckpointError> {
+        let row = new_row(label, step, Timestamp::now());
+        Ok(self.db.insert_checkpoint(&row).await?)
+    }
+
+    /// Writes the parts, reads them back against their hashes, then the manifest, then the row; [`Checkpoints::begin`] comes before.
+    /// On failure the row says why and no part is left.
+    pub async fn write(
+        &self,
+        label: &Label,
+        snapshot: Snapshot,
+    ) -> Result<CheckpointRow, CheckpointError> {
+        let written = self.write_all(label, snapshot).await;
+        if let Err(error) = &written {
+            self.abandon(label.id, &error.to_string()).await?;
+        }
+        written
+    }
+
+    async fn write_all(
+        &self,
+        label: &Label,
+        snapshot: Snapshot,
+    ) -> Result<CheckpointRow, CheckpointError> {
+        let id = label.id;
+        let row = self.row(id).await?.ok_or(CheckpointError::Unknown(id))?;
+        let mut manifest = Manifest {
+            version: FORMAT,
+            id,
+            step: snapshot.trainer.step,
+            encoder: snapshot.encoder,
+            parts: Vec::with_capacity(PARTS.len()),
+            created_at: row.created_at,
+            note: label.note.clone(),
+            parent: label.parent,
+        };
+        // Each source is dropped when its bytes are made, so that a large state is never there three times.
+        let (model, optimizer) = (snapshot.model, snapshot.optimizer);
+        let (chains, trainer) = (snapshot.chains, snapshot.trainer);
+        let parts = &mut manifest.parts;
+        parts.push(
+            self.put(id, MODEL, move || parts::arrays_to_bytes(&model))
+                .await?,
+        );
+        parts.push(
+            self.put(id, OPTIMIZER, move || parts::arrays_to_bytes(&optimizer))
+                .await?,
+        );
+        parts.push(
+            self.put(id, CHAINS, move || parts::chains_to_bytes(&chains))
+                .await?,
+        );
+        parts.push(self.put(id, TRAINER, move || to_json(&trainer)).await?);
+        self.put(id, MANIFEST, {
+            let manifest = manifest.clone();
+            move || to_json(&manifest)
+        })
+        .await?;
+        self.db.complete_checkpoint(id, manifest.bytes()).await?;
+        self.row(id).await?.ok_or(CheckpointError::Unknown(id))
+    }
+
+    /// Makes one file's bytes, stores them, and reads them back against their hash.
+    async fn put(
+        &self,
+        id: CheckpointId,
+        name: &str,
+        bytes: impl FnOnce() -> Result<Vec<u8>, String> + Send + 'static,
+    ) -> Result<Part, CheckpointError> {
+        let file = name.to_owned();
+        let (part, bytes) = blocking(move || {
+            let bytes = bytes()?;
+            Ok::<_, String>((Part::of(&file, &bytes), Bytes::from(bytes)))
+        })
+        .await?
+        .map_err(|what| damaged(id, format!("{name} cannot be made: {what}")))?;
+        let key = BlobKey::CheckpointPart(id, name.to_owned());
+        self.blobs.put(&key, bytes).await?;
+        let stored = self.blobs.get(&key).await?;
+        let wanted = part.clone();
+        blocking(move || wanted.check(&stored))
+            .await?
+            .map_err(|what| damaged(id, format!("read back after writing: {what}")))?;
+        Ok(part)
+    }
+
+    /// Removes what there is of a checkpoint that failed, and says why in its row.
+    pub(super) async fn abandon(
+        &self,
+        id: CheckpointId,
+        reason: &str,
+    ) -> Result<(), CheckpointError> {
+        if let Err(error) = self.remove_files(id).await {
+            tracing::warn!(checkpoint = %id, %error, "the files of a failed checkpoint stay until the next start");
+        }
+        Ok(self.db.fail_checkpoint(id, reason).await?)
+    }
+
+    /// The manifest first: without it the rest is no checkpoint, whenever this is cut off.
+    pub(super) async fn remove_files(&self, id: CheckpointId) -> Result<(), CheckpointError> {
+        let key = |name: String| BlobKey::CheckpointPart(id, name);
+        self.blobs.delete(&key(MANIFEST.to_owned())).await?;
+        for name in self.blobs.checkpoint_parts(id).await? {
+            self.blobs.delete(&key(name)).await?;
+        }
+        Ok(())
+    }
+
+    /// Verifies the model, then makes it live.
+    pub async fn promote(&self, id: CheckpointId) -> Result<(), CheckpointError> {
+        let _roles = self.roles.lock().await;
+        self.load_model(id).await?;
+        match self.db.promote_checkpoint(id).await? {
+            true => Ok(()),
+            false => Err(CheckpointError::Unknown(id)),
+        }
+    }
+
+    /// Removes a checkpoint: manifest first, then parts, then row. The live one is refused; one being written is not there yet.
+    pub async fn delete(&self, id: CheckpointId) -> Result<(), CheckpointError> {
+        let _roles = self.roles.lock().await;
+        let row = self.row(id).await?.ok_or(CheckpointError::Unknown(id))?;
+        if row.role == CheckpointRole::Live {
+            return Err(CheckpointError::Live(id));
+        }
+        if row.status == CheckpointStatus::Writing {
+            return Err(CheckpointError::Unknown(id));
+        }
+        self.remove_files(id).await?;
+        self.db.delete_checkpoint(id).await?;
+        Ok(())
+    }
+
+    /// Deletes what [`Retention`] no longer keeps; answers what went. One that cannot be removed (promoted meanwhile, or a failing
+    /// store) is logged and tried again the next time.
+    pub async fn prune(&self, retention: &Retention) -> Result<Vec<CheckpointId>, CheckpointError> {
+        let rows = self.db.checkpoints().await?;
+        let mut gone = Vec::new();
+        for id in retention.expired(&rows) {
+            match self.delete(id).await {
+                Ok(()) => gone.push(id),
+                Err(error) => tracing::warn!(checkpoint = %id, %error, "not pruned"),
+            }
+        }
+        Ok(gone)
+    }
+
+    pub(super) async fn row(
+        &self,
+        id: CheckpointId,
+    ) -> Result<Option<CheckpointRow>, CheckpointError> {
+        Ok(self.db.checkpoint(id).await?)
+    }
+}
+
+/// A row of a checkpoint that is being written.
+pub(super) fn new_row(label: &Label, step: u64, created_at: Timestamp) -> CheckpointRow {
+    CheckpointRow {
+        id: label.id,
+        status: CheckpointStatus::Writing,
+        role: CheckpointRole::Candidate,
+        step,
+        bytes: 0,
+        note: label.note.clone(),
+        parent: label.parent,
+        created_at,
+        evaluation: None,
+        reason: None,
+    }
+}
+
+pub(super) fn damaged(id: CheckpointId, what: String) -> CheckpointError {
+    CheckpointError::Damaged { id, what }
+}
+
+fn to_json(value: &impl serde::Serialize) -> Result<Vec<u8>, String> {
+    serde_json::to_vec_pretty(value).map_err(|error| error.to_string())
+}
+
+/// Runs `work` off the async threads: hashing and parsing take long.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, CheckpointError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => Ok(done),
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(CheckpointError::Stopping),
+    }
+}
