@@ -63,6 +63,7 @@ impl From<CheckpointError> for ApiError {
             CheckpointError::Unknown(_) => {
                 Self::NotFound(Problem::new("unknown_checkpoint", message))
             }
+            CheckpointError::Stopping => stopping(),
             CheckpointError::Live(_) => Self::Conflict(Problem::new("checkpoint_live", message)),
             CheckpointError::Damaged { id, .. } => {
                 tracing::error!(error = %message, "a damaged checkpoint was asked for");
