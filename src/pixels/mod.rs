@@ -2,7 +2,17 @@
 //! Must never know: tensors, storage, HTTP. Only room that uses `image` and `fast_image_resize`.
 //! All pixel outputs are f32, height × width × channel (`[side, side, 3]`), ImageNet-normalised.
 
+mod augment;
+mod blur;
+mod decode;
+mod jitter;
+mod resize;
+
 use serde::{Deserialize, Serialize};
+
+pub use self::augment::{AugmentConfig, augment};
+pub use self::decode::{decode, inspect};
+pub use self::resize::fit;
 
 /// What an image may cost, checked from its header before it is decoded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,42 +65,4 @@ impl PixelError {
             Self::Undecodable(_) => "image_undecodable",
         }
     }
-}
-
-/// Reads and checks the header only: cheap, never allocates the pixels.
-pub fn inspect(bytes: &[u8], limits: &Limits) -> Result<Header, PixelError> {
-    todo!("{} {limits:?}", bytes.len())
-}
-
-/// Decodes after [`inspect`].
-pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Picture, PixelError> {
-    todo!("{} {limits:?}", bytes.len())
-}
-
-/// Resizes the shorter edge to `side`, crops the centre, normalises: what serving and evaluation see.
-pub fn fit(picture: &Picture, side: usize) -> Vec<f32> {
-    todo!("{} {side}", picture.width)
-}
-
-/// Strength of the training augmentation (SimCLR's recipe); every probability and range is a setting.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AugmentConfig {
-    /// Smallest share of the image's area that a random crop keeps (largest is 1).
-    pub crop_min_area: f32,
-    /// Probability of a horizontal flip.
-    pub flip: f32,
-    /// Probability of colour jitter.
-    pub jitter: f32,
-    /// Ranges of colour jitter: brightness, contrast, saturation, hue.
-    pub jitter_strength: [f32; 4],
-    /// Probability of dropping colour.
-    pub greyscale: f32,
-    /// Probability of a Gaussian blur (σ uniform in 0.1–2 pixels, kernel 10 % of the side).
-    pub blur: f32,
-}
-
-/// One augmented view, `[side, side, 3]`, fully determined by `seed`.
-pub fn augment(picture: &Picture, side: usize, config: &AugmentConfig, seed: u64) -> Vec<f32> {
-    todo!("{} {side} {config:?} {seed}", picture.width)
 }

@@ -4,4 +4,5 @@ mod config;
 mod eval;
 mod mcmc;
 mod nn;
+mod pixels;
 mod stationarity;
