@@ -121,3 +121,142 @@ fn budget(share: f32, [seed, step]: [u64; 2], seating: &Seating, weights: &[f32]
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::{
+        learn::{
+            ObjectiveKind, Scores,
+            seating::{Chain, Seat},
+        },
+        mcmc::{BatchSlot, Carried, ChainState, Proposals, SamplerConfig},
+        types::SlotKey,
+    };
+
+    fn config(estimator: Estimator) -> LearnConfig {
+        let sampler = SamplerConfig {
+            estimator,
+            burn_in: 0.5,
+            proposals: Proposals::OneView,
+        };
+        LearnConfig {
+            beta: 1.0,
+            objective: ObjectiveKind::Emc2,
+            sampler,
+            scores: Scores::Stored,
+            carried_budget: 0.4,
+            roulette: 0.5,
+        }
+    }
+
+    /// Anchors whose carried negatives have these weights and images.
+    fn anchors(carried: &[(f32, u32)]) -> (Seating, Vec<Option<Term>>) {
+        let key = |place: usize| SlotKey::from_packed(place as u32);
+        let state = ChainState {
+            negative: key(99),
+            log_score: 0.0,
+            step: 0,
+            visits: 1,
+            still: 0,
+        };
+        let seat = |image: u32| {
+            let carried = Carried {
+                state,
+                log_degree: 0.0,
+                in_batch: None,
+            };
+            Seat {
+                masked: Vec::new(),
+                chain: Some(Chain {
+                    carried,
+                    image: ImageKey(image),
+                }),
+            }
+        };
+        let term = |carried: f32| Term {
+            weights: Vec::new(),
+            carried,
+            offset: 0.0,
+            next: None,
+            proposals: 1,
+            accepted: 0,
+        };
+        let slots = (0..carried.len())
+            .map(|place| BatchSlot {
+                key: key(place),
+                log_degree: 0.0,
+            })
+            .collect();
+        let seats = carried.iter().map(|(_, image)| seat(*image)).collect();
+        (
+            Seating { slots, seats },
+            carried
+                .iter()
+                .map(|(weight, _)| Some(term(*weight)))
+                .collect(),
+        )
+    }
+
+    fn mean_factors(config: &LearnConfig, carried: &[(f32, u32)]) -> Vec<f32> {
+        let (seating, terms) = anchors(carried);
+        let mut sums = vec![0.0; carried.len()];
+        for step in 0..20_000 {
+            let factors = factors(config, [1, step], &seating, &terms);
+            sums.iter_mut()
+                .zip(factors)
+                .for_each(|(sum, factor)| *sum += factor / 20_000.0);
+        }
+        sums
+    }
+
+    #[test]
+    fn the_roulette_always_plays_heavy_ones_and_is_right_on_average() {
+        let carried = [(0.9, 1), (0.5, 2), (0.25, 3), (0.05, 3), (0.0, 4)];
+        let means = mean_factors(&config(Estimator::Subset), &carried);
+        assert!(
+            (means[0] - 1.0).abs() < 1e-3 && (means[1] - 1.0).abs() < 1e-3,
+            "{means:?}"
+        );
+        // Four standard errors: √((1 − ρ) / (ρ · 20,000)) with ρ = 1/2 and 1/10.
+        assert!(
+            (means[2] - 1.0).abs() < 0.03 && (means[3] - 1.0).abs() < 0.085,
+            "{means:?}"
+        );
+        assert_eq!(means[4], 0.0);
+    }
+
+    #[test]
+    fn the_budget_encodes_its_share_of_the_distinct_images_and_is_right_on_average() {
+        let carried = [
+            (0.9, 1),
+            (0.1, 1),
+            (0.25, 2),
+            (0.05, 3),
+            (0.5, 4),
+            (1.0, 5),
+            (0.0, 6),
+        ];
+        let (seating, terms) = anchors(&carried);
+        for step in 0..50 {
+            let factors = factors(&config(Estimator::Walk), [1, step], &seating, &terms);
+            let encoded: HashSet<u32> = carried
+                .iter()
+                .zip(&factors)
+                .filter(|(_, factor)| **factor > 0.0)
+                .map(|((_, image), _)| *image)
+                .collect();
+            assert_eq!(encoded.len(), 2, "two fifths of five images");
+            assert_eq!(factors[0], factors[1], "one image, one lot");
+        }
+        let means = mean_factors(&config(Estimator::Walk), &carried);
+        // Four standard errors of a factor 5/2 drawn with probability 2/5.
+        assert!(
+            means[..6].iter().all(|mean| (mean - 1.0).abs() < 0.035),
+            "{means:?}"
+        );
+        assert_eq!(means[6], 0.0);
+    }
+}

@@ -94,8 +94,7 @@ impl World {
         &self,
         config: &LearnConfig,
         table: &ChainTable,
-        pairs: &[u32],
-        step: u64,
+        (step, pairs): (u64, &[u32]),
         sum: &mut [f64],
     ) {
         let objective = objective(config);
@@ -152,7 +151,7 @@ impl World {
                 sum.fill(0.0);
             }
             for pairs in order.chunks_exact(batch) {
-                pool.install(|| self.step(config, &table, pairs, step, &mut sum));
+                pool.install(|| self.step(config, &table, (step, pairs), &mut sum));
                 step += 1;
             }
             epochs += 1;

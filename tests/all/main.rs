@@ -2,6 +2,7 @@
 
 mod config;
 mod eval;
+mod learn;
 mod mcmc;
 mod nn;
 mod pixels;
