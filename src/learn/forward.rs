@@ -167,7 +167,7 @@ impl Forward {
     }
 
     /// The images with a factor, each once.
-    fn wanted(&self) -> Vec<ImageKey> {
+    pub(super) fn wanted(&self) -> Vec<ImageKey> {
         let anchors = self
             .seating
             .seats

@@ -385,6 +385,45 @@ fn images_of_removed_pairs_are_never_used_again() {
 }
 
 #[test]
+fn a_carried_negative_that_turns_out_to_be_a_positive_is_left() {
+    for config in all_configs() {
+        let mut graph = graph(12);
+        let mut learner = learner(config.clone());
+        plant(&learner);
+        for (anchor, state) in chains(&learner) {
+            let images = [anchor, state.negative.packed()].map(|slot| {
+                graph
+                    .image(SlotKey::from_packed(slot))
+                    .expect("it is there")
+            });
+            graph.insert(
+                PairKey(100 + anchor),
+                PairEntry {
+                    images,
+                    group: None,
+                },
+            );
+        }
+        let store = Store::default();
+        learner
+            .step(&batch(&graph, 9, &VISITED), &graph, &store, 1e-3)
+            .expect("the step is sound");
+        assert!(
+            store
+                .asked
+                .into_inner()
+                .expect("no test thread panicked")
+                .is_empty(),
+            "{config:?}"
+        );
+        assert!(
+            chains(&learner).iter().all(|(_, state)| state.visits == 1),
+            "{config:?}"
+        );
+    }
+}
+
+#[test]
 fn a_pair_that_goes_while_its_batch_is_on_the_way_takes_no_part() {
     let mut graph = graph(12);
     let mut learner = learner(config(Estimator::Subset, Scores::Refreshed));
