@@ -2,8 +2,15 @@
 //! Must never know: how anything is done. Only room that uses `clap`, `indicatif` and `ureq`, and that prints to standard output.
 #![allow(clippy::print_stdout)]
 
+mod client;
 mod config;
+mod embed;
+mod health;
+mod ingest;
+mod journal;
+mod pair_list;
 mod serve;
+mod upload;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -23,6 +30,12 @@ struct Cli {
 enum Command {
     /// Serve embeddings over HTTP and learn from posted pairs
     Serve(serve::ServeArgs),
+    /// Post pairs of image files to a running server
+    Ingest(ingest::IngestArgs),
+    /// Get embeddings of image files from a running server
+    Embed(embed::EmbedArgs),
+    /// Exit with 0 if a server is alive
+    Health(health::HealthArgs),
     /// Print the effective settings as TOML
     Config(config::ConfigArgs),
 }
@@ -56,6 +69,9 @@ impl SettingsArgs {
 pub fn run() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
+        Command::Ingest(args) => ingest::run(&args),
+        Command::Embed(args) => embed::run(&args),
+        Command::Health(args) => health::run(&args),
         Command::Config(args) => config::run(&args),
     };
     match done {

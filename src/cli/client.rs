@@ -1,0 +1,258 @@
+//! Talking to a running server: one agent, answers as JSON, patience with a server that is busy or restarting.
+//! Must never know: what is asked for.
+
+use std::{io::Read, thread::sleep, time::Duration};
+
+use clap::Args;
+use serde::Deserialize;
+use serde_json::Value;
+use ureq::{Agent, Body, http::Response};
+
+/// Most bytes of an answer: 64 embeddings are far below it.
+const MOST_BYTES: u64 = 256 << 20;
+/// A snapshot that is waited for takes its time.
+const TIMEOUT: Duration = Duration::from_secs(600);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// Which server, and how patiently.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ServerArgs {
+    /// Where the server listens
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7700")]
+    server: String,
+    /// How often a request is sent again when the server is busy or cannot be reached
+    #[arg(long, value_name = "N", default_value_t = 6)]
+    pub(crate) retries: u32,
+}
+
+/// Why there is no answer to work with.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClientError {
+    /// The server understood and said no: sending the same again will not help.
+    #[error("{message} (status {status}, {code})")]
+    Refused {
+        status: u16,
+        code: String,
+        message: String,
+    },
+    /// Still no answer after all retries.
+    #[error("{url} gives no answer ({cause}): is the server running there?")]
+    Unreachable { url: String, cause: String },
+    /// Not what kith answers.
+    #[error("{url} does not answer as kith does ({cause})")]
+    Foreign { url: String, cause: String },
+}
+
+/// What a request carries.
+#[derive(Clone, Copy)]
+pub(crate) enum Payload<'a> {
+    Json(&'a Value),
+    /// JSON documents, one a line.
+    Lines(&'a str),
+}
+
+/// A server to talk to; usable from several threads.
+pub(crate) struct Client {
+    agent: Agent,
+    base: String,
+    retries: u32,
+}
+
+#[derive(Clone, Copy)]
+enum Call<'a> {
+    Get,
+    Delete,
+    Post(Payload<'a>),
+}
+
+/// One try that did not lead to an answer.
+enum Miss {
+    /// Worth another try, after the wait that the server named.
+    Again(String, Option<Duration>),
+    Final(ClientError),
+}
+
+impl Client {
+    pub(crate) fn new(args: &ServerArgs) -> Self {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_global(Some(TIMEOUT));
+        Self {
+            agent: config.build().new_agent(),
+            base: args.server.trim_end_matches('/').to_owned(),
+            retries: args.retries,
+        }
+    }
+
+    /// The server's address, without a slash at its end.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Result<Value, ClientError> {
+        self.json(path, Call::Get)
+    }
+
+    pub(crate) fn post(&self, path: &str, document: &Value) -> Result<Value, ClientError> {
+        self.json(path, Call::Post(Payload::Json(document)))
+    }
+
+    pub(crate) fn delete(&self, path: &str) -> Result<(), ClientError> {
+        self.answer(path, Call::Delete).map(drop)
+    }
+
+    /// Posts lines; gives one document for each line of the answer.
+    pub(crate) fn stream(&self, path: &str, lines: &str) -> Result<Vec<Value>, ClientError> {
+        let body = self.answer(path, Call::Post(Payload::Lines(lines)))?;
+        let lines = body.split(|byte| *byte == b'\n');
+        let lines = lines.filter(|line| !line.is_empty());
+        let documents = lines.map(serde_json::from_slice);
+        // A line that was cut off is as good as a line that never came.
+        Ok(documents.map_while(Result::ok).collect())
+    }
+
+    fn json(&self, path: &str, call: Call) -> Result<Value, ClientError> {
+        let body = self.answer(path, call)?;
+        serde_json::from_slice(&body).map_err(|error| ClientError::Foreign {
+            url: self.base.clone(),
+            cause: error.to_string(),
+        })
+    }
+
+    fn answer(&self, path: &str, call: Call) -> Result<Vec<u8>, ClientError> {
+        let mut attempt = 0;
+        loop {
+            match self.attempt(path, call) {
+                Ok(body) => return Ok(body),
+                Err(Miss::Final(error)) => return Err(error),
+                Err(Miss::Again(cause, _)) if attempt >= self.retries => {
+                    let url = self.base.clone();
+                    return Err(ClientError::Unreachable { url, cause });
+                }
+                Err(Miss::Again(_, wait)) => sleep(wait.unwrap_or_else(|| back_off(attempt))),
+            }
+            attempt += 1;
+        }
+    }
+
+    fn attempt(&self, path: &str, call: Call) -> Result<Vec<u8>, Miss> {
+        let url = format!("{}{path}", self.base);
+        let answer = match call {
+            Call::Get => self.agent.get(&url).call(),
+            Call::Delete => self.agent.delete(&url).call(),
+            Call::Post(Payload::Json(document)) => self.agent.post(&url).send_json(document),
+            Call::Post(Payload::Lines(lines)) => {
+                let request = self.agent.post(&url).content_type("application/x-ndjson");
+                request.send(lines)
+            }
+        };
+        let mut answer = answer.map_err(|error| self.missed(error))?;
+        let body = read(&mut answer).map_err(|error| Miss::Again(error.to_string(), None))?;
+        match answer.status().as_u16() {
+            200..300 => Ok(body),
+            status @ (429 | 502..=504) => {
+                let cause = refusal(status, &body).to_string();
+                Err(Miss::Again(cause, wait(&answer)))
+            }
+            status => Err(Miss::Final(refusal(status, &body))),
+        }
+    }
+
+    fn missed(&self, error: ureq::Error) -> Miss {
+        use ureq::Error::{BadUri, Http, RequireHttpsOnly};
+        let cause = error.to_string();
+        match error {
+            BadUri(_) | Http(_) | RequireHttpsOnly(_) => Miss::Final(ClientError::Foreign {
+                url: self.base.clone(),
+                cause,
+            }),
+            _ => Miss::Again(cause, None),
+        }
+    }
+}
+
+/// Doubles from a quarter of a second to ten seconds.
+pub(crate) fn back_off(attempt: u32) -> Duration {
+    (FIRST_WAIT * (1 << attempt.min(10))).min(LONGEST_WAIT)
+}
+
+/// Reads up to the end, so that the connection can be used again.
+fn read(answer: &mut Response<Body>) -> std::io::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    let config = answer.body_mut().with_config();
+    config.limit(MOST_BYTES).reader().read_to_end(&mut body)?;
+    Ok(body)
+}
+
+fn wait(answer: &Response<Body>) -> Option<Duration> {
+    let text = answer.headers().get("retry-after")?.to_str().ok()?;
+    let wait = Duration::from_secs(text.trim().parse().ok()?);
+    Some(wait.clamp(FIRST_WAIT, LONGEST_WAIT))
+}
+
+/// The server's sentence, if it is one.
+fn refusal(status: u16, body: &[u8]) -> ClientError {
+    let document = serde_json::from_slice(body).ok();
+    let problem = document.as_ref().and_then(problem);
+    let (code, message) = match problem {
+        Some(problem) => (problem.code, problem.message),
+        None => (
+            "no code".to_owned(),
+            String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned(),
+        ),
+    };
+    ClientError::Refused {
+        status,
+        code,
+        message,
+    }
+}
+
+/// What an error document says.
+#[derive(Debug, Deserialize, PartialEq)]
+pub(crate) struct Problem {
+    pub(crate) code: String,
+    pub(crate) message: String,
+    pub(crate) param: Option<String>,
+    r#type: String,
+}
+
+impl Problem {
+    /// The server's trouble, not the request's: the same may pass later.
+    pub(crate) fn passes(&self) -> bool {
+        let types = ["rate_limit_error", "server_error", "timeout_error"];
+        types.contains(&self.r#type.as_str()) || self.code == "invalid_body"
+    }
+}
+
+/// The problem of an `{"error": …}` document.
+pub(crate) fn problem(document: &Value) -> Option<Problem> {
+    Problem::deserialize(document.get("error")?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn waits_grow_to_their_bound_and_stay_there() {
+        let waits: Vec<_> = (0..8)
+            .map(|attempt| back_off(attempt).as_millis())
+            .collect();
+        assert_eq!(waits, [250, 500, 1000, 2000, 4000, 8000, 10_000, 10_000]);
+        assert_eq!(back_off(u32::MAX), LONGEST_WAIT);
+    }
+
+    #[test]
+    fn a_refusal_says_what_the_server_said() {
+        let body =
+            json!({"error": {"message": "too many", "type": "x", "param": null, "code": "c"}});
+        let shown = refusal(413, body.to_string().as_bytes()).to_string();
+        assert_eq!(shown, "too many (status 413, c)");
+        assert!(refusal(500, b"<html>").to_string().contains("<html>"));
+    }
+}

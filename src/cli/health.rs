@@ -1,0 +1,22 @@
+//! `kith health`: whether a server is alive, as an exit code; for health checks where no HTTP client is at hand.
+//! Must never know: what alive means.
+
+use clap::Args;
+
+use super::client::{Client, ServerArgs};
+
+#[derive(Args, Debug)]
+pub(crate) struct HealthArgs {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Ask whether it can serve, not only whether it is alive
+    #[arg(long)]
+    ready: bool,
+}
+
+pub(crate) fn run(args: &HealthArgs) -> anyhow::Result<()> {
+    let path = if args.ready { "/readyz" } else { "/healthz" };
+    let answer = Client::new(&args.server).get(path)?;
+    println!("{}", answer["status"].as_str().unwrap_or("ok"));
+    Ok(())
+}

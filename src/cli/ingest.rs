@@ -1,0 +1,247 @@
+//! `kith ingest`: posts the pairs of a CSV or of a folder to a running server, several requests at once, and reports.
+//! Must never know: what the server does with them.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use anyhow::bail;
+use clap::Args;
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+
+use super::{
+    client::{Client, ClientError, ServerArgs},
+    journal::{Journal, Stored},
+    pair_list::PairList,
+    upload::{Line, Outcome, Uploader},
+};
+
+/// Most characters of a request; a larger pair goes alone.
+const REQUEST_BYTES: usize = 8 << 20;
+/// Reasons that are printed; the rest is only counted.
+const MOST_REASONS: usize = 10;
+const BAR: &str = "{bar:30} {pos}/{len} pairs, {per_sec}, {eta} left";
+
+#[derive(Args, Debug)]
+pub(crate) struct IngestArgs {
+    /// A CSV with the columns anchor, positive, group (paths relative to it), or a folder with one sub-folder of images for each thing
+    #[arg(value_name = "PAIRS.csv|FOLDER")]
+    input: PathBuf,
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Requests in flight
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    jobs: u16,
+    /// Most pairs in a request
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
+    batch: u16,
+    /// Most pairs made of one sub-folder
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pairs_per_thing: usize,
+}
+
+/// What became of all pairs so far.
+#[derive(Default)]
+struct Tally {
+    new: usize,
+    duplicates: usize,
+    held_out: usize,
+    failed: Vec<String>,
+    /// The server gave no answers: the workers stop.
+    broken: Option<ClientError>,
+}
+
+/// What the workers share.
+struct Run<'a> {
+    uploader: Uploader<'a>,
+    list: &'a PairList,
+    batch: usize,
+    bar: ProgressBar,
+    queue: Mutex<std::vec::IntoIter<usize>>,
+    state: Mutex<(Tally, Journal)>,
+}
+
+pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
+    let list = PairList::read(&args.input, args.pairs_per_thing)?;
+    let client = Client::new(&args.server);
+    let fingerprint = list.fingerprint(client.base());
+    let (journal, mut done) = Journal::open(&args.input, fingerprint);
+    if !still_there(&client, &done)? {
+        done.clear();
+    }
+    let mut tally = Tally::default();
+    tally.failed.clone_from(&list.problems);
+    done.values().for_each(|stored| tally.count(stored));
+    let mut order = list.order();
+    order.retain(|index| !done.contains_key(index));
+    let bar =
+        ProgressBar::new(list.pairs.len() as u64).with_style(ProgressStyle::with_template(BAR)?);
+    bar.set_position(done.len() as u64);
+    bar.reset_eta();
+    if !done.is_empty() {
+        bar.suspend(|| {
+            eprintln!(
+                "going on after {} pairs that were posted before",
+                done.len()
+            )
+        });
+    }
+    bar.enable_steady_tick(Duration::from_millis(200));
+    let run = Run {
+        uploader: Uploader::new(&client, &list.pairs, args.server.retries),
+        list: &list,
+        batch: args.batch.into(),
+        bar,
+        queue: Mutex::new(order.into_iter()),
+        state: Mutex::new((tally, journal)),
+    };
+    thread::scope(|scope| {
+        for _ in 0..args.jobs {
+            scope.spawn(|| run.work());
+        }
+    });
+    run.report(&client)
+}
+
+/// Whether the server still has what the journal says: one that began anew behind the same address has not.
+fn still_there(client: &Client, done: &HashMap<usize, Stored>) -> Result<bool, ClientError> {
+    let Some(stored) = done.values().max_by_key(|stored| &stored.id) else {
+        return Ok(true);
+    };
+    match client.get(&format!("/v1/pairs/{}", stored.id)) {
+        Ok(_) => Ok(true),
+        Err(ClientError::Refused { status: 404, .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+impl Tally {
+    fn count(&mut self, stored: &Stored) {
+        self.new += usize::from(!stored.duplicate);
+        self.duplicates += usize::from(stored.duplicate);
+        self.held_out += usize::from(stored.holdout);
+    }
+}
+
+impl Run<'_> {
+    fn work(&self) {
+        let mut over = None;
+        loop {
+            let (lines, mut outcomes) = self.gather(&mut over);
+            if lines.is_empty() && outcomes.is_empty() {
+                return;
+            }
+            let posted = self.uploader.post(lines);
+            let broken = match posted {
+                Ok(posted) => {
+                    outcomes.extend(posted);
+                    None
+                }
+                Err(error) => Some(error),
+            };
+            let stop = broken.is_some();
+            self.settle(outcomes, broken);
+            if stop {
+                return;
+            }
+        }
+    }
+
+    /// The next request, and the pairs whose files cannot be read. `over` is a line that the last request had no room for.
+    fn gather(&self, over: &mut Option<Line>) -> (Vec<Line>, Vec<(usize, Outcome)>) {
+        let mut lines: Vec<Line> = over.take().into_iter().collect();
+        let mut failed = Vec::new();
+        let mut bytes: usize = lines.iter().map(Line::bytes).sum();
+        while lines.len() < self.batch {
+            let Some(index) = self.next() else { break };
+            match self.uploader.line(index) {
+                Ok(line) if lines.is_empty() || bytes + line.bytes() <= REQUEST_BYTES => {
+                    bytes += line.bytes();
+                    lines.push(line);
+                }
+                Ok(line) => {
+                    *over = Some(line);
+                    break;
+                }
+                Err(cause) => failed.push((index, Outcome::Failed(cause))),
+            }
+        }
+        (lines, failed)
+    }
+
+    /// `None` at the end, and as soon as one worker found the server gone.
+    fn next(&self) -> Option<usize> {
+        let broken = self.state().0.broken.is_some();
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.next().filter(|_| !broken)
+    }
+
+    fn settle(&self, outcomes: Vec<(usize, Outcome)>, broken: Option<ClientError>) {
+        let count = outcomes.len() as u64;
+        let mut answered = Vec::with_capacity(outcomes.len());
+        let mut state = self.state();
+        for (index, outcome) in outcomes {
+            match outcome {
+                Outcome::Stored(stored) => {
+                    state.0.count(&stored);
+                    answered.push((index, stored));
+                }
+                Outcome::Failed(cause) => {
+                    let place = &self.list.pairs[index].place;
+                    state.0.failed.push(format!("{place}: {cause}"));
+                }
+            }
+        }
+        state.1.add(&answered);
+        state.0.broken = state.0.broken.take().or(broken);
+        drop(state);
+        self.bar.inc(count);
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, (Tally, Journal)> {
+        // A count that a panic cut short is still worth a report.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn report(self, client: &Client) -> anyhow::Result<()> {
+        self.bar.finish_and_clear();
+        let (tally, journal) = self
+            .state
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        let Tally {
+            new,
+            duplicates,
+            held_out,
+            failed,
+            broken,
+        } = tally;
+        let total = self.list.pairs.len() + self.list.problems.len();
+        let open = total - new - duplicates - failed.len();
+        println!(
+            "{} of {total} pairs are at {} ({}): {new} new, {duplicates} duplicates; {held_out} of them held out; {} failed",
+            new + duplicates,
+            client.base(),
+            HumanDuration(self.bar.elapsed()),
+            failed.len()
+        );
+        for reason in failed.iter().take(MOST_REASONS) {
+            eprintln!("  {reason}");
+        }
+        if failed.len() > MOST_REASONS {
+            eprintln!("  and {} more", failed.len() - MOST_REASONS);
+        }
+        if let Some(error) = broken {
+            bail!("{error}; {open} pairs are left: run the same again to go on");
+        }
+        journal.finish();
+        match failed.len() {
+            0 => Ok(()),
+            count => bail!("{count} pairs failed; run the same again when they are mended"),
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! Pairs of image files, read from a CSV or found in a folder of folders.
+//! Must never know: what is in an image, or where pairs go.
+
+use std::{
+    collections::HashMap,
+    ffi::OsStr,
+    fs::{self, File},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, ensure};
+
+use crate::types::Sha256;
+
+const EXTENSIONS: [&str; 6] = ["bmp", "gif", "jpeg", "jpg", "png", "webp"];
+
+/// Two files that belong together.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct PairFiles {
+    /// Where it was read, for reports: `line 7`, or the sub-folder.
+    pub(crate) place: String,
+    pub(crate) anchor: PathBuf,
+    /// `None`: the anchor's own two views.
+    pub(crate) positive: Option<PathBuf>,
+    pub(crate) group: Option<String>,
+}
+
+/// All pairs of an input, and what in it could not be read.
+#[derive(Debug, Default)]
+pub(crate) struct PairList {
+    pub(crate) pairs: Vec<PairFiles>,
+    pub(crate) problems: Vec<String>,
+}
+
+impl PairList {
+    /// A CSV file, or a folder with one sub-folder for each thing and at most `per_thing` pairs of each.
+    pub(crate) fn read(input: &Path, per_thing: usize) -> anyhow::Result<Self> {
+        let list = match input.is_dir() {
+            true => Self::of_folder(input, per_thing)?,
+            false => Self::of_csv(input)?,
+        };
+        let name = input.display();
+        let found = list.pairs.len() + list.problems.len();
+        ensure!(
+            found > 0,
+            "{name} holds no pair: give a CSV with an anchor column, or a folder with one sub-folder of images for each thing"
+        );
+        Ok(list)
+    }
+
+    fn of_csv(path: &Path) -> anyhow::Result<Self> {
+        let name = path.display();
+        let file = File::open(path).with_context(|| format!("{name} cannot be opened"))?;
+        let mut reader = csv::ReaderBuilder::new()
+            .trim(csv::Trim::All)
+            .from_reader(file);
+        let header = reader
+            .headers()
+            .with_context(|| format!("{name} has no header"))?;
+        let column = |wanted: &str| header.iter().position(|title| title == wanted);
+        let anchor = column("anchor");
+        let anchor = anchor.with_context(|| {
+            format!(
+                "{name} has no column \"anchor\" in its first line: write anchor,positive,group"
+            )
+        })?;
+        let (positive, group) = (column("positive"), column("group"));
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let mut list = Self::default();
+        for record in reader.records() {
+            let record = match record {
+                Ok(record) => record,
+                Err(error) => {
+                    list.problems.push(error.to_string());
+                    continue;
+                }
+            };
+            let line = record.position().map_or(0, csv::Position::line);
+            let cell = |at: Option<usize>| {
+                at.and_then(|at| record.get(at))
+                    .filter(|text| !text.is_empty())
+            };
+            match cell(Some(anchor)) {
+                Some(anchor) => list.pairs.push(PairFiles {
+                    place: format!("line {line}"),
+                    anchor: folder.join(anchor),
+                    positive: cell(positive).map(|positive| folder.join(positive)),
+                    group: cell(group).map(str::to_owned),
+                }),
+                None => list.problems.push(format!("line {line}: no anchor")),
+            }
+        }
+        Ok(list)
+    }
+
+    fn of_folder(folder: &Path, per_thing: usize) -> anyhow::Result<Self> {
+        let mut list = Self::default();
+        for thing in entries(folder)?.into_iter().filter(|path| path.is_dir()) {
+            let group = thing
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            let images: Vec<_> = entries(&thing)?
+                .into_iter()
+                .filter(|path| is_image(path))
+                .collect();
+            let pairs = combinations(images.len(), per_thing).into_iter();
+            list.pairs.extend(pairs.map(|(anchor, positive)| PairFiles {
+                place: group.clone(),
+                anchor: images[anchor].clone(),
+                positive: positive.map(|positive| images[positive].clone()),
+                group: Some(group.clone()),
+            }));
+        }
+        Ok(list)
+    }
+
+    /// Indices of the pairs, those first whose images no earlier pair has, so that later ones can name images by their id.
+    pub(crate) fn order(&self) -> Vec<usize> {
+        let mut uses: HashMap<&Path, usize> = HashMap::new();
+        let mut ranks = Vec::with_capacity(self.pairs.len());
+        for pair in &self.pairs {
+            let files = [Some(&pair.anchor), pair.positive.as_ref()];
+            let counts = files.into_iter().flatten().map(|file| {
+                let count = uses.entry(file).or_default();
+                *count += 1;
+                *count
+            });
+            ranks.push(counts.max().unwrap_or_default());
+        }
+        let mut order: Vec<_> = (0..ranks.len()).collect();
+        order.sort_by_key(|&index| ranks[index]);
+        order
+    }
+
+    /// Identity of the list as posted to `server`: the same only when every pair is.
+    pub(crate) fn fingerprint(&self, server: &str) -> Sha256 {
+        let pairs = self.pairs.iter();
+        let lines =
+            pairs.map(|pair| format!("{:?}\n", (&pair.anchor, &pair.positive, &pair.group)));
+        Sha256::of(format!("{server}\n{}", lines.collect::<String>()).as_bytes())
+    }
+}
+
+/// What a folder holds, by name; hidden entries are left out.
+pub(crate) fn entries(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let listed =
+        fs::read_dir(folder).and_then(|listed| listed.map(|entry| Ok(entry?.path())).collect());
+    let mut paths: Vec<PathBuf> =
+        listed.with_context(|| format!("{} cannot be listed", folder.display()))?;
+    paths.retain(|path| {
+        !path
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with('.'))
+    });
+    paths.sort();
+    Ok(paths)
+}
+
+/// Whether a file's name says that it is an image; the server looks at its content.
+pub(crate) fn is_image(path: &Path) -> bool {
+    let extension = path.extension().and_then(OsStr::to_str).unwrap_or_default();
+    EXTENSIONS.contains(&extension.to_ascii_lowercase().as_str()) && path.is_file()
+}
+
+/// At most `most` of the pairs of `count` images, neighbours first, so that each image has a partner before any has two.
+/// A single image is its own pair.
+fn combinations(count: usize, most: usize) -> Vec<(usize, Option<usize>)> {
+    if count == 1 {
+        return vec![(0, None)];
+    }
+    let distances = (1..count).flat_map(|apart| {
+        let at = |odd: usize| (0..count - apart).filter(move |i| i / apart % 2 == odd);
+        at(0).chain(at(1)).map(move |i| (i, Some(i + apart)))
+    });
+    distances.take(most).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_two_images_are_one_pair_and_each_has_a_partner_before_any_has_two() {
+        let all = combinations(5, 100);
+        let mut sorted: Vec<_> = all.iter().map(|(i, j)| (*i, j.unwrap())).collect();
+        sorted.sort_unstable();
+        sorted.dedup();
+        assert_eq!((all.len(), sorted.len()), (10, 10));
+        assert_eq!(
+            combinations(6, 3),
+            [(0, Some(1)), (2, Some(3)), (4, Some(5))]
+        );
+        assert_eq!(combinations(1, 3), [(0, None)]);
+        assert_eq!(combinations(0, 3), []);
+    }
+
+    #[test]
+    fn a_csv_is_read_by_its_header_and_a_bad_line_does_not_stop_the_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pairs.csv");
+        fs::write(
+            &path,
+            "note,positive,anchor,group\nx,b.png,\"a, 1.png\",g\nx,,c.png,\nx,b.png,,\nx,y\n",
+        )
+        .unwrap();
+        let list = PairList::read(&path, 10).unwrap();
+        let pair =
+            |line: &str, anchor: &str, positive: Option<&str>, group: Option<&str>| PairFiles {
+                place: line.into(),
+                anchor: folder.path().join(anchor),
+                positive: positive.map(|name| folder.path().join(name)),
+                group: group.map(str::to_owned),
+            };
+        let expected = [
+            pair("line 2", "a, 1.png", Some("b.png"), Some("g")),
+            pair("line 3", "c.png", None, None),
+        ];
+        assert_eq!(list.pairs, expected);
+        assert_eq!(list.problems.len(), 2, "{:?}", list.problems);
+        assert_eq!(list.problems[0], "line 4: no anchor");
+    }
+
+    #[test]
+    fn a_folder_gives_pairs_within_its_sub_folders_only() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [
+            "cup/a.png",
+            "cup/b.JPG",
+            "cup/c.txt",
+            "hat/a.png",
+            ".git/a.png",
+            "loose.png",
+        ] {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        let list = PairList::read(folder.path(), 10).unwrap();
+        let groups: Vec<_> = list
+            .pairs
+            .iter()
+            .map(|pair| pair.group.as_deref().unwrap())
+            .collect();
+        assert_eq!(groups, ["cup", "hat"]);
+        assert_eq!(
+            list.pairs[0].positive,
+            Some(folder.path().join("cup/b.JPG"))
+        );
+        assert_eq!(list.pairs[1].positive, None);
+    }
+
+    #[test]
+    fn an_input_without_pairs_says_what_to_give() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = PairList::read(folder.path(), 10).unwrap_err().to_string();
+        assert!(error.contains("sub-folder"), "{error}");
+    }
+
+    #[test]
+    fn pairs_with_new_images_come_first() {
+        let pair = |anchor: &str, positive: &str| PairFiles {
+            place: String::new(),
+            anchor: anchor.into(),
+            positive: Some(positive.into()),
+            group: None,
+        };
+        let pairs = vec![
+            pair("a", "b"),
+            pair("a", "c"),
+            pair("b", "c"),
+            pair("d", "e"),
+        ];
+        let list = PairList {
+            pairs,
+            problems: Vec::new(),
+        };
+        assert_eq!(list.order(), [0, 3, 1, 2]);
+    }
+}
