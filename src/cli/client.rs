@@ -20,10 +20,15 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ServerArgs {
     /// Where the server listens
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7700")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        default_value = "http://127.0.0.1:7700"
+    )]
     server: String,
     /// How often a request is sent again when the server is busy or cannot be reached
-    #[arg(long, value_name = "N", default_value_t = 6)]
+    #[arg(long, global = true, value_name = "N", default_value_t = 6)]
     pub(crate) retries: u32,
 }
 

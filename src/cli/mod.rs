@@ -2,6 +2,7 @@
 //! Must never know: how anything is done. Only room that uses `clap`, `indicatif` and `ureq`, and that prints to standard output.
 #![allow(clippy::print_stdout)]
 
+mod checkpoint;
 mod client;
 mod config;
 mod embed;
@@ -34,6 +35,8 @@ enum Command {
     Ingest(ingest::IngestArgs),
     /// Get embeddings of image files from a running server
     Embed(embed::EmbedArgs),
+    /// List, take, promote, delete checkpoints of a running server
+    Checkpoint(checkpoint::CheckpointArgs),
     /// Exit with 0 if a server is alive
     Health(health::HealthArgs),
     /// Print the effective settings as TOML
@@ -71,6 +74,7 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Ingest(args) => ingest::run(&args),
         Command::Embed(args) => embed::run(&args),
+        Command::Checkpoint(args) => checkpoint::run(&args),
         Command::Health(args) => health::run(&args),
         Command::Config(args) => config::run(&args),
     };

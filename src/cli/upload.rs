@@ -117,20 +117,32 @@ impl<'a> Uploader<'a> {
             open = again;
             if open.len() == before {
                 if attempt >= self.retries {
-                    let cause = answers
-                        .first()
-                        .and_then(problem)
-                        .map(|problem| problem.message);
-                    return Err(ClientError::Unreachable {
-                        url: self.client.base().to_owned(),
-                        cause: cause.unwrap_or_else(|| "it breaks off".to_owned()),
-                    });
+                    outcomes.extend(self.give_up(open, &answers)?);
+                    break;
                 }
                 sleep(back_off(attempt));
                 attempt += 1;
             }
         }
         Ok(outcomes)
+    }
+
+    /// Lines that the server failed on again and again; an error where it did not even say so.
+    fn give_up(
+        &self,
+        open: Vec<Line>,
+        answers: &[Value],
+    ) -> Result<Vec<(usize, Outcome)>, ClientError> {
+        let Some(problem) = answers.first().and_then(problem) else {
+            return Err(ClientError::Unreachable {
+                url: self.client.base().to_owned(),
+                cause: "its answers break off".to_owned(),
+            });
+        };
+        let failed = open
+            .into_iter()
+            .map(|line| (line.index, Outcome::Failed(problem.message.clone())));
+        Ok(failed.collect())
     }
 
     /// What an answer says; the line comes back if it is worth sending again.
