@@ -1,12 +1,28 @@
 //! Every SQL statement of the project. SQLite (WAL, synchronous FULL), migrations embedded from `migrations/`.
 //! Must never know: bytes of images, tensors, HTTP. Only room that uses `sqlx`.
 
-use std::path::Path;
+mod checkpoints;
+mod images;
+mod metrics;
+mod pairs;
+mod rows;
+mod split;
+
+use std::{path::Path, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use sqlx::{
+    Sqlite, SqlitePool, Transaction,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
 
 use crate::types::{CheckpointId, GroupKey, ImageKey, PairKey, Sha256};
+
+/// Connections that read side by side.
+const READERS: u32 = 4;
+/// How long a statement waits for another process that writes (`kith evaluate` on a running server's folder, say).
+const BUSY: Duration = Duration::from_secs(10);
 
 /// What can go wrong.
 #[derive(Debug, thiserror::Error)]
@@ -17,11 +33,29 @@ pub enum DbError {
     /// A row holds what it never should.
     #[error("database row: {0}")]
     Corrupt(String),
+    /// A pair names an image that is not stored.
+    #[error("no image {0} is stored")]
+    MissingImage(Sha256),
+    /// A checkpoint that should have a row has none.
+    #[error("no row for checkpoint {0}")]
+    MissingCheckpoint(CheckpointId),
+}
+
+impl From<sqlx::Error> for DbError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Sql(error.to_string())
+    }
 }
 
 /// A handle to the database; cheap to clone.
+///
+/// One connection writes and several read. Writers wait for that connection in order of arrival, so within the process nothing is ever
+/// refused as busy, and a batch of rows is one transaction with one fsync. Readers see the last commit and never wait for a writer.
 #[derive(Clone, Debug)]
-pub struct Db {}
+pub struct Db {
+    writer: SqlitePool,
+    readers: SqlitePool,
+}
 
 /// A stored image.
 #[derive(Clone, Debug, PartialEq)]
@@ -139,7 +173,7 @@ pub enum CheckpointStatus {
 pub enum CheckpointRole {
     /// Not judged, or refused by the gate.
     Candidate,
-    /// It serves. Exactly one.
+    /// It serves. At most one.
     Live,
     /// It served before.
     Retired,
@@ -196,145 +230,41 @@ pub struct StepMetrics {
 impl Db {
     /// Opens (creates) the database file and runs the migrations.
     pub async fn open(path: &Path) -> Result<Self, DbError> {
-        todo!("{path:?}")
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(BUSY);
+        let writer = SqlitePoolOptions::new()
+            .max_connections(1)
+            .connect_with(options.clone())
+            .await?;
+        let migrations = sqlx::migrate!();
+        let migrated = migrations.run(&writer).await;
+        migrated.map_err(|error| DbError::Sql(error.to_string()))?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .connect_with(options.pragma("query_only", "ON"))
+            .await?;
+        Ok(Self { writer, readers })
     }
+
     /// Answers when the database does.
     pub async fn ping(&self) -> Result<(), DbError> {
-        todo!()
+        sqlx::query("SELECT 1").execute(&self.readers).await?;
+        Ok(())
     }
+
     /// Waits for running statements and closes.
     pub async fn close(&self) {
-        todo!()
+        self.readers.close().await;
+        self.writer.close().await;
     }
 
-    // images.rs
-    /// Stores images; those that are there keep their row. Answers in order; `true`: it is new.
-    pub async fn insert_images(
-        &self,
-        images: &[NewImage],
-    ) -> Result<Vec<(ImageRow, bool)>, DbError> {
-        todo!("{images:?}")
-    }
-    /// One image.
-    pub async fn image(&self, sha256: Sha256) -> Result<Option<ImageRow>, DbError> {
-        todo!("{sha256}")
-    }
-    /// A page of images with `key > after`, ascending.
-    pub async fn images_after(
-        &self,
-        after: ImageKey,
-        limit: u32,
-    ) -> Result<Vec<ImageRow>, DbError> {
-        todo!("{after:?} {limit}")
-    }
-    /// The ids of images by key, in the order asked; `None` for one that is gone.
-    pub async fn image_ids(&self, keys: &[ImageKey]) -> Result<Vec<Option<Sha256>>, DbError> {
-        todo!("{keys:?}")
-    }
-    /// Erases an image and all its pairs, and logs the pairs as erased. `false`: there was none.
-    pub async fn delete_image(&self, sha256: Sha256) -> Result<bool, DbError> {
-        todo!("{sha256}")
-    }
-    /// Number of images.
-    pub async fn count_images(&self) -> Result<u64, DbError> {
-        todo!()
-    }
-
-    // pairs.rs
-    /// Stores images and pairs in one transaction, all or none. A pair that is there (same two images, either way round) is answered
-    /// as it is, with `true` for duplicate. New pairs are split by `holdout_share` (see `split_of` in pairs.rs).
-    pub async fn insert_pairs(
-        &self,
-        images: &[NewImage],
-        pairs: &[NewPair],
-        holdout_share: f64,
-    ) -> Result<Vec<(PairRow, bool)>, DbError> {
-        todo!("{images:?} {pairs:?} {holdout_share}")
-    }
-    /// One pair.
-    pub async fn pair(&self, id: uuid::Uuid) -> Result<Option<PairRow>, DbError> {
-        todo!("{id}")
-    }
-    /// A page of pairs with `key > after`, ascending, of one group if given.
-    pub async fn pairs_after(
-        &self,
-        after: PairKey,
-        limit: u32,
-        group: Option<&str>,
-    ) -> Result<Vec<PairRow>, DbError> {
-        todo!("{after:?} {limit} {group:?}")
-    }
-    /// The same in keys only, for trainer and evaluator (all splits).
-    pub async fn pair_keys_after(
-        &self,
-        after: PairKey,
-        limit: u32,
-    ) -> Result<Vec<PairKeys>, DbError> {
-        todo!("{after:?} {limit}")
-    }
-    /// Erases a pair (its images stay) and logs it. `false`: there was none.
-    pub async fn delete_pair(&self, id: uuid::Uuid) -> Result<bool, DbError> {
-        todo!("{id}")
-    }
-    /// Erasures after `sequence`, ascending.
-    pub async fn erasures_after(&self, sequence: u64, limit: u32) -> Result<Vec<Erasure>, DbError> {
-        todo!("{sequence} {limit}")
-    }
-    /// Number of pairs by split: (train, holdout, unused).
-    pub async fn count_pairs(&self) -> Result<(u64, u64, u64), DbError> {
-        todo!()
-    }
-
-    // checkpoints.rs
-    /// A new row with status `writing`, role `candidate`.
-    pub async fn insert_checkpoint(&self, row: &CheckpointRow) -> Result<(), DbError> {
-        todo!("{row:?}")
-    }
-    /// Marks a checkpoint complete.
-    pub async fn complete_checkpoint(&self, id: CheckpointId, bytes: u64) -> Result<(), DbError> {
-        todo!("{id} {bytes}")
-    }
-    /// Marks a checkpoint failed, with the reason.
-    pub async fn fail_checkpoint(&self, id: CheckpointId, reason: &str) -> Result<(), DbError> {
-        todo!("{id} {reason}")
-    }
-    /// Stores the newest evaluation of a checkpoint, and why it was refused if it was.
-    pub async fn set_evaluation(
-        &self,
-        id: CheckpointId,
-        evaluation: &serde_json::Value,
-        reason: Option<&str>,
-    ) -> Result<(), DbError> {
-        todo!("{id} {evaluation} {reason:?}")
-    }
-    /// In one transaction: the live checkpoint retires, `id` is live. `false`: it is not there or not complete.
-    pub async fn promote_checkpoint(&self, id: CheckpointId) -> Result<bool, DbError> {
-        todo!("{id}")
-    }
-    /// The live checkpoint.
-    pub async fn live_checkpoint(&self) -> Result<Option<CheckpointRow>, DbError> {
-        todo!()
-    }
-    /// One checkpoint.
-    pub async fn checkpoint(&self, id: CheckpointId) -> Result<Option<CheckpointRow>, DbError> {
-        todo!("{id}")
-    }
-    /// All checkpoints, newest first.
-    pub async fn checkpoints(&self) -> Result<Vec<CheckpointRow>, DbError> {
-        todo!()
-    }
-    /// Removes a row.
-    pub async fn delete_checkpoint(&self, id: CheckpointId) -> Result<bool, DbError> {
-        todo!("{id}")
-    }
-
-    // metrics.rs
-    /// Appends to the training series; a row of the same step is replaced (a resumed run writes it again).
-    pub async fn insert_metrics(&self, rows: &[StepMetrics]) -> Result<(), DbError> {
-        todo!("{rows:?}")
-    }
-    /// The series from `since` on, thinned evenly to at most `limit` rows, the last one kept.
-    pub async fn metrics_since(&self, since: u64, limit: u32) -> Result<Vec<StepMetrics>, DbError> {
-        todo!("{since} {limit}")
+    /// A transaction that holds the write lock from its start, so that what it reads stays true until it commits.
+    async fn write(&self) -> Result<Transaction<'static, Sqlite>, DbError> {
+        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
     }
 }

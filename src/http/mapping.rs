@@ -51,6 +51,7 @@ impl From<IngestError> for ApiError {
             IngestError::UnknownImage { place, .. } => {
                 Self::NotFound(Problem::new("unknown_image", message).at(param(place)))
             }
+            IngestError::Stopping => stopping(),
             IngestError::Blobs(_) | IngestError::Db(_) => Self::internal(message),
         }
     }

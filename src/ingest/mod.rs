@@ -1,14 +1,24 @@
 //! An upload becomes a durable image or pair: check, hash, bytes to `blobs`, then one transaction in `db`.
 //! Must never know: HTTP, tensors.
 
+mod prepare;
+
+use std::{collections::HashMap, sync::Arc};
+
 use bytes::Bytes;
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use tokio::sync::{RwLock, Semaphore};
 
 use crate::{
-    blobs::{BlobError, Blobs},
-    db::{Db, DbError, ImageRow, PairRow},
+    blobs::{BlobError, BlobKey, Blobs},
+    db::{Db, DbError, ImageRow, NewImage, NewPair, PairRow},
     pixels::{Limits, PixelError},
     types::Sha256,
 };
+use prepare::Prepared;
+
+/// Images of one request that are prepared, or written, side by side (writes: their fsyncs overlap).
+const SIDE_BY_SIDE: usize = 8;
 
 /// One side of a posted pair.
 #[derive(Clone, Debug)]
@@ -58,6 +68,9 @@ pub enum IngestError {
         /// Its id.
         id: Sha256,
     },
+    /// Decoding was cut off: the server is stopping.
+    #[error("decoding was cut off: the server is stopping")]
+    Stopping,
     /// The blob store failed.
     #[error(transparent)]
     Blobs(#[from] BlobError),
@@ -73,46 +86,149 @@ pub struct Ingest {
     db: Db,
     limits: Limits,
     holdout_share: f64,
+    /// One permit for each image that is decoded at this moment.
+    decoding: Arc<Semaphore>,
+    /// Additions share it, an erasure has it alone. An addition trusts bytes that it finds stored; were an erasure to remove them between
+    /// that look and the addition's commit, the new row would name bytes that are gone.
+    erasing: Arc<RwLock<()>>,
 }
 
 impl Ingest {
     /// `holdout_share`: share of pairs that are held out, 0–1.
     pub fn new(blobs: Blobs, db: Db, limits: Limits, holdout_share: f64) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             blobs,
             db,
             limits,
             holdout_share,
+            decoding: Arc::new(Semaphore::new(cores)),
+            erasing: Arc::default(),
         }
     }
 
     /// Stores an image; `true`: it is new. Durable when this returns. The whole image is decoded once, so that nothing undecodable is stored.
     pub async fn add_image(&self, bytes: Bytes) -> Result<(ImageRow, bool), IngestError> {
-        todo!(
-            "{} {:?} {:?} {:?} {}",
-            bytes.len(),
-            self.blobs,
-            self.db,
-            self.limits,
-            self.holdout_share
-        )
+        let prepared = self.prepare(None, bytes).await?;
+        let _shared = self.erasing.read().await;
+        self.store_bytes(&prepared).await?;
+        let mut rows = self.db.insert_images(&[prepared.image]).await?;
+        let row = rows.pop();
+        Ok(row.ok_or_else(|| DbError::Corrupt("an image was stored without a row".into()))?)
     }
 
-    /// Stores pairs, all or none; `true`: it was there already. Durable when this returns.
+    /// Stores pairs, all or none; `true`: it was there already. Durable when this returns. Of several faults the first unknown id is
+    /// reported, else the first image that is not acceptable.
     pub async fn add_pairs(
         &self,
         pairs: Vec<PairUpload>,
     ) -> Result<Vec<(PairRow, bool)>, IngestError> {
-        todo!("{}", pairs.len())
+        let sides = prepare::sides(pairs);
+        let named: Vec<_> = sides.iter().filter_map(prepare::Slot::id).collect();
+        for (place, id) in &named {
+            if self.db.image(*id).await?.is_none() {
+                return Err(unknown(*place, *id));
+            }
+        }
+        let uploads = sides.iter().filter_map(prepare::Slot::bytes);
+        // Boxed, as are the writes below: callers need futures that are `Send`, which the compiler cannot see through these closures.
+        let preparing: Vec<_> = uploads
+            .map(|(place, bytes)| self.prepare(Some(place), bytes).boxed())
+            .collect();
+        let prepared: Vec<Prepared> = stream::iter(preparing)
+            .buffered(SIDE_BY_SIDE)
+            .try_collect()
+            .await?;
+        let new_pairs = prepare::pairs(&sides, &prepared);
+        let distinct: HashMap<Sha256, &Prepared> = prepared
+            .iter()
+            .map(|prepared| (prepared.image.sha256, prepared))
+            .collect();
+        let stored = self.store_pairs(&distinct, &new_pairs).await;
+        // A named image may have been erased since the look above.
+        stored.map_err(|error| match error {
+            IngestError::Db(DbError::MissingImage(id)) => named
+                .iter()
+                .find(|(_, named)| *named == id)
+                .map_or(error, |(place, _)| unknown(*place, id)),
+            error => error,
+        })
     }
 
-    /// Erases an image: row and pairs first, then the bytes. `false`: there was none.
+    /// Bytes first, then the rows in one transaction.
+    async fn store_pairs(
+        &self,
+        images: &HashMap<Sha256, &Prepared>,
+        pairs: &[NewPair],
+    ) -> Result<Vec<(PairRow, bool)>, IngestError> {
+        let _shared = self.erasing.read().await;
+        let writing: Vec<_> = images
+            .values()
+            .map(|prepared| self.store_bytes(prepared).boxed())
+            .collect();
+        stream::iter(writing)
+            .buffer_unordered(SIDE_BY_SIDE)
+            .try_collect::<()>()
+            .await?;
+        let rows: Vec<NewImage> = images.values().map(|one| one.image.clone()).collect();
+        let stored = self.db.insert_pairs(&rows, pairs, self.holdout_share);
+        Ok(stored.await?)
+    }
+
+    /// Makes an image's bytes durable. A row vouches for bytes that are there; bytes alone may be those of a write that was cut off before
+    /// its folder was synced, so they are written again.
+    async fn store_bytes(&self, prepared: &Prepared) -> Result<(), IngestError> {
+        let sha256 = prepared.image.sha256;
+        let key = BlobKey::Image(sha256);
+        if self.db.image(sha256).await?.is_some() && self.blobs.exists(&key).await? {
+            return Ok(());
+        }
+        Ok(self.blobs.put(&key, prepared.bytes.clone()).await?)
+    }
+
+    /// Erases an image: row and pairs first, then the bytes. `false`: there was none. Goes on to its end even when the caller goes away.
     pub async fn delete_image(&self, id: Sha256) -> Result<bool, IngestError> {
-        todo!("{id}")
+        let this = self.clone();
+        let erasure = tokio::spawn(async move {
+            let _alone = this.erasing.write().await;
+            let existed = this.db.delete_image(id).await?;
+            this.remove_unlinked().await?;
+            Ok(existed)
+        });
+        erasure.await.unwrap_or(Err(IngestError::Stopping))
+    }
+
+    /// Removes the bytes of erased images that a kill kept from going. To be called at start.
+    pub async fn finish_erasures(&self) -> Result<usize, IngestError> {
+        let _alone = self.erasing.write().await;
+        self.remove_unlinked().await
+    }
+
+    async fn remove_unlinked(&self) -> Result<usize, IngestError> {
+        let unlinked = self.db.unlinked_images().await?;
+        for id in &unlinked {
+            // It may have been uploaded again before its bytes could be removed.
+            if self.db.image(*id).await?.is_none() {
+                self.blobs.delete(&BlobKey::Image(*id)).await?;
+            }
+            self.db.forget_unlinked(*id).await?;
+        }
+        Ok(unlinked.len())
     }
 
     /// The bytes of a stored image.
     pub async fn image_bytes(&self, id: Sha256) -> Result<Option<Bytes>, IngestError> {
-        todo!("{id}")
+        if self.db.image(id).await?.is_none() {
+            return Ok(None);
+        }
+        match self.blobs.get(&BlobKey::Image(id)).await {
+            // Erased between the two looks.
+            Err(BlobError::NotFound(_)) if self.db.image(id).await?.is_none() => Ok(None),
+            bytes => Ok(Some(bytes?)),
+        }
     }
+}
+
+fn unknown(place: Place, id: Sha256) -> IngestError {
+    IngestError::UnknownImage { place, id }
 }

@@ -1,0 +1,152 @@
+//! Statements on images. An image is written after its bytes are durable and erased before they go.
+//! Must never know: where the bytes are.
+
+use jiff::Timestamp;
+use sqlx::{Row, SqliteConnection};
+
+use super::{Db, DbError, ImageRow, NewImage, rows};
+use crate::types::{ImageKey, Sha256};
+
+impl Db {
+    /// Stores images; those that are there keep their row. Answers in order; `true`: it is new.
+    pub async fn insert_images(
+        &self,
+        images: &[NewImage],
+    ) -> Result<Vec<(ImageRow, bool)>, DbError> {
+        let mut transaction = self.write().await?;
+        let mut stored = Vec::with_capacity(images.len());
+        for image in images {
+            stored.push(insert(&mut transaction, image).await?);
+        }
+        transaction.commit().await?;
+        Ok(stored)
+    }
+
+    /// One image.
+    pub async fn image(&self, sha256: Sha256) -> Result<Option<ImageRow>, DbError> {
+        let row = sqlx::query("SELECT * FROM images WHERE sha256 = ?")
+            .bind(&sha256.as_bytes()[..])
+            .fetch_optional(&self.readers)
+            .await?;
+        row.as_ref().map(rows::image).transpose()
+    }
+
+    /// A page of images with `key > after`, ascending.
+    pub async fn images_after(
+        &self,
+        after: ImageKey,
+        limit: u32,
+    ) -> Result<Vec<ImageRow>, DbError> {
+        let page = sqlx::query("SELECT * FROM images WHERE key > ? ORDER BY key LIMIT ?")
+            .bind(after.0)
+            .bind(limit)
+            .fetch_all(&self.readers)
+            .await?;
+        page.iter().map(rows::image).collect()
+    }
+
+    /// The ids of images by key, in the order asked; `None` for one that is gone.
+    pub async fn image_ids(&self, keys: &[ImageKey]) -> Result<Vec<Option<Sha256>>, DbError> {
+        let asked = serde_json::to_string(keys).map_err(rows::corrupt)?;
+        let found = sqlx::query(
+            "SELECT images.sha256
+             FROM json_each(?) AS asked LEFT JOIN images ON images.key = asked.value
+             ORDER BY asked.key",
+        )
+        .bind(asked)
+        .fetch_all(&self.readers)
+        .await?;
+        let id = |bytes: Option<Vec<u8>>| bytes.map(rows::digest).transpose();
+        found.iter().map(|row| id(row.try_get(0)?)).collect()
+    }
+
+    /// Erases an image and all its pairs, and logs the pairs as erased. `false`: there was none. Its id stands in
+    /// [`Db::unlinked_images`] until [`Db::forget_unlinked`].
+    pub async fn delete_image(&self, sha256: Sha256) -> Result<bool, DbError> {
+        let mut transaction = self.write().await?;
+        let Some(key) = key(&mut transaction, sha256).await? else {
+            return Ok(false);
+        };
+        // The trigger on pairs writes the log.
+        sqlx::query("DELETE FROM pairs WHERE anchor = ?1 OR positive = ?1")
+            .bind(key.0)
+            .execute(&mut *transaction)
+            .await?;
+        sqlx::query("DELETE FROM images WHERE key = ?")
+            .bind(key.0)
+            .execute(&mut *transaction)
+            .await?;
+        sqlx::query("INSERT INTO unlinked_images (sha256) VALUES (?) ON CONFLICT DO NOTHING")
+            .bind(&sha256.as_bytes()[..])
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// Erased images whose bytes may still be there.
+    pub async fn unlinked_images(&self) -> Result<Vec<Sha256>, DbError> {
+        let unlinked = sqlx::query("SELECT sha256 FROM unlinked_images")
+            .fetch_all(&self.readers)
+            .await?;
+        unlinked
+            .iter()
+            .map(|row| rows::sha256(row, "sha256"))
+            .collect()
+    }
+
+    /// An erased image's bytes are gone too (or were stored anew).
+    pub async fn forget_unlinked(&self, sha256: Sha256) -> Result<(), DbError> {
+        sqlx::query("DELETE FROM unlinked_images WHERE sha256 = ?")
+            .bind(&sha256.as_bytes()[..])
+            .execute(&self.writer)
+            .await?;
+        Ok(())
+    }
+
+    /// Number of images.
+    pub async fn count_images(&self) -> Result<u64, DbError> {
+        let count = sqlx::query_scalar("SELECT count(*) FROM images");
+        Ok(count.fetch_one(&self.readers).await?)
+    }
+}
+
+/// Stores an image within a transaction; `true`: it is new.
+pub(super) async fn insert(
+    transaction: &mut SqliteConnection,
+    image: &NewImage,
+) -> Result<(ImageRow, bool), DbError> {
+    let inserted = sqlx::query(
+        "INSERT INTO images (sha256, bytes, width, height, format, created_at) VALUES (?, ?, ?, ?, ?, ?)
+         ON CONFLICT (sha256) DO NOTHING
+         RETURNING *",
+    )
+    .bind(&image.sha256.as_bytes()[..])
+    .bind(rows::integer(image.bytes)?)
+    .bind(image.width)
+    .bind(image.height)
+    .bind(&image.format)
+    .bind(Timestamp::now().to_string())
+    .fetch_optional(&mut *transaction)
+    .await?;
+    if let Some(row) = inserted {
+        return Ok((rows::image(&row)?, true));
+    }
+    let row = sqlx::query("SELECT * FROM images WHERE sha256 = ?")
+        .bind(&image.sha256.as_bytes()[..])
+        .fetch_one(transaction)
+        .await?;
+    Ok((rows::image(&row)?, false))
+}
+
+/// The key of an image, within a transaction.
+pub(super) async fn key(
+    transaction: &mut SqliteConnection,
+    sha256: Sha256,
+) -> Result<Option<ImageKey>, DbError> {
+    let key = sqlx::query_scalar("SELECT key FROM images WHERE sha256 = ?")
+        .bind(&sha256.as_bytes()[..])
+        .fetch_optional(transaction)
+        .await?;
+    Ok(key.map(ImageKey))
+}

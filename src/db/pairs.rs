@@ -1,0 +1,243 @@
+//! Statements on pairs and on the log of erased ones. `split.rs` decides what a pair is used for; this file looks up what it must know.
+//! Must never know: who trains on pairs.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use sqlx::{Row, SqliteConnection};
+use uuid::Uuid;
+
+use super::{
+    Db, DbError, Erasure, NewImage, NewPair, PairKeys, PairRow, images, rows,
+    split::{Relations, position, split_of},
+};
+use crate::types::{ImageKey, PairKey, Sha256};
+
+impl Db {
+    /// Stores images and pairs in one transaction, all or none. A pair that is there (same two images, either way round) is answered
+    /// as it is, with `true` for duplicate. New pairs are split by `holdout_share` (see `split_of` in split.rs).
+    pub async fn insert_pairs(
+        &self,
+        images: &[NewImage],
+        pairs: &[NewPair],
+        holdout_share: f64,
+    ) -> Result<Vec<(PairRow, bool)>, DbError> {
+        let mut transaction = self.write().await?;
+        let mut known = HashMap::new();
+        for image in images {
+            let (row, _) = images::insert(&mut transaction, image).await?;
+            known.insert(row.sha256, row.key);
+        }
+        let mut stored = Vec::with_capacity(pairs.len());
+        for pair in pairs {
+            let keys = [
+                key(&mut transaction, &mut known, pair.anchor).await?,
+                key(&mut transaction, &mut known, pair.positive).await?,
+            ];
+            stored.push(insert(&mut transaction, pair, keys, holdout_share).await?);
+        }
+        transaction.commit().await?;
+        Ok(stored)
+    }
+
+    /// One pair.
+    pub async fn pair(&self, id: Uuid) -> Result<Option<PairRow>, DbError> {
+        let row = sqlx::query("SELECT * FROM pair_rows WHERE id = ?")
+            .bind(&id.as_bytes()[..])
+            .fetch_optional(&self.readers)
+            .await?;
+        row.as_ref().map(rows::pair).transpose()
+    }
+
+    /// A page of pairs with `key > after`, ascending, of one group if given.
+    pub async fn pairs_after(
+        &self,
+        after: PairKey,
+        limit: u32,
+        group: Option<&str>,
+    ) -> Result<Vec<PairRow>, DbError> {
+        let page = match group {
+            None => sqlx::query("SELECT * FROM pair_rows WHERE key > ?1 ORDER BY key LIMIT ?2"),
+            Some(_) => sqlx::query(
+                "SELECT * FROM pair_rows
+                 WHERE key > ?1 AND group_key = (SELECT key FROM groups WHERE name = ?3)
+                 ORDER BY key LIMIT ?2",
+            ),
+        };
+        let page = page.bind(after.0).bind(limit);
+        let page = match group {
+            None => page,
+            Some(name) => page.bind(name),
+        };
+        let page = page.fetch_all(&self.readers).await?;
+        page.iter().map(rows::pair).collect()
+    }
+
+    /// The same in keys only, for trainer and evaluator (all splits).
+    pub async fn pair_keys_after(
+        &self,
+        after: PairKey,
+        limit: u32,
+    ) -> Result<Vec<PairKeys>, DbError> {
+        let page = sqlx::query(
+            "SELECT key, anchor, positive, group_key, split FROM pairs WHERE key > ? ORDER BY key LIMIT ?",
+        )
+        .bind(after.0)
+        .bind(limit)
+        .fetch_all(&self.readers)
+        .await?;
+        page.iter().map(rows::pair_keys).collect()
+    }
+
+    /// Erases a pair (its images stay) and logs it. `false`: there was none.
+    pub async fn delete_pair(&self, id: Uuid) -> Result<bool, DbError> {
+        // The trigger on pairs writes the log, in the same transaction.
+        let deleted = sqlx::query("DELETE FROM pairs WHERE id = ?")
+            .bind(&id.as_bytes()[..])
+            .execute(&self.writer)
+            .await?;
+        Ok(deleted.rows_affected() > 0)
+    }
+
+    /// Erasures after `sequence`, ascending.
+    pub async fn erasures_after(&self, sequence: u64, limit: u32) -> Result<Vec<Erasure>, DbError> {
+        let page =
+            sqlx::query("SELECT * FROM erasures WHERE sequence > ? ORDER BY sequence LIMIT ?")
+                .bind(rows::integer(sequence)?)
+                .bind(limit)
+                .fetch_all(&self.readers)
+                .await?;
+        let erasure = |row: &sqlx::sqlite::SqliteRow| {
+            Ok(Erasure {
+                sequence: row.try_get("sequence")?,
+                pair: PairKey(row.try_get("pair")?),
+            })
+        };
+        page.iter().map(erasure).collect()
+    }
+
+    /// Number of pairs by split: (train, holdout, unused).
+    pub async fn count_pairs(&self) -> Result<(u64, u64, u64), DbError> {
+        let row = sqlx::query(
+            "SELECT (SELECT count(*) FROM pairs WHERE split = 'train'),
+                    (SELECT count(*) FROM pairs WHERE split = 'holdout'),
+                    (SELECT count(*) FROM pairs WHERE split = 'unused')",
+        )
+        .fetch_one(&self.readers)
+        .await?;
+        Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))
+    }
+}
+
+/// The key of a pair's image, looked up once a request.
+async fn key(
+    transaction: &mut SqliteConnection,
+    known: &mut HashMap<Sha256, ImageKey>,
+    sha256: Sha256,
+) -> Result<ImageKey, DbError> {
+    if let Some(key) = known.get(&sha256) {
+        return Ok(*key);
+    }
+    let key = images::key(transaction, sha256).await?;
+    let key = key.ok_or(DbError::MissingImage(sha256))?;
+    known.insert(sha256, key);
+    Ok(key)
+}
+
+/// Stores one pair of stored images; `true`: it was there already.
+async fn insert(
+    transaction: &mut SqliteConnection,
+    pair: &NewPair,
+    images: [ImageKey; 2],
+    holdout_share: f64,
+) -> Result<(PairRow, bool), DbError> {
+    if let Some(row) = same_images(transaction, images).await? {
+        return Ok((row, true));
+    }
+    let group = match &pair.group {
+        Some(name) => Some(group_key(transaction, name).await?),
+        None => None,
+    };
+    let relations = relations(transaction, images, group).await?;
+    let position = position([pair.anchor, pair.positive], pair.group.as_deref());
+    let split = split_of(relations, position, holdout_share);
+    let (id, created_at) = (Uuid::now_v7(), Timestamp::now());
+    let key = sqlx::query_scalar(
+        "INSERT INTO pairs (id, anchor, positive, group_key, split, created_at) VALUES (?, ?, ?, ?, ?, ?)
+         RETURNING key",
+    )
+    .bind(&id.as_bytes()[..])
+    .bind(images[0].0)
+    .bind(images[1].0)
+    .bind(group)
+    .bind(rows::split_name(split))
+    .bind(created_at.to_string())
+    .fetch_one(transaction)
+    .await?;
+    let row = PairRow {
+        key: PairKey(key),
+        id,
+        anchor: pair.anchor,
+        positive: pair.positive,
+        group: pair.group.clone(),
+        split,
+        created_at,
+    };
+    Ok((row, false))
+}
+
+/// The pair of these two images, either way round. The terms are those of the unique index.
+async fn same_images(
+    transaction: &mut SqliteConnection,
+    images: [ImageKey; 2],
+) -> Result<Option<PairRow>, DbError> {
+    let row = sqlx::query(
+        "SELECT * FROM pair_rows
+         WHERE key = (SELECT key FROM pairs WHERE min(anchor, positive) = ? AND max(anchor, positive) = ?)",
+    )
+    .bind(images[0].min(images[1]).0)
+    .bind(images[0].max(images[1]).0)
+    .fetch_optional(transaction)
+    .await?;
+    row.as_ref().map(rows::pair).transpose()
+}
+
+/// The key of a group, which is created.
+async fn group_key(transaction: &mut SqliteConnection, name: &str) -> Result<u32, DbError> {
+    let key = sqlx::query_scalar("SELECT key FROM groups WHERE name = ?")
+        .bind(name)
+        .fetch_optional(&mut *transaction)
+        .await?;
+    if let Some(key) = key {
+        return Ok(key);
+    }
+    let key = sqlx::query_scalar("INSERT INTO groups (name) VALUES (?) RETURNING key").bind(name);
+    Ok(key.fetch_one(transaction).await?)
+}
+
+/// Which uses the images and the group of a new pair already have.
+async fn relations(
+    transaction: &mut SqliteConnection,
+    images: [ImageKey; 2],
+    group: Option<u32>,
+) -> Result<Relations, DbError> {
+    let row = sqlx::query(
+        "WITH uses (split) AS (VALUES ('train'), ('holdout')),
+         related (split) AS (
+             SELECT split FROM uses
+             WHERE EXISTS (SELECT 1 FROM pairs WHERE anchor IN (?1, ?2) AND pairs.split = uses.split)
+                OR EXISTS (SELECT 1 FROM pairs WHERE positive IN (?1, ?2) AND pairs.split = uses.split)
+                OR EXISTS (SELECT 1 FROM pairs WHERE group_key = ?3 AND pairs.split = uses.split)
+         )
+         SELECT 'train' IN related, 'holdout' IN related",
+    )
+    .bind(images[0].0)
+    .bind(images[1].0)
+    .bind(group)
+    .fetch_one(transaction)
+    .await?;
+    Ok(Relations {
+        trained: row.try_get(0)?,
+        held_out: row.try_get(1)?,
+    })
+}

@@ -1,0 +1,145 @@
+//! What an upload needs before anything is stored: its hash, and proof that it decodes.
+//! Must never know: storage of bytes, SQL.
+
+use bytes::Bytes;
+
+use super::{Ingest, IngestError, PairUpload, Place, Upload};
+use crate::{
+    db::{NewImage, NewPair},
+    pixels::{self, Limits, PixelError},
+    types::Sha256,
+};
+
+/// An acceptable image, hashed and decoded once (or known already).
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) image: NewImage,
+    pub(super) bytes: Bytes,
+}
+
+/// One side of a posted pair and where it stands. A pair without a positive has one.
+#[derive(Debug)]
+pub(super) struct Slot {
+    place: Place,
+    upload: Upload,
+    group: Option<String>,
+}
+
+impl Slot {
+    pub(super) fn id(&self) -> Option<(Place, Sha256)> {
+        match self.upload {
+            Upload::Id(id) => Some((self.place, id)),
+            Upload::Bytes(_) => None,
+        }
+    }
+
+    pub(super) fn bytes(&self) -> Option<(Place, Bytes)> {
+        match &self.upload {
+            Upload::Bytes(bytes) => Some((self.place, bytes.clone())),
+            Upload::Id(_) => None,
+        }
+    }
+}
+
+/// All sides in order: each anchor (with its pair's group), then its positive.
+pub(super) fn sides(pairs: Vec<PairUpload>) -> Vec<Slot> {
+    let mut slots = Vec::with_capacity(2 * pairs.len());
+    for (index, pair) in pairs.into_iter().enumerate() {
+        let mut slot = |side, upload, group| {
+            let place = Place { index, side };
+            slots.push(Slot {
+                place,
+                upload,
+                group,
+            });
+        };
+        slot("anchor", pair.anchor, pair.group);
+        if let Some(upload) = pair.positive {
+            slot("positive", upload, None);
+        }
+    }
+    slots
+}
+
+/// The pairs again, by ids. `prepared` holds what became of the uploads, in order.
+pub(super) fn pairs(slots: &[Slot], prepared: &[Prepared]) -> Vec<NewPair> {
+    let mut prepared = prepared.iter().map(|prepared| prepared.image.sha256);
+    let mut pairs: Vec<NewPair> = Vec::with_capacity(slots.len());
+    for slot in slots {
+        let id = match slot.upload {
+            Upload::Id(id) => Some(id),
+            Upload::Bytes(_) => prepared.next(),
+        };
+        let Some(id) = id else { break };
+        match pairs.last_mut() {
+            Some(pair) if slot.place.side == "positive" => pair.positive = id,
+            _ => pairs.push(NewPair {
+                anchor: id,
+                positive: id,
+                group: slot.group.clone(),
+            }),
+        }
+    }
+    pairs
+}
+
+impl Ingest {
+    /// Hashes an upload; decodes it unless its row is there. `place`: where it stands, for errors.
+    pub(super) async fn prepare(
+        &self,
+        place: Option<Place>,
+        bytes: Bytes,
+    ) -> Result<Prepared, IngestError> {
+        let refused = |source| IngestError::Pixels { place, source };
+        let limits = self.limits.clone();
+        let upload = bytes.clone();
+        let sha256 = self.blocking(move || {
+            // Before the hash, so that what is far too large costs nothing.
+            pixels::inspect(&upload, &limits)?;
+            Ok(Sha256::of(&upload))
+        });
+        let sha256 = sha256.await?.map_err(refused)?;
+        if let Some(row) = self.db.image(sha256).await? {
+            let image = NewImage {
+                sha256,
+                bytes: row.bytes,
+                width: row.width,
+                height: row.height,
+                format: row.format,
+            };
+            return Ok(Prepared { image, bytes });
+        }
+        let (limits, upload) = (self.limits.clone(), bytes.clone());
+        let image = self.blocking(move || examine(sha256, &upload, &limits));
+        let image = image.await?.map_err(refused)?;
+        Ok(Prepared { image, bytes })
+    }
+
+    /// Runs `work` where blocking is allowed, no more at once than there are cores. The permit goes with the work, not with the caller,
+    /// so callers who give up do not make room for more.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, PixelError> + Send + 'static,
+    ) -> Result<Result<T, PixelError>, IngestError> {
+        let permit = self.decoding.clone().acquire_owned().await;
+        let permit = permit.map_err(|_| IngestError::Stopping)?;
+        let work = tokio::task::spawn_blocking(move || {
+            let outcome = work();
+            drop(permit);
+            outcome
+        });
+        work.await.map_err(|_| IngestError::Stopping)
+    }
+}
+
+fn examine(sha256: Sha256, bytes: &[u8], limits: &Limits) -> Result<NewImage, PixelError> {
+    let header = pixels::inspect(bytes, limits)?;
+    pixels::decode(bytes, limits)?;
+    Ok(NewImage {
+        sha256,
+        bytes: bytes.len() as u64,
+        width: header.width,
+        height: header.height,
+        format: header.format.to_owned(),
+    })
+}
