@@ -1,0 +1,163 @@
+#!/usr/bin/env python3
+"""How well the server learns emoji: held-out retrieval before training and after chosen minutes of it.
+
+    python3 benches/emoji_curve.py FOLDER --kith target/release/kith --out RESULTS [--minutes 0,5,10,20,40]
+                                   [--set SECTION.KEY=VALUE ...] [--control]
+
+FOLDER holds `manifest.csv` (codepoint, family, split, vendor, path) and the pictures of the vendors google, twitter and openmoji. The three
+vendor pairs of each train code point are posted. Their group is the code point: the manifest's family is the code point without its variation
+selector, one to one, so that grouping by either is the same. Pictures that look alike under different code points (clock faces, keycaps) are
+different things here as they are in the held-out question, so they may be each other's negatives.
+
+Training is paused while pairs are posted, so minute 0 is the untrained model. Meanwhile one embedding request a second shows that the server
+answers. Snapshots are judged after the run, so that judging takes no time from training. `--control` is the same with training off.
+
+Question (query → gallery): one vendor's held-out picture among all held-out pictures of another; RESULTS gets curve.csv, curve.json, curve.md.
+"""
+
+import argparse
+import csv
+import json
+import shutil
+import time
+from pathlib import Path
+
+from harness import Load, Refused, Server, note, percentile, table
+
+PAIRS = (("google", "twitter"), ("google", "openmoji"), ("twitter", "openmoji"))
+QUESTIONS = PAIRS[:2]
+SETS = ("encoder.side=64", "retention.keep_latest=100")
+
+
+def pictures(folder, split):
+    """Code point -> vendor -> absolute path."""
+    found = {}
+    with open(folder / "manifest.csv", newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if row["split"] == split:
+                found.setdefault(row["codepoint"], {})[row["vendor"]] = (folder / row["path"]).resolve()
+    return dict(sorted(found.items()))
+
+
+def write(path, header, rows):
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+
+
+def write_lists(folder, out):
+    train, holdout = pictures(folder, "train"), pictures(folder, "holdout")
+    rows = [(v[a], v[b], point) for a, b in PAIRS for point, v in train.items() if a in v and b in v]
+    write(out / "pairs.csv", ("anchor", "positive", "group"), rows)
+    for vendor in ("google", "twitter", "openmoji"):
+        write(out / f"{vendor}.csv", ("path", "key"), [(v[vendor], point) for point, v in holdout.items() if vendor in v])
+    note(f"{len(rows)} pairs of {len(train)} code points to post, {len(holdout)} code points held out")
+    return [v["google"].read_bytes() for v in holdout.values()]
+
+
+def snapshot(connection, minute, control):
+    """One row of the curve, its evaluation still to come."""
+    try:
+        taken = connection.json("POST", "/v1/checkpoints?wait=true", {"note": f"minute {minute}"})
+        identity = taken["id"]
+    except Refused:
+        if not control:
+            raise
+        identity = "live"
+    state = connection.json("GET", "/v1/training")
+    row = {"minute": minute, "checkpoint": identity}
+    for name in ("step", "epoch", "loss", "global_loss_estimate", "acceptance_rate", "chains", "steps_per_second", "recoveries", "last_error"):
+        row[name] = state.get(name)
+    if identity != "live":
+        row["step"] = taken["step"]
+    return row
+
+
+def answers(load, row):
+    taken, failed = load.take()
+    seconds = [seconds for _, seconds in taken]
+    row.update(requests=len(taken), failures=len(failed), p50_ms=round(1000 * percentile(seconds, 0.5), 1),
+               p99_ms=round(1000 * percentile(seconds, 0.99), 1))
+    if failed:
+        note(f"{len(failed)} embedding requests failed, the first with {failed[0]}")
+    return row
+
+
+def train(server, out, minutes, images, control):
+    connection, rows = server.connect(), []
+    with Load(server.url, images, every=1.0) as load:
+        if not control:
+            connection.json("PATCH", "/v1/training", {"state": "paused"})
+        note(server.run("ingest", "--server", server.url, out / "pairs.csv").strip())
+        load.take()
+        if 0 in minutes:
+            rows.append(answers(load, snapshot(connection, 0, control)))
+        if not control:
+            connection.json("PATCH", "/v1/training", {"state": "running"})
+        began = time.monotonic()
+        for minute in filter(None, minutes):
+            while (left := began + 60 * minute - time.monotonic()) > 0:
+                time.sleep(min(left, 30))
+                if server.process.poll() is not None:
+                    raise RuntimeError("the server is gone: see server.log")
+            rows.append(answers(load, snapshot(connection, minute, control)))
+            note({key: rows[-1][key] for key in ("minute", "step", "loss", "steps_per_second", "requests", "p99_ms")})
+    return rows
+
+
+def judge(server, out, row):
+    for query, gallery in QUESTIONS:
+        text = server.run("evaluate", "--data-dir", server.data, "--checkpoint", row["checkpoint"], "--json", "--key", "key",
+                          "--query", out / f"{query}.csv", "--gallery", out / f"{gallery}.csv")
+        row[f"{query}-{gallery}"] = json.loads(text)
+
+
+def flat(row):
+    """One line of the table."""
+    cells = {key: value for key, value in row.items() if not isinstance(value, dict)}
+    for query, gallery in QUESTIONS:
+        judged = row[f"{query}-{gallery}"]
+        for name in ("recall_at_1", "recall_at_5", "recall_at_10", "mrr"):
+            cells[f"{query}→{gallery} {name}"] = round(judged["anchor_to_positive"][name], 4)
+        cells[f"{query}→{gallery} spread"] = round(judged["geometry"]["spread"], 4)
+        cells[f"{query}→{gallery} effective_rank"] = round(judged["geometry"]["effective_rank"], 2)
+    return cells
+
+
+def report(out, rows, settings):
+    (out / "curve.json").write_text(json.dumps({"settings": settings, "rows": rows}, indent=1))
+    lines = [flat(row) for row in rows]
+    write(out / "curve.csv", list(lines[0]), [list(line.values()) for line in lines])
+    columns = ["minute", "step"]
+    columns += [f"{q}→{g} recall_at_{k}" for q, g in QUESTIONS for k in (1, 5, 10)] + ["requests", "failures", "p50_ms", "p99_ms"]
+    text = table(columns, [[line[column] for column in columns] for line in lines])
+    (out / "curve.md").write_text(text + "\n")
+    print(text)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--kith", default="target/release/kith")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", default="0,5,10,20,40")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    parser.add_argument("--control", action="store_true")
+    args = parser.parse_args()
+    minutes = sorted(float(minute) for minute in args.minutes.split(","))
+    settings = [*SETS, *args.set, *(["training.enabled=false"] if args.control else [])]
+    args.out.mkdir(parents=True, exist_ok=True)
+    data = args.out / "data"
+    shutil.rmtree(data, ignore_errors=True)
+    images = write_lists(args.folder, args.out)
+    server = Server(args.kith, data, settings, args.out / "server.log").start()
+    try:
+        rows = train(server, args.out, minutes, images, args.control)
+    finally:
+        note(f"the server ended with {server.stop()}")
+    for row in rows:
+        judge(server, args.out, row)
+    report(args.out, rows, settings)
+
+
+if __name__ == "__main__":
+    main()
