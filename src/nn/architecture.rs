@@ -10,6 +10,8 @@ pub(super) struct LayerSpec {
     /// torchvision's prefix, such as `layer1.0.conv1`.
     pub(super) name: String,
     pub(super) conv: Conv,
+    /// Side of the maps it reads.
+    pub(super) side: usize,
     /// Fully connected: its weight has two dimensions outside.
     linear: bool,
 }
@@ -74,54 +76,63 @@ pub(super) const BLOCKS: [Block; 8] = [
 
 /// All layers in order (He et al. 2016, table 1; names as torchvision's `resnet18`).
 pub(super) fn layers(config: &EncoderConfig) -> Vec<LayerSpec> {
-    let width = config.width;
-    let mut layers = vec![conv(
-        "conv1",
-        Conv {
-            inputs: 3,
-            outputs: width,
-            kernel: 7,
-            stride: 2,
-            pad: 3,
-        },
-    )];
-    for stage in 0..4 {
-        let outputs = width << stage;
-        for block in 0..2 {
-            let halves = stage > 0 && block == 0;
-            let inputs = if halves { outputs / 2 } else { outputs };
-            let stride = if halves { 2 } else { 1 };
-            let prefix = format!("layer{}.{block}", stage + 1);
-            let three = |inputs, stride| Conv {
+    let EncoderConfig { width, side, dim } = *config;
+    let stem = Conv {
+        inputs: 3,
+        outputs: width,
+        kernel: 7,
+        stride: 2,
+        pad: 3,
+    };
+    let mut layers = vec![layer("conv1".to_owned(), stem, side)];
+    for (stage, block) in (0..4).flat_map(|stage| [(stage, 0), (stage, 1)]) {
+        let halves = stage > 0 && block == 0;
+        let (outputs, out_side) = (width << stage, side / 4 >> stage);
+        let inputs = if halves { outputs / 2 } else { outputs };
+        let stride = if halves { 2 } else { 1 };
+        let prefix = format!("layer{}.{block}", stage + 1);
+        let three = |inputs, stride| Conv {
+            inputs,
+            outputs,
+            kernel: 3,
+            stride,
+            pad: 1,
+        };
+        layers.push(layer(
+            format!("{prefix}.conv1"),
+            three(inputs, stride),
+            out_side * stride,
+        ));
+        layers.push(layer(
+            format!("{prefix}.conv2"),
+            three(outputs, 1),
+            out_side,
+        ));
+        if halves {
+            let one = Conv {
                 inputs,
                 outputs,
-                kernel: 3,
+                kernel: 1,
                 stride,
-                pad: 1,
+                pad: 0,
             };
-            layers.push(conv(&format!("{prefix}.conv1"), three(inputs, stride)));
-            layers.push(conv(&format!("{prefix}.conv2"), three(outputs, 1)));
-            if halves {
-                let one = Conv {
-                    inputs,
-                    outputs,
-                    kernel: 1,
-                    stride,
-                    pad: 0,
-                };
-                layers.push(conv(&format!("{prefix}.downsample.0"), one));
-            }
+            layers.push(layer(
+                format!("{prefix}.downsample.0"),
+                one,
+                out_side * stride,
+            ));
         }
     }
     layers.push(linear("fc", 8 * width, 8 * width));
-    layers.push(linear("projection", 8 * width, config.dim));
+    layers.push(linear("projection", 8 * width, dim));
     layers
 }
 
-fn conv(name: &str, conv: Conv) -> LayerSpec {
+fn layer(name: String, conv: Conv, side: usize) -> LayerSpec {
     LayerSpec {
-        name: name.to_owned(),
+        name,
         conv,
+        side,
         linear: false,
     }
 }
@@ -137,6 +148,7 @@ fn linear(name: &str, inputs: usize, outputs: usize) -> LayerSpec {
     LayerSpec {
         name: name.to_owned(),
         conv,
+        side: 1,
         linear: true,
     }
 }

@@ -43,7 +43,7 @@ impl Layer {
         let weight = View::of(&self.weight)?;
         Ok(self.packed.forward.get_or_init(|| {
             let mut packed = Vec::new();
-            self.spec.conv.pack(&weight, &mut packed);
+            self.spec.conv.pack(&weight, self.spec.side, &mut packed);
             packed
         }))
     }
@@ -53,7 +53,9 @@ impl Layer {
         let weight = View::of(&self.weight)?;
         Ok(self.packed.backward.get_or_init(|| {
             let mut packed = Vec::new();
-            self.spec.conv.pack_transposed(&weight, &mut packed);
+            self.spec
+                .conv
+                .pack_transposed(&weight, self.spec.side, &mut packed);
             packed
         }))
     }
@@ -63,12 +65,16 @@ impl Layer {
         match Arc::get_mut(&mut self.packed) {
             Some(packed) => {
                 if let Some(forward) = packed.forward.get_mut() {
-                    self.spec.conv.pack(&*View::of(&self.weight)?, forward);
-                }
-                if let Some(backward) = packed.backward.get_mut() {
                     self.spec
                         .conv
-                        .pack_transposed(&*View::of(&self.weight)?, backward);
+                        .pack(&View::of(&self.weight)?, self.spec.side, forward);
+                }
+                if let Some(backward) = packed.backward.get_mut() {
+                    self.spec.conv.pack_transposed(
+                        &View::of(&self.weight)?,
+                        self.spec.side,
+                        backward,
+                    );
                 }
             }
             // A tape still reads the old copies.

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::image::{Frame, Windows};
 use super::scratch::Scratch;
 use super::tile::{Epilogue, Multiply, Runs, pack_panel, panel_width};
+use super::winograd::with_tiles;
 
 /// Rows of output that one task computes: the weights pass through the cache once for each.
 const TASK_ROWS: usize = 96;
@@ -79,8 +80,11 @@ impl Conv {
         }
     }
 
-    /// Packs `weights` (`[kernel, kernel, inputs, outputs]`) for [`Conv::forward`] into `packed`.
-    pub(in crate::nn) fn pack(&self, weights: &[f32], packed: &mut Vec<f32>) {
+    /// Packs `weights` (`[kernel, kernel, inputs, outputs]`) for [`Conv::forward`] on images of `side` into `packed`.
+    pub(in crate::nn) fn pack(&self, weights: &[f32], side: usize, packed: &mut Vec<f32>) {
+        if let Some(()) = with_tiles!(self, side, |tiles| tiles.pack(weights, packed)) {
+            return;
+        }
         let depth = self.kernel * self.kernel * self.inputs;
         packed.resize(
             self.outputs.div_ceil(panel_width()) * panel_width() * depth,
@@ -89,7 +93,14 @@ impl Conv {
         packed
             .par_chunks_mut(depth * panel_width())
             .enumerate()
-            .for_each(|(panel, packed)| pack_panel(weights, self.outputs, panel, packed));
+            .for_each(|(panel, packed)| {
+                pack_panel(
+                    weights.chunks_exact(self.outputs),
+                    self.outputs,
+                    panel,
+                    packed,
+                )
+            });
     }
 
     /// Convolves `images` into `out` (`[batch, side', side', outputs]`), with weights from [`Conv::pack`].
@@ -100,7 +111,13 @@ impl Conv {
         finish: Finish,
         out: &mut [f32],
     ) {
-        let frame = self.frame(images.side);
+        let side = images.side;
+        if let Some(()) = with_tiles!(self, side, |tiles| tiles
+            .forward(images, packed, finish, out))
+        {
+            return;
+        }
+        let frame = self.frame(side);
         let framed = self.framed(images.data, frame);
         let offsets = self.windows(images.side).offsets(self.batch(images), frame);
         let task = TASK_ROWS * self.outputs;
@@ -122,6 +139,7 @@ impl Conv {
                     offsets,
                     runs,
                     panels: packed,
+                    panel_stride: runs.depth() * panel_width(),
                     out,
                     columns,
                     epilogue,

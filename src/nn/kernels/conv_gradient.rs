@@ -10,7 +10,8 @@ use rayon::prelude::*;
 use super::conv::{Conv, Images};
 use super::image::{Frame, Windows};
 use super::scratch::Scratch;
-use super::tile::{BLOCK, Epilogue, Multiply, OuterSum, Runs, pack_block, panel_width};
+use super::tile::{BLOCK, Epilogue, Multiply, OuterSum, Runs, pack_blocks, panel_width};
+use super::winograd::{four, outputs_of_tile, two, with_tiles};
 
 /// Weight rows that one task sums.
 const TASK_VALUES: usize = 36;
@@ -61,7 +62,15 @@ impl Conv {
     }
 
     /// Packs `weights` (`[kernel, kernel, inputs, outputs]`) for [`Conv::input_gradient`] into `packed`.
-    pub(in crate::nn) fn pack_transposed(&self, weights: &[f32], packed: &mut Vec<f32>) {
+    pub(in crate::nn) fn pack_transposed(
+        &self,
+        weights: &[f32],
+        side: usize,
+        packed: &mut Vec<f32>,
+    ) {
+        if let Some(()) = with_tiles!(self, side, |tiles| tiles.pack_transposed(weights, packed)) {
+            return;
+        }
         packed.resize(self.classes().map(|class| self.class_len(class)).sum(), 0.0);
         let mut rest = packed.as_mut_slice();
         for class in self.classes() {
@@ -129,6 +138,11 @@ impl Conv {
     pub(in crate::nn) fn input_gradient(&self, gradient: &[f32], packed: &[f32], target: Target) {
         debug_assert_eq!(target.side % self.stride, 0);
         let side = target.side;
+        let target = match outputs_of_tile(self, side) {
+            Some(4) => return four(self, side).input_gradient(gradient, packed, target),
+            Some(_) => return two(self, side).input_gradient(gradient, packed, target),
+            None => target,
+        };
         let frame = self.gradient_frame(side);
         let images = TASK_ROWS.div_ceil(frame.side * frame.side);
         target
@@ -185,6 +199,7 @@ impl Conv {
                 offsets,
                 runs,
                 panels,
+                panel_stride: runs.depth() * panel_width(),
                 out,
                 columns: self.inputs,
                 epilogue,
@@ -224,10 +239,16 @@ impl Conv {
 
     /// The gradient with respect to the weights, from `images` and the output's gradient.
     pub(in crate::nn) fn weight_gradient(&self, images: Images, gradient: &[f32], out: &mut [f32]) {
-        let frame = self.frame(images.side);
+        let side = images.side;
+        if let Some(()) = with_tiles!(self, side, |tiles| tiles
+            .weight_gradient(images, gradient, out))
+        {
+            return;
+        }
+        let frame = self.frame(side);
         let framed = self.framed(images.data, frame);
         let offsets = self.windows(images.side).offsets(self.batch(images), frame);
-        let right = pack_blocks(gradient, self.outputs);
+        let right = pack_all(gradient, self.outputs);
         out.fill(0.0);
         let mut tasks = Vec::new();
         let mut rest = out;
@@ -262,12 +283,12 @@ impl Conv {
 }
 
 /// Packs all rows of the right-hand side for [`OuterSum`].
-fn pack_blocks(rows: &[f32], columns: usize) -> Scratch {
+fn pack_all(rows: &[f32], columns: usize) -> Scratch {
     let width = columns.div_ceil(panel_width()) * panel_width();
     let mut packed = Scratch::dirty(rows.len() / columns * width);
     packed
         .par_chunks_mut(BLOCK * width)
         .zip(rows.par_chunks(BLOCK * columns))
-        .for_each(|(packed, rows)| pack_block(rows, columns, packed));
+        .for_each(|(packed, rows)| pack_blocks(rows.chunks_exact(columns), columns, packed));
     packed
 }

@@ -13,6 +13,9 @@ mod pointwise;
 mod pool;
 mod scratch;
 mod tile;
+mod winograd;
+mod winograd_gradient;
+mod winograd_scheme;
 
 pub(super) use conv::{Conv, Finish, Images};
 pub(super) use conv_gradient::Target;

@@ -67,6 +67,8 @@ pub(super) struct Multiply<'a> {
     pub(super) runs: Runs,
     /// `[panel][depth][panel_width]`, the last panel padded with zeros.
     pub(super) panels: &'a [f32],
+    /// From the start of a panel to that of the next.
+    pub(super) panel_stride: usize,
     /// `[rows, columns]`.
     pub(super) out: &'a mut [f32],
     pub(super) columns: usize,
@@ -134,12 +136,9 @@ impl WithSimd for Multiply<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
-        let panels = self.panels;
-        for (panel, weights) in panels
-            .chunks_exact(self.runs.depth() * 2 * S::F32_LANES)
-            .enumerate()
-        {
-            let weights = S::as_simd_f32s(weights).0;
+        let (panels, len) = (self.panels, self.runs.depth() * 2 * S::F32_LANES);
+        for panel in 0..self.columns.div_ceil(2 * S::F32_LANES) {
+            let weights = S::as_simd_f32s(&panels[panel * self.panel_stride..][..len]).0;
             for (row, rows) in groups(self.offsets.len()) {
                 match rows {
                     1 => self.tile::<S, 1>(simd, row, panel, weights),
@@ -240,24 +239,34 @@ fn groups(total: usize) -> impl Iterator<Item = (usize, usize)> {
         .filter(|&(_, rows)| rows > 0)
 }
 
-/// Packs `matrix` (`[depth, columns]`) into the panels that [`Multiply`] reads.
-pub(super) fn pack_panel(matrix: &[f32], columns: usize, panel: usize, packed: &mut [f32]) {
+/// Packs rows of `columns` values into one of the panels that [`Multiply`] reads.
+pub(super) fn pack_panel<'a>(
+    rows: impl Iterator<Item = &'a [f32]>,
+    columns: usize,
+    panel: usize,
+    packed: &mut [f32],
+) {
     let width = panel_width();
     let first = panel * width;
     let used = width.min(columns - first);
-    for (row, out) in matrix
-        .chunks_exact(columns)
-        .zip(packed.chunks_exact_mut(width))
-    {
+    for (row, out) in rows.zip(packed.chunks_exact_mut(width)) {
         out[..used].copy_from_slice(&row[first..first + used]);
         out[used..].fill(0.0);
     }
 }
 
-/// Packs a block of at most [`BLOCK`] rows (`[rows, columns]`) for [`OuterSum`]: `[panel][row][panel_width]`.
-pub(super) fn pack_block(rows: &[f32], columns: usize, packed: &mut [f32]) {
-    let panel_len = rows.len() / columns * panel_width();
-    for (panel, packed) in packed.chunks_exact_mut(panel_len).enumerate() {
-        pack_panel(rows, columns, panel, packed);
+/// Packs rows of `columns` values for [`OuterSum`]: `[block][panel][row][panel_width]`.
+pub(super) fn pack_blocks<'a>(
+    rows: impl Iterator<Item = &'a [f32]> + Clone,
+    columns: usize,
+    packed: &mut [f32],
+) {
+    let width = panel_width();
+    let padded = columns.div_ceil(width) * width;
+    for (block, packed) in packed.chunks_mut(BLOCK * padded).enumerate() {
+        let panel_len = packed.len() / padded * width;
+        for (panel, packed) in packed.chunks_exact_mut(panel_len).enumerate() {
+            pack_panel(rows.clone().skip(block * BLOCK), columns, panel, packed);
+        }
     }
 }
