@@ -25,6 +25,25 @@ pub(super) fn panel_width() -> usize {
     Arch::new().dispatch(Width)
 }
 
+/// At most one vector from memory; missing lanes are 0.
+#[inline(always)]
+pub(super) fn load<S: Simd>(simd: S, from: &[f32]) -> S::f32s {
+    match S::as_simd_f32s(from).0 {
+        [whole, ..] => *whole,
+        [] => simd.partial_load_f32s(from),
+    }
+}
+
+/// At most one vector to memory.
+#[inline(always)]
+pub(super) fn store<S: Simd>(simd: S, value: S::f32s, to: &mut [f32]) {
+    if to.len() < S::F32_LANES {
+        simd.partial_store_f32s(to, value);
+    } else if let [whole, ..] = S::as_mut_simd_f32s(to).0 {
+        *whole = value;
+    }
+}
+
 /// How a row lies in its data: `count` runs of `len` values, `stride` apart.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Runs {
@@ -117,17 +136,17 @@ impl Multiply<'_> {
         }
         let end = self.columns.min(column + S::F32_LANES);
         if let Some(bias) = self.epilogue.bias {
-            sum = simd.add_f32s(sum, simd.partial_load_f32s(&bias[column..end]));
+            sum = simd.add_f32s(sum, load(simd, &bias[column..end]));
         }
         let at = row * self.columns + column..row * self.columns + end;
         if let Some(residual) = self.epilogue.residual {
-            sum = simd.add_f32s(sum, simd.partial_load_f32s(&residual[at.clone()]));
+            sum = simd.add_f32s(sum, load(simd, &residual[at.clone()]));
         }
         if self.epilogue.relu {
             // In this order a NaN stays one: x86 gives back the second operand.
             sum = simd.max_f32s(simd.splat_f32s(0.0), sum);
         }
-        simd.partial_store_f32s(&mut self.out[at], sum);
+        store(simd, sum, &mut self.out[at]);
     }
 }
 
@@ -197,8 +216,8 @@ impl OuterSum<'_> {
                     let end = self.columns.min(column + S::F32_LANES);
                     let out = &mut self.out
                         [(k + r) * self.columns + column..(k + r) * self.columns + end];
-                    let total = simd.add_f32s(simd.partial_load_f32s(out), sum);
-                    simd.partial_store_f32s(out, total);
+                    let total = simd.add_f32s(load(simd, out), sum);
+                    store(simd, total, out);
                 }
             }
         }

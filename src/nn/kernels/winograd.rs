@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::conv::{Conv, Finish, Images};
 use super::scratch::Scratch;
-use super::tile::{Epilogue, Multiply, Runs, pack_panel, panel_width};
+use super::tile::{Epilogue, Multiply, Runs, load, pack_panel, panel_width, store};
 use super::winograd_scheme::{Four, Line, Scheme, Two};
 
 /// Tiles that pass through all phases together: what they become should stay in the last-level cache.
@@ -72,29 +72,25 @@ pub(super) fn two(conv: &Conv, side: usize) -> Tiles<Two> {
     }
 }
 
-/// Applies a one-dimensional map to the first `from` rows, then to the first `to` columns.
-#[inline(always)]
-pub(super) fn both_ways<S: Simd>(
-    simd: S,
-    mut grid: Grid<S>,
-    from: usize,
-    to: usize,
-    map: impl Fn(S, Line<S>) -> Line<S>,
-) -> Grid<S> {
-    for row in grid.iter_mut().take(from) {
-        *row = map(simd, *row);
-    }
-    for c in 0..to {
-        let column = [
-            grid[0][c], grid[1][c], grid[2][c], grid[3][c], grid[4][c], grid[5][c],
-        ];
-        let column = map(simd, column);
-        for r in 0..to {
-            grid[r][c] = column[r];
+/// Applies a one-dimensional map to the first `from` rows of a [`Grid`], then to the first `to` columns. A macro, since
+/// a function passed as a value would be compiled without the vector instructions of its caller.
+macro_rules! both_ways {
+    ($simd:expr, $grid:expr, $from:expr, $to:expr, $map:path) => {{
+        let mut grid = $grid;
+        for row in grid.iter_mut().take($from) {
+            *row = $map($simd, *row);
         }
-    }
-    grid
+        for c in 0..$to {
+            let [a, b, c_, d, e, f] = grid;
+            let column = $map($simd, [a[c], b[c], c_[c], d[c], e[c], f[c]]);
+            for (row, value) in grid.iter_mut().zip(column).take($to) {
+                row[c] = value;
+            }
+        }
+        grid
+    }};
 }
+pub(super) use both_ways;
 
 impl<K: Scheme> Tiles<K> {
     /// Places of a tile.
@@ -332,11 +328,11 @@ impl<K: Scheme> WithSimd for Filters<'_, K> {
                     grid[r][c] = taps[(3 * r + c) * tap_len + i];
                 }
             }
-            let grid = both_ways(simd, grid, 3, K::TILE, K::filter);
+            let grid = both_ways!(simd, grid, 3, K::TILE, K::filter);
             for r in 0..K::TILE {
                 for c in 0..K::TILE {
                     let at = (r * K::TILE + c) * self.place_len + i * S::F32_LANES;
-                    simd.partial_store_f32s(&mut self.out[at..at + S::F32_LANES], grid[r][c]);
+                    store(simd, grid[r][c], &mut self.out[at..at + S::F32_LANES]);
                 }
             }
         }
@@ -367,7 +363,7 @@ impl<K: Scheme> WithSimd for Inputs<'_, K> {
                 for (r, c, pixel) in self.tiles.pixels(tile, K::TILE, 1) {
                     grid[r][c] = image[pixel * vectors + v];
                 }
-                let grid = both_ways(simd, grid, K::TILE, K::TILE, K::input);
+                let grid = both_ways!(simd, grid, K::TILE, K::TILE, K::input);
                 store_places::<S, K>(simd, &grid, channels + SKEW, v, out);
             }
         }
@@ -386,7 +382,7 @@ pub(super) fn store_places<S: Simd, K: Scheme>(
     for r in 0..K::TILE {
         for c in 0..K::TILE {
             let at = (r * K::TILE + c) * stride + v * S::F32_LANES;
-            simd.partial_store_f32s(&mut out[at..at + S::F32_LANES], grid[r][c]);
+            store(simd, grid[r][c], &mut out[at..at + S::F32_LANES]);
         }
     }
 }
@@ -403,7 +399,7 @@ pub(super) fn load_places<S: Simd, K: Scheme>(
     for r in 0..K::TILE {
         for c in 0..K::TILE {
             let at = (r * K::TILE + c) * stride + at;
-            grid[r][c] = simd.partial_load_f32s(&data[at..at + S::F32_LANES]);
+            grid[r][c] = load(simd, &data[at..at + S::F32_LANES]);
         }
     }
     grid
@@ -436,7 +432,7 @@ impl<K: Scheme> WithSimd for Outputs<'_, K> {
             for v in 0..vectors {
                 let at = (first + tile) * channels + v * S::F32_LANES;
                 let grid = load_places::<S, K>(simd, self.products, stride, at);
-                let grid = both_ways(simd, grid, K::TILE, K::OUT, K::output);
+                let grid = both_ways!(simd, grid, K::TILE, K::OUT, K::output);
                 for (r, c, pixel) in self.tiles.pixels(tile, K::OUT, 0) {
                     let at = pixel * vectors + v;
                     let mut sum = simd.add_f32s(grid[r][c], bias[v]);

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::conv::{Conv, Images};
 use super::conv_gradient::Target;
 use super::scratch::Scratch;
-use super::tile::{OuterSum, pack_blocks, panel_width};
+use super::tile::{OuterSum, pack_blocks, panel_width, store};
 use super::winograd::{SKEW, Tiles, both_ways, load_places, store_places};
 use super::winograd_scheme::Scheme;
 
@@ -141,7 +141,7 @@ impl<K: Scheme> WithSimd for OutputGradients<'_, K> {
                 for (r, c, pixel) in self.tiles.pixels(tile, K::OUT, 0) {
                     grid[r][c] = image[pixel * vectors + v];
                 }
-                let grid = both_ways(simd, grid, K::OUT, K::TILE, K::output_adjoint);
+                let grid = both_ways!(simd, grid, K::OUT, K::TILE, K::output_adjoint);
                 store_places::<S, K>(simd, &grid, channels + SKEW, v, out);
             }
         }
@@ -169,7 +169,7 @@ impl<K: Scheme> WithSimd for InputGradients<'_, K> {
             for v in 0..vectors {
                 let at = (first + tile) * channels + v * S::F32_LANES;
                 let grid = load_places::<S, K>(simd, self.products, stride, at);
-                let grid = both_ways(simd, grid, K::TILE, K::TILE, K::input_adjoint);
+                let grid = both_ways!(simd, grid, K::TILE, K::TILE, K::input_adjoint);
                 for (r, c, pixel) in self.tiles.pixels(tile, K::TILE, 1) {
                     let at = pixel * vectors + v;
                     out[at] = simd.add_f32s(out[at], grid[r][c]);
@@ -197,10 +197,10 @@ impl<K: Scheme> WithSimd for WeightGradients<'_, K> {
         for v in 0..outputs / S::F32_LANES {
             let at = self.input * outputs + v * S::F32_LANES;
             let grid = load_places::<S, K>(simd, self.sums, stride, at);
-            let grid = both_ways(simd, grid, K::TILE, 3, K::filter_adjoint);
+            let grid = both_ways!(simd, grid, K::TILE, 3, K::filter_adjoint);
             for (tap, out) in self.out.iter_mut().enumerate() {
                 let out = &mut out[v * S::F32_LANES..(v + 1) * S::F32_LANES];
-                simd.partial_store_f32s(out, grid[tap / 3][tap % 3]);
+                store(simd, grid[tap / 3][tap % 3], out);
             }
         }
     }
