@@ -17,8 +17,16 @@ impl Checkpoints {
     /// For a start only: whatever is being written meanwhile would be taken for cut off.
     pub async fn newest(&self) -> Result<Option<(CheckpointId, Snapshot)>, CheckpointError> {
         self.tidy().await?;
+        self.newest_where(|_| true).await
+    }
+
+    /// The newest complete checkpoint that verifies among those whose row is `wanted`; each refusal is logged as an error.
+    pub async fn newest_where(
+        &self,
+        wanted: impl Fn(&CheckpointRow) -> bool,
+    ) -> Result<Option<(CheckpointId, Snapshot)>, CheckpointError> {
         let mut rows = self.db.checkpoints().await?;
-        rows.retain(|row| row.status == CheckpointStatus::Complete);
+        rows.retain(|row| row.status == CheckpointStatus::Complete && wanted(row));
         rows.sort_unstable_by_key(|row| std::cmp::Reverse(row.id));
         for row in rows {
             match self.load(row.id).await {

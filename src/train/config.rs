@@ -1,0 +1,105 @@
+//! The settings of training. Must never know: where they were read from.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    checkpoint::{GateConfig, Retention},
+    learn::LearnConfig,
+    nn::{EncoderConfig, OptimizerConfig},
+    pixels::{AugmentConfig, Limits},
+};
+
+/// Everything the trainer is told (the settings' sections, as `config.rs` puts them together).
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainConfig {
+    /// `[training]`.
+    pub run: RunConfig,
+    /// `[encoder]`.
+    pub encoder: EncoderConfig,
+    /// `[learning]`.
+    pub learn: LearnConfig,
+    /// `[optimizer]`.
+    pub optimizer: OptimizerConfig,
+    /// `[schedule]`.
+    pub schedule: ScheduleConfig,
+    /// `[augment]`.
+    pub augment: AugmentConfig,
+    /// `[limits]`.
+    pub limits: Limits,
+    /// `[snapshots]`.
+    pub snapshots: SnapshotConfig,
+    /// `[gate]`.
+    pub gate: GateConfig,
+    /// `[retention]`.
+    pub retention: Retention,
+}
+
+/// `[training]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// Whether the server trains at all.
+    pub enabled: bool,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Pairs in a batch.
+    pub batch: usize,
+    /// Training waits until this many pairs are there.
+    pub min_pairs: usize,
+    /// Threads of the trainer's pool; 0: one for each core.
+    pub threads: usize,
+    /// Threads that load and augment images.
+    pub loader_threads: usize,
+    /// Batches loaded ahead.
+    pub prefetch: usize,
+    /// Niceness of all training threads (0–19): serving comes first.
+    pub nice: i32,
+    /// Training stops (serving goes on) after this many skipped steps in a row.
+    pub max_skipped: u32,
+    /// Training stops at this step; 0: never.
+    pub max_steps: u64,
+    /// Steps between rows of the training series.
+    pub metrics_every: u64,
+    /// Longest wait before a failed trainer is started again, in seconds.
+    pub max_backoff_seconds: u64,
+}
+
+/// `[schedule]`: linear warm-up, then constant or cosine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScheduleConfig {
+    /// Rate after warm-up.
+    pub learning_rate: f32,
+    /// Steps of linear warm-up.
+    pub warmup_steps: u64,
+    /// What follows.
+    pub decay: Decay,
+    /// Step at which a cosine reaches `final_rate`; it stays there.
+    pub total_steps: u64,
+    /// Lowest rate of a cosine.
+    pub final_rate: f32,
+}
+
+/// What the rate does after warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Decay {
+    /// It stays.
+    Constant,
+    /// Half a cosine down to `final_rate`.
+    Cosine,
+}
+
+/// `[snapshots]`: when a snapshot is taken, and what happens to it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotConfig {
+    /// Steps between snapshots; 0: none by steps.
+    pub every_steps: u64,
+    /// Minutes between snapshots; 0: none by time.
+    pub every_minutes: f64,
+    /// Most held-out pairs an evaluation uses.
+    pub evaluation_pairs: usize,
+    /// Factor on the learning rate after a recovery from collapse.
+    pub recovery_rate: f32,
+}

@@ -1,0 +1,94 @@
+//! What all of the trainer's threads share: settings, stores, the board, the pool; and how a thread of theirs is made.
+//! Must never know: what the threads do.
+
+use std::{
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use tokio::runtime::Handle;
+
+use super::{TrainConfig, status::Board};
+use crate::{
+    blobs::{BlobError, Blobs},
+    checkpoint::{CheckpointError, Checkpoints},
+    db::{Db, DbError},
+    learn::LearnError,
+    nn::{Device, NnError},
+};
+
+/// Why training broke off: one sentence, for the log and the status.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Fault(pub(super) String);
+
+macro_rules! fault_from {
+    ($($error:ty),+) => {
+        $(impl From<$error> for Fault {
+            fn from(error: $error) -> Self {
+                Self(error.to_string())
+            }
+        })+
+    };
+}
+fault_from!(
+    BlobError,
+    CheckpointError,
+    DbError,
+    LearnError,
+    NnError,
+    std::io::Error,
+    rayon::ThreadPoolBuildError
+);
+
+/// Shared by all threads of the trainer.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) config: TrainConfig,
+    pub(super) device: Device,
+    pub(super) blobs: Blobs,
+    pub(super) db: Db,
+    pub(super) checkpoints: Checkpoints,
+    pub(super) board: Arc<Board>,
+    /// The async runtime that stores are reached through; computing never happens on it.
+    pub(super) runtime: Handle,
+}
+
+impl Context {
+    /// Waits for a store, on a thread of the trainer's own.
+    pub(super) fn wait<F: Future>(&self, future: F) -> F::Output {
+        self.runtime.block_on(future)
+    }
+
+    /// A pool whose threads give way to serving; 0 threads: one for each core.
+    pub(super) fn pool(&self, name: &'static str, threads: usize) -> Result<ThreadPool, Fault> {
+        let nice = self.config.run.nice;
+        Ok(ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(move |number| format!("{name}-{number}"))
+            .start_handler(move |_| give_way(nice))
+            .build()?)
+    }
+
+    /// A thread that gives way to serving.
+    pub(super) fn thread(
+        &self,
+        name: &str,
+        body: impl FnOnce() + Send + 'static,
+    ) -> Result<JoinHandle<()>, std::io::Error> {
+        let nice = self.config.run.nice;
+        thread::Builder::new().name(name.to_owned()).spawn(move || {
+            give_way(nice);
+            body();
+        })
+    }
+}
+
+/// Lowers the priority of this thread. On Linux the call takes a thread's id as well as a process's.
+fn give_way(nice: i32) {
+    let this = rustix::thread::gettid();
+    if let Err(error) = rustix::process::setpriority_process(Some(this), nice) {
+        tracing::warn!(nice, %error, "a training thread keeps its priority");
+    }
+}

@@ -1,0 +1,151 @@
+//! What callers ask of the trainer, and what of it still holds when a run breaks off. Must never know: steps, stores.
+
+use std::time::{Duration, Instant};
+
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+};
+
+use super::TrainError;
+use crate::types::CheckpointId;
+
+/// Commands that may wait for the next step boundary.
+pub(super) const QUEUE: usize = 64;
+
+/// One wish of a caller.
+#[derive(Debug)]
+pub(super) enum Command {
+    Pause(bool, oneshot::Sender<()>),
+    Rate(f32, oneshot::Sender<()>),
+    Snapshot(Request),
+    Stop(oneshot::Sender<()>),
+}
+
+/// A snapshot that is asked for.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) note: Option<String>,
+    pub(super) answer: oneshot::Sender<Result<CheckpointId, TrainError>>,
+}
+
+/// The trainer's end of the channel, and what was heard on it.
+#[derive(Debug)]
+pub(super) struct Control {
+    commands: mpsc::Receiver<Command>,
+    runtime: Handle,
+    pub(super) paused: bool,
+    /// Rate set since this process started.
+    pub(super) rate: Option<f32>,
+    /// A caller asked to go on, which also lifts a failure.
+    pub(super) resumed: bool,
+    /// Snapshots that wait to be taken.
+    pub(super) requests: Vec<Request>,
+    pub(super) stopping: bool,
+    /// Callers that wait until their command shows in the status.
+    waiting: Vec<oneshot::Sender<()>>,
+    /// Callers that wait for the end.
+    stoppers: Vec<oneshot::Sender<()>>,
+}
+
+impl Control {
+    pub(super) fn new(commands: mpsc::Receiver<Command>, runtime: Handle) -> Self {
+        Self {
+            commands,
+            runtime,
+            paused: false,
+            rate: None,
+            resumed: false,
+            requests: Vec::new(),
+            stopping: false,
+            waiting: Vec::new(),
+            stoppers: Vec::new(),
+        }
+    }
+
+    /// Hears what has been said; does not wait.
+    pub(super) fn listen(&mut self) {
+        loop {
+            match self.commands.try_recv() {
+                Ok(command) => self.take(command),
+                Err(mpsc::error::TryRecvError::Empty) => return,
+                // Every handle is gone: nobody could ever stop it.
+                Err(mpsc::error::TryRecvError::Disconnected) => {
+                    self.stopping = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Waits for a command, at most for `patience`.
+    pub(super) fn wait(&mut self, patience: Duration) {
+        let Self {
+            runtime, commands, ..
+        } = self;
+        let next =
+            runtime.block_on(async { tokio::time::timeout(patience, commands.recv()).await });
+        match next {
+            Ok(Some(command)) => self.take(command),
+            Ok(None) => self.stopping = true,
+            Err(_) => {}
+        }
+        self.listen();
+    }
+
+    /// Rests after a failure: until `rest` is over, or a caller asks to go on or to stop. A snapshot cannot be had meanwhile.
+    pub(super) fn rest(&mut self, rest: Duration) {
+        let end = Instant::now() + rest;
+        self.resumed = false;
+        while !self.stopping && !self.resumed {
+            for request in self.requests.drain(..) {
+                let reason =
+                    "training failed and rests before its next attempt: ask again when it runs";
+                // The caller may have gone.
+                let _ = request
+                    .answer
+                    .send(Err(TrainError::Invalid(reason.to_owned())));
+            }
+            self.acknowledge();
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            self.wait(left);
+        }
+    }
+
+    /// Tells callers that the status shows what they asked for.
+    pub(super) fn acknowledge(&mut self) {
+        for waiting in self.waiting.drain(..) {
+            let _ = waiting.send(());
+        }
+    }
+
+    /// Tells callers that all threads but this one have ended.
+    pub(super) fn ended(mut self) {
+        self.acknowledge();
+        for stopper in self.stoppers.drain(..) {
+            let _ = stopper.send(());
+        }
+    }
+
+    fn take(&mut self, command: Command) {
+        match command {
+            Command::Pause(paused, done) => {
+                self.paused = paused;
+                self.resumed |= !paused;
+                self.waiting.push(done);
+            }
+            Command::Rate(rate, done) => {
+                self.rate = Some(rate);
+                self.waiting.push(done);
+            }
+            Command::Snapshot(request) => self.requests.push(request),
+            Command::Stop(done) => {
+                self.stopping = true;
+                self.stoppers.push(done);
+            }
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! The order in which pairs are drawn: epochs without replacement, shuffled by hash, so that two numbers say where one stands.
+//! Must never know: what a pair is, databases.
+
+use std::{collections::BTreeSet, ops::Bound};
+
+use crate::types::{PairKey, mix};
+
+/// Where a run of epochs stands. With the same pairs, equal positions are followed by equal draws.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Position {
+    /// Number of the epoch in progress.
+    pub(super) epoch: u64,
+    /// Order key of the last pair it drew.
+    pub(super) cursor: Option<(u64, u32)>,
+}
+
+/// The pairs in the order of the running epoch. A pair that joins lies ahead of the cursor (it is still drawn in this epoch) or behind
+/// it (it is drawn from the next one on), as its hash falls.
+#[derive(Debug)]
+pub(super) struct Epoch {
+    seed: u64,
+    position: Position,
+    order: BTreeSet<(u64, u32)>,
+}
+
+impl Epoch {
+    /// No pairs yet, standing at `position`.
+    pub(super) fn new(seed: u64, position: Position) -> Self {
+        Self {
+            seed,
+            position,
+            order: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn insert(&mut self, pair: PairKey) {
+        self.order.insert(self.key(pair.0));
+    }
+
+    pub(super) fn remove(&mut self, pair: PairKey) {
+        self.order.remove(&self.key(pair.0));
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    pub(super) fn position(&self) -> Position {
+        self.position
+    }
+
+    /// The next `batch` pairs, or all if there are fewer. What is left of an epoch when it is less than a batch is not drawn: those
+    /// pairs are shuffled anew with all others.
+    pub(super) fn draw(&mut self, batch: usize) -> Vec<PairKey> {
+        let wanted = batch.min(self.order.len());
+        let mut drawn = self.ahead(wanted);
+        if drawn.len() < wanted {
+            self.begin_next();
+            drawn = self.ahead(wanted);
+        }
+        if let Some(last) = drawn.last() {
+            self.position.cursor = Some(*last);
+        }
+        drawn.into_iter().map(|(_, pair)| PairKey(pair)).collect()
+    }
+
+    fn ahead(&self, wanted: usize) -> Vec<(u64, u32)> {
+        let from = self
+            .position
+            .cursor
+            .map_or(Bound::Unbounded, Bound::Excluded);
+        self.order
+            .range((from, Bound::Unbounded))
+            .take(wanted)
+            .copied()
+            .collect()
+    }
+
+    fn begin_next(&mut self) {
+        self.position = Position {
+            epoch: self.position.epoch + 1,
+            cursor: None,
+        };
+        self.order = self.order.iter().map(|(_, pair)| self.key(*pair)).collect();
+    }
+
+    fn key(&self, pair: u32) -> (u64, u32) {
+        let hash = mix(&[self.seed, self.position.epoch, u64::from(pair)]);
+        (hash, pair)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const START: Position = Position {
+        epoch: 0,
+        cursor: None,
+    };
+
+    fn epoch(seed: u64, position: Position, pairs: impl IntoIterator<Item = u32>) -> Epoch {
+        let mut epoch = Epoch::new(seed, position);
+        pairs
+            .into_iter()
+            .for_each(|pair| epoch.insert(PairKey(pair)));
+        epoch
+    }
+
+    proptest! {
+        #[test]
+        fn an_epoch_draws_no_pair_twice_and_leaves_less_than_a_batch(
+            seed: u64, pairs in 1u32..200, batch in 1usize..40,
+        ) {
+            let mut epoch = epoch(seed, START, 0..pairs);
+            for number in 0..3 {
+                let mut seen = HashSet::new();
+                for _ in 0..(pairs as usize / batch).max(1) {
+                    for pair in epoch.draw(batch) {
+                        prop_assert!(seen.insert(pair));
+                    }
+                    prop_assert_eq!(epoch.position().epoch, number);
+                }
+                prop_assert_eq!(seen.len(), (pairs as usize / batch * batch).max(batch.min(pairs as usize)));
+            }
+        }
+
+        #[test]
+        fn a_run_that_stops_anywhere_draws_on_as_if_it_had_not(
+            seed: u64, pairs in 1u32..100, batch in 1usize..20, stop in 0usize..30,
+        ) {
+            let mut straight = epoch(seed, START, 0..pairs);
+            (0..stop).for_each(|_| drop(straight.draw(batch)));
+            // The order of arrival must not matter either.
+            let mut resumed = epoch(seed, straight.position(), (0..pairs).rev());
+            for _ in 0..10 {
+                prop_assert_eq!(straight.draw(batch), resumed.draw(batch));
+                prop_assert_eq!(straight.position(), resumed.position());
+            }
+        }
+
+        #[test]
+        fn a_pair_that_joins_is_drawn_by_the_end_of_the_next_epoch_and_one_that_leaves_is_not(
+            seed: u64, before in 0usize..9,
+        ) {
+            let mut epoch = epoch(seed, START, 0..40);
+            (0..before).for_each(|_| drop(epoch.draw(4)));
+            epoch.insert(PairKey(1000));
+            epoch.remove(PairKey(7));
+            let mut later = HashSet::new();
+            while epoch.position().epoch < 2 {
+                later.extend(epoch.draw(4));
+            }
+            prop_assert!(later.contains(&PairKey(1000)));
+            prop_assert!(!later.contains(&PairKey(7)));
+        }
+    }
+
+    #[test]
+    fn epochs_are_shuffled_differently() {
+        let mut epoch = epoch(3, START, 0..64);
+        let first = epoch.draw(64);
+        assert_ne!(first, epoch.draw(64));
+    }
+
+    #[test]
+    fn nothing_is_drawn_from_nothing() {
+        let mut epoch = Epoch::new(1, START);
+        assert!(epoch.draw(8).is_empty());
+        assert_eq!(epoch.position(), START);
+    }
+}

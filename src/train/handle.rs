@@ -1,0 +1,200 @@
+//! The handle to the trainer: what callers can ask, as messages to its thread. Must never know: how training works.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+};
+
+use super::{
+    TrainConfig, TrainingStatus,
+    context::{Context, Fault},
+    control::{Command, Control, QUEUE, Request},
+    origin,
+    status::Board,
+    supervisor,
+};
+use crate::{
+    blobs::Blobs,
+    checkpoint::{CheckpointError, Checkpoints},
+    db::{CheckpointRow, CheckpointStatus, Db},
+    learn::{LearnConfig, ObjectiveKind},
+    mcmc::Estimator,
+    nn::Device,
+    types::CheckpointId,
+};
+
+/// How often a row is looked at while its checkpoint is being written, should the word of it get lost.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What can go wrong when the trainer is asked for something.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The trainer is not there any more.
+    #[error("the trainer is stopping")]
+    Stopped,
+    /// A value cannot be used.
+    #[error("{0}")]
+    Invalid(String),
+    /// A checkpoint could not be read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+}
+
+/// Handle to the trainer; cheap to clone. When the last one is dropped, the trainer stops.
+#[derive(Clone)]
+pub struct Trainer {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    commands: mpsc::Sender<Command>,
+    board: Arc<Board>,
+    db: Db,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Trainer {
+    /// Resumes from the newest complete checkpoint, or starts fresh: writes checkpoint 0 and promotes it. Returns when that is done
+    /// (so that serving can start), with the trainer's thread running behind.
+    ///
+    /// Fails if the newest checkpoint holds an encoder of another shape than the settings'. Needs tokio's multi-threaded runtime:
+    /// the trainer's threads reach the stores through it.
+    pub async fn start(
+        config: TrainConfig,
+        device: Device,
+        blobs: Blobs,
+        db: Db,
+        checkpoints: Checkpoints,
+    ) -> Result<Self, TrainError> {
+        if config.run.batch < 2 {
+            let reason =
+                "training.batch must be at least 2: a pair's negatives are the other pairs";
+            return Err(TrainError::Invalid(reason.to_owned()));
+        }
+        let board = Arc::new(Board::new(objective(&config.learn)));
+        let context = Arc::new(Context {
+            config,
+            device,
+            blobs,
+            db: db.clone(),
+            checkpoints,
+            board: board.clone(),
+            runtime: Handle::current(),
+        });
+        let (id, start) = origin::open(&context).await?;
+        board.update(|status| {
+            status.step = start.snapshot.trainer.step;
+            status.epoch = start.snapshot.trainer.epoch;
+            status.resumed_from = Some(id);
+        });
+        let (commands, queue) = mpsc::channel(QUEUE);
+        let control = Control::new(queue, Handle::current());
+        let pool = context.pool("kith-learn", context.config.run.threads);
+        let pool = pool.map_err(|Fault(reason)| TrainError::Invalid(reason))?;
+        let body = {
+            let context = context.clone();
+            move || supervisor::train(&context, &pool, control, start)
+        };
+        let thread = context
+            .thread("kith-train", body)
+            .map_err(|error| TrainError::Invalid(error.to_string()))?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                commands,
+                board,
+                db,
+                thread: Mutex::new(Some(thread)),
+            }),
+        })
+    }
+
+    /// What it is doing.
+    pub fn status(&self) -> TrainingStatus {
+        self.shared.board.status()
+    }
+
+    /// Pauses or resumes; returns once the trainer has taken note (a running step is finished first). Resuming also starts a trainer
+    /// that gave up: from its last healthy checkpoint.
+    pub async fn set_paused(&self, paused: bool) -> Result<(), TrainError> {
+        self.ask(|done| Command::Pause(paused, done)).await
+    }
+
+    /// Overrides the schedule's base rate (kept across restarts, from the next snapshot on).
+    pub async fn set_learning_rate(&self, rate: f32) -> Result<(), TrainError> {
+        if !(rate.is_finite() && rate > 0.0) {
+            let reason = format!("learning_rate must be a positive number, not {rate}");
+            return Err(TrainError::Invalid(reason));
+        }
+        self.ask(|done| Command::Rate(rate, done)).await
+    }
+
+    /// Asks for a snapshot at the next step boundary and returns its id once it is registered as `writing`. Several at once share one
+    /// snapshot of the same step.
+    pub async fn snapshot(&self, note: Option<String>) -> Result<CheckpointId, TrainError> {
+        self.ask(|answer| Command::Snapshot(Request { note, answer }))
+            .await?
+    }
+
+    /// Waits until a snapshot is complete (or failed).
+    pub async fn written(&self, id: CheckpointId) -> Result<CheckpointRow, TrainError> {
+        let mut writes = self.shared.board.writes();
+        loop {
+            writes.mark_unchanged();
+            let row = self.shared.db.checkpoint(id).await;
+            let row = row.map_err(CheckpointError::from)?;
+            let row = row.ok_or(CheckpointError::Unknown(id))?;
+            if row.status != CheckpointStatus::Writing {
+                return Ok(row);
+            }
+            if self.shared.commands.is_closed() {
+                return Err(TrainError::Stopped);
+            }
+            // Whether the word came or the time was over, the row is looked at again.
+            let _ = tokio::time::timeout(LOOK, writes.changed()).await;
+        }
+    }
+
+    /// Finishes the step, takes a last snapshot if steps were made since the newest, ends all threads. Stopping twice is no error.
+    pub async fn stop(&self) -> Result<(), TrainError> {
+        // When the thread has ended already there is only the joining left.
+        let _ = self.ask(Command::Stop).await;
+        let thread = self
+            .shared
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(thread) = thread {
+            let joined = tokio::task::spawn_blocking(move || thread.join().is_ok()).await;
+            if !joined.unwrap_or(false) {
+                tracing::error!("the trainer's thread panicked");
+            }
+        }
+        Ok(())
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, TrainError> {
+        let (answer, answered) = oneshot::channel();
+        let sent = self.shared.commands.send(command(answer)).await;
+        sent.map_err(|_| TrainError::Stopped)?;
+        answered.await.map_err(|_| TrainError::Stopped)
+    }
+}
+
+/// The objective as the status names it.
+fn objective(config: &LearnConfig) -> String {
+    match (config.objective, config.sampler.estimator) {
+        (ObjectiveKind::InfoNce, _) => "infonce".to_owned(),
+        (ObjectiveKind::Emc2, Estimator::Subset) => "emc2 (subset)".to_owned(),
+        (ObjectiveKind::Emc2, Estimator::Walk) => "emc2 (walk)".to_owned(),
+    }
+}

@@ -1,0 +1,131 @@
+//! Figures of many steps made one: means over an interval for the series, smoothed ones for the status.
+//! Must never know: how a step is made.
+
+use std::time::Instant;
+
+use super::TrainingStatus;
+use crate::{db::StepMetrics, learn::StepReport};
+
+/// Weight of the newest step in a smoothed figure: about the last 20 steps count.
+const NEWEST: f32 = 0.05;
+
+/// Gathers steps.
+#[derive(Debug)]
+pub(super) struct Meter {
+    interval: Interval,
+    since: Instant,
+    smooth: Option<Smooth>,
+}
+
+/// Sums since the last row.
+#[derive(Debug, Default)]
+struct Interval {
+    steps: f32,
+    loss: f32,
+    global_loss_estimate: f32,
+    acceptance_rate: f32,
+    gradient_norm: f32,
+    spread: f32,
+    images: f32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Smooth {
+    loss: f32,
+    global_loss_estimate: f32,
+    acceptance_rate: f32,
+    seconds: f32,
+    images: f32,
+}
+
+impl Meter {
+    pub(super) fn new() -> Self {
+        Self {
+            interval: Interval::default(),
+            since: Instant::now(),
+            smooth: None,
+        }
+    }
+
+    /// Adds a step that encoded `images` images and took `seconds`.
+    pub(super) fn add(&mut self, report: &StepReport, images: usize, seconds: f32) {
+        let interval = &mut self.interval;
+        interval.steps += 1.0;
+        interval.loss += report.loss;
+        interval.global_loss_estimate += report.global_loss_estimate;
+        interval.acceptance_rate += report.acceptance_rate;
+        interval.gradient_norm += report.gradient_norm;
+        interval.spread += report.spread;
+        interval.images += images as f32;
+        let newest = Smooth {
+            loss: report.loss,
+            global_loss_estimate: report.global_loss_estimate,
+            acceptance_rate: report.acceptance_rate,
+            seconds,
+            images: images as f32,
+        };
+        self.smooth = Some(self.smooth.map_or(newest, |smooth| smooth.towards(&newest)));
+    }
+
+    /// The row of the steps since the last one; `None` if there were none.
+    pub(super) fn row(&mut self, step: u64, learning_rate: f32) -> Option<StepMetrics> {
+        let seconds = self.since.elapsed().as_secs_f32().max(f32::EPSILON);
+        let sums = std::mem::take(&mut self.interval);
+        self.since = Instant::now();
+        (sums.steps > 0.0).then(|| StepMetrics {
+            step,
+            loss: sums.loss / sums.steps,
+            global_loss_estimate: sums.global_loss_estimate / sums.steps,
+            acceptance_rate: sums.acceptance_rate / sums.steps,
+            gradient_norm: sums.gradient_norm / sums.steps,
+            spread: sums.spread / sums.steps,
+            learning_rate,
+            images_per_second: sums.images / seconds,
+            at: jiff::Timestamp::now(),
+        })
+    }
+
+    /// Writes the smoothed figures.
+    pub(super) fn show(&self, status: &mut TrainingStatus) {
+        let Some(smooth) = self.smooth else { return };
+        status.loss = Some(smooth.loss);
+        status.global_loss_estimate = Some(smooth.global_loss_estimate);
+        status.acceptance_rate = Some(smooth.acceptance_rate);
+        let seconds = smooth.seconds.max(f32::EPSILON);
+        status.steps_per_second = 1.0 / seconds;
+        status.images_per_second = smooth.images / seconds;
+    }
+}
+
+impl Smooth {
+    fn towards(self, newest: &Self) -> Self {
+        let step = |old: f32, new: f32| old + NEWEST * (new - old);
+        Self {
+            loss: step(self.loss, newest.loss),
+            global_loss_estimate: step(self.global_loss_estimate, newest.global_loss_estimate),
+            acceptance_rate: step(self.acceptance_rate, newest.acceptance_rate),
+            seconds: step(self.seconds, newest.seconds),
+            images: step(self.images, newest.images),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_the_mean_of_its_interval_and_starts_the_next() {
+        let mut meter = Meter::new();
+        for loss in [1.0, 3.0] {
+            let report = StepReport {
+                loss,
+                ..StepReport::default()
+            };
+            meter.add(&report, 8, 0.5);
+        }
+        let row = meter.row(10, 0.1).unwrap();
+        assert_eq!((row.step, row.loss, row.learning_rate), (10, 2.0, 0.1));
+        assert_eq!(meter.row(20, 0.1), None);
+    }
+}

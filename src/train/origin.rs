@@ -1,0 +1,111 @@
+//! Where training starts from: the newest checkpoint, or fresh weights that become checkpoint 0; and what serves meanwhile.
+//! Must never know: how training goes on.
+
+use super::{TrainConfig, TrainError, context::Context};
+use crate::{
+    checkpoint::{CheckpointError, Label, Snapshot, TrainerState},
+    mcmc::ChainColumns,
+    nn::{Device, Encoder, NnError, Optimizer},
+    types::CheckpointId,
+};
+
+/// A state to train on from.
+pub(super) struct Start {
+    /// The checkpoint it was read from; `None`: weights that no checkpoint holds yet.
+    pub(super) parent: Option<CheckpointId>,
+    pub(super) snapshot: Snapshot,
+}
+
+/// The newest checkpoint that verifies, else checkpoint 0, which is made; and a live row that points to one that verifies.
+pub(super) async fn open(context: &Context) -> Result<(CheckpointId, Start), TrainError> {
+    let (id, snapshot) = match context.checkpoints.newest().await? {
+        Some((id, snapshot)) => {
+            same_shape(context, id, &snapshot)?;
+            let chains = snapshot.chains.anchor.len();
+            let step = snapshot.trainer.step;
+            tracing::info!(checkpoint = %id, step, chains, "resumed");
+            (id, snapshot)
+        }
+        None => first(context).await?,
+    };
+    keep_live(context, id).await?;
+    let start = Start {
+        parent: Some(id),
+        snapshot,
+    };
+    Ok((id, start))
+}
+
+fn same_shape(context: &Context, id: CheckpointId, snapshot: &Snapshot) -> Result<(), TrainError> {
+    let (found, wanted) = (&snapshot.encoder, &context.config.encoder);
+    if found == wanted {
+        return Ok(());
+    }
+    Err(TrainError::Invalid(format!(
+        "checkpoint {id} holds an encoder of width {}, side {}, dim {}, but the settings ask for width {}, side {}, dim {}: \
+         set [encoder] to the checkpoint's values, or start with another data folder",
+        found.width, found.side, found.dim, wanted.width, wanted.side, wanted.dim
+    )))
+}
+
+/// Checkpoint 0: every vector ever served names a checkpoint, the first ones too.
+async fn first(context: &Context) -> Result<(CheckpointId, Snapshot), TrainError> {
+    let (config, device) = (context.config.clone(), context.device.clone());
+    let made = tokio::task::spawn_blocking(move || fresh(&config, config.run.seed, &device));
+    let snapshot = match made.await {
+        Ok(made) => made.map_err(CheckpointError::from)?,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => return Err(TrainError::Stopped),
+    };
+    let label = Label {
+        id: CheckpointId::now(),
+        note: Some("fresh weights".to_owned()),
+        parent: None,
+    };
+    context.checkpoints.begin(&label, 0).await?;
+    context.checkpoints.write(&label, snapshot.clone()).await?;
+    tracing::info!(checkpoint = %label.id, "started from fresh weights");
+    Ok((label.id, snapshot))
+}
+
+/// Fresh weights from `seed`, at the beginning of everything.
+pub(super) fn fresh(config: &TrainConfig, seed: u64, device: &Device) -> Result<Snapshot, NnError> {
+    let encoder = Encoder::fresh(&config.encoder, seed, device)?;
+    let optimizer = Optimizer::new(&config.optimizer, &encoder)?;
+    Ok(Snapshot {
+        encoder: config.encoder.clone(),
+        model: encoder.to_arrays()?,
+        optimizer: optimizer.to_arrays()?,
+        chains: ChainColumns::default(),
+        trainer: TrainerState {
+            step: 0,
+            seed,
+            epoch: 0,
+            cursor: None,
+            rate_scale: 1.0,
+            rate_override: None,
+            skipped: 0,
+        },
+    })
+}
+
+/// Something whole must serve: if the live checkpoint cannot be read, `newest` (which can) takes its place.
+async fn keep_live(context: &Context, newest: CheckpointId) -> Result<(), TrainError> {
+    let live = context.db.live_checkpoint().await;
+    match live.map_err(CheckpointError::from)? {
+        Some(row) if row.id == newest => return Ok(()),
+        Some(row) => match context.checkpoints.load_model(row.id).await {
+            Ok(_) => return Ok(()),
+            Err(
+                error @ (CheckpointError::Damaged { .. }
+                | CheckpointError::Unknown(_)
+                | CheckpointError::Blobs(_)),
+            ) => {
+                tracing::error!(damaged = %row.id, promoted = %newest, %error, "the live checkpoint is damaged: the newest that is whole serves in its place");
+            }
+            Err(error) => return Err(error.into()),
+        },
+        None => tracing::info!(checkpoint = %newest, "promoted: nothing was live"),
+    }
+    Ok(context.checkpoints.promote(newest).await?)
+}

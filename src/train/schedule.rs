@@ -1,0 +1,70 @@
+//! The learning rate of a step. Must never know: who asks.
+
+use super::{Decay, ScheduleConfig};
+
+impl ScheduleConfig {
+    /// The rate of step `step` (counted from 0): linear warm-up to `base`, then as configured. `base` takes the place of
+    /// [`ScheduleConfig::learning_rate`] when a caller has set one.
+    pub fn rate(&self, step: u64, base: Option<f32>) -> f32 {
+        let base = f64::from(base.unwrap_or(self.learning_rate));
+        if step < self.warmup_steps {
+            return (base * (step + 1) as f64 / self.warmup_steps as f64) as f32;
+        }
+        match self.decay {
+            Decay::Constant => base as f32,
+            Decay::Cosine => self.cosine(step, base) as f32,
+        }
+    }
+
+    fn cosine(&self, step: u64, base: f64) -> f64 {
+        let last = base.min(f64::from(self.final_rate));
+        let length = self.total_steps.saturating_sub(self.warmup_steps).max(1);
+        let done = (step - self.warmup_steps) as f64 / length as f64;
+        let turn = std::f64::consts::PI * done.min(1.0);
+        last + (base - last) * (1.0 + turn.cos()) / 2.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schedule(decay: Decay) -> ScheduleConfig {
+        ScheduleConfig {
+            learning_rate: 1.0,
+            warmup_steps: 4,
+            decay,
+            total_steps: 104,
+            final_rate: 0.1,
+        }
+    }
+
+    #[test]
+    fn warm_up_is_linear_and_reaches_the_base_rate() {
+        let rates: Vec<f32> = (0..6)
+            .map(|step| schedule(Decay::Constant).rate(step, None))
+            .collect();
+        assert_eq!(rates, [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]);
+        assert_eq!(schedule(Decay::Constant).rate(0, Some(4.0)), 1.0);
+    }
+
+    #[test]
+    fn a_cosine_falls_from_the_base_to_the_final_rate_and_stays() {
+        let rate = |step| schedule(Decay::Cosine).rate(step, None);
+        assert_eq!(rate(4), 1.0);
+        // Half-way between 1 and 0.1; the tolerance is a few roundings of an f32.
+        assert!((rate(54) - 0.55).abs() < 1e-6);
+        assert!((rate(104) - 0.1).abs() < 1e-6);
+        assert_eq!(rate(104), rate(1_000_000));
+        assert!((5..104).all(|step| rate(step) < rate(step - 1)));
+    }
+
+    #[test]
+    fn without_warm_up_the_first_step_has_the_whole_rate() {
+        let schedule = ScheduleConfig {
+            warmup_steps: 0,
+            ..schedule(Decay::Constant)
+        };
+        assert_eq!(schedule.rate(0, None), 1.0);
+    }
+}

@@ -1,0 +1,175 @@
+//! One step of the loop: plan ahead, take the loaded batch, learn from it, and note how it went.
+//! Must never know: snapshots, callers.
+
+use std::time::Instant;
+
+use super::{
+    context::Fault,
+    loader::{Loaded, Plan},
+    run::Run,
+};
+use crate::{
+    learn::{Batch, LearnError, StepReport},
+    types::PairKey,
+};
+
+/// Batches in a row without two usable pairs after which something must be wrong with the images.
+const MOST_UNUSABLE: u32 = 100;
+
+impl Run<'_> {
+    /// Makes the next step. It counts, with its batch and its randomness, even if nothing could be learned from it: so a resumed run
+    /// and an uninterrupted one never come apart.
+    pub(super) fn advance(&mut self) -> Result<(), Fault> {
+        let started = Instant::now();
+        self.plan_ahead()?;
+        let Loaded { mut batch, after } = self.loader.next()?;
+        drop_erased(&mut batch, |pair| self.graph.get(pair).is_some());
+        (self.state.epoch, self.state.cursor) = (after.epoch, after.cursor);
+        let learned = self.learn(&batch);
+        self.state.step += 1;
+        match learned {
+            Ok(None) => self.unusable(),
+            Ok(Some(report)) => {
+                let images = 2 * batch.pairs.len() + report.carried_encoded;
+                self.meter
+                    .add(&report, images, started.elapsed().as_secs_f32());
+                self.learned(&report);
+                Ok(())
+            }
+            Err(error @ LearnError::NonFinite { .. }) => {
+                self.skip(&error);
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The rate of the next step.
+    pub(super) fn rate(&self) -> f32 {
+        let schedule = &self.context.config.schedule;
+        self.state.rate_scale * schedule.rate(self.state.step, self.state.rate_override)
+    }
+
+    fn plan_ahead(&mut self) -> Result<(), Fault> {
+        while self.loader.has_room() {
+            let drawn = self.epoch.draw(self.context.config.run.batch);
+            let with_images = |pair| self.graph.get(pair).map(|entry| (pair, entry.images));
+            let plan = Plan {
+                step: self.planned,
+                pairs: drawn.into_iter().filter_map(with_images).collect(),
+                after: self.epoch.position(),
+            };
+            self.loader.plan(plan)?;
+            self.planned += 1;
+        }
+        Ok(())
+    }
+
+    /// `None`: fewer than two pairs are left, which have no negatives.
+    fn learn(&mut self, batch: &Batch) -> Result<Option<StepReport>, LearnError> {
+        if batch.pairs.len() < 2 {
+            return Ok(None);
+        }
+        let rate = self.rate();
+        let (learner, graph, pictures) = (&mut self.learner, &self.graph, &*self.pictures);
+        self.pool
+            .install(|| learner.step(batch, graph, pictures, rate))
+            .map(Some)
+    }
+
+    fn learned(&mut self, report: &StepReport) {
+        let step = self.state.step;
+        (self.skipped, self.unusable) = (0, 0);
+        let config = &self.context.config;
+        if step.is_multiple_of(config.run.metrics_every.max(1)) {
+            self.write_metrics();
+        }
+        let warmup = config.schedule.warmup_steps;
+        if self.watch.suspects(step, report, &config.gate, warmup) {
+            tracing::warn!(
+                step,
+                spread = report.spread,
+                mean_cosine = report.mean_cosine,
+                "collapse is suspected: a snapshot is taken and judged"
+            );
+            self.triggers.force();
+        }
+    }
+
+    fn write_metrics(&mut self) {
+        let rate = self.rate();
+        let Some(row) = self.meter.row(self.state.step, rate) else {
+            return;
+        };
+        let context = self.context;
+        if let Err(error) = context.wait(context.db.insert_metrics(&[row])) {
+            tracing::warn!(step = self.state.step, %error, "a row of the training series is lost");
+        }
+    }
+
+    fn skip(&mut self, error: &LearnError) {
+        self.state.skipped += 1;
+        self.skipped += 1;
+        let most = self.context.config.run.max_skipped.max(1);
+        tracing::warn!(step = self.state.step, in_a_row = self.skipped, %error, "step skipped");
+        if self.skipped < most {
+            return;
+        }
+        let reason = format!(
+            "{most} steps in a row were skipped, the last because {error}: lower the learning rate, then set the state to running, \
+             which goes back to the last healthy checkpoint"
+        );
+        tracing::error!(step = self.state.step, reason, "training gave up");
+        self.context
+            .board
+            .update(|status| status.last_error = Some(reason.clone()));
+        self.given_up = Some(reason);
+    }
+
+    fn unusable(&mut self) -> Result<(), Fault> {
+        self.unusable += 1;
+        if self.unusable < MOST_UNUSABLE {
+            return Ok(());
+        }
+        Err(Fault(format!(
+            "{MOST_UNUSABLE} batches in a row had fewer than two pairs whose images can be read"
+        )))
+    }
+}
+
+/// Takes out pairs that were erased since the batch was planned.
+fn drop_erased(batch: &mut Batch, is_there: impl Fn(PairKey) -> bool) {
+    if batch.pairs.iter().all(|pair| is_there(*pair)) {
+        return;
+    }
+    let each = batch.pixels.len() / batch.pairs.len();
+    let mut kept = Batch {
+        step: batch.step,
+        pairs: Vec::with_capacity(batch.pairs.len()),
+        pixels: Vec::with_capacity(batch.pixels.len()),
+    };
+    for (pair, pixels) in batch.pairs.iter().zip(batch.pixels.chunks_exact(each)) {
+        if is_there(*pair) {
+            kept.pairs.push(*pair);
+            kept.pixels.extend_from_slice(pixels);
+        }
+    }
+    *batch = kept;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pair_erased_after_planning_leaves_with_its_pixels() {
+        let mut batch = Batch {
+            step: 3,
+            pairs: vec![PairKey(1), PairKey(2), PairKey(3)],
+            pixels: vec![1.0, 1.5, 2.0, 2.5, 3.0, 3.5],
+        };
+        drop_erased(&mut batch, |pair| pair != PairKey(2));
+        assert_eq!(batch.pairs, [PairKey(1), PairKey(3)]);
+        assert_eq!(batch.pixels, [1.0, 1.5, 3.0, 3.5]);
+    }
+}

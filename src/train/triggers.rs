@@ -1,0 +1,133 @@
+//! When an automatic snapshot is due. Must never know: how one is taken.
+
+use std::time::{Duration, Instant};
+
+use super::SnapshotConfig;
+
+/// Decides from steps and time alone.
+#[derive(Debug)]
+pub(super) struct Triggers {
+    every_steps: u64,
+    every: Option<Duration>,
+    /// Step of the newest snapshot.
+    last_step: Option<u64>,
+    last_time: Instant,
+    /// The step at which one was due but could not be taken.
+    skipped: Option<u64>,
+    forced: bool,
+}
+
+impl Triggers {
+    /// The newest snapshot is of step `step`.
+    pub(super) fn new(config: &SnapshotConfig, step: u64, now: Instant) -> Self {
+        Self {
+            every_steps: config.every_steps,
+            every: Some(config.every_minutes)
+                .filter(|minutes| *minutes > 0.0)
+                .map(|minutes| Duration::from_secs_f64(60.0 * minutes)),
+            last_step: Some(step),
+            last_time: now,
+            skipped: None,
+            forced: false,
+        }
+    }
+
+    /// Whether something happened since the newest snapshot.
+    pub(super) fn is_dirty(&self, step: u64) -> bool {
+        self.last_step != Some(step)
+    }
+
+    /// Whether one should be taken now, at step `step`. None is while nothing happened since the newest.
+    pub(super) fn due(&self, step: u64, now: Instant) -> bool {
+        let by_steps = self.every_steps > 0 && step.is_multiple_of(self.every_steps);
+        let by_time = self
+            .every
+            .is_some_and(|every| now - self.last_time >= every);
+        self.forced || self.is_dirty(step) && self.skipped != Some(step) && (by_steps || by_time)
+    }
+
+    /// The next look finds one due, whatever the settings.
+    pub(super) fn force(&mut self) {
+        self.forced = true;
+    }
+
+    pub(super) fn is_forced(&self) -> bool {
+        self.forced
+    }
+
+    /// One of step `step` was taken.
+    pub(super) fn taken(&mut self, step: u64, now: Instant) {
+        self.last_step = Some(step);
+        self.last_time = now;
+        self.forced = false;
+    }
+
+    /// One was due and cannot be taken now: the next is due in its own time.
+    pub(super) fn skip(&mut self, step: u64, now: Instant) {
+        self.skipped = Some(step);
+        self.last_time = now;
+    }
+
+    /// What was taken is not enough any more: a setting changed, or the writing failed.
+    pub(super) fn soil(&mut self) {
+        self.last_step = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn triggers(every_steps: u64, every_minutes: f64, now: Instant) -> Triggers {
+        let config = SnapshotConfig {
+            every_steps,
+            every_minutes,
+            evaluation_pairs: 1,
+            recovery_rate: 0.5,
+        };
+        Triggers::new(&config, 0, now)
+    }
+
+    #[test]
+    fn steps_count_in_multiples_and_once() {
+        let now = Instant::now();
+        let mut triggers = triggers(5, 0.0, now);
+        let due: Vec<u64> = (0..12).filter(|step| triggers.due(*step, now)).collect();
+        assert_eq!(due, [5, 10]);
+        triggers.taken(5, now);
+        assert!(!triggers.due(5, now));
+    }
+
+    #[test]
+    fn time_counts_only_when_a_step_was_made() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(90);
+        let mut triggers = triggers(0, 1.0, now);
+        assert!(!triggers.due(0, later));
+        assert!(!triggers.due(1, now));
+        assert!(triggers.due(1, later));
+        triggers.taken(1, later);
+        assert!(!triggers.due(2, later));
+        assert!(triggers.due(2, later + Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn a_skipped_one_waits_for_its_next_time() {
+        let now = Instant::now();
+        let mut triggers = triggers(5, 0.0, now);
+        triggers.skip(5, now);
+        assert!(!triggers.due(5, now) && !triggers.due(6, now) && triggers.due(10, now));
+    }
+
+    #[test]
+    fn a_forced_one_needs_no_step() {
+        let now = Instant::now();
+        let mut triggers = triggers(0, 0.0, now);
+        triggers.force();
+        assert!(triggers.due(0, now));
+        triggers.taken(0, now);
+        assert!(!triggers.due(0, now) && !triggers.is_dirty(0));
+        triggers.soil();
+        assert!(triggers.is_dirty(0));
+    }
+}
