@@ -19,6 +19,8 @@ use crate::{
     train::Trainer,
 };
 
+const DATABASE: &str = "kith.db";
+
 /// All parts, started. Cheap to clone.
 #[derive(Clone)]
 pub struct App {
@@ -47,10 +49,7 @@ impl App {
         let folder = &settings.storage.data_dir;
         let lock = Arc::new(lock(folder)?);
         let device = Device::open(&settings.encoder.device).map_err(because("encoder.device"))?;
-        let db = Db::open(&folder.join("kith.db"))
-            .await
-            .map_err(because("the database"))?;
-        let blobs = Blobs::local(&folder.join("blobs")).map_err(because("the blob store"))?;
+        let (db, blobs) = stores(folder).await?;
         let checkpoints = Checkpoints::new(blobs.clone(), db.clone());
         let (limits, holdout_share) = (settings.limits.clone(), settings.pairs.holdout_share);
         let ingest = Ingest::new(blobs.clone(), db.clone(), limits, holdout_share);
@@ -92,6 +91,26 @@ impl App {
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+/// Database and blob store of a data folder that exists, for looking only: without the lock, so that a server may use it meanwhile.
+pub async fn look(folder: &Path) -> Result<(Db, Blobs), StartError> {
+    match folder.join(DATABASE).is_file() {
+        true => stores(folder).await,
+        false => Err(StartError(format!(
+            "{} is no data folder of kith: name one with --data-dir",
+            folder.display()
+        ))),
+    }
+}
+
+async fn stores(folder: &Path) -> Result<(Db, Blobs), StartError> {
+    let db = Db::open(&folder.join(DATABASE)).await;
+    let blobs = Blobs::local(&folder.join("blobs"));
+    Ok((
+        db.map_err(because("the database"))?,
+        blobs.map_err(because("the blob store"))?,
+    ))
 }
 
 async fn serving(

@@ -1,12 +1,19 @@
 //! `kith checkpoint`: lists, takes, promotes and deletes checkpoints of a running server; verifies those of a data folder.
 //! Must never know: what a checkpoint is made of.
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::client::{Client, ServerArgs};
-use crate::types::CheckpointId;
+use super::{
+    SettingsArgs,
+    client::{Client, ServerArgs},
+    data_folder::{DataFolder, block_on},
+};
+use crate::{
+    config::Settings,
+    types::{CheckpointId, Sha256},
+};
 
 #[derive(Args, Debug)]
 pub(crate) struct CheckpointArgs {
@@ -33,6 +40,14 @@ enum Action {
     Promote { id: CheckpointId },
     /// Delete a checkpoint that does not serve
     Delete { id: CheckpointId },
+    /// Check every file of a checkpoint on disk against its manifest; the server may run or not
+    Verify {
+        /// live, latest, an id, or all
+        #[arg(value_name = "NAME")]
+        name: String,
+        #[command(flatten)]
+        settings: SettingsArgs,
+    },
 }
 
 pub(crate) fn run(args: &CheckpointArgs) -> anyhow::Result<()> {
@@ -48,6 +63,7 @@ pub(crate) fn run(args: &CheckpointArgs) -> anyhow::Result<()> {
         Action::Promote { id } => {
             client.post(&format!("/v1/checkpoints/{id}/promote"), &json!({}))?
         }
+        Action::Verify { name, settings } => return block_on(verify(name, &settings.load()?)),
         Action::Delete { id } => {
             client.delete(&format!("/v1/checkpoints/{id}"))?;
             println!("deleted {id}");
@@ -66,6 +82,43 @@ pub(crate) fn run(args: &CheckpointArgs) -> anyhow::Result<()> {
     );
     rows.iter()
         .try_for_each(|row| print(row).context("the answer is no list of checkpoints"))
+}
+
+/// Hashes are compared here, file by file; then everything is read as a start would.
+async fn verify(name: &str, settings: &Settings) -> anyhow::Result<()> {
+    let folder = DataFolder::open(settings).await?;
+    let ids = match name {
+        "all" => folder.complete().await?,
+        _ => vec![folder.find(name).await?],
+    };
+    let mut damaged = 0;
+    for id in ids {
+        match verify_one(&folder, id).await {
+            Ok(step) => println!("{id}  step {step}  good"),
+            Err(error) => {
+                println!("{id}  DAMAGED  {error:#}");
+                damaged += 1;
+            }
+        }
+    }
+    folder.db.close().await;
+    ensure!(damaged == 0, "{damaged} checkpoints are damaged");
+    Ok(())
+}
+
+async fn verify_one(folder: &DataFolder, id: CheckpointId) -> anyhow::Result<u64> {
+    let manifest = folder.checkpoints.manifest(id).await?;
+    for part in &manifest.parts {
+        let bytes = folder.checkpoints.part(id, &part.name).await?;
+        let found = Sha256::of(&bytes).to_string();
+        ensure!(
+            found == part.sha256,
+            "{} has SHA-256 {found}, its manifest says {}",
+            part.name,
+            part.sha256
+        );
+    }
+    Ok(folder.checkpoints.load(id).await?.trainer.step)
 }
 
 fn print(row: &Value) -> Option<()> {

@@ -5,8 +5,11 @@
 mod checkpoint;
 mod client;
 mod config;
+mod data_folder;
 mod embed;
+mod evaluate;
 mod health;
+mod image_list;
 mod ingest;
 mod journal;
 mod pair_list;
@@ -35,7 +38,9 @@ enum Command {
     Ingest(ingest::IngestArgs),
     /// Get embeddings of image files from a running server
     Embed(embed::EmbedArgs),
-    /// List, take, promote, delete checkpoints of a running server
+    /// Judge a checkpoint on held-out pairs or on your own images
+    Evaluate(evaluate::EvaluateArgs),
+    /// List, take, promote, delete checkpoints of a running server, or verify those on disk
     Checkpoint(checkpoint::CheckpointArgs),
     /// Exit with 0 if a server is alive
     Health(health::HealthArgs),
@@ -74,6 +79,7 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Ingest(args) => ingest::run(&args),
         Command::Embed(args) => embed::run(&args),
+        Command::Evaluate(args) => evaluate::run(&args),
         Command::Checkpoint(args) => checkpoint::run(&args),
         Command::Health(args) => health::run(&args),
         Command::Config(args) => config::run(&args),

@@ -1,0 +1,90 @@
+//! A data folder looked at from outside the server, which may be running: its checkpoints by name, its stores.
+//! Must never know: what is done with a checkpoint. Nothing here takes the folder's lock or writes.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, bail};
+
+use super::SettingsArgs;
+use crate::{
+    app,
+    blobs::Blobs,
+    checkpoint::{Checkpoints, Model},
+    config::Settings,
+    db::{CheckpointStatus, Db},
+    types::CheckpointId,
+};
+
+/// The stores of a data folder, open.
+pub(crate) struct DataFolder {
+    pub(crate) db: Db,
+    pub(crate) blobs: Blobs,
+    pub(crate) checkpoints: Checkpoints,
+}
+
+impl DataFolder {
+    pub(crate) async fn open(settings: &Settings) -> anyhow::Result<Self> {
+        let (db, blobs) = app::look(&settings.storage.data_dir).await?;
+        let checkpoints = Checkpoints::new(blobs.clone(), db.clone());
+        Ok(Self {
+            db,
+            blobs,
+            checkpoints,
+        })
+    }
+
+    /// The checkpoint called `live`, `latest`, or by its id.
+    pub(crate) async fn find(&self, name: &str) -> anyhow::Result<CheckpointId> {
+        let found = match name {
+            "live" => self.db.live_checkpoint().await?.map(|row| row.id),
+            "latest" => self.complete().await?.first().copied(),
+            _ => match name.parse() {
+                Ok(id) => Some(id),
+                Err(_) => bail!(
+                    "{name:?} is no checkpoint: give live, latest, an id, or the folder of one"
+                ),
+            },
+        };
+        found.with_context(|| format!("there is no {name} checkpoint in this data folder"))
+    }
+
+    /// All complete checkpoints, the newest first.
+    pub(crate) async fn complete(&self) -> anyhow::Result<Vec<CheckpointId>> {
+        let mut rows = self.db.checkpoints().await?;
+        rows.retain(|row| row.status == CheckpointStatus::Complete);
+        rows.sort_by_key(|row| std::cmp::Reverse(row.id));
+        Ok(rows.into_iter().map(|row| row.id).collect())
+    }
+}
+
+/// Runs the asynchronous part of a subcommand.
+pub(crate) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime
+        .context("the async runtime cannot start")?
+        .block_on(work)
+}
+
+/// The settings with another device, if one is named.
+pub(crate) fn settings(args: &SettingsArgs, device: Option<&String>) -> anyhow::Result<Settings> {
+    let mut settings = args.load()?;
+    if let Some(device) = device {
+        settings.encoder.device.clone_from(device);
+    }
+    Ok(settings)
+}
+
+/// The model of a checkpoint's folder, or of a model file that has its manifest beside it.
+pub(crate) fn model_at(path: &Path) -> anyhow::Result<Model> {
+    let (folder, model) = match path.is_dir() {
+        true => (path, path.join("model.safetensors")),
+        false => (path.parent().unwrap_or(Path::new("")), path.to_owned()),
+    };
+    let read =
+        |path: &Path| fs::read(path).with_context(|| format!("{} cannot be read", path.display()));
+    let (manifest, bytes) = (read(&folder.join("manifest.json"))?, read(&model)?);
+    let model = Model::from_files(&manifest, &bytes).map_err(anyhow::Error::msg);
+    model.with_context(|| format!("{} is no checkpoint of kith", path.display()))
+}
