@@ -122,6 +122,23 @@ impl Checkpoints {
     }
 }
 
+impl Model {
+    /// The model of a manifest's and a model file's bytes, verified; an error says in words what is wrong.
+    pub fn from_files(manifest: &[u8], model: &[u8]) -> Result<Self, String> {
+        let manifest = Manifest::parse(manifest)?;
+        let part = manifest
+            .part(MODEL)
+            .ok_or_else(|| format!("{MANIFEST} does not name {MODEL}"))?;
+        part.check(model)?;
+        Ok(Self {
+            id: manifest.id,
+            step: manifest.step,
+            encoder: manifest.encoder,
+            arrays: parts::arrays_from_bytes(model)?,
+        })
+    }
+}
+
 fn forget_chains(
     id: CheckpointId,
     error: CheckpointError,

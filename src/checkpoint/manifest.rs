@@ -98,6 +98,15 @@ impl Manifest {
 
     /// Reads a manifest that should be checkpoint `id`'s; what is wrong if it cannot be.
     pub(super) fn read(id: CheckpointId, bytes: &[u8]) -> Result<Self, String> {
+        let manifest = Self::parse(bytes)?;
+        match manifest.id == id {
+            true => Ok(manifest),
+            false => Err(format!("{MANIFEST} belongs to checkpoint {}", manifest.id)),
+        }
+    }
+
+    /// Reads any checkpoint's manifest; what is wrong if it cannot be.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
         let manifest: Self = serde_json::from_slice(bytes)
             .map_err(|error| format!("{MANIFEST} cannot be read: {error}"))?;
         if manifest.version != FORMAT {
@@ -105,9 +114,6 @@ impl Manifest {
                 "its format is version {}, this program reads version {FORMAT}",
                 manifest.version
             ));
-        }
-        if manifest.id != id {
-            return Err(format!("{MANIFEST} belongs to checkpoint {}", manifest.id));
         }
         match PARTS.iter().find(|name| manifest.part(name).is_none()) {
             Some(missing) => Err(format!("{MANIFEST} does not name {missing}")),
