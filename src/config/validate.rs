@@ -13,6 +13,7 @@ pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
         encoder(settings),
         training(settings),
         learning(settings),
+        augment(settings),
         snapshots(settings),
     ]
     .into_iter()
@@ -167,12 +168,9 @@ fn training(settings: &Settings) -> Vec<Rule> {
 }
 
 fn learning(settings: &Settings) -> Vec<Rule> {
-    let (learn, optimizer, augment) = (&settings.learning, &settings.optimizer, &settings.augment);
+    let (learn, optimizer) = (&settings.learning, &settings.optimizer);
     let burn_in = (0.0..1.0).contains(&learn.sampler.burn_in);
     let budget = learn.carried_budget > 0.0 && learn.carried_budget <= 1.0;
-    let jitter = augment.jitter_strength;
-    let hue = jitter.iter().all(|range| share(*range)) && jitter[3] <= 0.5;
-    let crop = augment.crop_min_area > 0.0 && augment.crop_min_area <= 1.0;
     vec![
         (positive(learn.beta), "learning.beta", "above 0"),
         (budget, "learning.carried_budget", "above 0 and at most 1"),
@@ -207,6 +205,15 @@ fn learning(settings: &Settings) -> Vec<Rule> {
             "optimizer.clip_norm",
             "0 or more",
         ),
+    ]
+}
+
+fn augment(settings: &Settings) -> Vec<Rule> {
+    let augment = &settings.augment;
+    let jitter = augment.jitter_strength;
+    let hue = jitter.iter().all(|range| share(*range)) && jitter[3] <= 0.5;
+    let crop = augment.crop_min_area > 0.0 && augment.crop_min_area <= 1.0;
+    vec![
         (crop, "augment.crop_min_area", "above 0 and at most 1"),
         (
             share(augment.flip),

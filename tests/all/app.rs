@@ -1,0 +1,71 @@
+//! Starting and stopping the whole.
+
+use kith::app::{App, check_exposure};
+
+use crate::support::settings;
+
+#[tokio::test]
+async fn a_second_process_on_the_same_folder_is_refused_until_the_first_stops() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = App::start(settings(&folder, &[])).await.unwrap();
+    let refused = App::start(settings(&folder, &[]))
+        .await
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        refused.contains("another kith process") && refused.contains("--data-dir"),
+        "{refused}"
+    );
+    first.stop().await.unwrap();
+    App::start(settings(&folder, &[]))
+        .await
+        .unwrap()
+        .stop()
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_restart_serves_the_checkpoint_it_served_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = App::start(settings(&folder, &[])).await.unwrap();
+    let live = first.serving.live().unwrap();
+    first.stop().await.unwrap();
+    let second = App::start(settings(&folder, &[])).await.unwrap();
+    assert_eq!(second.serving.live().unwrap(), live);
+    second.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_device_that_is_not_there_is_one_clear_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = App::start(settings(&folder, &["encoder.device=cuda:99"]))
+        .await
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        refused.starts_with("encoder.device") && !refused.contains('\n'),
+        "{refused}"
+    );
+}
+
+#[test]
+fn an_address_others_can_reach_needs_to_be_allowed() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = |sets: &[&str]| {
+        check_exposure(&settings(&folder, sets).server).map_err(|error| error.to_string())
+    };
+    for listen in ["127.0.0.1:0", "[::1]:0", "localhost:0"] {
+        check(&[&format!("server.listen={listen}")]).unwrap();
+    }
+    let refused = check(&["server.listen=0.0.0.0:0"]).unwrap_err();
+    assert!(refused.contains("--insecure"), "{refused}");
+    check(&["server.listen=0.0.0.0:0", "server.insecure=true"]).unwrap();
+    assert!(
+        check(&["server.listen=nowhere"])
+            .unwrap_err()
+            .contains("server.listen")
+    );
+}

@@ -1,0 +1,323 @@
+//! `/v1/pairs`.
+
+use axum::{
+    body::Body,
+    http::{Request, StatusCode},
+};
+use kith::types::Sha256;
+use serde_json::{Value, json};
+
+use crate::support::{Reply, Served, data_uri, form, png};
+
+fn pair(anchor: u32, positive: u32) -> Value {
+    json!({"anchor": {"image": data_uri(&png(anchor))}, "positive": {"image": data_uri(&png(positive))}})
+}
+
+fn lines(reply: &Reply) -> Vec<Value> {
+    reply
+        .text()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_posted_pair_is_durable_and_the_same_pair_again_is_a_duplicate() {
+    let served = Served::start(&[]).await;
+    let document = json!({"pairs": [pair(1, 2)]});
+    let first = served.post("/v1/pairs", &document).await;
+    assert_eq!(first.status, StatusCode::CREATED, "{}", first.text());
+    let stored = first.json()["data"][0].clone();
+    assert_eq!(stored["anchor"], Sha256::of(&png(1)).to_string());
+    assert_eq!(stored["duplicate"], false);
+    let again = served.post("/v1/pairs", &document).await.json()["data"][0].clone();
+    assert_eq!(
+        (&again["id"], &again["duplicate"]),
+        (&stored["id"], &json!(true))
+    );
+    let served = served.restart(&[]).await;
+    let id = stored["id"].as_str().unwrap();
+    let read = served.get(&format!("/v1/pairs/{id}")).await.json();
+    assert_eq!(
+        (&read["positive"], &read["created_at"]),
+        (&stored["positive"], &stored["created_at"])
+    );
+    assert!(read.get("duplicate").is_none());
+}
+
+#[tokio::test]
+async fn a_side_can_be_a_stored_image_and_a_positive_can_be_left_out() {
+    let served = Served::start(&[]).await;
+    served.post_as("/v1/images", "image/png", png(1)).await;
+    let id = Sha256::of(&png(1)).to_string();
+    let document = json!({"pairs": [{"anchor": {"id": id}, "group": "g"}]});
+    let reply = served.post("/v1/pairs", &document).await;
+    assert_eq!(reply.status, StatusCode::CREATED, "{}", reply.text());
+    let stored = reply.json()["data"][0].clone();
+    assert_eq!(
+        (&stored["anchor"], &stored["positive"], &stored["group"]),
+        (&json!(id), &json!(id), &json!("g"))
+    );
+}
+
+#[tokio::test]
+async fn a_json_request_is_stored_whole_or_not_at_all() {
+    let served = Served::start(&[]).await;
+    let unknown = Sha256::of(b"nobody").to_string();
+    for (bad, status, param) in [
+        (
+            json!({"anchor": {"id": unknown}}),
+            StatusCode::NOT_FOUND,
+            "pairs[1].anchor",
+        ),
+        (
+            json!({"anchor": {"image": data_uri(b"x")}}),
+            StatusCode::BAD_REQUEST,
+            "pairs[1].anchor",
+        ),
+        (
+            json!({"anchor": {"image": "http://a"}}),
+            StatusCode::BAD_REQUEST,
+            "pairs[1].anchor.image",
+        ),
+        (
+            json!({"anchor": {"id": "7"}}),
+            StatusCode::BAD_REQUEST,
+            "pairs[1].anchor.id",
+        ),
+        (
+            json!({"anchor": {}}),
+            StatusCode::BAD_REQUEST,
+            "pairs[1].anchor",
+        ),
+        (
+            json!({"anchor": {"id": unknown}, "label": 1}),
+            StatusCode::BAD_REQUEST,
+            "pairs[1].label",
+        ),
+        (
+            json!({"anchor": {"id": unknown}, "group": ""}),
+            StatusCode::BAD_REQUEST,
+            "pairs[1].group",
+        ),
+    ] {
+        let reply = served
+            .post("/v1/pairs", &json!({"pairs": [pair(1, 2), bad]}))
+            .await;
+        let (_, place) = reply.error(status);
+        assert_eq!(place.as_deref(), Some(param), "{}", reply.text());
+    }
+    assert_eq!(
+        served.get("/v1/pairs").await.json(),
+        json!({"data": [], "next": null})
+    );
+}
+
+#[tokio::test]
+async fn a_request_without_pairs_or_with_too_many_is_refused() {
+    let served = Served::start(&["server.max_pairs=2"]).await;
+    let none = served.post("/v1/pairs", &json!({"pairs": []})).await;
+    assert_eq!(none.error(StatusCode::BAD_REQUEST).0, "no_pairs");
+    let many = served
+        .post("/v1/pairs", &json!({"pairs": vec![pair(1, 2); 3]}))
+        .await;
+    assert_eq!(
+        many.error(StatusCode::PAYLOAD_TOO_LARGE).0,
+        "too_many_pairs"
+    );
+}
+
+#[tokio::test]
+async fn a_form_carries_one_pair() {
+    let served = Served::start(&[]).await;
+    let (a, b) = (png(1), png(2));
+    let (media, body) = form(&[
+        ("anchor", Some("a"), &a),
+        ("positive", Some("b"), &b),
+        ("group", None, b"g"),
+    ]);
+    let reply = served.post_as("/v1/pairs", media, body).await;
+    assert_eq!(reply.status, StatusCode::CREATED, "{}", reply.text());
+    assert_eq!(reply.json()["data"][0]["group"], "g");
+    for (parts, param) in [
+        (vec![("positive", Some("b"), b.as_slice())], "anchor"),
+        (
+            vec![
+                ("anchor", Some("a"), a.as_slice()),
+                ("negative", Some("b"), b.as_slice()),
+            ],
+            "negative",
+        ),
+        (
+            vec![
+                ("anchor", Some("a"), a.as_slice()),
+                ("anchor", Some("b"), b.as_slice()),
+            ],
+            "anchor",
+        ),
+    ] {
+        let (media, body) = form(&parts);
+        let (_, place) = served
+            .post_as("/v1/pairs", media, body)
+            .await
+            .error(StatusCode::BAD_REQUEST);
+        assert_eq!(place.as_deref(), Some(param));
+    }
+}
+
+#[tokio::test]
+async fn a_stream_answers_each_line_in_order_errors_included() {
+    let served = Served::start(&["server.max_pairs=2"]).await;
+    let input = [
+        pair(1, 2).to_string(),
+        "{\"anchor\": ".to_owned(),
+        String::new(),
+        pair(1, 2).to_string(),
+        json!({"anchor": {"image": data_uri(b"no image")}}).to_string(),
+        pair(3, 4).to_string(),
+        json!({"anchor": {"id": "x"}}).to_string(),
+        pair(5, 6).to_string(),
+    ];
+    // The last line has no line break.
+    let reply = served
+        .post_as("/v1/pairs", "application/x-ndjson", input.join("\n"))
+        .await;
+    assert_eq!(
+        (reply.status, reply.header("content-type")),
+        (StatusCode::OK, Some("application/x-ndjson"))
+    );
+    let results = lines(&reply);
+    let short: Vec<Value> = results
+        .iter()
+        .map(|line| match line.get("error") {
+            Some(error) => json!([error["code"], error["param"]]),
+            None => line["duplicate"].clone(),
+        })
+        .collect();
+    assert_eq!(
+        short,
+        [
+            json!(false),
+            json!(["invalid_json", null]),
+            json!(true),
+            json!(["image_undecodable", "anchor"]),
+            json!(false),
+            json!(["invalid_id", "anchor.id"]),
+            json!(false)
+        ]
+    );
+    assert_eq!(results[5]["error"]["type"], "invalid_request_error");
+}
+
+#[tokio::test]
+async fn a_streamed_line_is_answered_before_the_next_is_sent() {
+    use futures::StreamExt;
+    use tower::ServiceExt;
+
+    let served = Served::start(&[]).await;
+    let (send, lines) = tokio::sync::mpsc::channel::<Result<String, std::io::Error>>(1);
+    let body = Body::from_stream(futures::stream::unfold(lines, |mut lines| async {
+        lines.recv().await.map(|line| (line, lines))
+    }));
+    let request = Request::post("/v1/pairs")
+        .header("content-type", "application/x-ndjson")
+        .body(body)
+        .unwrap();
+    let response = kith::http::router(served.app.clone())
+        .oneshot(request)
+        .await
+        .unwrap();
+    let mut results = response.into_body().into_data_stream();
+    for seed in [1, 3] {
+        send.send(Ok(format!("{}\n", pair(seed, seed + 1))))
+            .await
+            .unwrap();
+        let result: Value =
+            serde_json::from_slice(&results.next().await.unwrap().unwrap()).unwrap();
+        assert_eq!(result["anchor"], Sha256::of(&png(seed)).to_string());
+    }
+    drop(send);
+    assert!(results.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_streamed_line_that_is_too_long_ends_the_stream_and_says_so() {
+    let served = Served::start(&["server.max_body_bytes=4096"]).await;
+    let input = format!(
+        "{}\n{}",
+        json!({"anchor": {"image": data_uri(&png(1))}}),
+        "x".repeat(5000)
+    );
+    let results = lines(
+        &served
+            .post_as("/v1/pairs", "application/x-ndjson", input)
+            .await,
+    );
+    assert_eq!(results[0]["duplicate"], false);
+    assert_eq!(results.last().unwrap()["error"]["code"], "line_too_large");
+}
+
+#[tokio::test]
+async fn a_retry_with_an_idempotency_key_is_answered_as_the_first_was() {
+    let served = Served::start(&[]).await;
+    let post = async |key: &str, document: Value| {
+        let request = Request::post("/v1/pairs")
+            .header("content-type", "application/json")
+            .header("idempotency-key", key);
+        served
+            .send(request.body(Body::from(document.to_string())).unwrap())
+            .await
+    };
+    let first = post("k1", json!({"pairs": [pair(1, 2)]})).await;
+    let retry = post("k1", json!({"pairs": [pair(1, 2)]})).await;
+    assert_eq!(
+        (retry.status, &retry.body),
+        (StatusCode::CREATED, &first.body)
+    );
+    assert_eq!(
+        retry.json()["data"][0]["duplicate"],
+        false,
+        "as the first was"
+    );
+    let other = post("k1", json!({"pairs": [pair(3, 4)]})).await;
+    assert_eq!(
+        other.error(StatusCode::UNPROCESSABLE_ENTITY).0,
+        "idempotency_key_reused"
+    );
+}
+
+#[tokio::test]
+async fn pairs_are_listed_by_group_and_erased() {
+    let served = Served::start(&[]).await;
+    let with = |mut pair: Value, group: &str| {
+        pair["group"] = json!(group);
+        pair
+    };
+    let document =
+        json!({"pairs": [with(pair(1, 2), "a"), with(pair(3, 4), "b"), with(pair(5, 6), "a")]});
+    let stored = served.post("/v1/pairs", &document).await.json();
+    let ids = |reply: &Value| -> Vec<String> {
+        reply["data"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|pair| pair["id"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let all = ids(&stored);
+    assert_eq!(ids(&served.get("/v1/pairs").await.json()), all);
+    assert_eq!(
+        ids(&served.get("/v1/pairs?group=a").await.json()),
+        [all[0].clone(), all[2].clone()]
+    );
+    let path = format!("/v1/pairs/{}", all[0]);
+    assert_eq!(served.delete(&path).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(
+        served.get(&path).await.error(StatusCode::NOT_FOUND).0,
+        "unknown_pair"
+    );
+    assert_eq!(
+        ids(&served.get("/v1/pairs?group=a").await.json()),
+        [all[2].clone()]
+    );
+}
