@@ -184,20 +184,20 @@ async fn a_bad_image_fails_the_request_and_is_named() {
 #[tokio::test]
 async fn limits_are_answered_before_the_work_is_done() {
     let served = Served::start(&[
-        "limits.max_bytes=2000",
+        "limits.max_bytes=9000",
         "limits.max_pixels=2000",
         "server.max_images=2",
-        "server.max_body_bytes=9000",
+        "server.max_body_bytes=60000",
     ])
     .await;
     let uri = data_uri(&png(1));
-    let big = data_uri(&[0; 2100]);
+    let big = data_uri(&[0; 9100]);
     let many_pixels = data_uri(&crate::support::png_of(50, 1));
     for (input, code, param) in [
         (json!([uri, big]), "image_too_large", Some("input[1]")),
         (json!([many_pixels]), "image_too_large", Some("input[0]")),
         (json!([uri, uri, uri]), "too_many_images", Some("input")),
-        (json!("A".repeat(9001)), "body_too_large", None),
+        (json!("A".repeat(60001)), "body_too_large", None),
     ] {
         let reply = served
             .post("/v1/embeddings", &json!({"input": input}))
@@ -210,7 +210,7 @@ async fn limits_are_answered_before_the_work_is_done() {
             reply.text()
         );
     }
-    let (media, body) = form(&[("a", Some("a.png"), &[0; 2100])]);
+    let (media, body) = form(&[("a", Some("a.png"), &[0; 9100])]);
     let (code, _) = served
         .post_as("/v1/embeddings", media, body)
         .await
