@@ -1,7 +1,8 @@
 //! How fast the encoder is on this machine's CPU: images per second, forward and in training.
 //!
 //! `cargo bench --bench encoder`, or with arguments `forward` / `train` for one of the two. Figures are the best of
-//! several runs: other programs only ever make them worse. The number of threads is rayon's (`RAYON_NUM_THREADS`).
+//! several runs: other programs only ever make them worse. The processor time of all threads (Linux only) hardly
+//! depends on them. The number of threads is rayon's (`RAYON_NUM_THREADS`).
 #![allow(clippy::print_stdout, missing_docs)]
 
 use std::time::{Duration, Instant};
@@ -25,10 +26,11 @@ fn main() -> Result<(), NnError> {
         let encoder = encoder(side)?;
         for batch in [1, 8, 32].into_iter().filter(|_| wanted("forward")) {
             let pixels = pixels(side, batch);
-            let best = best_of(|| encoder.forward(&pixels).map(drop))?;
+            let (best, cpu) = best_of(|| encoder.forward(&pixels).map(drop))?;
             println!(
-                "forward  side {side} batch {batch:2}: {:7.1} images/s",
-                per_second(batch, best)
+                "forward  side {side} batch {batch:2}: {:7.1} images/s, {:.2} ms of processor time an image",
+                per_second(batch, best),
+                cpu.as_secs_f64() * 1e3 / batch as f64
             );
         }
         if wanted("train") {
@@ -51,7 +53,7 @@ fn train(side: usize, mut encoder: Encoder) -> Result<(), NnError> {
     };
     let mut optimizer = Optimizer::new(&config, &encoder)?;
     let mut parts = [Duration::MAX; 3];
-    let best = best_of(|| {
+    let (best, cpu) = best_of(|| {
         let start = Instant::now();
         let tape = encoder.forward_train(&pixels)?;
         let forward = start.elapsed();
@@ -69,8 +71,9 @@ fn train(side: usize, mut encoder: Encoder) -> Result<(), NnError> {
     })?;
     let [forward, backward, step] = parts.map(|part| part.as_secs_f64() * 1e3);
     println!(
-        "training side {side} batch {batch}: {:7.1} images/s ({:.0} ms: forward {forward:.0}, backward {backward:.0}, step {step:.0})",
+        "training side {side} batch {batch}: {:7.1} images/s, {:.0} ms of processor time a step ({:.0} ms: forward {forward:.0}, backward {backward:.0}, step {step:.0})",
         per_second(batch, best),
+        cpu.as_secs_f64() * 1e3,
         best.as_secs_f64() * 1e3
     );
     Ok(())
@@ -94,15 +97,32 @@ fn pixels(side: usize, batch: usize) -> Vec<f32> {
         .collect()
 }
 
-fn best_of(mut work: impl FnMut() -> Result<(), NnError>) -> Result<Duration, NnError> {
+/// The least wall time and the least processor time of a run.
+fn best_of(mut work: impl FnMut() -> Result<(), NnError>) -> Result<(Duration, Duration), NnError> {
     let begun = Instant::now();
-    let mut best = Duration::MAX;
+    let mut best = (Duration::MAX, Duration::MAX);
     while begun.elapsed() < BUDGET {
-        let start = Instant::now();
+        let (start, cpu) = (Instant::now(), cpu_time());
         work()?;
-        best = best.min(start.elapsed());
+        best = (best.0.min(start.elapsed()), best.1.min(cpu_time() - cpu));
     }
     Ok(best)
+}
+
+/// Processor time of all threads so far; zero where the system does not tell.
+fn cpu_time() -> Duration {
+    let tasks = std::fs::read_dir("/proc/self/task")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let spent =
+        tasks.filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok());
+    let nanos = spent.filter_map(|text| {
+        text.split(' ')
+            .next()
+            .and_then(|first| first.parse::<u64>().ok())
+    });
+    Duration::from_nanos(nanos.sum())
 }
 
 fn per_second(images: usize, time: Duration) -> f64 {

@@ -87,7 +87,7 @@ pub(super) fn layers(config: &EncoderConfig) -> Vec<LayerSpec> {
     let mut layers = vec![layer("conv1".to_owned(), stem, side)];
     for (stage, block) in (0..4).flat_map(|stage| [(stage, 0), (stage, 1)]) {
         let halves = stage > 0 && block == 0;
-        let (outputs, out_side) = (width << stage, side / 4 >> stage);
+        let (outputs, out_side) = (width << stage, (side / 4) >> stage);
         let inputs = if halves { outputs / 2 } else { outputs };
         let stride = if halves { 2 } else { 1 };
         let prefix = format!("layer{}.{block}", stage + 1);
@@ -128,7 +128,8 @@ pub(super) fn layers(config: &EncoderConfig) -> Vec<LayerSpec> {
     layers
 }
 
-fn layer(name: String, conv: Conv, side: usize) -> LayerSpec {
+/// A convolution that reads maps of `side`.
+pub(super) fn layer(name: String, conv: Conv, side: usize) -> LayerSpec {
     LayerSpec {
         name,
         conv,

@@ -21,12 +21,12 @@ impl EncoderConfig {
     /// Says which setting cannot be used, and which values can.
     pub fn validate(&self) -> Result<(), NnError> {
         let Self { width, side, dim } = *self;
-        if width == 0 || width % 8 != 0 || width > 512 {
+        if width == 0 || !width.is_multiple_of(8) || width > 512 {
             return Err(NnError::Config(format!(
                 "width {width} must be a multiple of 8 from 8 to 512"
             )));
         }
-        if side == 0 || side % 32 != 0 || side > 224 {
+        if side == 0 || !side.is_multiple_of(32) || side > 224 {
             return Err(NnError::Config(format!(
                 "side {side} must be a multiple of 32 from 32 to 224"
             )));

@@ -18,6 +18,8 @@ mod ops;
 mod optimizer;
 mod portable;
 mod resnet;
+#[cfg(test)]
+mod tests;
 mod update;
 
 pub use config::EncoderConfig;

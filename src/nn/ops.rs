@@ -77,43 +77,39 @@ pub(super) fn conv_gradient(
     let (_, side, _) = side_and_channels(x)?;
     let conv = layer.spec.conv;
     let (data, gradient) = (View::of(x)?, View::of(gradient)?);
-    let weight = build(layer.spec.inner_shape().to_vec(), |out| {
-        conv.weight_gradient(Images { data: &data, side }, &gradient, out);
-    })?;
+    let images = Images { data: &data, side };
     let bias = build(conv.outputs, |out| kernels::sum_rows(&gradient, out))?;
-    let packed = || layer.packed_backward();
-    let input = match input {
-        Input::Skip => None,
-        Input::New => {
-            let packed = packed()?;
-            Some(build(x.shape(), |data| {
-                conv.input_gradient(
-                    &gradient,
-                    packed,
-                    Target {
+    let mut input_gradient = None;
+    let weight = build(layer.spec.inner_shape().to_vec(), |weights| {
+        let mut both = |target: Option<Target>| conv.gradients(images, &gradient, weights, target);
+        input_gradient = Some(match input {
+            Input::Skip => {
+                both(None);
+                Ok(None)
+            }
+            Input::New => layer.packed_backward().and_then(|packed| {
+                build(x.shape(), |data| {
+                    both(Some(Target {
+                        packed,
                         data,
-                        side,
                         add: false,
-                    },
-                )
-            })?)
-        }
-        Input::AddTo(target) => {
-            let packed = packed()?;
-            write(&target, |data| {
-                conv.input_gradient(
-                    &gradient,
-                    packed,
-                    Target {
+                    }))
+                })
+                .map(Some)
+            }),
+            Input::AddTo(target) => layer.packed_backward().and_then(|packed| {
+                write(&target, |data| {
+                    both(Some(Target {
+                        packed,
                         data,
-                        side,
                         add: true,
-                    },
-                )
-            })?;
-            Some(target)
-        }
-    };
+                    }))
+                })?;
+                Ok(Some(target))
+            }),
+        });
+    })?;
+    let input = input_gradient.transpose()?.flatten();
     Ok((input, LayerGradient { weight, bias }))
 }
 
@@ -261,7 +257,7 @@ pub(super) fn add(target: &mut Tensor, values: &Tensor) -> Result<()> {
 /// Σ value².
 pub(super) fn sum_squares(tensor: &Tensor) -> Result<f64> {
     if on_cpu(tensor) {
-        Ok(kernels::sum_squares(&*View::of(tensor)?))
+        Ok(kernels::sum_squares(&View::of(tensor)?))
     } else {
         tensor.sqr()?.sum_all()?.to_scalar::<f32>().map(f64::from)
     }

@@ -81,14 +81,17 @@ pub(super) fn backward(
         lengths,
     } = trace;
     let g = ops::normalize_gradient(embedding_gradient, &embedding, &lengths)?;
-    let g = through(layers, PROJECTION, &hidden, &g, Input::New, &mut gradients)?;
     let g = through(
-        layers,
-        FC,
+        (&layers[PROJECTION], &mut gradients[PROJECTION]),
+        &hidden,
+        &g,
+        Input::New,
+    )?;
+    let g = through(
+        (&layers[FC], &mut gradients[FC]),
         &mean,
         &ops::mask(g, &hidden)?,
         Input::New,
-        &mut gradients,
     )?;
     let mut g = ops::mean_gradient(&g, last_side)?;
     for block in BLOCKS.iter().rev() {
@@ -117,32 +120,33 @@ fn block_backward(
     let (x, (hidden, output)) = maps;
     let g = ops::mask(g, &output)?;
     drop(output);
-    let inner = through(layers, block.second, &hidden, &g, Input::New, gradients)?;
+    let inner = through(
+        (&layers[block.second], &mut gradients[block.second]),
+        &hidden,
+        &g,
+        Input::New,
+    )?;
     let inner = ops::mask(inner, &hidden)?;
     let shortcut = match block.downsample {
-        Some(layer) => through(layers, layer, x, &g, Input::New, gradients)?,
+        Some(layer) => through((&layers[layer], &mut gradients[layer]), x, &g, Input::New)?,
         None => g,
     };
     through(
-        layers,
-        block.first,
+        (&layers[block.first], &mut gradients[block.first]),
         x,
         &inner,
         Input::AddTo(shortcut),
-        gradients,
     )
 }
 
 /// Goes back through one layer: stores its weights' gradients, gives its input's.
 fn through(
-    layers: &[Layer],
-    place: usize,
+    (layer, slot): (&Layer, &mut Option<LayerGradient>),
     x: &Tensor,
     g: &Tensor,
     input: Input,
-    gradients: &mut [Option<LayerGradient>],
 ) -> Result<Tensor> {
-    let (input, own) = ops::conv_gradient(&layers[place], x, g, input)?;
-    gradients[place] = Some(own);
+    let (input, own) = ops::conv_gradient(layer, x, g, input)?;
+    *slot = Some(own);
     input.map_or_else(|| bail!("no gradient with respect to the input"), Ok)
 }

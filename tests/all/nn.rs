@@ -1,4 +1,5 @@
 //! The encoder against PyTorch's numbers (`tests/golden/make_resnet.py`), against itself on other threads, and its errors.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
 

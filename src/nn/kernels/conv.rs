@@ -1,4 +1,4 @@
-//! Convolution of square images by a direct method: windows are read in place, nothing is unfolded.
+//! Convolution of square images: by Winograd's method where it fits, else directly, reading windows in place.
 //! Must never know: which layer it is.
 
 use std::ops::Deref;
@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::image::{Frame, Windows};
 use super::scratch::Scratch;
 use super::tile::{Epilogue, Multiply, Runs, pack_panel, panel_width};
-use super::winograd::with_tiles;
+use super::winograd::{four, outputs_of_tile, two};
 
 /// Rows of output that one task computes: the weights pass through the cache once for each.
 const TASK_ROWS: usize = 96;
@@ -82,9 +82,14 @@ impl Conv {
 
     /// Packs `weights` (`[kernel, kernel, inputs, outputs]`) for [`Conv::forward`] on images of `side` into `packed`.
     pub(in crate::nn) fn pack(&self, weights: &[f32], side: usize, packed: &mut Vec<f32>) {
-        if let Some(()) = with_tiles!(self, side, |tiles| tiles.pack(weights, packed)) {
-            return;
+        match outputs_of_tile(self, side) {
+            Some(4) => four(self, side).pack(weights, packed),
+            Some(_) => two(self, side).pack(weights, packed),
+            None => self.pack_direct(weights, packed),
         }
+    }
+
+    fn pack_direct(&self, weights: &[f32], packed: &mut Vec<f32>) {
         let depth = self.kernel * self.kernel * self.inputs;
         packed.resize(
             self.outputs.div_ceil(panel_width()) * panel_width() * depth,
@@ -111,12 +116,15 @@ impl Conv {
         finish: Finish,
         out: &mut [f32],
     ) {
-        let side = images.side;
-        if let Some(()) = with_tiles!(self, side, |tiles| tiles
-            .forward(images, packed, finish, out))
-        {
-            return;
+        match outputs_of_tile(self, images.side) {
+            Some(4) => four(self, images.side).forward(images, packed, finish, out),
+            Some(_) => two(self, images.side).forward(images, packed, finish, out),
+            None => self.forward_direct(images, packed, finish, out),
         }
+    }
+
+    fn forward_direct(&self, images: Images, packed: &[f32], finish: Finish, out: &mut [f32]) {
+        let side = images.side;
         let frame = self.frame(side);
         let framed = self.framed(images.data, frame);
         let offsets = self.windows(images.side).offsets(self.batch(images), frame);

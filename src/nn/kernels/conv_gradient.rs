@@ -11,7 +11,7 @@ use super::conv::{Conv, Images};
 use super::image::{Frame, Windows};
 use super::scratch::Scratch;
 use super::tile::{BLOCK, Epilogue, Multiply, OuterSum, Runs, pack_blocks, panel_width};
-use super::winograd::{four, outputs_of_tile, two, with_tiles};
+use super::winograd::{four, outputs_of_tile, two};
 
 /// Weight rows that one task sums.
 const TASK_VALUES: usize = 36;
@@ -20,9 +20,10 @@ const TASK_ROWS: usize = 96;
 
 /// Where the gradient with respect to images goes.
 pub(in crate::nn) struct Target<'a> {
-    /// `[batch, side, side, inputs]`.
+    /// Weights from [`Conv::pack_transposed`].
+    pub(in crate::nn) packed: &'a [f32],
+    /// Laid out as the images.
     pub(in crate::nn) data: &'a mut [f32],
-    pub(in crate::nn) side: usize,
     /// Whether it is added to what is there.
     pub(in crate::nn) add: bool,
 }
@@ -61,16 +62,21 @@ impl Conv {
         depth * self.inputs.div_ceil(panel_width()) * panel_width()
     }
 
-    /// Packs `weights` (`[kernel, kernel, inputs, outputs]`) for [`Conv::input_gradient`] into `packed`.
+    /// Packs `weights` (`[kernel, kernel, inputs, outputs]`) for [`Conv::gradients`] into `packed`.
     pub(in crate::nn) fn pack_transposed(
         &self,
         weights: &[f32],
         side: usize,
         packed: &mut Vec<f32>,
     ) {
-        if let Some(()) = with_tiles!(self, side, |tiles| tiles.pack_transposed(weights, packed)) {
-            return;
+        match outputs_of_tile(self, side) {
+            Some(4) => four(self, side).pack_transposed(weights, packed),
+            Some(_) => two(self, side).pack_transposed(weights, packed),
+            None => self.pack_classes(weights, packed),
         }
+    }
+
+    fn pack_classes(&self, weights: &[f32], packed: &mut Vec<f32>) {
         packed.resize(self.classes().map(|class| self.class_len(class)).sum(), 0.0);
         let mut rest = packed.as_mut_slice();
         for class in self.classes() {
@@ -133,35 +139,42 @@ impl Conv {
         }
     }
 
-    /// The gradient with respect to images of `target.side` (a multiple of the stride), from the output's gradient
-    /// (`[batch, side', side', outputs]`), with weights from [`Conv::pack_transposed`].
-    pub(in crate::nn) fn input_gradient(&self, gradient: &[f32], packed: &[f32], target: Target) {
-        debug_assert_eq!(target.side % self.stride, 0);
-        let side = target.side;
-        let target = match outputs_of_tile(self, side) {
-            Some(4) => return four(self, side).input_gradient(gradient, packed, target),
-            Some(_) => return two(self, side).input_gradient(gradient, packed, target),
-            None => target,
-        };
+    /// The gradients with respect to the weights (written to `weights`) and, if wanted, to the images (whose side must
+    /// be a multiple of the stride), from `images` and the output's gradient (`[batch, side', side', outputs]`).
+    pub(in crate::nn) fn gradients(
+        &self,
+        images: Images,
+        gradient: &[f32],
+        weights: &mut [f32],
+        target: Option<Target>,
+    ) {
+        match outputs_of_tile(self, images.side) {
+            Some(4) => four(self, images.side).gradients(images, gradient, weights, target),
+            Some(_) => two(self, images.side).gradients(images, gradient, weights, target),
+            None => {
+                self.weight_gradient(images, gradient, weights);
+                if let Some(target) = target {
+                    self.input_gradient(gradient, images.side, target);
+                }
+            }
+        }
+    }
+
+    fn input_gradient(&self, gradient: &[f32], side: usize, target: Target) {
+        debug_assert_eq!(side % self.stride, 0);
+        let Target { packed, data, add } = target;
         let frame = self.gradient_frame(side);
         let images = TASK_ROWS.div_ceil(frame.side * frame.side);
-        target
-            .data
-            .par_chunks_mut(images * side * side * self.inputs)
+        data.par_chunks_mut(images * side * side * self.inputs)
             .zip(gradient.par_chunks(images * frame.side * frame.side * self.outputs))
             .for_each(|(data, gradient)| {
                 let framed = frame.pad(gradient);
-                let mut target = Target {
-                    data,
-                    side,
-                    add: target.add,
-                };
                 let mut rest = packed;
                 for class in self.classes() {
                     let (panels, others) = rest.split_at(self.class_len(class));
                     rest = others;
                     let sums = self.class_gradient(class, (&framed, frame), side, panels);
-                    self.place(class, &sums, &mut target);
+                    self.place(class, &sums, (data, side), add);
                 }
             });
     }
@@ -209,11 +222,13 @@ impl Conv {
         sums
     }
 
-    fn place(&self, class: (usize, usize), sums: &[f32], target: &mut Target) {
-        let side = target.side;
+    /// Puts a class's pixels where they belong in images of a side.
+    fn place(&self, class: (usize, usize), sums: &[f32], images: (&mut [f32], usize), add: bool) {
+        let (data, side) = images;
+        let (count, step) = (side / self.stride, self.stride);
         let pixels = Windows {
-            count: side / self.stride,
-            step: self.stride,
+            count,
+            step,
             top: class.0,
             left: class.1,
         };
@@ -223,13 +238,13 @@ impl Conv {
             before: 0,
             after: 0,
         };
-        let batch = target.data.len() / whole.framed_len();
+        let batch = data.len() / whole.framed_len();
         for (sums, at) in sums
             .chunks_exact(self.inputs)
             .zip(pixels.offsets(batch, whole))
         {
-            let out = &mut target.data[at..at + self.inputs];
-            if target.add {
+            let out = &mut data[at..at + self.inputs];
+            if add {
                 out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum);
             } else {
                 out.copy_from_slice(sums);
@@ -237,14 +252,8 @@ impl Conv {
         }
     }
 
-    /// The gradient with respect to the weights, from `images` and the output's gradient.
-    pub(in crate::nn) fn weight_gradient(&self, images: Images, gradient: &[f32], out: &mut [f32]) {
+    fn weight_gradient(&self, images: Images, gradient: &[f32], out: &mut [f32]) {
         let side = images.side;
-        if let Some(()) = with_tiles!(self, side, |tiles| tiles
-            .weight_gradient(images, gradient, out))
-        {
-            return;
-        }
         let frame = self.frame(side);
         let framed = self.framed(images.data, frame);
         let offsets = self.windows(images.side).offsets(self.batch(images), frame);

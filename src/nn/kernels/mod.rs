@@ -14,6 +14,7 @@ mod pool;
 mod scratch;
 mod tile;
 mod winograd;
+mod winograd_filter;
 mod winograd_gradient;
 mod winograd_scheme;
 
@@ -23,3 +24,5 @@ pub(super) use pointwise::{
     EPSILON, add, mask, mean, mean_gradient, normalize, normalize_gradient, sum_rows, sum_squares,
 };
 pub(super) use pool::{max_pool, max_pool_gradient, pooled_side};
+#[cfg(test)]
+pub(super) use winograd::outputs_of_tile;

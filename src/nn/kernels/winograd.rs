@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::conv::{Conv, Finish, Images};
 use super::scratch::Scratch;
-use super::tile::{Epilogue, Multiply, Runs, load, pack_panel, panel_width, store};
+use super::tile::{Epilogue, Multiply, Runs, load, panel_width, store};
 use super::winograd_scheme::{Four, Line, Scheme, Two};
 
 /// Tiles that pass through all phases together: what they become should stay in the last-level cache.
@@ -29,28 +29,10 @@ pub(super) struct Tiles<K> {
     scheme: PhantomData<K>,
 }
 
-/// Calls `$method` of the [`Tiles`] that suit `$conv` on maps of `$side`; `None` if the direct method does.
-macro_rules! with_tiles {
-    ($conv:expr, $side:expr, |$tiles:ident| $work:expr) => {
-        match $crate::nn::kernels::winograd::outputs_of_tile($conv, $side) {
-            Some(4) => {
-                let $tiles = $crate::nn::kernels::winograd::four($conv, $side);
-                Some($work)
-            }
-            Some(_) => {
-                let $tiles = $crate::nn::kernels::winograd::two($conv, $side);
-                Some($work)
-            }
-            None => None,
-        }
-    };
-}
-pub(super) use with_tiles;
-
 /// Side of the tiles' outputs that need fewest products, 4 or 2; none where the method does not fit.
-pub(super) fn outputs_of_tile(conv: &Conv, side: usize) -> Option<usize> {
+pub(in crate::nn) fn outputs_of_tile(conv: &Conv, side: usize) -> Option<usize> {
     let lanes = panel_width() / 2;
-    let whole_vectors = conv.inputs % lanes == 0 && conv.outputs % lanes == 0;
+    let whole_vectors = conv.inputs.is_multiple_of(lanes) && conv.outputs.is_multiple_of(lanes);
     let fits = conv.kernel == 3 && conv.stride == 1 && conv.pad == 1 && side > 1 && whole_vectors;
     let products = |out: usize| (side.div_ceil(out) * (out + 2)).pow(2);
     fits.then(|| if products(4) < products(2) { 4 } else { 2 })
@@ -128,70 +110,6 @@ impl<K: Scheme> Tiles<K> {
             .collect()
     }
 
-    fn place_len(depth: usize) -> usize {
-        depth * panel_width() + SKEW
-    }
-
-    fn panel_len(&self, depth: usize) -> usize {
-        self.places() * Self::place_len(depth)
-    }
-
-    /// Transforms weights for [`Tiles::forward`]: `[panel of outputs][place][inputs][panel_width]`.
-    pub(super) fn pack(&self, weights: &[f32], packed: &mut Vec<f32>) {
-        let Conv {
-            inputs, outputs, ..
-        } = self.conv;
-        self.pack_panels(inputs, outputs, packed, |panel, taps| {
-            pack_panel(weights.chunks_exact(outputs), outputs, panel, taps);
-        });
-    }
-
-    /// Transforms weights for the input's gradient: `[panel of inputs][place][outputs][panel_width]`.
-    pub(super) fn pack_transposed(&self, weights: &[f32], packed: &mut Vec<f32>) {
-        let Conv {
-            inputs, outputs, ..
-        } = self.conv;
-        self.pack_panels(outputs, inputs, packed, |panel, taps| {
-            taps.fill(0.0);
-            let first = panel * panel_width();
-            let tap_len = outputs * panel_width();
-            for (tap, packed) in taps.chunks_exact_mut(tap_len).enumerate() {
-                for lane in 0..panel_width().min(inputs - first) {
-                    let row = &weights[(tap * inputs + first + lane) * outputs..][..outputs];
-                    for (value, packed) in row.iter().zip(packed.chunks_exact_mut(panel_width())) {
-                        packed[lane] = *value;
-                    }
-                }
-            }
-        });
-    }
-
-    /// `gather` fills `[tap][depth][panel_width]` for a panel.
-    fn pack_panels(
-        &self,
-        depth: usize,
-        columns: usize,
-        packed: &mut Vec<f32>,
-        gather: impl Fn(usize, &mut [f32]) + Sync,
-    ) {
-        let panels = columns.div_ceil(panel_width());
-        packed.resize(panels * self.panel_len(depth), 0.0);
-        packed
-            .par_chunks_mut(self.panel_len(depth))
-            .enumerate()
-            .for_each(|(panel, out)| {
-                let mut taps = Scratch::dirty(9 * depth * panel_width());
-                gather(panel, &mut taps);
-                let place_len = Self::place_len(depth);
-                Arch::new().dispatch(Filters::<K> {
-                    taps: &taps,
-                    out,
-                    place_len,
-                    scheme: PhantomData,
-                });
-            });
-    }
-
     /// As [`Conv::forward`].
     pub(super) fn forward(&self, images: Images, packed: &[f32], finish: Finish, out: &mut [f32]) {
         let Conv {
@@ -247,7 +165,7 @@ impl<K: Scheme> Tiles<K> {
             .enumerate()
             .for_each(|(place, out)| {
                 let data = &tiles[place * (depth + SKEW)..];
-                let panels = &packed[place * Self::place_len(depth)..];
+                let panels = &packed[place * self.place_len(depth)..];
                 let (runs, panel_stride, epilogue) =
                     (Runs::one(depth), self.panel_len(depth), Epilogue::default());
                 let out = &mut out[..len];
@@ -307,38 +225,6 @@ impl<K: Scheme> Tiles<K> {
     }
 }
 
-struct Filters<'a, K> {
-    taps: &'a [f32],
-    out: &'a mut [f32],
-    place_len: usize,
-    scheme: PhantomData<K>,
-}
-
-impl<K: Scheme> WithSimd for Filters<'_, K> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let taps = S::as_simd_f32s(self.taps).0;
-        let tap_len = taps.len() / 9;
-        for i in 0..tap_len {
-            let mut grid = [[simd.splat_f32s(0.0); 6]; 6];
-            for r in 0..3 {
-                for c in 0..3 {
-                    grid[r][c] = taps[(3 * r + c) * tap_len + i];
-                }
-            }
-            let grid = both_ways!(simd, grid, 3, K::TILE, K::filter);
-            for r in 0..K::TILE {
-                for c in 0..K::TILE {
-                    let at = (r * K::TILE + c) * self.place_len + i * S::F32_LANES;
-                    store(simd, grid[r][c], &mut self.out[at..at + S::F32_LANES]);
-                }
-            }
-        }
-    }
-}
-
 struct Inputs<'a, K> {
     tiles: &'a Tiles<K>,
     image: &'a [f32],
@@ -379,10 +265,10 @@ pub(super) fn store_places<S: Simd, K: Scheme>(
     v: usize,
     out: &mut [f32],
 ) {
-    for r in 0..K::TILE {
-        for c in 0..K::TILE {
+    for (r, row) in grid.iter().enumerate().take(K::TILE) {
+        for (c, value) in row.iter().enumerate().take(K::TILE) {
             let at = (r * K::TILE + c) * stride + v * S::F32_LANES;
-            store(simd, grid[r][c], &mut out[at..at + S::F32_LANES]);
+            store(simd, *value, &mut out[at..at + S::F32_LANES]);
         }
     }
 }
@@ -396,10 +282,10 @@ pub(super) fn load_places<S: Simd, K: Scheme>(
     at: usize,
 ) -> Grid<S> {
     let mut grid = [[simd.splat_f32s(0.0); 6]; 6];
-    for r in 0..K::TILE {
-        for c in 0..K::TILE {
+    for (r, row) in grid.iter_mut().enumerate().take(K::TILE) {
+        for (c, value) in row.iter_mut().enumerate().take(K::TILE) {
             let at = (r * K::TILE + c) * stride + at;
-            grid[r][c] = load(simd, &data[at..at + S::F32_LANES]);
+            *value = load(simd, &data[at..at + S::F32_LANES]);
         }
     }
     grid
@@ -429,13 +315,13 @@ impl<K: Scheme> WithSimd for Outputs<'_, K> {
             .residual
             .map(|residual| S::as_simd_f32s(residual).0);
         for tile in 0..self.tiles.per_image() {
-            for v in 0..vectors {
+            for (v, &bias) in bias.iter().enumerate() {
                 let at = (first + tile) * channels + v * S::F32_LANES;
                 let grid = load_places::<S, K>(simd, self.products, stride, at);
                 let grid = both_ways!(simd, grid, K::TILE, K::OUT, K::output);
                 for (r, c, pixel) in self.tiles.pixels(tile, K::OUT, 0) {
                     let at = pixel * vectors + v;
-                    let mut sum = simd.add_f32s(grid[r][c], bias[v]);
+                    let mut sum = simd.add_f32s(grid[r][c], bias);
                     if let Some(residual) = residual {
                         sum = simd.add_f32s(sum, residual[at]);
                     }

@@ -12,69 +12,81 @@ use super::winograd::{SKEW, Tiles, both_ways, load_places, store_places};
 use super::winograd_scheme::Scheme;
 
 impl<K: Scheme> Tiles<K> {
-    /// As [`Conv::input_gradient`].
-    pub(super) fn input_gradient(&self, gradient: &[f32], packed: &[f32], target: Target) {
+    /// As [`Conv::gradients`].
+    pub(super) fn gradients(
+        &self,
+        images: Images,
+        gradient: &[f32],
+        weights: &mut [f32],
+        mut target: Option<Target>,
+    ) {
         let Conv {
             inputs, outputs, ..
         } = self.conv;
-        let chunk = self.chunk();
-        let gradients = gradient.chunks(chunk * self.image_len(outputs));
-        for (gradient, data) in
-            gradients.zip(target.data.chunks_mut(chunk * self.image_len(inputs)))
-        {
-            let tiles = self.transform_gradient(gradient);
-            let products = self.multiply(&tiles, outputs, packed, inputs);
-            data.par_chunks_mut(self.image_len(inputs))
-                .enumerate()
-                .for_each(|(image, out)| {
-                    if !target.add {
-                        out.fill(0.0);
-                    }
-                    Arch::new().dispatch(InputGradients {
-                        tiles: self,
-                        products: &products,
-                        image,
-                        out,
-                    });
-                });
+        let (image_len, gradient_len) = (
+            self.chunk() * self.image_len(inputs),
+            self.chunk() * self.image_len(outputs),
+        );
+        let mut sums = Scratch::zeros(self.places() * (inputs * outputs + SKEW));
+        for (i, gradient) in gradient.chunks(gradient_len).enumerate() {
+            let chunk = i * image_len..images.data.len().min((i + 1) * image_len);
+            let right = self.transform_gradient(gradient);
+            self.add_products(
+                &self.transform(&images.data[chunk.clone()]),
+                &right,
+                &mut sums,
+            );
+            if let Some(Target { packed, data, add }) = &mut target {
+                let products = self.multiply(&right, outputs, packed, inputs);
+                self.scatter(&products, &mut data[chunk], *add);
+            }
         }
+        self.collect_weights(&sums, weights);
     }
 
-    /// As [`Conv::weight_gradient`].
-    pub(super) fn weight_gradient(&self, images: Images, gradient: &[f32], out: &mut [f32]) {
+    /// For each place, adds the product of the transposed inputs and the gradients: `[place][inputs, outputs]`.
+    fn add_products(&self, left: &[f32], right: &[f32], sums: &mut [f32]) {
         let Conv {
             inputs, outputs, ..
         } = self.conv;
-        let chunk = self.chunk();
+        let offsets = &self.offsets(left.len() / self.tile_len(inputs), inputs);
         let stride = inputs * outputs + SKEW;
-        let mut sums = Scratch::zeros(self.places() * stride);
-        let chunks = images.data.chunks(chunk * self.image_len(inputs));
-        for (images, gradient) in chunks.zip(gradient.chunks(chunk * self.image_len(outputs))) {
-            let (left, right) = (self.transform(images), self.transform_gradient(gradient));
-            let offsets = self.offsets(left.len() / self.tile_len(inputs), inputs);
-            sums.par_chunks_mut(stride)
-                .enumerate()
-                .for_each(|(place, out)| {
-                    let rows = right[place * (outputs + SKEW)..]
-                        .chunks(self.tile_len(outputs))
-                        .map(|row| &row[..outputs]);
-                    let mut packed = Scratch::dirty(
-                        offsets.len() * outputs.div_ceil(panel_width()) * panel_width(),
-                    );
-                    pack_blocks(rows, outputs, &mut packed);
-                    let (start, out) = (place * (inputs + SKEW), &mut out[..inputs * outputs]);
-                    OuterSum {
-                        data: &left,
-                        offsets: &offsets,
-                        start,
-                        right: &packed,
-                        out,
-                        columns: outputs,
-                    }
-                    .run();
+        sums.par_chunks_mut(stride)
+            .enumerate()
+            .for_each(|(place, out)| {
+                let rows = right[place * (outputs + SKEW)..]
+                    .chunks(self.tile_len(outputs))
+                    .map(|row| &row[..outputs]);
+                let mut packed =
+                    Scratch::dirty(offsets.len() * outputs.div_ceil(panel_width()) * panel_width());
+                pack_blocks(rows, outputs, &mut packed);
+                let (start, out) = (place * (inputs + SKEW), &mut out[..inputs * outputs]);
+                OuterSum {
+                    data: left,
+                    offsets,
+                    start,
+                    right: &packed,
+                    out,
+                    columns: outputs,
+                }
+                .run();
+            });
+    }
+
+    fn scatter(&self, products: &[f32], data: &mut [f32], add: bool) {
+        data.par_chunks_mut(self.image_len(self.conv.inputs))
+            .enumerate()
+            .for_each(|(image, out)| {
+                if !add {
+                    out.fill(0.0);
+                }
+                Arch::new().dispatch(InputGradients {
+                    tiles: self,
+                    products,
+                    image,
+                    out,
                 });
-        }
-        self.collect_weights(&sums, out);
+            });
     }
 
     fn collect_weights(&self, sums: &[f32], out: &mut [f32]) {

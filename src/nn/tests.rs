@@ -1,0 +1,292 @@
+//! The operations on their own: kernels against compositions of candle's operations, against PyTorch, and against
+//! finite differences.
+
+use candle_core::{Device, Tensor};
+use safetensors::SafeTensors;
+
+use super::architecture::{LayerSpec, layer};
+use super::cpu::View;
+use super::kernels::{Conv, Images, max_pool, max_pool_gradient, outputs_of_tile};
+use super::layer::Layer;
+use super::ops::{self, Input};
+use super::portable;
+use super::update::Rule;
+use super::{OptimizerConfig, OptimizerKind};
+
+/// Uniform in [−1, 1): the hash that `tests/golden/make_resnet.py` uses.
+fn values(stream: u32, count: usize) -> Vec<f32> {
+    let value = |index: u32| {
+        let mut z = index.wrapping_add(stream.wrapping_mul(0x9e37_79b9));
+        z = (z ^ (z >> 16)).wrapping_mul(0x7feb_352d);
+        z = (z ^ (z >> 15)).wrapping_mul(0x846c_a68b);
+        z ^= z >> 16;
+        (f64::from(z >> 8) / f64::from(1 << 23) - 1.0) as f32
+    };
+    (0..count as u32).map(value).collect()
+}
+
+fn tensor(stream: u32, shape: &[usize]) -> Tensor {
+    Tensor::from_vec(values(stream, shape.iter().product()), shape, &Device::Cpu).unwrap()
+}
+
+fn numbers(tensor: &Tensor) -> Vec<f32> {
+    tensor.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// Values agree but for the order of sums.
+fn assert_close(a: &Tensor, b: &Tensor, what: &str) {
+    assert_eq!(a.dims(), b.dims(), "{what}");
+    let (a, b) = (numbers(a), numbers(b));
+    let largest = b
+        .iter()
+        .fold(1e-3_f32, |largest, value| largest.max(value.abs()));
+    for (a, b) in a.iter().zip(&b) {
+        // Winograd's constants cost a factor of about ten over the rounding of f32.
+        assert!((a - b).abs() <= 2e-5 * largest, "{what}: {a} {b}");
+    }
+}
+
+fn random_layer(conv: Conv, side: usize) -> Layer {
+    let spec: LayerSpec = layer("any".to_owned(), conv, side);
+    let weight = tensor(1, &spec.inner_shape());
+    Layer::new(spec, weight, tensor(2, &[conv.outputs]))
+}
+
+/// Shapes of the network's convolutions on small maps, odd batches and maps, partial tiles, each method.
+fn shapes() -> Vec<(Conv, usize, usize)> {
+    let conv = |inputs, outputs, kernel, stride, pad| Conv {
+        inputs,
+        outputs,
+        kernel,
+        stride,
+        pad,
+    };
+    let three = conv(16, 24, 3, 1, 1);
+    let mut shapes: Vec<_> = [1, 2, 3, 4, 5, 6, 7, 9]
+        .map(|side| (three, side, 3))
+        .to_vec();
+    shapes.extend([
+        (conv(3, 8, 7, 2, 3), 12, 5),
+        (conv(16, 8, 3, 2, 1), 2, 7),
+        (conv(8, 24, 3, 2, 1), 6, 3),
+        (conv(8, 20, 1, 2, 0), 4, 3),
+        (conv(40, 5, 1, 1, 0), 1, 33),
+        (conv(5, 7, 3, 1, 1), 4, 2),
+    ]);
+    shapes
+}
+
+#[test]
+fn kernels_agree_with_compositions_of_plain_operations() {
+    for (conv, side, batch) in shapes() {
+        let what = format!("{conv:?} side {side}");
+        let layer = random_layer(conv, side);
+        let x = tensor(3, &[batch, side, side, conv.inputs]);
+        let out_side = conv.output_side(side);
+        let residual = tensor(4, &[batch, out_side, out_side, conv.outputs]);
+        for (residual, relu) in [(None, false), (Some(&residual), true)] {
+            let fast = ops::conv(&layer, &x, residual, relu).unwrap();
+            assert_close(
+                &fast,
+                &portable::conv(&layer, &x, residual, relu).unwrap(),
+                &what,
+            );
+        }
+        let (fast, own) = ops::conv_gradient(&layer, &x, &residual, Input::New).unwrap();
+        let (plain, plain_own) =
+            portable::conv_gradient(&layer, &x, &residual, Input::New).unwrap();
+        assert_close(&fast.unwrap(), &plain.unwrap(), &what);
+        assert_close(&own.weight, &plain_own.weight, &what);
+        assert_close(&own.bias, &plain_own.bias, &what);
+        let base = || Input::AddTo(tensor(5, x.dims()));
+        let (fast, _) = ops::conv_gradient(&layer, &x, &residual, base()).unwrap();
+        let (plain, _) = portable::conv_gradient(&layer, &x, &residual, base()).unwrap();
+        assert_close(&fast.unwrap(), &plain.unwrap(), &what);
+    }
+}
+
+#[test]
+fn small_maps_take_small_tiles_and_single_pixels_none() {
+    let conv = Conv {
+        inputs: 16,
+        outputs: 16,
+        kernel: 3,
+        stride: 1,
+        pad: 1,
+    };
+    let chosen: Vec<_> = [1, 2, 3, 4, 6, 8, 16]
+        .iter()
+        .map(|&side| outputs_of_tile(&conv, side))
+        .collect();
+    assert_eq!(
+        chosen,
+        [None, Some(2), Some(4), Some(4), Some(2), Some(4), Some(4)]
+    );
+    assert_eq!(outputs_of_tile(&Conv { stride: 2, ..conv }, 8), None);
+}
+
+/// ⟨c, conv(x, w)⟩ is linear in x and in w, so a difference of any size is exact but for rounding.
+#[test]
+fn gradients_are_the_slopes_of_the_output() {
+    for (conv, side, batch) in shapes() {
+        let layer = random_layer(conv, side);
+        let x = tensor(3, &[batch, side, side, conv.inputs]);
+        let out_side = conv.output_side(side);
+        let c = tensor(4, &[batch, out_side, out_side, conv.outputs]);
+        let dot = |a: &Tensor, b: &Tensor| -> f64 {
+            numbers(a)
+                .iter()
+                .zip(numbers(b))
+                .map(|(a, b)| f64::from(*a) * f64::from(b))
+                .sum()
+        };
+        let value = |layer: &Layer, x: &Tensor| dot(&ops::conv(layer, x, None, false).unwrap(), &c);
+        let (input, own) = ops::conv_gradient(&layer, &x, &c, Input::New).unwrap();
+        let (dx, dw) = (tensor(6, x.dims()), tensor(7, layer.weight.dims()));
+        let moved = Layer::new(
+            layer.spec.clone(),
+            (&layer.weight + &dw).unwrap(),
+            layer.bias.clone(),
+        );
+        let base = value(&layer, &x);
+        let slopes = [
+            (
+                value(&layer, &(&x + &dx).unwrap()) - base,
+                dot(&input.unwrap(), &dx),
+            ),
+            (value(&moved, &x) - base, dot(&own.weight, &dw)),
+        ];
+        for (found, wanted) in slopes {
+            assert!(
+                (found - wanted).abs() < 1e-3 * (1.0 + base.abs()),
+                "{conv:?} {side}: {found} {wanted}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_max_pool_and_its_gradient_agree_with_pytorch_on_ties_and_odd_sides() {
+    let file = include_bytes!("../../tests/golden/resnet.safetensors");
+    let tensors = SafeTensors::deserialize(file).unwrap();
+    let stored = |name: &str| -> Vec<f32> {
+        let bytes = tensors.tensor(name).unwrap().data().to_vec();
+        bytes
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+            .collect()
+    };
+    let data: Vec<f32> = values(1002, 2 * 5 * 5 * 3)
+        .iter()
+        .map(|value| (value * 2.0).floor())
+        .collect();
+    let mut out = vec![0.0; 2 * 3 * 3 * 3];
+    let mut picks = vec![0; out.len()];
+    max_pool(
+        Images {
+            data: &data,
+            side: 5,
+        },
+        3,
+        &mut out,
+        &mut picks,
+    );
+    assert_eq!(out, stored("pool.output"));
+    let mut gradient = vec![f32::NAN; data.len()];
+    max_pool_gradient(&values(1003, out.len()), &picks, 5, 3, &mut gradient);
+    let largest = gradient
+        .iter()
+        .zip(stored("pool.gradient"))
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max);
+    // Up to four windows share a pixel; only the order of their sum differs.
+    assert!(largest < 1e-6, "{largest}");
+}
+
+#[test]
+fn the_portable_max_pool_agrees_with_the_kernel() {
+    // Whole numbers from few, none negative, as after a ReLU: many ties.
+    let maps: Vec<f32> = values(8, 2 * 6 * 6 * 8)
+        .iter()
+        .map(|value| (value * 3.0).floor().max(0.0))
+        .collect();
+    let (mut out, mut picks) = (vec![0.0; 2 * 3 * 3 * 8], vec![0; 2 * 3 * 3 * 8]);
+    max_pool(
+        Images {
+            data: &maps,
+            side: 6,
+        },
+        8,
+        &mut out,
+        &mut picks,
+    );
+    let maps = Tensor::from_vec(maps, (2, 6, 6, 8), &Device::Cpu).unwrap();
+    let (plain, plain_picks) = portable::max_pool(&maps).unwrap();
+    assert_eq!(numbers(&plain), out);
+    assert_eq!(
+        plain_picks.flatten_all().unwrap().to_vec1::<u8>().unwrap(),
+        picks
+    );
+    let gradient = tensor(9, &[2, 3, 3, 8]);
+    let mut fast = vec![f32::NAN; 2 * 6 * 6 * 8];
+    max_pool_gradient(&View::of(&gradient).unwrap(), &picks, 6, 8, &mut fast);
+    let plain = portable::max_pool_gradient(&gradient, &plain_picks, 6).unwrap();
+    assert_close(
+        &Tensor::from_vec(fast, (2, 6, 6, 8), &Device::Cpu).unwrap(),
+        &plain,
+        "pool",
+    );
+}
+
+#[test]
+fn portable_masks_lengths_and_updates_agree_with_the_kernels() {
+    let (g, y) = (
+        tensor(1, &[4, 1, 1, 16]),
+        tensor(2, &[4, 1, 1, 16]).relu().unwrap(),
+    );
+    let plain = portable::mask(&g, &y).unwrap();
+    assert_eq!(
+        numbers(&plain),
+        numbers(&ops::mask(g.copy().unwrap(), &y).unwrap())
+    );
+    let (unit, lengths) = ops::normalize(y.copy().unwrap()).unwrap();
+    let (plain_unit, plain_lengths) =
+        portable::normalize(&y, super::kernels::EPSILON.into()).unwrap();
+    assert_close(&unit, &plain_unit, "unit");
+    assert_close(&lengths, &plain_lengths, "lengths");
+    let plain = portable::normalize_gradient(&g, &unit, &lengths).unwrap();
+    assert_close(
+        &ops::normalize_gradient(g.copy().unwrap(), &unit, &lengths).unwrap(),
+        &plain,
+        "unit gradient",
+    );
+    for kind in [
+        OptimizerKind::Adamw,
+        OptimizerKind::Adam,
+        OptimizerKind::Sgd,
+    ] {
+        let (beta2, epsilon, clip_norm) = (0.9, 1e-6, 0.5);
+        let config = OptimizerConfig {
+            kind,
+            weight_decay: 0.1,
+            momentum: 0.8,
+            beta2,
+            epsilon,
+            clip_norm,
+        };
+        let rule = Rule::new(&config, 3, 2.0, 0.01);
+        let mut state = [
+            tensor(3, &[50]),
+            tensor(4, &[50]),
+            tensor(5, &[50]).abs().unwrap(),
+        ];
+        let gradient = tensor(6, &[50]);
+        let plain =
+            portable::update(&rule, 0.1, [&state[0], &state[1], &state[2]], &gradient).unwrap();
+        let [weight, first, second] = &mut state;
+        ops::update(&rule, 0.1, [weight, first, second], &gradient).unwrap();
+        for (fast, plain) in state.iter().zip(&plain) {
+            assert_close(fast, plain, &format!("{kind:?}"));
+        }
+    }
+}
