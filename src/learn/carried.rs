@@ -41,6 +41,14 @@ pub(super) fn load(
     (found, missing)
 }
 
+/// Whether some carried negatives may be left unencoded.
+pub(super) fn chooses(config: &LearnConfig) -> bool {
+    match config.sampler.estimator {
+        Estimator::Walk => config.carried_budget < 1.0,
+        Estimator::Subset => config.roulette > 0.0,
+    }
+}
+
 /// For each anchor the factor on its carried negative's weight; 0 where it is not encoded. The factor's mean over the randomness is 1:
 /// the gradient stays unbiased given the weights.
 pub(super) fn factors(

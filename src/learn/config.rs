@@ -16,10 +16,10 @@ pub struct LearnConfig {
     pub sampler: SamplerConfig,
     /// Which score a carried negative has in a visit.
     pub scores: Scores,
-    /// Walk with `stored` scores: share of the distinct carried images that is encoded (and weighted up), in (0, 1].
+    /// Walk: share of the distinct carried images that is encoded with gradient (and weighted up), in (0, 1].
     pub carried_budget: f32,
-    /// Subset kernel with `stored` scores, τ of the Russian roulette: a carried negative of weight w is encoded with probability
-    /// min(1, w/τ) and weighted up accordingly. 0 encodes all of them.
+    /// Subset kernel, τ of the Russian roulette: a carried negative of weight w is encoded with gradient with probability min(1, w/τ) and
+    /// weighted up accordingly. 0 encodes all of them.
     pub roulette: f32,
 }
 
@@ -66,9 +66,10 @@ pub enum ObjectiveKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scores {
-    /// The one it had when it was last encoded: of an encoder up to an epoch of steps ago.
+    /// The one it had when it was last encoded: of an encoder up to an epoch of steps ago. Only what has weight is encoded.
     Stored,
-    /// Today's: every carried negative is encoded with the batch, before the visits.
+    /// Today's: every carried negative is encoded before the visits, with the batch; or, where the roulette or the budget leaves some out
+    /// of the gradient, by a forward pass of its own.
     Refreshed,
 }
 

@@ -54,6 +54,31 @@ impl Encoded {
         Ok(())
     }
 
+    /// Vectors of `views` alone, through which no gradient flows.
+    pub(super) fn without_tape(encoder: &Encoder, views: &[View]) -> Result<Self, NnError> {
+        if views.is_empty() {
+            return Ok(Self::default());
+        }
+        let parts: Vec<&[f32]> = views.iter().map(|(_, view)| &view[..]).collect();
+        let vectors = encoder.forward(&parts.concat())?.embedding;
+        let carried = views
+            .iter()
+            .enumerate()
+            .map(|(row, (image, _))| (*image, row))
+            .collect();
+        Ok(Self {
+            dim: vectors.dim,
+            embedding: vectors.data,
+            carried,
+            tapes: Vec::new(),
+        })
+    }
+
+    /// The row of a carried negative.
+    pub(super) fn vector(&self, image: ImageKey) -> Option<&[f32]> {
+        self.carried.get(&image).map(|row| self.row(*row))
+    }
+
     pub(super) fn rows(&self) -> usize {
         self.embedding.len() / self.dim.max(1)
     }

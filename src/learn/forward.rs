@@ -7,15 +7,16 @@ use rayon::prelude::*;
 
 use super::{
     Batch, CarriedViews, LearnConfig, LearnError, Scores, carried,
-    encoded::Encoded,
+    encoded::{Encoded, View},
     loss::{Cosines, dot, scores},
     objective::{Objective, Term},
     seating::Seating,
+    visits::{Visits, stamp},
 };
 use crate::{
-    mcmc::{Carried, ChainState, Visit},
+    mcmc::{Carried, ChainState},
     nn::{Encoder, NnError},
-    types::{ImageKey, SlotKey, mix},
+    types::{ImageKey, SlotKey},
 };
 
 /// What a step is done with.
@@ -32,6 +33,8 @@ pub(super) struct Context<'a> {
 pub(super) struct Forward {
     pub(super) seating: Seating,
     pub(super) encoded: Encoded,
+    /// Views of carried negatives that were scored before the visits, without keeping what a gradient needs; and their vectors.
+    glanced: (Vec<View>, Encoded),
     /// `[slots, slots]`, β times the cosine.
     pub(super) scores: Vec<f32>,
     /// Of each slot as an anchor; `None`: it takes no part.
@@ -49,6 +52,7 @@ impl Forward {
         Self {
             seating,
             encoded: Encoded::default(),
+            glanced: Default::default(),
             scores: Vec::new(),
             terms: Vec::new(),
             factors: Vec::new(),
@@ -68,13 +72,14 @@ impl Forward {
         let refreshed = context.config.scores == Scores::Refreshed;
         forward.encode_batch(context, &batch.pixels, refreshed)?;
         forward.visit_all(context.objective, context.seed);
-        if !refreshed {
+        if !refreshed || carried::chooses(context.config) {
             forward.encode_carried(context)?;
         }
         Ok(forward)
     }
 
-    /// The batch, and with it (`refreshed`) all that chains stand on, whose scores are then of today.
+    /// The batch, and (`refreshed`) all that chains stand on, whose scores are then of today: with the batch if all of them will be
+    /// needed, else without keeping what a gradient needs, at a third of the cost.
     fn encode_batch(
         &mut self,
         context: Context<'_>,
@@ -89,22 +94,33 @@ impl Forward {
         };
         let (views, missing) = carried::load(context.source, self.step, &images);
         self.seating.restart_on(&missing);
-        self.encoded.push(context.encoder, pixels, &views)?;
-        let slots = self.seating.slots.len();
-        if self.encoded.rows() != slots + views.len() {
-            let rows = self.encoded.rows() - views.len();
-            return Err(NnError::Config(format!(
-                "a batch of {slots} slots came with pixels of {rows} images"
-            ))
-            .into());
-        }
-        self.check_finite()?;
+        let (along, apart) = if carried::chooses(context.config) {
+            (Vec::new(), views)
+        } else {
+            (views, Vec::new())
+        };
+        self.encoded.push(context.encoder, pixels, &along)?;
+        self.check_rows(along.len())?;
+        self.check_finite(&self.encoded)?;
+        let vectors = Encoded::without_tape(context.encoder, &apart)?;
+        self.check_finite(&vectors)?;
+        self.glanced = (apart, vectors);
         self.encode_seconds += started.elapsed().as_secs_f64();
         self.refresh();
         Ok(())
     }
 
-    /// Chains that stand on what was encoded with the batch enter their visit with today's score.
+    fn check_rows(&self, views: usize) -> Result<(), NnError> {
+        let (slots, rows) = (self.seating.slots.len(), self.encoded.rows() - views);
+        if slots == rows {
+            return Ok(());
+        }
+        Err(NnError::Config(format!(
+            "a batch of {slots} slots came with pixels of {rows} images"
+        )))
+    }
+
+    /// Chains that stand on what was encoded or scored by now enter their visit with today's score.
     pub(super) fn refresh(&mut self) {
         for anchor in 0..self.seating.slots.len() {
             if let (Some(log_score), Some(chain)) = (
@@ -141,7 +157,7 @@ impl Forward {
         }
     }
 
-    /// Encodes those carried negatives whose weight survived. Anchors whose image turns out to be gone are visited again without it.
+    /// Encodes those carried negatives whose weight survived.
     fn encode_carried(&mut self, context: Context<'_>) -> Result<(), LearnError> {
         let started = Instant::now();
         self.factors = carried::factors(
@@ -150,7 +166,21 @@ impl Forward {
             &self.seating,
             &self.terms,
         );
-        let (views, missing) = carried::load(context.source, self.step, &self.wanted());
+        let wanted = self.wanted();
+        let mut views = std::mem::take(&mut self.glanced.0);
+        views.retain(|(image, _)| wanted.contains(image));
+        if context.config.scores == Scores::Stored {
+            views = self.load_late(context, &wanted);
+        }
+        self.encoded.push(context.encoder, &[], &views)?;
+        self.check_finite(&self.encoded)?;
+        self.encode_seconds += started.elapsed().as_secs_f64();
+        Ok(())
+    }
+
+    /// Anchors whose image turns out to be gone are visited again without it.
+    fn load_late(&mut self, context: Context<'_>, wanted: &[ImageKey]) -> Vec<View> {
+        let (views, missing) = carried::load(context.source, self.step, wanted);
         for anchor in 0..self.terms.len() {
             if self.seating.seats[anchor]
                 .outside()
@@ -160,10 +190,7 @@ impl Forward {
                 self.terms[anchor] = self.visits(context.objective, context.seed).of(anchor);
             }
         }
-        self.encoded.push(context.encoder, &[], &views)?;
-        self.check_finite()?;
-        self.encode_seconds += started.elapsed().as_secs_f64();
-        Ok(())
+        views
     }
 
     /// The images with a factor, each once.
@@ -181,8 +208,8 @@ impl Forward {
             .collect()
     }
 
-    fn check_finite(&self) -> Result<(), LearnError> {
-        if self.encoded.embedding.iter().all(|value| value.is_finite()) {
+    fn check_finite(&self, encoded: &Encoded) -> Result<(), LearnError> {
+        if encoded.embedding.iter().all(|value| value.is_finite()) {
             return Ok(());
         }
         Err(LearnError::NonFinite {
@@ -199,10 +226,14 @@ impl Forward {
             .copied()
     }
 
-    /// Today's score of that negative.
+    /// Today's score of that negative, if it was encoded or scored by now.
     fn fresh_score(&self, anchor: usize) -> Option<f32> {
-        let row = self.carried_row(anchor)?;
-        Some(self.beta * dot(self.encoded.row(anchor), self.encoded.row(row)))
+        let image = self.seating.seats[anchor].outside()?;
+        let carried = self
+            .encoded
+            .vector(image)
+            .or_else(|| self.glanced.1.vector(image))?;
+        Some(self.beta * dot(self.encoded.row(anchor), carried))
     }
 
     /// Anchors that take part.
@@ -246,46 +277,6 @@ impl Forward {
     }
 }
 
-/// What the visits of a step share; read from many threads.
-struct Visits<'a> {
-    objective: &'a dyn Objective,
-    seating: &'a Seating,
-    scores: &'a [f32],
-    seed: u64,
-    step: u64,
-}
-
-impl Visits<'_> {
-    fn of(&self, anchor: usize) -> Option<Term> {
-        let Seating { slots, seats } = self.seating;
-        let key = slots[anchor].key;
-        let visit = Visit {
-            anchor: key,
-            slots,
-            scores: &self.scores[anchor * slots.len()..(anchor + 1) * slots.len()],
-            masked: &seats[anchor].masked,
-            carried: seats[anchor].chain.map(|chain| chain.carried),
-            step: stamp(self.step),
-            seed: visit_seed(self.seed, self.step, key),
-        };
-        self.objective.term(anchor, &visit)
-    }
-}
-
 fn stayed(before: Option<Carried>, next: &ChainState) -> bool {
     before.is_some_and(|carried| carried.state.negative == next.negative)
-}
-
-fn visit_seed(seed: u64, step: u64, anchor: SlotKey) -> u64 {
-    mix(&[
-        seed,
-        step,
-        u64::from_be_bytes(*b"   visit"),
-        u64::from(anchor.packed()),
-    ])
-}
-
-/// A step as the table holds it.
-fn stamp(step: u64) -> u32 {
-    u32::try_from(step).unwrap_or(u32::MAX)
 }

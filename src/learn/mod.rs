@@ -16,6 +16,7 @@ mod report;
 mod seating;
 #[cfg(test)]
 mod unbiased;
+mod visits;
 
 pub use carried::CarriedViews;
 pub use config::{LearnConfig, LearnError, ObjectiveKind, Scores};

@@ -45,23 +45,27 @@ fn config(estimator: Estimator, scores: Scores) -> LearnConfig {
 }
 
 /// Every way a carried negative can be scored and chosen.
-fn all_configs() -> [LearnConfig; 6] {
-    let subset = config(Estimator::Subset, Scores::Stored);
-    let walk = config(Estimator::Walk, Scores::Stored);
-    [
-        config(Estimator::Subset, Scores::Refreshed),
-        config(Estimator::Walk, Scores::Refreshed),
-        LearnConfig {
+fn all_configs() -> Vec<LearnConfig> {
+    let scores = [Scores::Stored, Scores::Refreshed];
+    let ways = |scores| {
+        let subset = config(Estimator::Subset, scores);
+        let walk = config(Estimator::Walk, scores);
+        let played = LearnConfig {
             roulette: 0.5,
             ..subset.clone()
-        },
-        LearnConfig {
+        };
+        let budgeted = LearnConfig {
             carried_budget: 0.5,
             ..walk.clone()
-        },
-        subset,
-        walk,
-    ]
+        };
+        [subset, walk, played, budgeted]
+    };
+    scores.into_iter().flat_map(ways).collect()
+}
+
+/// Whether no carried negative with weight is left unseen.
+fn looks_at_all(config: &LearnConfig) -> bool {
+    config.scores == Scores::Refreshed || (config.roulette == 0.0 && config.carried_budget == 1.0)
 }
 
 fn infonce() -> LearnConfig {
@@ -321,7 +325,7 @@ fn a_step_that_is_not_finite_leaves_everything_as_it_was() {
         broken.pixels[7] = f32::NAN;
         refuse(&broken, &Store::default(), 1e-3);
         refuse(&sound, &Store::default(), f32::INFINITY);
-        if config.roulette == 0.0 && config.carried_budget == 1.0 {
+        if looks_at_all(&config) {
             let store = Store {
                 broken: true,
                 ..Store::default()
@@ -501,8 +505,8 @@ fn a_carried_image_that_cannot_be_read_restarts_its_chains() {
 #[test]
 fn a_chain_that_stays_on_an_encoded_negative_gets_todays_score() {
     let graph = graph(12);
-    let encodes_all = |config: &LearnConfig| config.roulette == 0.0 && config.carried_budget == 1.0;
-    for config in all_configs().into_iter().filter(encodes_all) {
+
+    for config in all_configs().into_iter().filter(looks_at_all) {
         // A large β, so that a walk stays where it is now and then.
         let beta = 300.0;
         let mut learner = learner(LearnConfig {
