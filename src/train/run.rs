@@ -341,7 +341,8 @@ impl<'a> Run<'a> {
         self.snapshotter.hurry();
         self.heed(control);
         let requests = std::mem::take(&mut control.requests);
-        let dirty = self.triggers.is_dirty(self.state.step) && self.given_up.is_none();
+        let news = self.triggers.is_dirty(self.state.step) || self.triggers.is_forced();
+        let dirty = news && self.given_up.is_none();
         if dirty || !requests.is_empty() {
             self.snapshot(requests)?;
         }

@@ -1,14 +1,15 @@
 //! The integration tests: one binary, a module for each room.
-// A helper of a test may unwrap as the test itself may; the lint only sees `#[test]` functions.
-#![allow(clippy::unwrap_used)]
 
 mod app;
+mod checkpoint;
 mod config;
 mod eval;
 mod http;
+mod lab;
 mod learn;
 mod mcmc;
 mod nn;
 mod pixels;
 mod stationarity;
 mod support;
+mod train;

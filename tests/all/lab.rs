@@ -1,0 +1,132 @@
+//! A data folder with a tiny encoder's settings: what the tests of checkpoints and of training share.
+
+use std::{io::Cursor, time::Duration};
+
+use bytes::Bytes;
+use image::{ImageFormat, Rgb, RgbImage};
+use kith::{
+    blobs::Blobs,
+    checkpoint::Checkpoints,
+    config::Settings,
+    db::{Db, PairRow},
+    ingest::{Ingest, PairUpload, Upload},
+    nn::Device,
+    train::{TrainConfig, Trainer, TrainingStatus},
+};
+use tempfile::TempDir;
+
+/// The parts below the trainer, in a folder of their own.
+pub(crate) struct Lab {
+    pub(crate) folder: TempDir,
+    pub(crate) blobs: Blobs,
+    pub(crate) db: Db,
+    pub(crate) checkpoints: Checkpoints,
+    ingest: Ingest,
+}
+
+impl Lab {
+    /// `holdout_share`: of the pairs that are posted.
+    pub(crate) async fn new(holdout_share: f64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::local(&folder.path().join("blobs")).unwrap();
+        let db = Db::open(&folder.path().join("kith.db")).await.unwrap();
+        let limits = config(&[]).limits;
+        Self {
+            checkpoints: Checkpoints::new(blobs.clone(), db.clone()),
+            ingest: Ingest::new(blobs.clone(), db.clone(), limits, holdout_share),
+            folder,
+            blobs,
+            db,
+        }
+    }
+
+    /// Posts pairs of two shades of one pattern each, numbered by `range`. The images come one by one, so that two folders filled alike
+    /// give them the same keys, which the views of carried negatives are drawn by.
+    pub(crate) async fn post(&self, range: std::ops::Range<u32>) -> Vec<PairRow> {
+        let mut pairs = Vec::new();
+        for number in range {
+            pairs.push(PairUpload {
+                anchor: self.store(picture(number, 0)).await,
+                positive: Some(self.store(picture(number, 60)).await),
+                group: None,
+            });
+        }
+        let rows = self.ingest.add_pairs(pairs).await.unwrap();
+        rows.into_iter().map(|(row, _)| row).collect()
+    }
+
+    async fn store(&self, image: Bytes) -> Upload {
+        Upload::Id(self.ingest.add_image(image).await.unwrap().0.sha256)
+    }
+
+    pub(crate) async fn start(&self, config: TrainConfig) -> Trainer {
+        Trainer::start(
+            config,
+            Device::open("cpu").unwrap(),
+            self.blobs.clone(),
+            self.db.clone(),
+            self.checkpoints.clone(),
+        )
+        .await
+        .unwrap()
+    }
+}
+
+/// A picture that differs in every number, brighter by `shade`.
+fn picture(number: u32, shade: u8) -> Bytes {
+    let image = RgbImage::from_fn(40, 40, |x, y| {
+        let cell = number * 31 + (x / 10) * 7 + (y / 10) * 13 * (number % 5 + 1);
+        let [red, green, blue] = [cell * 37 % 190, cell * 59 % 190, cell * 83 % 190];
+        Rgb([red as u8 + shade, green as u8 + shade, blue as u8])
+    });
+    let mut bytes = Cursor::new(Vec::new());
+    image.write_to(&mut bytes, ImageFormat::Png).unwrap();
+    bytes.into_inner().into()
+}
+
+/// Settings for a tiny encoder that takes no snapshot of its own accord, with `sets` on top.
+pub(crate) fn config(sets: &[&str]) -> TrainConfig {
+    let tiny = [
+        "encoder.width=8",
+        "encoder.side=32",
+        "encoder.dim=16",
+        "training.batch=4",
+        "training.min_pairs=4",
+        "training.threads=2",
+        "training.metrics_every=2",
+        "schedule.warmup_steps=2",
+        "snapshots.every_steps=0",
+        "snapshots.every_minutes=0.0",
+    ];
+    let sets: Vec<String> = tiny.iter().chain(sets).map(|set| set.to_string()).collect();
+    Settings::load(None, &sets).unwrap().train_config()
+}
+
+/// As [`config`], with a gate to which all embeddings look collapsed.
+pub(crate) fn collapsing(sets: &[&str]) -> TrainConfig {
+    let mut config = config(sets);
+    // The settings refuse such a threshold: no spread is above 1.
+    config.gate.collapse_spread = 2.0;
+    config.gate.collapse_cosine = -1.0;
+    config
+}
+
+/// Looks at the status until it is as wished; a minute is far beyond what any of the tests' steps take.
+pub(crate) async fn until(
+    trainer: &Trainer,
+    wish: impl Fn(&TrainingStatus) -> bool,
+) -> TrainingStatus {
+    let look = async {
+        loop {
+            let status = trainer.status();
+            if wish(&status) {
+                return status;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    match tokio::time::timeout(Duration::from_secs(60), look).await {
+        Ok(status) => status,
+        Err(_) => panic!("still {:?}", trainer.status()),
+    }
+}

@@ -1,0 +1,308 @@
+//! Training as a whole, on a tiny encoder: exact resumption, a growing and shrinking set, failures that stay in their place.
+
+use std::collections::HashSet;
+
+use kith::{
+    checkpoint::{EvaluationSet, Snapshot},
+    db::{CheckpointStatus, Split},
+    nn::Device,
+    train::{TrainConfig, TrainError, Trainer, TrainingState},
+    types::{CheckpointId, SlotKey},
+};
+
+use crate::lab::{Lab, collapsing, config, until};
+
+/// Trains to the configured end and answers what the last checkpoint holds.
+async fn train_to_the_end(lab: &Lab, config: TrainConfig) -> Snapshot {
+    let end = config.run.max_steps;
+    let trainer = lab.start(config).await;
+    until(&trainer, |status| {
+        status.step == end && status.state == TrainingState::Waiting
+    })
+    .await;
+    trainer.stop().await.unwrap();
+    newest(lab).await
+}
+
+async fn newest(lab: &Lab) -> Snapshot {
+    let found = lab.checkpoints.newest_where(|_| true).await.unwrap();
+    found.unwrap().1
+}
+
+async fn snapshot(lab: &Lab, trainer: &Trainer) -> Snapshot {
+    let id = trainer.snapshot(None).await.unwrap();
+    let row = trainer.written(id).await.unwrap();
+    assert_eq!(row.status, CheckpointStatus::Complete, "{:?}", row.reason);
+    lab.checkpoints.load(id).await.unwrap()
+}
+
+/// Pairs that a chain belongs to or stands on.
+fn pairs_in_chains(snapshot: &Snapshot) -> HashSet<u32> {
+    let chains = &snapshot.chains;
+    let slots = chains.anchor.iter().chain(&chains.negative);
+    slots
+        .map(|slot| SlotKey::from_packed(*slot).pair().0)
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_was_stopped_half_way_ends_bit_for_bit_like_one_that_was_not() {
+    let straight = Lab::new(0.0).await;
+    straight.post(0..11).await;
+    let expected = train_to_the_end(&straight, config(&["training.max_steps=8"])).await;
+
+    let halved = Lab::new(0.0).await;
+    halved.post(0..11).await;
+    let half = train_to_the_end(&halved, config(&["training.max_steps=4"])).await;
+    assert_eq!(half.trainer.step, 4);
+    let others = [
+        "training.max_steps=8",
+        "training.prefetch=3",
+        "training.loader_threads=2",
+    ];
+    let resumed = train_to_the_end(&halved, config(&others)).await;
+
+    assert_eq!(expected.trainer.step, 8);
+    assert_eq!(resumed.trainer, expected.trainer);
+    assert_eq!(resumed.chains, expected.chains);
+    assert!(!expected.chains.anchor.is_empty());
+    assert_eq!(resumed.optimizer, expected.optimizer);
+    assert_eq!(resumed.model, expected.model);
+    assert_ne!(half.model, expected.model);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_start_writes_and_promotes_checkpoint_0_even_when_it_does_not_train() {
+    let lab = Lab::new(0.0).await;
+    let trainer = lab.start(config(&["training.enabled=false"])).await;
+    let live = lab.db.live_checkpoint().await.unwrap().unwrap();
+    assert_eq!((live.step, live.status), (0, CheckpointStatus::Complete));
+    assert_eq!(trainer.status().resumed_from, Some(live.id));
+    let status = until(&trainer, |status| {
+        status.waiting_for.as_deref() == Some("training.enabled is false")
+    })
+    .await;
+    assert_eq!(status.state, TrainingState::Waiting);
+    assert_eq!(snapshot(&lab, &trainer).await.trainer.step, 0);
+    trainer.stop().await.unwrap();
+    assert!(matches!(
+        trainer.set_paused(true).await,
+        Err(TrainError::Stopped)
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pairs_posted_and_erased_while_training_runs_join_and_leave_it() {
+    let lab = Lab::new(0.0).await;
+    lab.post(0..2).await;
+    let trainer = lab.start(config(&[])).await;
+    until(&trainer, |status| {
+        status.waiting_for.as_deref() == Some("4 training pairs, 2 are there")
+    })
+    .await;
+    let late = lab.post(2..6).await;
+    until(&trainer, |status| status.pairs == 6 && status.epoch >= 3).await;
+    let late: HashSet<u32> = late.iter().map(|row| row.key.0).collect();
+    let before = snapshot(&lab, &trainer).await;
+    assert!(late.is_subset(&pairs_in_chains(&before)));
+
+    let gone = lab
+        .db
+        .pairs_after(kith::types::PairKey(0), 1, None)
+        .await
+        .unwrap();
+    assert!(lab.db.delete_pair(gone[0].id).await.unwrap());
+    until(&trainer, |status| status.pairs == 5).await;
+    let after = snapshot(&lab, &trainer).await;
+    assert!(pairs_in_chains(&before).contains(&gone[0].key.0));
+    assert!(!pairs_in_chains(&after).contains(&gone[0].key.0));
+    trainer.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pair_erased_while_the_server_was_down_is_forgotten_at_the_next_start() {
+    let lab = Lab::new(0.0).await;
+    let rows = lab.post(0..6).await;
+    let before = train_to_the_end(&lab, config(&["training.max_steps=6"])).await;
+    assert!(pairs_in_chains(&before).contains(&rows[0].key.0));
+    lab.db.delete_pair(rows[0].id).await.unwrap();
+    let trainer = lab.start(config(&["training.max_steps=6"])).await;
+    let after = snapshot(&lab, &trainer).await;
+    assert!(!pairs_in_chains(&after).contains(&rows[0].key.0));
+    trainer.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn held_out_pairs_are_judged_on_and_never_trained_on() {
+    let lab = Lab::new(0.4).await;
+    let rows = lab.post(0..30).await;
+    let keys = |split| -> HashSet<u32> {
+        rows.iter()
+            .filter(|row| row.split == split)
+            .map(|row| row.key.0)
+            .collect()
+    };
+    let (trained, held_out) = (keys(Split::Train), keys(Split::Holdout));
+    assert!(held_out.len() >= 5 && trained.len() >= 5);
+    let trainer = lab.start(config(&[])).await;
+    until(&trainer, |status| status.epoch >= 2).await;
+    let state = snapshot(&lab, &trainer).await;
+    assert!(pairs_in_chains(&state).is_subset(&trained));
+    assert!(!state.chains.anchor.is_empty());
+    assert_eq!(trainer.status().pairs as usize, trained.len());
+    let set = EvaluationSet::held_out(&lab.blobs, &lab.db, 100)
+        .await
+        .unwrap();
+    assert_eq!(set.anchors.len(), held_out.len());
+    let fewer = EvaluationSet::held_out(&lab.blobs, &lab.db, 3)
+        .await
+        .unwrap();
+    assert_eq!(fewer.anchors.len(), 3);
+    trainer.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshots_asked_for_at_once_are_one() {
+    let lab = Lab::new(0.0).await;
+    lab.post(0..6).await;
+    let trainer = lab.start(config(&[])).await;
+    until(&trainer, |status| status.step > 1).await;
+    // Sent without waiting in between, they are all heard at one boundary, or at two if a step ends in the middle.
+    let asked = (0..8).map(|_| trainer.snapshot(None));
+    let ids: HashSet<CheckpointId> = futures::future::join_all(asked)
+        .await
+        .into_iter()
+        .map(|id| id.unwrap())
+        .collect();
+    assert!(ids.len() <= 2, "{ids:?}");
+    trainer.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_holds_and_ends_and_a_set_rate_survives_a_restart() {
+    let lab = Lab::new(0.0).await;
+    lab.post(0..6).await;
+    let trainer = lab.start(config(&[])).await;
+    until(&trainer, |status| status.step > 2).await;
+    trainer.set_paused(true).await.unwrap();
+    let paused = trainer.status();
+    assert_eq!(paused.state, TrainingState::Paused);
+    assert!(trainer.set_learning_rate(f32::NAN).await.is_err());
+    trainer.set_learning_rate(0.003).await.unwrap();
+    assert_eq!(trainer.status().step, paused.step);
+    trainer.stop().await.unwrap();
+    assert_eq!(newest(&lab).await.trainer.rate_override, Some(0.003));
+
+    let trainer = lab.start(config(&[])).await;
+    assert!(trainer.status().step >= paused.step);
+    until(&trainer, |status| status.step > paused.step + 2).await;
+    assert_eq!(trainer.status().learning_rate, 0.003);
+    trainer.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rate_that_blows_up_skips_counts_and_stops_training_only() {
+    let lab = Lab::new(0.0).await;
+    lab.post(0..8).await;
+    let sets = [
+        "schedule.learning_rate=1e30",
+        "training.max_skipped=3",
+        "optimizer.kind=sgd",
+    ];
+    let trainer = lab.start(config(&sets)).await;
+    let status = until(&trainer, |status| status.state == TrainingState::Failed).await;
+    assert_eq!(status.skipped, 3);
+    assert!(status.last_error.unwrap().contains("3 steps in a row"));
+    let live = lab.db.live_checkpoint().await.unwrap().unwrap();
+    assert_eq!(live.step, 0);
+    // Resumed at a sane rate it goes back to weights that are finite.
+    trainer.set_learning_rate(1e-4).await.unwrap();
+    trainer.set_paused(false).await.unwrap();
+    until(&trainer, |status| {
+        status.state == TrainingState::Running && status.step > 3
+    })
+    .await;
+    let state = snapshot(&lab, &trainer).await;
+    assert!(
+        state
+            .model
+            .iter()
+            .all(|array| array.data.iter().all(|x| x.is_finite()))
+    );
+    trainer.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn collapse_is_recovered_from_at_a_lower_rate() {
+    let lab = Lab::new(0.0).await;
+    lab.post(0..8).await;
+    let sets = ["snapshots.every_steps=6", "snapshots.recovery_rate=0.5"];
+    let trainer = lab.start(collapsing(&sets)).await;
+    until(&trainer, |status| status.recoveries >= 2).await;
+    trainer.stop().await.unwrap();
+    let state = newest(&lab).await;
+    assert!(
+        state.trainer.rate_scale <= 0.25,
+        "{}",
+        state.trainer.rate_scale
+    );
+    let live = lab.db.live_checkpoint().await.unwrap().unwrap();
+    assert_eq!(live.step, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_passes_the_gate_goes_live_with_its_evaluation() {
+    let lab = Lab::new(0.4).await;
+    lab.post(0..30).await;
+    // Nothing counts as collapsed, and any recall will do.
+    let sets = [
+        "gate.collapse_spread=0.0",
+        "gate.tolerance=1.0",
+        "snapshots.every_steps=4",
+        "training.max_steps=4",
+    ];
+    let trainer = lab.start(config(&sets)).await;
+    let live = || async { lab.db.live_checkpoint().await.unwrap().unwrap() };
+    let promoted = tokio::time::timeout(std::time::Duration::from_secs(60), async {
+        while live().await.step != 4 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        live().await
+    });
+    let promoted = promoted.await.unwrap();
+    assert!(promoted.evaluation.is_some());
+    trainer.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_shape_is_refused_by_name_and_a_damaged_live_one_replaced() {
+    let lab = Lab::new(0.0).await;
+    lab.post(0..6).await;
+    train_to_the_end(&lab, collapsing(&["training.max_steps=3"])).await;
+    let refused = Trainer::start(
+        config(&["encoder.width=16"]),
+        Device::open("cpu").unwrap(),
+        lab.blobs.clone(),
+        lab.db.clone(),
+        lab.checkpoints.clone(),
+    )
+    .await;
+    let Err(TrainError::Invalid(message)) = refused else {
+        panic!("a start with another width must be refused");
+    };
+    assert!(message.contains("width 8") && message.contains("width 16"));
+
+    let live = lab.db.live_checkpoint().await.unwrap().unwrap();
+    assert_eq!(live.step, 0);
+    let file = lab
+        .folder
+        .path()
+        .join(format!("blobs/checkpoints/{}/model.safetensors", live.id));
+    let mut bytes = std::fs::read(&file).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let trainer = lab.start(config(&["training.enabled=false"])).await;
+    assert_eq!(lab.db.live_checkpoint().await.unwrap().unwrap().step, 3);
+    trainer.stop().await.unwrap();
+}
