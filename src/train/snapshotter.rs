@@ -146,10 +146,7 @@ impl Writer {
             return Err(Fault(reason.to_owned()));
         }
         let written = context.wait(context.checkpoints.write(&job.label, snapshot));
-        let row = match written {
-            Ok(row) => row,
-            Err(error) => return Err(error.into()),
-        };
+        let row = written?;
         tracing::info!(checkpoint = %id, step = row.step, bytes = row.bytes, "snapshot written");
         Ok(())
     }
