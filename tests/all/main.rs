@@ -3,10 +3,14 @@
 #![allow(clippy::unwrap_used)]
 
 mod app;
+mod blobs;
 mod checkpoint;
 mod config;
+mod db;
+mod db_checkpoints;
 mod eval;
 mod http;
+mod ingest;
 mod lab;
 mod learn;
 mod mcmc;

@@ -1,0 +1,180 @@
+//! The database's rows on checkpoints and the training series: one live checkpoint, a series that thins evenly.
+
+use jiff::Timestamp;
+use kith::{
+    db::{CheckpointRole, CheckpointRow, CheckpointStatus, Db, DbError, StepMetrics},
+    types::CheckpointId,
+};
+use tempfile::TempDir;
+
+async fn open() -> (Db, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let db = Db::open(&folder.path().join("kith.db")).await.unwrap();
+    (db, folder)
+}
+
+fn checkpoint(status: CheckpointStatus) -> CheckpointRow {
+    CheckpointRow {
+        id: CheckpointId::now(),
+        status,
+        role: CheckpointRole::Candidate,
+        step: 7,
+        bytes: 0,
+        note: Some("before the move".into()),
+        parent: Some(CheckpointId::now()),
+        created_at: Timestamp::now(),
+        evaluation: None,
+        reason: None,
+    }
+}
+
+#[tokio::test]
+async fn a_checkpoints_row_follows_its_life() {
+    let (db, _folder) = open().await;
+    let written = checkpoint(CheckpointStatus::Writing);
+    db.insert_checkpoint(&written).await.unwrap();
+    assert_eq!(
+        db.checkpoint(written.id).await.unwrap(),
+        Some(written.clone())
+    );
+    assert!(
+        !db.promote_checkpoint(written.id).await.unwrap(),
+        "it is not complete"
+    );
+
+    db.complete_checkpoint(written.id, 1 << 33).await.unwrap();
+    let evaluation = serde_json::json!({"recall": 0.5});
+    db.set_evaluation(written.id, &evaluation, Some("worse"))
+        .await
+        .unwrap();
+    let row = db.checkpoint(written.id).await.unwrap().unwrap();
+    assert_eq!(
+        (row.status, row.bytes),
+        (CheckpointStatus::Complete, 1 << 33)
+    );
+    assert_eq!(
+        (row.evaluation, row.reason.as_deref()),
+        (Some(evaluation), Some("worse"))
+    );
+
+    let newer = checkpoint(CheckpointStatus::Writing);
+    db.insert_checkpoint(&newer).await.unwrap();
+    db.fail_checkpoint(newer.id, "disk full").await.unwrap();
+    let all = db.checkpoints().await.unwrap();
+    assert_eq!(
+        all.iter().map(|row| row.id).collect::<Vec<_>>(),
+        [newer.id, written.id]
+    );
+    assert_eq!(
+        (all[0].status, all[0].reason.as_deref()),
+        (CheckpointStatus::Failed, Some("disk full"))
+    );
+    assert!(!db.promote_checkpoint(newer.id).await.unwrap());
+
+    assert!(db.delete_checkpoint(newer.id).await.unwrap());
+    assert!(!db.delete_checkpoint(newer.id).await.unwrap());
+    let gone = db.complete_checkpoint(newer.id, 1).await;
+    assert!(
+        matches!(gone, Err(DbError::MissingCheckpoint(id)) if id == newer.id),
+        "{gone:?}"
+    );
+}
+
+#[tokio::test]
+async fn promotion_leaves_exactly_one_live() {
+    let (db, _folder) = open().await;
+    let rows = [(); 3].map(|()| checkpoint(CheckpointStatus::Complete));
+    for row in &rows {
+        db.insert_checkpoint(row).await.unwrap();
+    }
+    assert_eq!(db.live_checkpoint().await.unwrap(), None);
+    for promoted in [0, 1, 0, 2, 2] {
+        assert!(db.promote_checkpoint(rows[promoted].id).await.unwrap());
+        let all = db.checkpoints().await.unwrap();
+        let live: Vec<_> = all
+            .iter()
+            .filter(|row| row.role == CheckpointRole::Live)
+            .collect();
+        assert_eq!(
+            live.iter().map(|row| row.id).collect::<Vec<_>>(),
+            [rows[promoted].id]
+        );
+    }
+    assert!(!db.promote_checkpoint(CheckpointId::now()).await.unwrap());
+    let live = db.live_checkpoint().await.unwrap().unwrap();
+    assert_eq!(
+        live.id, rows[2].id,
+        "a promotion that fails changes nothing"
+    );
+    assert_eq!(
+        db.checkpoint(rows[1].id).await.unwrap().unwrap().role,
+        CheckpointRole::Retired
+    );
+    assert!(
+        !db.delete_checkpoint(live.id).await.unwrap(),
+        "the live row stays"
+    );
+
+    let second = CheckpointRow {
+        role: CheckpointRole::Live,
+        ..checkpoint(CheckpointStatus::Complete)
+    };
+    assert!(
+        db.insert_checkpoint(&second).await.is_err(),
+        "the database itself refuses a second live row"
+    );
+    db.fail_checkpoint(live.id, "damaged").await.unwrap();
+    assert_eq!(db.live_checkpoint().await.unwrap(), None);
+}
+
+fn metrics(step: u64, loss: f32) -> StepMetrics {
+    StepMetrics {
+        step,
+        loss,
+        global_loss_estimate: 0.1,
+        acceptance_rate: 0.2,
+        gradient_norm: 0.3,
+        spread: 0.4,
+        learning_rate: 2e-4,
+        images_per_second: 100.0,
+        at: Timestamp::now(),
+    }
+}
+
+#[tokio::test]
+async fn the_series_is_thinned_evenly_and_keeps_its_last_row() {
+    let (db, _folder) = open().await;
+    let rows: Vec<_> = (1..=100)
+        .map(|step| metrics(10 * step, step as f32))
+        .collect();
+    db.insert_metrics(&rows).await.unwrap();
+    assert_eq!(db.metrics_since(0, 100).await.unwrap(), rows);
+    assert_eq!(db.metrics_since(991, 10).await.unwrap(), rows[99..]);
+    assert_eq!(db.metrics_since(500, 1000).await.unwrap(), rows[49..]);
+    let steps = |rows: Vec<StepMetrics>| rows.iter().map(|row| row.step).collect::<Vec<_>>();
+    assert_eq!(
+        steps(db.metrics_since(0, 4).await.unwrap()),
+        [250, 500, 750, 1000]
+    );
+    assert_eq!(
+        steps(db.metrics_since(0, 3).await.unwrap()),
+        [320, 660, 1000]
+    );
+    assert_eq!(steps(db.metrics_since(0, 1).await.unwrap()), [1000]);
+    assert!(db.metrics_since(2000, 5).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_step_that_is_run_again_replaces_its_row_and_a_nan_stays_one() {
+    let (db, _folder) = open().await;
+    db.insert_metrics(&[metrics(10, 1.0), metrics(20, f32::NAN)])
+        .await
+        .unwrap();
+    db.insert_metrics(&[metrics(10, f32::INFINITY)])
+        .await
+        .unwrap();
+    let rows = db.metrics_since(0, 10).await.unwrap();
+    assert_eq!(rows.len(), 2);
+    assert_eq!(rows[0].loss, f32::INFINITY);
+    assert!(rows[1].loss.is_nan());
+}
