@@ -56,6 +56,11 @@ pub fn inspect(bytes: &[u8], limits: &Limits) -> Result<Header, PixelError> {
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Picture, PixelError> {
     inspect(bytes, limits)?;
     let format = format_of(bytes)?;
+    if format == ImageFormat::Jpeg && !jpeg_ends(bytes) {
+        return Err(PixelError::Undecodable(
+            "the JPEG ends in the middle of its pixels: is the file whole?".into(),
+        ));
+    }
     let image = contain(|| {
         let mut decoder = reader(bytes, format, limits).into_decoder()?;
         // A broken EXIF block says nothing about the pixels: they are taken as they lie.
@@ -65,6 +70,31 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Picture, PixelError> {
         Ok(image)
     })?;
     Ok(over_white(&image))
+}
+
+/// Whether a JPEG goes on to its end marker. The codec fills in grey for pixels that are missing and reports nothing, so a cut-off upload
+/// would be learned from as it is. Segments carry their length and are skipped, thumbnails in them included; scans (ITU T.81, annex B)
+/// never hold the marker's two bytes. Table segments between scans might by chance: then a cut-off file passes, never is a whole one refused.
+fn jpeg_ends(bytes: &[u8]) -> bool {
+    const START_OF_SCAN: u8 = 0xDA;
+    const END_OF_IMAGE: [u8; 2] = [0xFF, 0xD9];
+    // Behind the start marker.
+    let mut rest = bytes.get(2..).unwrap_or_default();
+    loop {
+        match rest {
+            [0xFF, START_OF_SCAN, scans @ ..] => {
+                return scans.windows(2).any(|bytes| bytes == END_OF_IMAGE);
+            }
+            // Fill bytes, and markers without a segment.
+            [0xFF, 0xFF | 0x01 | 0xD0..=0xD7, ..] => rest = &rest[1..],
+            [0xFF, _, high, low, ..] => {
+                let end = 2 + usize::from(u16::from_be_bytes([*high, *low]));
+                rest = rest.get(end..).unwrap_or_default();
+            }
+            [_, tail @ ..] => rest = tail,
+            [] => return false,
+        }
+    }
 }
 
 /// The format that the content shows, whatever the file was called.

@@ -15,6 +15,7 @@ mod lab;
 mod learn;
 mod mcmc;
 mod nn;
+mod pixel_kinds;
 mod pixels;
 mod stationarity;
 mod support;
