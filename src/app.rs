@@ -53,6 +53,10 @@ impl App {
         let checkpoints = Checkpoints::new(blobs.clone(), db.clone());
         let (limits, holdout_share) = (settings.limits.clone(), settings.pairs.holdout_share);
         let ingest = Ingest::new(blobs.clone(), db.clone(), limits, holdout_share);
+        // The folder is this process's alone: what a kill cut off, writes and erasures, is tidied up.
+        blobs.sweep().map_err(because("the blob store"))?;
+        let finished = ingest.finish_erasures().await;
+        finished.map_err(because("the erasures that were cut off"))?;
         // Before serving: it resumes or writes checkpoint 0, so that there is something to serve.
         let trainer = Trainer::start(
             settings.train_config(),
