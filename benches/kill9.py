@@ -21,7 +21,9 @@ from pathlib import Path
 
 from harness import Connection, Server, noise_png, note, table
 
-SETS = ("encoder.width=16", "encoder.side=32", "encoder.dim=32", "training.batch=8", "snapshots.every_steps=10", "pairs.holdout_share=0.1")
+# Pairs of noise teach nothing, so training on them may collapse and go back to an older checkpoint, which is right but not what is asked
+# here: a spread of 0 is never fallen below.
+SETS = ("gate.collapse_spread=0.0", "encoder.width=16", "encoder.side=32", "encoder.dim=32", "training.batch=8", "snapshots.every_steps=10", "pairs.holdout_share=0.1")
 PAIRS_A_REQUEST = 4
 
 
