@@ -3,7 +3,7 @@
 
 mod prepare;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
@@ -140,7 +140,7 @@ impl Ingest {
             .try_collect()
             .await?;
         let new_pairs = prepare::pairs(&sides, &prepared);
-        let distinct: HashMap<Sha256, &Prepared> = prepared
+        let distinct: BTreeMap<Sha256, &Prepared> = prepared
             .iter()
             .map(|prepared| (prepared.image.sha256, prepared))
             .collect();
@@ -158,7 +158,7 @@ impl Ingest {
     /// Bytes first, then the rows in one transaction.
     async fn store_pairs(
         &self,
-        images: &HashMap<Sha256, &Prepared>,
+        images: &BTreeMap<Sha256, &Prepared>,
         pairs: &[NewPair],
     ) -> Result<Vec<(PairRow, bool)>, IngestError> {
         let _shared = self.erasing.read().await;

@@ -22,7 +22,6 @@ const SAME_FLOOR: &[(&str, &str)] = &[("app", "config")];
 /// Dependencies with one home each.
 const HOMES: &[(&str, &str)] = &[
     ("candle_core", "nn"),
-    ("gemm", "nn"),
     ("pulp", "nn"),
     ("dashmap", "mcmc"),
     ("image", "pixels"),
