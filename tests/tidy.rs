@@ -77,6 +77,25 @@ fn every_dependency_has_its_reason() {
     refuse(without_reason(&read(&root().join("Cargo.toml")), &reasons));
 }
 
+/// What `cargo build` reads: sources, files embedded in them, and the benches that the manifest names, without which it refuses to start.
+#[test]
+fn the_container_is_built_from_all_that_cargo_reads() {
+    let (dockerfile, ignored) = (
+        read(&root().join("Dockerfile")),
+        read(&root().join(".dockerignore")),
+    );
+    for folder in ["benches", "config", "migrations", "src"] {
+        assert!(
+            dockerfile.contains(&format!("\nCOPY {folder} {folder}\n")),
+            "the Dockerfile does not copy {folder}"
+        );
+        assert!(
+            ignored.lines().any(|line| line == format!("!{folder}")),
+            ".dockerignore leaves {folder} out"
+        );
+    }
+}
+
 /// One file of the project.
 struct SourceFile {
     /// Below the project's root.
