@@ -1,6 +1,9 @@
 //! The operations on their own: kernels against compositions of candle's operations, against PyTorch, and against
 //! finite differences.
 
+mod layers;
+mod naive;
+
 use candle_core::{Device, Tensor};
 use safetensors::SafeTensors;
 
@@ -13,16 +16,25 @@ use super::portable;
 use super::update::Rule;
 use super::{OptimizerConfig, OptimizerKind};
 
-/// Uniform in [−1, 1): the hash that `tests/golden/make_resnet.py` uses.
+/// The hash of (stream, index) that the scripts in `tests/golden` use.
+fn hash(stream: u32, index: u32) -> u32 {
+    let mut z = index.wrapping_add(stream.wrapping_mul(0x9e37_79b9));
+    z = (z ^ (z >> 16)).wrapping_mul(0x7feb_352d);
+    z = (z ^ (z >> 15)).wrapping_mul(0x846c_a68b);
+    z ^ (z >> 16)
+}
+
+/// Uniform in [−1, 1).
 fn values(stream: u32, count: usize) -> Vec<f32> {
-    let value = |index: u32| {
-        let mut z = index.wrapping_add(stream.wrapping_mul(0x9e37_79b9));
-        z = (z ^ (z >> 16)).wrapping_mul(0x7feb_352d);
-        z = (z ^ (z >> 15)).wrapping_mul(0x846c_a68b);
-        z ^= z >> 16;
-        (f64::from(z >> 8) / f64::from(1 << 23) - 1.0) as f32
-    };
+    let value = |index| (f64::from(hash(stream, index) >> 8) / f64::from(1 << 23) - 1.0) as f32;
     (0..count as u32).map(value).collect()
+}
+
+/// The values of a stored array.
+fn stored(file: &SafeTensors, name: &str) -> Vec<f32> {
+    let bytes = file.tensor(name).unwrap().data();
+    let floats = bytes.as_chunks().0.iter();
+    floats.map(|bytes| f32::from_le_bytes(*bytes)).collect()
 }
 
 fn tensor(stream: u32, shape: &[usize]) -> Tensor {
@@ -169,13 +181,7 @@ fn gradients_are_the_slopes_of_the_output() {
 fn the_max_pool_and_its_gradient_agree_with_pytorch_on_ties_and_odd_sides() {
     let file = include_bytes!("../../tests/golden/resnet.safetensors");
     let tensors = SafeTensors::deserialize(file).unwrap();
-    let stored = |name: &str| -> Vec<f32> {
-        let bytes = tensors.tensor(name).unwrap().data().to_vec();
-        bytes
-            .chunks_exact(4)
-            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-            .collect()
-    };
+    let stored = |name| stored(&tensors, name);
     let data: Vec<f32> = values(1002, 2 * 5 * 5 * 3)
         .iter()
         .map(|value| (value * 2.0).floor())
