@@ -259,6 +259,12 @@ impl Forward {
         cosines
     }
 
+    /// The constant that [`Self::cosines`] leaves out.
+    pub(super) fn offset(&self) -> f32 {
+        let offsets = self.terms.iter().flatten().map(|term| term.offset);
+        offsets.sum::<f32>() / self.anchors().max(1) as f32
+    }
+
     /// The chains' new states. One that stayed on a negative which was encoded gets today's score.
     pub(super) fn next_states(&self) -> Vec<(SlotKey, ChainState)> {
         let next = |(anchor, term): (usize, &Option<Term>)| {

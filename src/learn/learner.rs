@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     mcmc::{ChainState, ChainTable, PairGraph},
-    nn::{Encoder, Optimizer},
+    nn::{Encoder, Gradients, Optimizer},
     types::{PairKey, SlotKey},
 };
 
@@ -72,19 +72,43 @@ impl Learner {
         carried: &dyn CarriedViews,
         rate: f32,
     ) -> Result<StepReport, LearnError> {
-        if !rate.is_finite() {
-            return Err(LearnError::NonFinite {
-                what: "learning rate",
-                step: batch.step,
-            });
+        finite("learning rate", rate, batch.step)?;
+        let mut estimate = self.estimate(batch, graph, carried)?;
+        let started = Instant::now();
+        if let Some(gradients) = &estimate.gradients {
+            let norm = estimate.report.gradient_norm;
+            self.optimizer
+                .step(&mut self.encoder, gradients, norm, rate)?;
         }
+        self.write(&estimate.states);
+        estimate.report.backward_seconds += started.elapsed().as_secs_f64();
+        Ok(estimate.report)
+    }
+
+    /// [`Learner::step`] without the update: chains move, weights and moments stay, and the gradient is the caller's. `None` if no anchor
+    /// has a candidate.
+    pub fn gradient(
+        &mut self,
+        batch: &Batch,
+        graph: &PairGraph,
+        carried: &dyn CarriedViews,
+    ) -> Result<(StepReport, Option<Gradients>), LearnError> {
+        let estimate = self.estimate(batch, graph, carried)?;
+        self.write(&estimate.states);
+        Ok((estimate.report, estimate.gradients))
+    }
+
+    /// Everything a step finds out, written nowhere.
+    fn estimate(
+        &self,
+        batch: &Batch,
+        graph: &PairGraph,
+        carried: &dyn CarriedViews,
+    ) -> Result<Estimated, LearnError> {
         let objective = objective(&self.config);
         let started = Instant::now();
-        let seating = Seating::new(
-            &batch.pairs,
-            graph,
-            objective.has_chains().then_some(&self.table),
-        );
+        let table = objective.has_chains().then_some(&self.table);
+        let seating = Seating::new(&batch.pairs, graph, table);
         let seated = started.elapsed().as_secs_f64();
         let context = Context {
             config: &self.config,
@@ -96,56 +120,53 @@ impl Learner {
         let forward = Forward::run(context, seating, batch)?;
         let mut report = StepReport::of(&forward, self.config.beta, graph.len());
         report.walk_seconds += seated;
-        if report.anchors > 0 {
-            self.update(forward, batch.step, rate, &mut report)?;
-        }
-        Ok(report)
-    }
-
-    /// Loss, gradient, weights, chains.
-    fn update(
-        &mut self,
-        forward: Forward,
-        step: u64,
-        rate: f32,
-        report: &mut StepReport,
-    ) -> Result<(), LearnError> {
-        let started = Instant::now();
-        let finite = |what, value: f32| {
-            if value.is_finite() {
-                Ok(value)
-            } else {
-                Err(LearnError::NonFinite { what, step })
-            }
-        };
-        let cosines = forward.cosines();
-        let encoded = &forward.encoded;
-        let offset: f32 = forward
-            .terms
-            .iter()
-            .flatten()
-            .map(|term| term.offset)
-            .sum::<f32>()
-            / report.anchors as f32;
-        report.loss = finite(
-            "loss",
-            cosines.value(encoded.dim, &encoded.embedding) + offset,
-        )?;
-        let gradient = cosines.gradient(encoded.dim, &encoded.embedding);
-        let states = forward.next_states();
-        if let Some(gradients) = forward.encoded.backward(&gradient)? {
-            report.gradient_norm = finite("gradient", gradients.norm()?)?;
-            self.optimizer
-                .step(&mut self.encoder, &gradients, report.gradient_norm, rate)?;
-        }
-        self.write(&states);
-        report.backward_seconds = started.elapsed().as_secs_f64();
-        Ok(())
+        Estimated::of(forward, report, batch.step)
     }
 
     fn write(&self, states: &[(SlotKey, ChainState)]) {
         states
             .iter()
             .for_each(|(anchor, state)| self.table.put(*anchor, *state));
+    }
+}
+
+/// What a step would write. All of it is finite.
+struct Estimated {
+    report: StepReport,
+    /// `None`: no anchor has a candidate.
+    gradients: Option<Gradients>,
+    states: Vec<(SlotKey, ChainState)>,
+}
+
+impl Estimated {
+    fn of(forward: Forward, mut report: StepReport, step: u64) -> Result<Self, LearnError> {
+        let started = Instant::now();
+        let states = forward.next_states();
+        let mut gradients = None;
+        if report.anchors > 0 {
+            let cosines = forward.cosines();
+            let encoded = &forward.encoded;
+            let value = cosines.value(encoded.dim, &encoded.embedding) + forward.offset();
+            report.loss = finite("loss", value, step)?;
+            let gradient = cosines.gradient(encoded.dim, &encoded.embedding);
+            gradients = forward.encoded.backward(&gradient)?;
+        }
+        if let Some(gradients) = &gradients {
+            report.gradient_norm = finite("gradient", gradients.norm()?, step)?;
+        }
+        report.backward_seconds = started.elapsed().as_secs_f64();
+        Ok(Self {
+            report,
+            gradients,
+            states,
+        })
+    }
+}
+
+fn finite(what: &'static str, value: f32, step: u64) -> Result<f32, LearnError> {
+    if value.is_finite() {
+        Ok(value)
+    } else {
+        Err(LearnError::NonFinite { what, step })
     }
 }

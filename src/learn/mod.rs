@@ -8,6 +8,7 @@ mod config;
 mod emc2;
 mod encoded;
 mod forward;
+mod global_loss;
 mod infonce;
 mod learner;
 mod loss;
@@ -20,5 +21,6 @@ mod visits;
 
 pub use carried::CarriedViews;
 pub use config::{LearnConfig, LearnError, ObjectiveKind, Scores};
+pub use global_loss::{FixedViews, GlobalLoss};
 pub use learner::{Batch, Learner};
 pub use report::StepReport;

@@ -34,6 +34,17 @@ impl Gradients {
         Ok(sum.sqrt() as f32)
     }
 
+    /// All values one after the other, in an order that is the same for all gradients of a network: for distances, angles and means.
+    pub fn to_flat(&self) -> Result<Vec<f32>, NnError> {
+        let mut flat = Vec::new();
+        for layer in &self.layers {
+            for tensor in [&layer.weight, &layer.bias] {
+                flat.extend(tensor.flatten_all()?.to_vec1::<f32>()?);
+            }
+        }
+        Ok(flat)
+    }
+
     /// A copy with names and layout as [`super::Encoder::to_arrays`] (for tests and studies).
     pub fn to_arrays(&self) -> Result<Vec<NamedArray>, NnError> {
         let tensors = self
