@@ -1,10 +1,18 @@
 //! Arrays and chains as the bytes of a safetensors file, and back. Must never know: where the bytes are kept.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::HashMap};
 
 use safetensors::{Dtype, SafeTensors, View, tensor::TensorView};
 
-use crate::{mcmc::ChainColumns, types::NamedArray};
+use crate::{
+    mcmc::{ChainColumns, StateKind},
+    types::NamedArray,
+};
+
+/// Key of the file's own description of its states; a file without it holds chains.
+const STATES: &str = "states";
+const CHAINS: &str = "chains";
+const AVERAGES: &str = "averages";
 
 /// One array on its way into a file. The copy in bytes lives only while the file's writer takes it, so that a model is in memory
 /// twice at most: as arrays and as the file.
@@ -94,7 +102,23 @@ pub(super) fn chains_to_bytes(chains: &ChainColumns) -> Result<Vec<u8>, String> 
         let shape = Cow::Borrowed(&shape[..]);
         (name, Column { shape, values })
     });
-    safetensors::serialize(columns, None).map_err(|error| error.to_string())
+    let kind = match chains.kind {
+        StateKind::Chains => CHAINS,
+        StateKind::Averages => AVERAGES,
+    };
+    let description = HashMap::from([(STATES.to_owned(), kind.to_owned())]);
+    safetensors::serialize(columns, Some(description)).map_err(|error| error.to_string())
+}
+
+fn states(bytes: &[u8]) -> Result<StateKind, String> {
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
+    let description = header.metadata().as_ref();
+    match description.and_then(|description| description.get(STATES)) {
+        None => Ok(StateKind::Chains),
+        Some(kind) if kind == CHAINS => Ok(StateKind::Chains),
+        Some(kind) if kind == AVERAGES => Ok(StateKind::Averages),
+        Some(other) => Err(format!("its states are of the unknown kind {other}")),
+    }
 }
 
 /// The columns of a file; all six must be there and equally long.
@@ -103,6 +127,7 @@ pub(super) fn chains_from_bytes(bytes: &[u8]) -> Result<ChainColumns, String> {
     let column = |name: &str| file.tensor(name).map_err(|error| error.to_string());
     let integers = |name: &str| integers(name, &column(name)?);
     let columns = ChainColumns {
+        kind: states(bytes)?,
         anchor: integers("anchor")?,
         negative: integers("negative")?,
         log_score: floats("log_score", &column("log_score")?)?,
@@ -179,6 +204,7 @@ mod tests {
     #[test]
     fn chains_come_back_and_an_empty_table_is_a_table() {
         let chains = ChainColumns {
+            kind: StateKind::Averages,
             anchor: vec![1, 4],
             negative: vec![9, u32::MAX],
             log_score: vec![-0.25, 9.5],

@@ -180,6 +180,26 @@ fn learning(settings: &Settings) -> Vec<Rule> {
             "0 or more",
         ),
         (
+            learn.sogclr_gamma > 0.0 && learn.sogclr_gamma <= 1.0,
+            "learning.sogclr_gamma",
+            "above 0 and at most 1",
+        ),
+        (
+            learn.cache_images > 0,
+            "learning.cache_images",
+            "at least 1",
+        ),
+        (
+            share(learn.cache_refresh),
+            "learning.cache_refresh",
+            "from 0 to 1",
+        ),
+        (
+            learn.exact_images > 0,
+            "learning.exact_images",
+            "at least 1",
+        ),
+        (
             burn_in,
             "learning.sampler.burn_in",
             "at least 0 and below 1",

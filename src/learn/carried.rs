@@ -1,4 +1,4 @@
-//! Carried negatives: loading views of them, and which of them are worth encoding when their weights are known before.
+//! Images outside the batch: loading views of them; and which carried negatives are worth encoding when their weights are known before.
 //! Must never know: embeddings, how a view is made.
 
 use std::collections::BTreeSet;
@@ -12,7 +12,7 @@ use crate::{
     types::{ImageKey, mix},
 };
 
-/// Gives augmented views of stored images: those of carried negatives.
+/// Gives augmented views of stored images: of those that a step wants beside its batch.
 pub trait CarriedViews {
     /// One view (`[side, side, 3]`) of each of `images`; `None` where an image is gone or cannot be read.
     fn views(&self, step: u64, images: &[ImageKey]) -> Vec<Option<Vec<f32>>>;
@@ -57,27 +57,24 @@ pub(super) fn factors(
     seating: &Seating,
     terms: &[Option<Term>],
 ) -> Vec<f32> {
-    let weights: Vec<f32> = terms
+    let carried: Vec<Option<(ImageKey, f32)>> = terms
         .iter()
-        .map(|term| term.as_ref().map_or(0.0, |term| term.carried))
+        .map(|term| term.as_ref()?.outside.first().copied())
         .collect();
     match config.sampler.estimator {
-        Estimator::Walk if config.carried_budget < 1.0 => {
-            budget(config.carried_budget, seeds, seating, &weights)
-        }
-        Estimator::Subset if config.roulette > 0.0 => {
-            roulette(config.roulette, seeds, seating, &weights)
-        }
-        _ => weights
-            .iter()
-            .map(|weight| f32::from(u8::from(*weight > 0.0)))
-            .collect(),
+        Estimator::Walk => budget(config.carried_budget, seeds, &carried),
+        Estimator::Subset => roulette(config.roulette, seeds, seating, &carried),
     }
 }
 
 /// Each with probability min(1, weight / τ), by a coin of its own.
-fn roulette(tau: f32, [seed, step]: [u64; 2], seating: &Seating, weights: &[f32]) -> Vec<f32> {
-    let play = |(slot, weight): (u32, &f32)| {
+fn roulette(
+    tau: f32,
+    [seed, step]: [u64; 2],
+    seating: &Seating,
+    carried: &[Option<(ImageKey, f32)>],
+) -> Vec<f32> {
+    let play = |slot: u32, weight: f32| {
         let probability = (weight / tau).min(1.0);
         let mut random = ChaCha8Rng::seed_from_u64(mix(&[
             seed,
@@ -91,41 +88,28 @@ fn roulette(tau: f32, [seed, step]: [u64; 2], seating: &Seating, weights: &[f32]
             0.0
         }
     };
-    seating
-        .slots
-        .iter()
-        .map(|slot| slot.key.packed())
-        .zip(weights)
-        .map(play)
+    let anchors = seating.slots.iter().map(|slot| slot.key.packed());
+    anchors
+        .zip(carried)
+        .map(|(slot, carried)| carried.map_or(0.0, |(_, weight)| play(slot, weight)))
         .collect()
 }
 
 /// A random share of the distinct images, at least one.
-fn budget(share: f32, [seed, step]: [u64; 2], seating: &Seating, weights: &[f32]) -> Vec<f32> {
-    let needed =
-        |(seat, weight): (&super::seating::Seat, &f32)| seat.outside().filter(|_| *weight > 0.0);
-    let wanted: Vec<Option<ImageKey>> = seating.seats.iter().zip(weights).map(needed).collect();
-    let mut images: Vec<ImageKey> = wanted
-        .iter()
-        .flatten()
-        .copied()
-        .collect::<BTreeSet<_>>()
-        .into_iter()
-        .collect();
+fn budget(share: f32, [seed, step]: [u64; 2], carried: &[Option<(ImageKey, f32)>]) -> Vec<f32> {
+    let distinct: BTreeSet<ImageKey> = carried.iter().flatten().map(|(image, _)| *image).collect();
+    let mut images: Vec<ImageKey> = distinct.into_iter().collect();
     let kept = (share * images.len() as f32).ceil() as usize;
     let factor = images.len() as f32 / kept.max(1) as f32;
     let mut random =
         ChaCha8Rng::seed_from_u64(mix(&[seed, step, u64::from_be_bytes(*b"  budget")]));
     let (chosen, _) = images.partial_shuffle(&mut random, kept);
     let chosen: BTreeSet<ImageKey> = chosen.iter().copied().collect();
-    wanted
+    carried
         .iter()
-        .map(|image| {
-            if image.is_some_and(|image| chosen.contains(&image)) {
-                factor
-            } else {
-                0.0
-            }
+        .map(|carried| match carried {
+            Some((image, _)) if chosen.contains(image) => factor,
+            _ => 0.0,
         })
         .collect()
 }
@@ -136,12 +120,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        learn::{
-            ObjectiveKind, Scores,
-            seating::{Chain, Seat},
-        },
-        mcmc::{BatchSlot, Carried, ChainState, Proposals, SamplerConfig},
-        types::SlotKey,
+        learn::{ObjectiveKind, Scores},
+        mcmc::{PairGraph, Proposals, SamplerConfig},
+        types::PairKey,
     };
 
     fn config(estimator: Estimator) -> LearnConfig {
@@ -157,54 +138,26 @@ mod tests {
             scores: Scores::Stored,
             carried_budget: 0.4,
             roulette: 0.5,
+            sogclr_gamma: 0.9,
+            cache_images: 100,
+            cache_refresh: 0.1,
+            exact_images: 100,
         }
     }
 
     /// Anchors whose carried negatives have these weights and images.
     fn anchors(carried: &[(f32, u32)]) -> (Seating, Vec<Option<Term>>) {
-        let key = |place: usize| SlotKey::from_packed(place as u32);
-        let state = ChainState {
-            negative: key(99),
-            log_score: 0.0,
-            step: 0,
-            visits: 1,
-            still: 0,
-        };
-        let seat = |image: u32| {
-            let carried = Carried {
-                state,
-                log_degree: 0.0,
-                in_batch: None,
-            };
-            Seat {
-                masked: Vec::new(),
-                chain: Some(Chain {
-                    carried,
-                    image: ImageKey(image),
-                }),
-            }
-        };
-        let term = |carried: f32| Term {
-            weights: Vec::new(),
-            carried,
-            offset: 0.0,
-            next: None,
-            proposals: 1,
-            accepted: 0,
-        };
-        let slots = (0..carried.len())
-            .map(|place| BatchSlot {
-                key: key(place),
-                log_degree: 0.0,
+        let pairs: Vec<PairKey> = (0..carried.len().div_ceil(2) as u32).map(PairKey).collect();
+        let terms = carried.iter().map(|(weight, image)| {
+            let outside = (*weight > 0.0).then_some((ImageKey(*image), *weight));
+            Some(Term {
+                outside: outside.into_iter().collect(),
+                ..Term::default()
             })
-            .collect();
-        let seats = carried.iter().map(|(_, image)| seat(*image)).collect();
+        });
         (
-            Seating { slots, seats },
-            carried
-                .iter()
-                .map(|(weight, _)| Some(term(*weight)))
-                .collect(),
+            Seating::new(&pairs, &PairGraph::default(), None),
+            terms.collect(),
         )
     }
 

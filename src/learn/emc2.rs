@@ -1,28 +1,61 @@
 //! The global contrastive loss (Yau et al. 2024): the negatives' weights come from the anchor's Markov chain.
 //! Must never know: embeddings, where chains are kept.
 
-use super::objective::{Objective, Term};
-use crate::mcmc::{self, SamplerConfig, Visit};
+use super::{
+    LearnConfig, LearnError, Scores,
+    anchor::Anchor,
+    carried,
+    objective::{Objective, Outside, Term},
+    seating::Seating,
+};
+use crate::mcmc::{self, ChainTable, PairGraph};
 
 /// EMC². The loss it reports is the one whose gradient is taken, −β φ(x)·ψ(y) + Σ w β φ(x)·ψ(z): near 0 and no measure of progress.
-pub(super) struct Emc2 {
-    pub(super) sampler: SamplerConfig,
+pub(super) struct Emc2<'a> {
+    pub(super) config: &'a LearnConfig,
+    pub(super) table: &'a ChainTable,
 }
 
-impl Objective for Emc2 {
-    fn has_chains(&self) -> bool {
-        true
+impl Objective for Emc2<'_> {
+    fn chains(&self) -> Option<&ChainTable> {
+        Some(self.table)
     }
 
-    fn term(&self, _position: usize, visit: &Visit<'_>) -> Option<Term> {
-        let estimate = mcmc::visit(&self.sampler, visit)?;
+    /// With refreshed scores, all that chains stand on.
+    fn outside(&self, seating: &Seating, _graph: &PairGraph) -> Result<Outside, LearnError> {
+        Ok(match self.config.scores {
+            Scores::Stored => Outside::default(),
+            Scores::Refreshed => Outside {
+                images: seating.outside(),
+                with_gradient: !carried::chooses(self.config),
+            },
+        })
+    }
+
+    fn term(&self, anchor: &Anchor<'_>) -> Option<Term> {
+        let estimate = mcmc::visit(&self.config.sampler, &anchor.visit)?;
+        let carried = anchor
+            .chain_outside()
+            .map(|image| (image, estimate.carried));
         Some(Term {
             weights: estimate.weights,
-            carried: estimate.carried,
-            offset: 0.0,
+            outside: carried
+                .into_iter()
+                .filter(|(_, weight)| *weight > 0.0)
+                .collect(),
             next: Some(estimate.next),
             proposals: estimate.proposals,
             accepted: estimate.accepted,
+            ..Term::default()
         })
+    }
+
+    fn factors(
+        &self,
+        seeds: [u64; 2],
+        seating: &Seating,
+        terms: &[Option<Term>],
+    ) -> Option<Vec<f32>> {
+        carried::chooses(self.config).then(|| carried::factors(self.config, seeds, seating, terms))
     }
 }

@@ -1,7 +1,7 @@
-//! The embeddings of a step: the batch's rows, then those of carried negatives, with the tapes that lead back to the weights.
+//! The embeddings of a step: the batch's rows, then those of images outside of it, with the tapes that lead back to the weights.
 //! Must never know: scores, chains.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use crate::{
     nn::{Encoder, Gradients, NnError, Tape},
@@ -17,8 +17,8 @@ pub(super) struct Encoded {
     pub(super) dim: usize,
     /// `[rows, dim]`.
     pub(super) embedding: Vec<f32>,
-    /// Which row a carried negative has.
-    pub(super) carried: HashMap<ImageKey, usize>,
+    /// Which row an image outside the batch has.
+    pub(super) carried: BTreeMap<ImageKey, usize>,
     tapes: Vec<Tape>,
 }
 
@@ -74,9 +74,16 @@ impl Encoded {
         })
     }
 
-    /// The row of a carried negative.
+    /// The row of an image outside the batch.
     pub(super) fn vector(&self, image: ImageKey) -> Option<&[f32]> {
         self.carried.get(&image).map(|row| self.row(*row))
+    }
+
+    /// All of [`Self::vector`], by key.
+    pub(super) fn vectors(&self) -> impl Iterator<Item = (ImageKey, &[f32])> {
+        self.carried
+            .iter()
+            .map(|(image, row)| (*image, self.row(*row)))
     }
 
     pub(super) fn rows(&self) -> usize {
@@ -108,7 +115,7 @@ impl Encoded {
     pub(super) fn of_rows(
         dim: usize,
         embedding: Vec<f32>,
-        carried: HashMap<ImageKey, usize>,
+        carried: BTreeMap<ImageKey, usize>,
     ) -> Self {
         Self {
             dim,

@@ -1,20 +1,22 @@
-//! The first half of a step: encode, score, visit, encode what is carried. Changes nothing outside of itself.
-//! Must never know: gradients, the optimiser.
+//! The first half of a step: encode, score, visit, encode what has weight outside the batch. Changes nothing outside of itself.
+//! Must never know: gradients, the optimiser, what is descended.
 
 use std::{collections::BTreeSet, time::Instant};
 
 use rayon::prelude::*;
 
 use super::{
-    Batch, CarriedViews, LearnConfig, LearnError, Scores, carried,
+    Batch, CarriedViews, LearnError,
+    anchor::{Anchor, stamp},
+    carried,
+    embedding_cache::Fresh,
     encoded::{Encoded, View},
     loss::{Cosines, dot, scores},
-    objective::{Objective, Term},
+    objective::{Objective, Outside, Term},
     seating::Seating,
-    visits::{Visits, stamp},
 };
 use crate::{
-    mcmc::{Carried, ChainState},
+    mcmc::{Carried, ChainState, PairGraph},
     nn::{Encoder, NnError},
     types::{ImageKey, SlotKey},
 };
@@ -22,10 +24,11 @@ use crate::{
 /// What a step is done with.
 #[derive(Clone, Copy)]
 pub(super) struct Context<'a> {
-    pub(super) config: &'a LearnConfig,
+    pub(super) beta: f32,
     pub(super) seed: u64,
     pub(super) encoder: &'a Encoder,
     pub(super) objective: &'a dyn Objective,
+    pub(super) graph: &'a PairGraph,
     pub(super) source: &'a dyn CarriedViews,
 }
 
@@ -33,18 +36,20 @@ pub(super) struct Context<'a> {
 pub(super) struct Forward {
     pub(super) seating: Seating,
     pub(super) encoded: Encoded,
-    /// Views of carried negatives that were scored before the visits, without keeping what a gradient needs; and their vectors.
+    /// Views of images that were scored before the visits, without keeping what a gradient needs; and their vectors.
     glanced: (Vec<View>, Encoded),
+    /// Images that could not be read.
+    pub(super) gone: BTreeSet<ImageKey>,
     /// `[slots, slots]`, β times the cosine.
     pub(super) scores: Vec<f32>,
     /// Of each slot as an anchor; `None`: it takes no part.
     pub(super) terms: Vec<Option<Term>>,
-    /// See [`carried::factors`].
+    /// See [`Objective::factors`].
     pub(super) factors: Vec<f32>,
     pub(super) walk_seconds: f64,
     pub(super) encode_seconds: f64,
-    beta: f32,
-    step: u64,
+    pub(super) beta: f32,
+    pub(super) step: u64,
 }
 
 impl Forward {
@@ -53,6 +58,7 @@ impl Forward {
             seating,
             encoded: Encoded::default(),
             glanced: Default::default(),
+            gone: BTreeSet::new(),
             scores: Vec::new(),
             terms: Vec::new(),
             factors: Vec::new(),
@@ -63,41 +69,34 @@ impl Forward {
         }
     }
 
-    pub(super) fn run(
-        context: Context<'_>,
-        seating: Seating,
-        batch: &Batch,
-    ) -> Result<Self, LearnError> {
-        let mut forward = Self::new(seating, context.config.beta, batch.step);
-        let refreshed = context.config.scores == Scores::Refreshed;
-        forward.encode_batch(context, &batch.pixels, refreshed)?;
-        forward.visit_all(context.objective, context.seed);
-        if !refreshed || carried::chooses(context.config) {
-            forward.encode_carried(context)?;
-        }
+    pub(super) fn run(context: Context<'_>, batch: &Batch) -> Result<Self, LearnError> {
+        let started = Instant::now();
+        let chains = context.objective.chains();
+        let seating = Seating::new(&batch.pairs, context.graph, chains);
+        let outside = context.objective.outside(&seating, context.graph)?;
+        let mut forward = Self::new(seating, context.beta, batch.step);
+        forward.walk_seconds = started.elapsed().as_secs_f64();
+        forward.encode_batch(context, &batch.pixels, &outside)?;
+        forward.visit_all(context.objective, context.graph, context.seed);
+        forward.encode_wanted(context)?;
         Ok(forward)
     }
 
-    /// The batch, and (`refreshed`) all that chains stand on, whose scores are then of today: with the batch if all of them will be
-    /// needed, else without keeping what a gradient needs, at a third of the cost.
+    /// The batch, and what the objective wants to know of outside of it: with the batch if all of it has a gradient, else without
+    /// keeping what a gradient needs, at a third of the cost.
     fn encode_batch(
         &mut self,
         context: Context<'_>,
         pixels: &[f32],
-        refreshed: bool,
+        outside: &Outside,
     ) -> Result<(), LearnError> {
         let started = Instant::now();
-        let images = if refreshed {
-            self.seating.outside()
-        } else {
-            Vec::new()
-        };
-        let (views, missing) = carried::load(context.source, self.step, &images);
-        self.seating.restart_on(&missing);
-        let (along, apart) = if carried::chooses(context.config) {
-            (Vec::new(), views)
-        } else {
+        let (views, missing) = carried::load(context.source, self.step, &outside.images);
+        self.lose(missing);
+        let (along, apart) = if outside.with_gradient {
             (views, Vec::new())
+        } else {
+            (Vec::new(), views)
         };
         self.encoded.push(context.encoder, pixels, &along)?;
         self.check_rows(along.len())?;
@@ -108,6 +107,12 @@ impl Forward {
         self.encode_seconds += started.elapsed().as_secs_f64();
         self.refresh();
         Ok(())
+    }
+
+    /// Images that cannot be read are nobody's negatives in this step; chains that stand on them start anew.
+    fn lose(&mut self, missing: BTreeSet<ImageKey>) {
+        self.seating.restart_on(&missing);
+        self.gone.extend(missing);
     }
 
     fn check_rows(&self, views: usize) -> Result<(), NnError> {
@@ -133,44 +138,35 @@ impl Forward {
         }
     }
 
-    /// Scores and weights. All carried negatives weigh what they weigh, until [`Self::encode_carried`] chooses.
-    pub(super) fn visit_all(&mut self, objective: &dyn Objective, seed: u64) {
+    /// Scores and weights; what has weight outside the batch may still be unencoded.
+    pub(super) fn visit_all(&mut self, objective: &dyn Objective, graph: &PairGraph, seed: u64) {
         let started = Instant::now();
         let slots = self.seating.slots.len();
         self.scores = scores(self.beta, self.encoded.dim, &self.encoded.embedding, slots);
-        let visits = self.visits(objective, seed);
         self.terms = (0..slots)
             .into_par_iter()
-            .map(|anchor| visits.of(anchor))
+            .map(|anchor| objective.term(&Anchor::new(self, graph, seed, anchor)))
             .collect();
-        self.factors = vec![1.0; slots];
+        let factors = objective.factors([seed, self.step], &self.seating, &self.terms);
+        self.factors = factors.unwrap_or_else(|| vec![1.0; slots]);
         self.walk_seconds += started.elapsed().as_secs_f64();
     }
 
-    fn visits<'a>(&'a self, objective: &'a dyn Objective, seed: u64) -> Visits<'a> {
-        Visits {
-            objective,
-            seating: &self.seating,
-            scores: &self.scores,
-            seed,
-            step: self.step,
-        }
-    }
-
-    /// Encodes those carried negatives whose weight survived.
-    fn encode_carried(&mut self, context: Context<'_>) -> Result<(), LearnError> {
+    /// Encodes what has weight and is not encoded with a gradient yet.
+    fn encode_wanted(&mut self, context: Context<'_>) -> Result<(), LearnError> {
         let started = Instant::now();
-        self.factors = carried::factors(
-            context.config,
-            [context.seed, self.step],
-            &self.seating,
-            &self.terms,
-        );
-        let wanted = self.wanted();
         let mut views = std::mem::take(&mut self.glanced.0);
-        views.retain(|(image, _)| wanted.contains(image));
-        if context.config.scores == Scores::Stored {
-            views = self.load_late(context, &wanted);
+        loop {
+            let wanted = self.wanted();
+            views.retain(|(image, _)| wanted.contains(image));
+            let loaded: BTreeSet<ImageKey> = views.iter().map(|(image, _)| *image).collect();
+            let late: Vec<ImageKey> = wanted.difference(&loaded).copied().collect();
+            let (found, missing) = carried::load(context.source, self.step, &late);
+            views.extend(found);
+            if missing.is_empty() {
+                break;
+            }
+            self.visit_without(context, missing);
         }
         self.encoded.push(context.encoder, &[], &views)?;
         self.check_finite(&self.encoded)?;
@@ -178,33 +174,35 @@ impl Forward {
         Ok(())
     }
 
-    /// Anchors whose image turns out to be gone are visited again without it.
-    fn load_late(&mut self, context: Context<'_>, wanted: &[ImageKey]) -> Vec<View> {
-        let (views, missing) = carried::load(context.source, self.step, wanted);
-        for anchor in 0..self.terms.len() {
-            if self.seating.seats[anchor]
-                .outside()
-                .is_some_and(|image| missing.contains(&image))
-            {
-                self.seating.seats[anchor].chain = None;
-                self.terms[anchor] = self.visits(context.objective, context.seed).of(anchor);
-            }
+    /// Anchors with weight on images that turn out to be gone are visited again without them.
+    fn visit_without(&mut self, context: Context<'_>, missing: BTreeSet<ImageKey>) {
+        let hit = |anchor: &usize| {
+            let outside = self.terms[*anchor].iter().flat_map(|term| &term.outside);
+            outside
+                .into_iter()
+                .any(|(image, _)| missing.contains(image))
+        };
+        let anchors: Vec<usize> = (0..self.terms.len()).filter(hit).collect();
+        self.lose(missing);
+        for anchor in anchors {
+            let view = Anchor::new(self, context.graph, context.seed, anchor);
+            self.terms[anchor] = context.objective.term(&view);
         }
-        views
     }
 
-    /// The images with a factor, each once.
-    pub(super) fn wanted(&self) -> Vec<ImageKey> {
-        let anchors = self
-            .seating
-            .seats
+    /// The images outside the batch that have weight and no row with a gradient.
+    pub(super) fn wanted(&self) -> BTreeSet<ImageKey> {
+        let weighted = self
+            .terms
             .iter()
             .zip(&self.factors)
-            .filter(|(_, factor)| **factor > 0.0);
-        anchors
-            .filter_map(|(seat, _)| seat.outside())
-            .collect::<BTreeSet<_>>()
-            .into_iter()
+            .flat_map(|(term, factor)| {
+                let outside = term.iter().flat_map(|term| &term.outside);
+                outside.filter(move |(_, weight)| weight * factor > 0.0)
+            });
+        weighted
+            .map(|(image, _)| *image)
+            .filter(|image| self.encoded.vector(*image).is_none())
             .collect()
     }
 
@@ -218,22 +216,36 @@ impl Forward {
         })
     }
 
-    /// The row of the anchor's carried negative outside the batch, if it was encoded.
-    fn carried_row(&self, anchor: usize) -> Option<usize> {
-        self.encoded
-            .carried
-            .get(&self.seating.seats[anchor].outside()?)
-            .copied()
+    /// Today's vector of an image outside the batch, if it was encoded by now.
+    pub(super) fn vector(&self, image: ImageKey) -> Option<&[f32]> {
+        let glanced = || self.glanced.1.vector(image);
+        self.encoded.vector(image).or_else(glanced)
     }
 
-    /// Today's score of that negative, if it was encoded or scored by now.
+    /// All of [`Self::vector`]: with a gradient, then without, each by key.
+    pub(super) fn today(&self) -> impl Iterator<Item = (ImageKey, &[f32])> {
+        let glanced = self.glanced.1.vectors();
+        let only_glanced = glanced.filter(|(image, _)| self.encoded.vector(*image).is_none());
+        self.encoded.vectors().chain(only_glanced)
+    }
+
+    /// Today's score of the negative outside the batch that the anchor's chain stood on before the visit.
     fn fresh_score(&self, anchor: usize) -> Option<f32> {
-        let image = self.seating.seats[anchor].outside()?;
-        let carried = self
-            .encoded
-            .vector(image)
-            .or_else(|| self.glanced.1.vector(image))?;
-        Some(self.beta * dot(self.encoded.row(anchor), carried))
+        let vector = self.vector(self.seating.seats[anchor].outside()?)?;
+        Some(self.beta * dot(self.encoded.row(anchor), vector))
+    }
+
+    /// What a cache of embeddings learns from this step.
+    pub(super) fn fresh(&self) -> Fresh {
+        let batch = self.seating.images.iter();
+        let batch = batch.map(|(image, slot)| (*image, self.encoded.row(*slot)));
+        Fresh {
+            vectors: batch
+                .chain(self.today())
+                .map(|(image, vector)| (image, vector.to_vec()))
+                .collect(),
+            gone: self.gone.clone(),
+        }
     }
 
     /// Anchors that take part.
@@ -251,9 +263,11 @@ impl Forward {
             term.weights
                 .iter()
                 .for_each(|(other, weight)| cosines.push(anchor, *other, scale * weight));
-            let weight = term.carried * self.factors[anchor];
-            if let Some(row) = self.carried_row(anchor).filter(|_| weight > 0.0) {
-                cosines.push(anchor, row, scale * weight);
+            for (image, weight) in &term.outside {
+                let weight = weight * self.factors[anchor];
+                if let Some(row) = self.encoded.carried.get(image).filter(|_| weight > 0.0) {
+                    cosines.push(anchor, *row, scale * weight);
+                }
             }
         }
         cosines

@@ -1,49 +1,40 @@
 //! InfoNCE (van den Oord et al. 2018; NT-Xent in SimCLR, Chen et al. 2020): the softmax over the batch, the positive in the denominator.
 //! Must never know: chains. The baseline: same masks, same means, nothing carried.
 
-use super::objective::{Objective, Term};
-use crate::mcmc::Visit;
+use super::{
+    anchor::Anchor,
+    objective::{Objective, Softmax, Term},
+};
 
 pub(super) struct InfoNce;
 
 impl Objective for InfoNce {
-    fn has_chains(&self) -> bool {
-        false
-    }
-
     /// ln Σ exp(score) over the positive and the unmasked: its gradient is the softmax-weighted sum of the scores' gradients, and it
     /// differs from the weighted sum of the scores by the softmax's entropy.
-    fn term(&self, position: usize, visit: &Visit<'_>) -> Option<Term> {
-        let candidates = (0..visit.slots.len()).filter(|other| !visit.masked[*other]);
-        let members: Vec<usize> = std::iter::once(position ^ 1).chain(candidates).collect();
+    fn term(&self, anchor: &Anchor<'_>) -> Option<Term> {
+        let positive = anchor.position ^ 1;
+        let members: Vec<usize> = std::iter::once(positive)
+            .chain(anchor.candidates())
+            .collect();
         if members.len() == 1 {
             return None;
         }
-        let largest = members
+        let scores: Vec<f64> = members
             .iter()
-            .map(|member| visit.scores[*member])
-            .fold(f32::NEG_INFINITY, f32::max);
-        let exponentials: Vec<f32> = members
-            .iter()
-            .map(|member| (visit.scores[*member] - largest).exp())
+            .map(|member| f64::from(anchor.visit.scores[*member]))
             .collect();
-        let sum: f32 = exponentials.iter().sum();
-        let weights: Vec<(usize, f32)> = members
+        let softmax = Softmax::of(&scores)?;
+        let offset: f64 = softmax
+            .weights
             .iter()
-            .zip(&exponentials)
-            .map(|(member, e)| (*member, e / sum))
-            .collect();
-        let weighted: f32 = weights
-            .iter()
-            .map(|(member, weight)| weight * (visit.scores[*member] - largest))
+            .zip(&scores)
+            .map(|(weight, score)| weight * (softmax.log_sum - score))
             .sum();
+        let weights = softmax.weights.iter().map(|weight| *weight as f32);
         Some(Term {
-            weights,
-            carried: 0.0,
-            offset: sum.ln() - weighted,
-            next: None,
-            proposals: 0,
-            accepted: 0,
+            weights: members.into_iter().zip(weights).collect(),
+            offset: offset as f32,
+            ..Term::default()
         })
     }
 }

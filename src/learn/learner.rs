@@ -1,13 +1,13 @@
 //! The encoder in training with its optimiser and its chains, and the order of things in a step: nothing is written before all that is
 //! to be written is known to be finite. Must never know: where batches come from.
 
-use std::time::Instant;
+use std::{collections::HashSet, time::Instant};
 
 use super::{
     CarriedViews, LearnConfig, LearnError, StepReport,
+    embedding_cache::{EmbeddingCache, Fresh},
     forward::{Context, Forward},
     objective::objective,
-    seating::Seating,
 };
 use crate::{
     mcmc::{ChainState, ChainTable, PairGraph},
@@ -32,14 +32,16 @@ pub struct Learner {
     pub encoder: Encoder,
     /// Its moments.
     pub optimizer: Optimizer,
-    /// The chains.
+    /// The chains, or what the objective keeps in their place.
     pub table: ChainTable,
+    cache: EmbeddingCache,
     config: LearnConfig,
     seed: u64,
 }
 
 impl Learner {
-    /// Puts the parts together; `seed` is the run's.
+    /// Puts the parts together; `seed` is the run's. A table whose states are of another kind than the objective's is not read as if they
+    /// were: the objective starts with an empty one, which is logged as an error.
     pub fn new(
         config: LearnConfig,
         seed: u64,
@@ -50,7 +52,8 @@ impl Learner {
         Self {
             encoder,
             optimizer,
-            table,
+            table: fitting(&config, table),
+            cache: EmbeddingCache::default(),
             config,
             seed,
         }
@@ -80,7 +83,7 @@ impl Learner {
             self.optimizer
                 .step(&mut self.encoder, gradients, norm, rate)?;
         }
-        self.write(&estimate.states);
+        self.write(estimate.states, estimate.fresh, (batch.step, graph));
         estimate.report.backward_seconds += started.elapsed().as_secs_f64();
         Ok(estimate.report)
     }
@@ -94,7 +97,7 @@ impl Learner {
         carried: &dyn CarriedViews,
     ) -> Result<(StepReport, Option<Gradients>), LearnError> {
         let estimate = self.estimate(batch, graph, carried)?;
-        self.write(&estimate.states);
+        self.write(estimate.states, estimate.fresh, (batch.step, graph));
         Ok((estimate.report, estimate.gradients))
     }
 
@@ -105,29 +108,61 @@ impl Learner {
         graph: &PairGraph,
         carried: &dyn CarriedViews,
     ) -> Result<Estimated, LearnError> {
-        let objective = objective(&self.config);
-        let started = Instant::now();
-        let table = objective.has_chains().then_some(&self.table);
-        let seating = Seating::new(&batch.pairs, graph, table);
-        let seated = started.elapsed().as_secs_f64();
+        let objective = objective(&self.config, &self.table, &self.cache);
         let context = Context {
-            config: &self.config,
+            beta: self.config.beta,
             seed: self.seed,
             encoder: &self.encoder,
             objective: &*objective,
+            graph,
             source: carried,
         };
-        let forward = Forward::run(context, seating, batch)?;
-        let mut report = StepReport::of(&forward, self.config.beta, graph.len());
-        report.walk_seconds += seated;
-        Estimated::of(forward, report, batch.step)
+        let forward = Forward::run(context, batch)?;
+        let report = StepReport::of(&forward, self.config.beta, graph.len());
+        let fresh = objective.keeps_vectors().then(|| forward.fresh());
+        let mut estimate = Estimated::of(forward, report, batch.step)?;
+        estimate.fresh = fresh;
+        Ok(estimate)
     }
 
-    fn write(&self, states: &[(SlotKey, ChainState)]) {
-        states
-            .iter()
-            .for_each(|(anchor, state)| self.table.put(*anchor, *state));
+    fn write(
+        &mut self,
+        states: Vec<(SlotKey, ChainState)>,
+        fresh: Option<Fresh>,
+        (step, graph): (u64, &PairGraph),
+    ) {
+        for (anchor, state) in states {
+            self.table.put(anchor, state);
+        }
+        if let Some(fresh) = fresh {
+            let bounds = (self.config.cache_images, self.config.cache_refresh);
+            self.cache.take(step, fresh, graph, bounds);
+        }
     }
+
+    /// Forgets all that is kept of pairs that are gone, and of images that only they held; `graph` is what is left.
+    pub fn forget(&mut self, gone: &HashSet<PairKey>, graph: &PairGraph) {
+        self.table.forget_pairs(gone);
+        self.cache.forget_strangers(graph);
+    }
+}
+
+/// `table`, if its states are the objective's.
+fn fitting(config: &LearnConfig, table: ChainTable) -> ChainTable {
+    let Some(wanted) = config
+        .objective
+        .states()
+        .filter(|kind| *kind != table.kind())
+    else {
+        return table;
+    };
+    if !table.is_empty() {
+        tracing::error!(
+            objective = ?config.objective, found = ?table.kind(), states = table.len(),
+            "the table was written under another objective and means something else: all states start anew"
+        );
+    }
+    ChainTable::of(wanted)
 }
 
 /// What a step would write. All of it is finite.
@@ -136,6 +171,7 @@ struct Estimated {
     /// `None`: no anchor has a candidate.
     gradients: Option<Gradients>,
     states: Vec<(SlotKey, ChainState)>,
+    fresh: Option<Fresh>,
 }
 
 impl Estimated {
@@ -159,6 +195,7 @@ impl Estimated {
             report,
             gradients,
             states,
+            fresh: None,
         })
     }
 }

@@ -3,21 +3,25 @@
 //!
 //! A new objective is one file beside `emc2.rs` and a line in `objective.rs`.
 
+mod anchor;
 mod carried;
 mod config;
+mod embedding_cache;
 mod emc2;
 mod encoded;
+mod exact;
 mod forward;
 mod global_loss;
 mod infonce;
 mod learner;
 mod loss;
+mod negative_cache;
 mod objective;
 mod report;
 mod seating;
+mod sogclr;
 #[cfg(test)]
 mod unbiased;
-mod visits;
 
 pub use carried::CarriedViews;
 pub use config::{LearnConfig, LearnError, ObjectiveKind, Scores};

@@ -1,10 +1,11 @@
 //! Who is in the batch: its slots, and for each anchor who may be its negative and where its chain stands.
 //! Must never know: embeddings, scores.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rayon::prelude::*;
 
+use super::objective::counts;
 use crate::{
     mcmc::{BatchSlot, Carried, ChainTable, PairGraph},
     types::{ImageKey, PairKey, Side, SlotKey},
@@ -14,6 +15,10 @@ use crate::{
 pub(super) struct Seating {
     pub(super) slots: Vec<BatchSlot>,
     pub(super) seats: Vec<Seat>,
+    /// For each slot ln of the number of slots here that hold its image.
+    pub(super) log_repeats: Vec<f32>,
+    /// The images of the slots, with the first slot of each.
+    pub(super) images: BTreeMap<ImageKey, usize>,
 }
 
 /// One anchor.
@@ -72,7 +77,26 @@ impl Seating {
             .par_iter()
             .map(|anchor| Seat::new(*anchor, &keys, &positions, graph, table))
             .collect();
-        Self { slots, seats }
+        let held: Vec<Option<ImageKey>> = keys.iter().map(|key| graph.image(*key)).collect();
+        let repeats = counts(held.iter().flatten().copied());
+        let log_repeats = held.iter().map(|image| {
+            let repeats = image.map_or(1, |image| repeats[&image]);
+            (repeats as f32).ln()
+        });
+        let places = held.iter().enumerate().rev();
+        Self {
+            slots,
+            seats,
+            log_repeats: log_repeats.collect(),
+            images: places
+                .filter_map(|(slot, image)| Some(((*image)?, slot)))
+                .collect(),
+        }
+    }
+
+    /// Whether the image stands in the batch.
+    pub(super) fn holds(&self, image: ImageKey) -> bool {
+        self.images.contains_key(&image)
     }
 
     /// The distinct images outside the batch on which chains stand.

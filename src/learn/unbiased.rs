@@ -1,14 +1,14 @@
 //! The step's gradient against the exact one, on embeddings that do not change: the mean over many steps is ∇L for EMC², at any batch
 //! size, and something else for InfoNCE. No encoder: gradients are taken with respect to the images' vectors.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
 use super::{
-    LearnConfig, ObjectiveKind, Scores, carried::factors, encoded::Encoded, forward::Forward,
-    loss::Cosines, loss::dot, objective::objective, seating::Seating,
+    LearnConfig, ObjectiveKind, Scores, embedding_cache::EmbeddingCache, encoded::Encoded,
+    forward::Forward, loss::Cosines, loss::dot, objective::objective, seating::Seating,
 };
 use crate::{
     mcmc::{ChainTable, Estimator, PairEntry, PairGraph, Proposals, SamplerConfig},
@@ -97,9 +97,10 @@ impl World {
         (step, pairs): (u64, &[u32]),
         sum: &mut [f64],
     ) {
-        let objective = objective(config);
+        let cache = EmbeddingCache::default();
+        let objective = objective(config, table, &cache);
         let keys: Vec<PairKey> = pairs.iter().map(|pair| PairKey(*pair)).collect();
-        let seating = Seating::new(&keys, &self.graph, objective.has_chains().then_some(table));
+        let seating = Seating::new(&keys, &self.graph, objective.chains());
         let slots = pairs
             .iter()
             .flat_map(|pair| [2 * pair, 2 * pair + 1])
@@ -113,21 +114,13 @@ impl World {
             .flat_map(|image| self.vector(*image))
             .copied()
             .collect();
-        let carried: HashMap<ImageKey, usize> =
+        let carried: BTreeMap<ImageKey, usize> =
             outside.iter().copied().zip(2 * pairs.len()..).collect();
 
         let mut forward = Forward::new(seating, BETA, step);
         forward.encoded = Encoded::of_rows(DIM, rows, carried);
         forward.refresh();
-        forward.visit_all(&*objective, 11);
-        if config.scores == Scores::Stored {
-            forward.factors = factors(config, [11, step], &forward.seating, &forward.terms);
-            let wanted = forward.wanted();
-            forward
-                .encoded
-                .carried
-                .retain(|image, _| wanted.contains(image));
-        }
+        forward.visit_all(&*objective, &self.graph, 11);
         let gradient = forward.cosines().gradient(DIM, &forward.encoded.embedding);
         for (image, row) in images.iter().zip(gradient.chunks_exact(DIM)) {
             sum[image * DIM..(image + 1) * DIM]
@@ -191,6 +184,10 @@ fn config(objective: ObjectiveKind, estimator: Estimator) -> LearnConfig {
         scores: Scores::Refreshed,
         carried_budget: 1.0,
         roulette: 0.0,
+        sogclr_gamma: 0.9,
+        cache_images: 100,
+        cache_refresh: 0.1,
+        exact_images: 100,
     }
 }
 

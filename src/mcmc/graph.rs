@@ -100,6 +100,18 @@ impl PairGraph {
         self.by_image.len()
     }
 
+    /// Whether some pair holds the image.
+    pub fn holds(&self, image: ImageKey) -> bool {
+        self.by_image.contains_key(&image)
+    }
+
+    /// All images, ascending.
+    pub fn image_keys(&self) -> Vec<ImageKey> {
+        let mut images: Vec<ImageKey> = self.by_image.keys().copied().collect();
+        images.sort_unstable();
+        images
+    }
+
     /// ln(number of slots that the image holds): subtracted from a candidate's log score so that the target counts each image once.
     /// 0 for an image that holds none.
     pub fn log_degree(&self, image: ImageKey) -> f32 {
@@ -174,9 +186,13 @@ impl Positives<'_> {
     /// Whether `candidate` must not be a negative of the anchor (also true of a slot whose pair is gone).
     /// It is asked of images, not slots: an image that is positive through one of its pairs is so wherever it stands.
     pub fn excludes(&self, candidate: SlotKey) -> bool {
-        let Some(image) = self.graph.image(candidate) else {
-            return true;
-        };
+        self.graph
+            .image(candidate)
+            .is_none_or(|image| self.excludes_image(image))
+    }
+
+    /// [`Positives::excludes`] of an image; also true of one that no pair holds.
+    pub fn excludes_image(&self, image: ImageKey) -> bool {
         let (Some(anchor), Some(membership)) = (self.anchor, self.graph.by_image.get(&image))
         else {
             return true;

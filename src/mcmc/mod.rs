@@ -9,5 +9,5 @@ mod visit;
 mod walk;
 
 pub use graph::{PairEntry, PairGraph, Positives};
-pub use table::{ChainColumns, ChainState, ChainTable, UnevenColumns};
+pub use table::{ChainColumns, ChainState, ChainTable, StateKind, UnevenColumns};
 pub use visit::{BatchSlot, Carried, Estimate, Estimator, Proposals, SamplerConfig, Visit, visit};

@@ -22,15 +22,28 @@ pub struct ChainState {
     pub still: u32,
 }
 
+/// What the states of a table say. A table of one kind must not be read as another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StateKind {
+    /// Where a Markov chain stands.
+    #[default]
+    Chains,
+    /// The anchor's moving average: its logarithm is in [`ChainState::log_score`], and [`ChainState::negative`] is the anchor's own slot.
+    Averages,
+}
+
 /// One [`ChainState`] for each anchor that was visited; walked in parallel.
 #[derive(Debug, Default)]
 pub struct ChainTable {
+    kind: StateKind,
     states: DashMap<SlotKey, ChainState>,
 }
 
 /// The table as columns, sorted by anchor: the form in which it is written.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ChainColumns {
+    /// What the states say.
+    pub kind: StateKind,
     /// Packed [`SlotKey`] of each anchor, ascending.
     pub anchor: Vec<u32>,
     /// Packed [`SlotKey`] of each state.
@@ -46,6 +59,19 @@ pub struct ChainColumns {
 }
 
 impl ChainTable {
+    /// An empty table.
+    pub fn of(kind: StateKind) -> Self {
+        Self {
+            kind,
+            states: DashMap::new(),
+        }
+    }
+
+    /// What its states say.
+    pub fn kind(&self) -> StateKind {
+        self.kind
+    }
+
     /// The chain of `anchor`, if it was ever visited.
     pub fn get(&self, anchor: SlotKey) -> Option<ChainState> {
         self.states.get(&anchor).map(|state| *state)
@@ -82,6 +108,7 @@ impl ChainTable {
             .collect();
         states.sort_unstable_by_key(|(anchor, _)| *anchor);
         ChainColumns {
+            kind: self.kind,
             anchor: states.iter().map(|(anchor, _)| *anchor).collect(),
             negative: states
                 .iter()
@@ -98,6 +125,7 @@ impl ChainTable {
     /// Values are not judged: a state that makes no sense any more is a chain that starts anew.
     pub fn from_columns(columns: &ChainColumns) -> Result<Self, UnevenColumns> {
         let ChainColumns {
+            kind,
             anchor,
             negative,
             log_score,
@@ -125,7 +153,10 @@ impl ChainTable {
         let states = (0..anchor.len())
             .map(|row| (SlotKey::from_packed(anchor[row]), state(row)))
             .collect();
-        Ok(Self { states })
+        Ok(Self {
+            kind: *kind,
+            states,
+        })
     }
 }
 

@@ -152,7 +152,7 @@ impl<'a> Run<'a> {
                 self.pictures.forget(&entry.images);
             }
         }
-        self.learner.table.forget_pairs(&gone);
+        self.learner.forget(&gone, &self.graph);
     }
 
     /// Chains of pairs that were erased since the checkpoint, however long ago.
@@ -164,7 +164,7 @@ impl<'a> Run<'a> {
             .filter(|pair| self.graph.get(*pair).is_none())
             .collect();
         if !gone.is_empty() {
-            self.learner.table.forget_pairs(&gone);
+            self.learner.forget(&gone, &self.graph);
         }
     }
 

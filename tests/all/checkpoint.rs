@@ -5,7 +5,7 @@ use kith::{
     blobs::BlobKey,
     checkpoint::{CheckpointError, Label, MANIFEST, PARTS, Snapshot, TrainerState},
     db::{CheckpointRole, CheckpointStatus},
-    mcmc::ChainColumns,
+    mcmc::{ChainColumns, StateKind},
     types::{CheckpointId, NamedArray},
 };
 
@@ -22,6 +22,7 @@ fn snapshot(step: u64) -> Snapshot {
         model: vec![array("conv1.weight", 0.1), array("fc.weight", 0.7)],
         optimizer: vec![array("conv1.weight.m", 1e-9)],
         chains: ChainColumns {
+            kind: StateKind::Chains,
             anchor: vec![2, 5],
             negative: vec![7, 4],
             log_score: vec![0.5, -0.25],

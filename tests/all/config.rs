@@ -129,6 +129,10 @@ fn values_out_of_range_are_refused_with_the_remedy() {
         ("pairs.holdout_share=0.95", "from 0 to 0.9"),
         ("schedule.learning_rate=0", "above 0"),
         ("learning.beta=nan", "above 0"),
+        ("learning.sogclr_gamma=0", "above 0 and at most 1"),
+        ("learning.cache_images=0", "at least 1"),
+        ("learning.cache_refresh=1.5", "from 0 to 1"),
+        ("learning.exact_images=0", "at least 1"),
         ("augment.flip=1.5", "a probability"),
         ("gate.collapse_cosine=2", "from -1 to 1"),
     ] {

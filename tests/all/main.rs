@@ -16,6 +16,7 @@ mod lab;
 mod learn;
 mod mcmc;
 mod nn;
+mod objectives;
 mod pixel_kinds;
 mod pixels;
 mod stationarity;

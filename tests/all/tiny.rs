@@ -35,14 +35,16 @@ pub(crate) fn config(estimator: Estimator, scores: Scores) -> LearnConfig {
         scores,
         carried_budget: 1.0,
         roulette: 0.0,
+        sogclr_gamma: 0.9,
+        cache_images: 100,
+        cache_refresh: 0.1,
+        exact_images: 100,
     }
 }
 
 pub(crate) fn infonce() -> LearnConfig {
-    LearnConfig {
-        objective: ObjectiveKind::InfoNce,
-        ..config(Estimator::Subset, Scores::Stored)
-    }
+    let [infonce, ..] = baselines();
+    infonce
 }
 
 pub(crate) fn learner(config: LearnConfig) -> Learner {
@@ -133,4 +135,19 @@ pub(crate) fn batch(graph: &PairGraph, step: u64, pairs: &[u32]) -> Batch {
         pairs: pairs.iter().copied().map(PairKey).collect(),
         pixels,
     }
+}
+
+/// The other objectives; the cache refreshes a quarter of the images in each step.
+pub(crate) fn baselines() -> [LearnConfig; 4] {
+    let of = |objective| LearnConfig {
+        objective,
+        cache_refresh: 0.25,
+        ..config(Estimator::Subset, Scores::Stored)
+    };
+    [
+        of(ObjectiveKind::InfoNce),
+        of(ObjectiveKind::SogClr),
+        of(ObjectiveKind::NegativeCache),
+        of(ObjectiveKind::Exact),
+    ]
 }

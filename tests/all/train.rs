@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use kith::{
     checkpoint::{EvaluationSet, Snapshot},
     db::{CheckpointStatus, Split},
+    mcmc::StateKind,
     nn::Device,
     train::{TrainConfig, TrainError, Trainer, TrainingState},
     types::{CheckpointId, SlotKey},
@@ -47,28 +48,55 @@ fn pairs_in_chains(snapshot: &Snapshot) -> HashSet<u32> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_was_stopped_half_way_ends_bit_for_bit_like_one_that_was_not() {
-    let straight = Lab::new(0.0).await;
-    straight.post(0..11).await;
-    let expected = train_to_the_end(&straight, config(&["training.max_steps=8"])).await;
+    for objective in ["emc2", "sogclr", "exact"] {
+        let objective = format!("learning.objective={objective}");
+        let until = |steps: &str, others: &[&str]| {
+            let steps = format!("training.max_steps={steps}");
+            config(&[&[&objective[..], &steps[..]], others].concat())
+        };
+        let straight = Lab::new(0.0).await;
+        straight.post(0..11).await;
+        let expected = train_to_the_end(&straight, until("8", &[])).await;
 
-    let halved = Lab::new(0.0).await;
-    halved.post(0..11).await;
-    let half = train_to_the_end(&halved, config(&["training.max_steps=4"])).await;
-    assert_eq!(half.trainer.step, 4);
-    let others = [
-        "training.max_steps=8",
-        "training.prefetch=3",
-        "training.loader_threads=2",
-    ];
-    let resumed = train_to_the_end(&halved, config(&others)).await;
+        let halved = Lab::new(0.0).await;
+        halved.post(0..11).await;
+        let half = train_to_the_end(&halved, until("4", &[])).await;
+        assert_eq!(half.trainer.step, 4);
+        let others = ["training.prefetch=3", "training.loader_threads=2"];
+        let resumed = train_to_the_end(&halved, until("8", &others)).await;
 
-    assert_eq!(expected.trainer.step, 8);
-    assert_eq!(resumed.trainer, expected.trainer);
-    assert_eq!(resumed.chains, expected.chains);
-    assert!(!expected.chains.anchor.is_empty());
-    assert_eq!(resumed.optimizer, expected.optimizer);
-    assert_eq!(resumed.model, expected.model);
-    assert_ne!(half.model, expected.model);
+        assert_eq!(expected.trainer.step, 8);
+        assert_eq!(resumed.trainer, expected.trainer);
+        assert_eq!(resumed.chains, expected.chains);
+        let has_states = !expected.chains.anchor.is_empty();
+        assert_eq!(has_states, !objective.ends_with("exact"));
+        assert_eq!(resumed.optimizer, expected.optimizer);
+        assert_eq!(resumed.model, expected.model);
+        assert_ne!(half.model, expected.model);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_objective_goes_on_from_the_weights_and_not_from_states_that_mean_something_else() {
+    let lab = Lab::new(0.0).await;
+    lab.post(0..11).await;
+    let averages = ["learning.objective=sogclr", "training.max_steps=4"];
+    let before = train_to_the_end(&lab, config(&averages)).await;
+    assert_eq!(before.chains.kind, StateKind::Averages);
+    assert_eq!(before.chains.negative, before.chains.anchor);
+    let after = train_to_the_end(&lab, config(&["training.max_steps=6"])).await;
+    assert_eq!(
+        (after.trainer.step, after.chains.kind),
+        (6, StateKind::Chains)
+    );
+    let chains = after.chains.anchor.iter().zip(&after.chains.negative);
+    assert!(chains.clone().count() > 0);
+    assert!(
+        chains
+            .into_iter()
+            .all(|(anchor, negative)| anchor / 2 != negative / 2)
+    );
+    assert!(after.chains.step.iter().all(|step| *step >= 4));
 }
 
 #[tokio::test(flavor = "multi_thread")]
