@@ -4,6 +4,7 @@
 //! held by `tests/tidy.rs`).
 
 pub mod app;
+pub mod bench;
 pub mod blobs;
 pub mod checkpoint;
 pub mod cli;

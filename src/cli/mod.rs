@@ -2,6 +2,8 @@
 //! Must never know: how anything is done. Only room that uses `clap`, `indicatif` and `ureq`, and that prints to standard output.
 #![allow(clippy::print_stdout)]
 
+mod bench;
+mod bench_table;
 mod checkpoint;
 mod client;
 mod config;
@@ -16,7 +18,7 @@ mod pair_list;
 mod serve;
 mod upload;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -42,6 +44,8 @@ enum Command {
     Evaluate(evaluate::EvaluateArgs),
     /// List, take, promote, delete checkpoints of a running server, or verify those on disk
     Checkpoint(checkpoint::CheckpointArgs),
+    /// Measure what this machine does: embeddings and training images a second, layers, walks, decoding
+    Bench(bench::BenchArgs),
     /// Exit with 0 if a server is alive
     Health(health::HealthArgs),
     /// Print the effective settings as TOML
@@ -71,6 +75,16 @@ impl SettingsArgs {
         }
         Ok(settings)
     }
+
+    /// The arguments that give another run of this program the same settings.
+    pub(crate) fn repeated(&self) -> Vec<OsString> {
+        let paths = [("--config", &self.config), ("--data-dir", &self.data_dir)];
+        let paths = paths
+            .into_iter()
+            .filter_map(|(name, path)| Some([name.into(), path.clone()?.into()]));
+        let sets = self.set.iter().map(|set| ["--set".into(), set.into()]);
+        paths.chain(sets).flatten().collect()
+    }
 }
 
 /// Parses the command line and runs it; a failure is one sentence on standard error and exit code 1.
@@ -81,6 +95,7 @@ pub fn run() -> ExitCode {
         Command::Embed(args) => embed::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Checkpoint(args) => checkpoint::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Health(args) => health::run(&args),
         Command::Config(args) => config::run(&args),
     };

@@ -5,7 +5,7 @@ use super::EncoderConfig;
 use super::kernels::Conv;
 
 /// A convolution or fully connected layer with its name.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct LayerSpec {
     /// torchvision's prefix, such as `layer1.0.conv1`.
     pub(super) name: String,

@@ -32,6 +32,11 @@ impl Device {
             .map_err(|error| NnError::Device(format!("device `{name}` cannot be opened: {error}. `nvidia-smi` lists the GPUs that are there; `cpu` always works")))?;
         Ok(Self(device))
     }
+
+    /// Whether it is the CPU.
+    pub fn is_cpu(&self) -> bool {
+        self.0.is_cpu()
+    }
 }
 
 impl fmt::Debug for Device {

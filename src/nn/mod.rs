@@ -14,6 +14,7 @@ mod gradients;
 mod init;
 mod kernels;
 mod layer;
+mod measure;
 mod ops;
 mod optimizer;
 mod portable;
@@ -26,6 +27,7 @@ pub use config::EncoderConfig;
 pub use device::Device;
 pub use encoder::{Encoder, Features, Tape, Vectors};
 pub use gradients::Gradients;
+pub use measure::{Burst, LayerProbe, LayerShape, layer_shapes};
 pub use optimizer::{Optimizer, OptimizerConfig, OptimizerKind};
 
 /// What can go wrong in the encoder.

@@ -7,12 +7,14 @@ mod blur;
 mod decode;
 mod jitter;
 mod resize;
+mod sample;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::augment::{AugmentConfig, augment};
 pub use self::decode::{decode, inspect};
 pub use self::resize::fit;
+pub use self::sample::{SampleFormat, sample};
 
 /// What an image may cost, checked from its header before it is decoded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

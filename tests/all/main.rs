@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod app;
+mod bench;
 mod blobs;
 mod checkpoint;
 mod config;

@@ -9,7 +9,7 @@ const FLOORS: &[&[&str]] = &[
     &["nn"],
     &["learn", "blobs", "db"],
     &["checkpoint", "ingest"],
-    &["serve", "train", "study"],
+    &["serve", "train", "study", "bench"],
     &["app", "config"],
     &["http"],
     &["cli"],

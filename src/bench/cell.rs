@@ -1,0 +1,196 @@
+//! What can be measured, and on what. Must never know: how a figure is shown.
+
+use std::{collections::HashMap, time::Duration};
+
+use rayon::ThreadPoolBuilder;
+
+use super::{BenchError, Figure, work};
+use crate::{
+    mcmc::SamplerConfig,
+    nn::{Burst, Device, Encoder, EncoderConfig, LayerShape, OptimizerConfig},
+    pixels::{AugmentConfig, Limits},
+};
+
+/// The settings that figures depend on, whatever the cell.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The network; each cell has its own side.
+    pub encoder: EncoderConfig,
+    /// Where it runs.
+    pub device: Device,
+    /// Of training steps.
+    pub optimizer: OptimizerConfig,
+    /// Of walks.
+    pub sampler: SamplerConfig,
+    /// Of decoding.
+    pub limits: Limits,
+    /// Of augmented views.
+    pub augment: AugmentConfig,
+}
+
+/// One thing to measure.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Cell {
+    /// Multiply-adds on registers alone, by all threads at once.
+    Peak {
+        /// Threads of the pool.
+        threads: usize,
+    },
+    /// Pixels to embeddings.
+    Forward {
+        /// Pixels across.
+        side: usize,
+        /// Images at once.
+        batch: usize,
+        /// Threads of the pool.
+        threads: usize,
+    },
+    /// A training step: forward, in-batch contrastive loss, backward, clipping, update.
+    Train {
+        /// Pixels across.
+        side: usize,
+        /// Half as many as images.
+        pairs: usize,
+        /// Threads of the pool.
+        threads: usize,
+    },
+    /// One layer alone.
+    Layer {
+        /// Its shape, of a network for `side`.
+        shape: LayerShape,
+        /// Which way.
+        pass: Pass,
+        /// Pixels across of the network's input.
+        side: usize,
+        /// Images at once.
+        batch: usize,
+        /// Threads of the pool.
+        threads: usize,
+    },
+    /// A visit of each anchor of a batch: what EMC² adds to a step besides the images it carries in.
+    Walk {
+        /// Half as many as anchors.
+        pairs: usize,
+        /// Threads of the pool.
+        threads: usize,
+    },
+    /// What one thread does to an image before it can be encoded.
+    Decode {
+        /// Which part.
+        part: Picturing,
+        /// Pixels across of what the encoder sees.
+        side: usize,
+    },
+}
+
+/// The ways through a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pass {
+    /// Its output.
+    Forward,
+    /// The gradients of its weights and input.
+    Backward,
+}
+
+/// The parts of making pixels of a photograph's size ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Picturing {
+    /// Bytes of a JPEG to pixels.
+    DecodeJpeg,
+    /// Bytes of a PNG to pixels.
+    DecodePng,
+    /// Pixels to what serving sees.
+    Resize,
+    /// Pixels to a random view, as training sees it.
+    Augment,
+}
+
+impl Picturing {
+    /// All, in order.
+    pub const ALL: [Self; 4] = [
+        Self::DecodeJpeg,
+        Self::DecodePng,
+        Self::Resize,
+        Self::Augment,
+    ];
+}
+
+/// Measures cells, and keeps between them what takes long to make.
+pub struct Bench {
+    setup: Setup,
+    /// By side.
+    encoders: HashMap<usize, Encoder>,
+}
+
+impl Bench {
+    /// Nothing is made yet.
+    pub fn new(setup: Setup) -> Self {
+        Self {
+            setup,
+            encoders: HashMap::new(),
+        }
+    }
+
+    /// One round of a cell: a run to warm up, then runs for `budget`, at least one.
+    pub fn run(&mut self, cell: &Cell, budget: Duration) -> Result<Figure, BenchError> {
+        let pool = ThreadPoolBuilder::new().num_threads(cell.threads());
+        let pool = pool.build()?;
+        match cell {
+            Cell::Peak { .. } => pool.install(|| work::peak(budget)),
+            Cell::Forward { side, batch, .. } => {
+                let encoder = self.encoder(*side)?;
+                pool.install(|| work::forward(encoder, *batch, budget))
+            }
+            Cell::Train { side, pairs, .. } => {
+                pool.install(|| work::train(&self.setup, *side, *pairs, budget))
+            }
+            Cell::Layer {
+                shape, pass, batch, ..
+            } => pool.install(|| work::layer(shape, *pass, (*batch, &self.setup.device), budget)),
+            Cell::Walk { pairs, .. } => {
+                pool.install(|| work::walk(&self.setup.sampler, *pairs, budget))
+            }
+            Cell::Decode { part, side } => {
+                pool.install(|| work::picture(&self.setup, *part, *side, budget))
+            }
+        }
+    }
+
+    fn encoder(&mut self, side: usize) -> Result<&Encoder, BenchError> {
+        if !self.encoders.contains_key(&side) {
+            let fresh = work::fresh(&self.setup, side)?;
+            self.encoders.insert(side, fresh);
+        }
+        Ok(&self.encoders[&side])
+    }
+}
+
+impl Cell {
+    /// Multiply-adds of a run, where that is what it is measured for; else 0.
+    pub(super) fn multiply_adds(&self) -> usize {
+        match self {
+            Self::Peak { threads } => threads * Burst::multiply_adds(),
+            Self::Layer {
+                shape, pass, batch, ..
+            } => match pass {
+                Pass::Forward => batch * shape.forward_multiply_adds(),
+                Pass::Backward => batch * shape.backward_multiply_adds(),
+            },
+            _ => 0,
+        }
+    }
+
+    /// Threads of its pool.
+    pub fn threads(&self) -> usize {
+        match self {
+            Self::Peak { threads }
+            | Self::Forward { threads, .. }
+            | Self::Train { threads, .. }
+            | Self::Layer { threads, .. }
+            | Self::Walk { threads, .. } => *threads,
+            Self::Decode { .. } => 1,
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! The work of each kind of cell, on made-up data. Must never know: how a figure is shown.
+
+use std::{hint::black_box, time::Duration};
+
+use rayon::prelude::*;
+
+use super::{BenchError, Figure, Pass, Picturing, Setup, clock::watch, memory::peak_of};
+use crate::{
+    learn::{Batch, CarriedViews, LearnConfig, Learner, ObjectiveKind, Scores},
+    mcmc::{
+        self, BatchSlot, Carried, ChainState, ChainTable, PairEntry, PairGraph, SamplerConfig,
+        Visit,
+    },
+    nn::{Burst, Device, Encoder, EncoderConfig, LayerProbe, LayerShape, Optimizer},
+    pixels::{SampleFormat, augment, decode, fit, sample},
+    types::{ImageKey, PairKey, SlotKey, mix},
+};
+
+/// An inverse temperature as training uses it.
+const BETA: f32 = 10.0;
+/// Too small a learning rate for weights to leave where they started, however many steps are measured.
+const RATE: f32 = 1e-6;
+/// The sample picture: what a phone's or a shop's thumbnail has.
+const PICTURE: (u32, u32) = (640, 480);
+
+/// A fresh encoder for images of `side`.
+pub(super) fn fresh(setup: &Setup, side: usize) -> Result<Encoder, BenchError> {
+    let config = EncoderConfig {
+        side,
+        ..setup.encoder.clone()
+    };
+    Ok(Encoder::fresh(&config, 1, &setup.device)?)
+}
+
+/// Values in [−1, 1), no two images alike.
+fn pixels(images: usize, side: usize) -> Vec<f32> {
+    let value = |i: usize| ((i * 7919) % 1013) as f32 / 506.5 - 1.0;
+    (0..images * side * side * 3).map(value).collect()
+}
+
+pub(super) fn peak(budget: Duration) -> Result<Figure, BenchError> {
+    watch(budget, || {
+        rayon::broadcast(|_| Burst::run());
+        Ok(())
+    })
+}
+
+pub(super) fn forward(
+    encoder: &Encoder,
+    batch: usize,
+    budget: Duration,
+) -> Result<Figure, BenchError> {
+    let pixels = pixels(batch, encoder.config().side);
+    watch(budget, || {
+        black_box(encoder.forward(&pixels)?);
+        Ok(())
+    })
+}
+
+/// Its memory is all that training needs: weights, moments, the batch, the maps, the gradients.
+pub(super) fn train(
+    setup: &Setup,
+    side: usize,
+    pairs: usize,
+    budget: Duration,
+) -> Result<Figure, BenchError> {
+    let (figure, peak_bytes) = peak_of(|| {
+        let mut learner = learner(setup, side)?;
+        let mut graph = PairGraph::default();
+        let keys: Vec<PairKey> = (0..pairs as u32).map(PairKey).collect();
+        for key in &keys {
+            let images = [2 * key.0, 2 * key.0 + 1].map(ImageKey);
+            graph.insert(
+                *key,
+                PairEntry {
+                    images,
+                    group: None,
+                },
+            );
+        }
+        let mut batch = Batch {
+            step: 0,
+            pairs: keys,
+            pixels: pixels(2 * pairs, side),
+        };
+        watch(budget, || {
+            batch.step += 1;
+            black_box(learner.step(&batch, &graph, &NoViews, RATE)?);
+            Ok(())
+        })
+    });
+    Ok(Figure {
+        peak_bytes,
+        ..figure?
+    })
+}
+
+/// The softmax over the batch: what EMC² adds is measured as walks, and as the images that its chains carry in.
+fn learner(setup: &Setup, side: usize) -> Result<Learner, BenchError> {
+    let encoder = fresh(setup, side)?;
+    let optimizer = Optimizer::new(&setup.optimizer, &encoder)?;
+    let config = LearnConfig {
+        beta: BETA,
+        objective: ObjectiveKind::InfoNce,
+        sampler: setup.sampler.clone(),
+        scores: Scores::Stored,
+        carried_budget: 1.0,
+        roulette: 0.0,
+    };
+    Ok(Learner::new(
+        config,
+        1,
+        encoder,
+        optimizer,
+        ChainTable::default(),
+    ))
+}
+
+struct NoViews;
+
+impl CarriedViews for NoViews {
+    fn views(&self, _: u64, images: &[ImageKey]) -> Vec<Option<Vec<f32>>> {
+        vec![None; images.len()]
+    }
+}
+
+pub(super) fn layer(
+    shape: &LayerShape,
+    pass: Pass,
+    (batch, device): (usize, &Device),
+    budget: Duration,
+) -> Result<Figure, BenchError> {
+    let probe = LayerProbe::new(shape, batch, device)?;
+    watch(budget, || {
+        match pass {
+            Pass::Forward => probe.forward()?,
+            Pass::Backward => probe.backward()?,
+        }
+        Ok(())
+    })
+}
+
+/// Visits of all anchors of a batch, each with a carried negative from outside of it.
+pub(super) fn walk(
+    sampler: &SamplerConfig,
+    pairs: usize,
+    budget: Duration,
+) -> Result<Figure, BenchError> {
+    let count = 2 * pairs;
+    let slot = |place: usize| SlotKey::from_packed(place as u32);
+    let slots: Vec<BatchSlot> = (0..count)
+        .map(|place| BatchSlot {
+            key: slot(place),
+            log_degree: 0.0,
+        })
+        .collect();
+    let scores: Vec<f32> = (0..count * count)
+        .map(|i| (mix(&[i as u64]) >> 40) as f32 / (1 << 24) as f32 * BETA)
+        .collect();
+    let masked: Vec<Vec<bool>> = (0..count)
+        .map(|anchor| (0..count).map(|other| other / 2 == anchor / 2).collect())
+        .collect();
+    let state = ChainState {
+        negative: slot(count),
+        log_score: BETA / 2.0,
+        step: 0,
+        visits: 1,
+        still: 0,
+    };
+    let carried = Some(Carried {
+        state,
+        log_degree: 0.0,
+        in_batch: None,
+    });
+    let mut step = 0;
+    watch(budget, || {
+        step += 1;
+        let visit = |anchor: usize| Visit {
+            anchor: slot(anchor),
+            slots: &slots,
+            scores: &scores[anchor * count..(anchor + 1) * count],
+            masked: &masked[anchor],
+            carried,
+            step,
+            seed: mix(&[u64::from(step), anchor as u64]),
+        };
+        let estimates = (0..count)
+            .into_par_iter()
+            .map(|anchor| mcmc::visit(sampler, &visit(anchor)));
+        black_box(estimates.collect::<Vec<_>>());
+        Ok(())
+    })
+}
+
+pub(super) fn picture(
+    setup: &Setup,
+    part: Picturing,
+    side: usize,
+    budget: Duration,
+) -> Result<Figure, BenchError> {
+    let format = match part {
+        Picturing::DecodePng => SampleFormat::Png,
+        _ => SampleFormat::Jpeg,
+    };
+    let bytes = sample(format, PICTURE.0, PICTURE.1);
+    let picture = decode(&bytes, &setup.limits)?;
+    let mut seed = 0;
+    watch(budget, || {
+        match part {
+            Picturing::DecodeJpeg | Picturing::DecodePng => {
+                black_box(decode(&bytes, &setup.limits)?);
+            }
+            Picturing::Resize => {
+                black_box(fit(&picture, side));
+            }
+            Picturing::Augment => {
+                seed += 1;
+                black_box(augment(&picture, side, &setup.augment, seed));
+            }
+        }
+        Ok(())
+    })
+}
