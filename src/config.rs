@@ -13,11 +13,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     checkpoint::{GateConfig, Retention},
-    learn::LearnConfig,
+    learn::{LearnConfig, ScheduleConfig},
     nn::{EncoderConfig, OptimizerConfig},
     pixels::{AugmentConfig, Limits},
     serve::ServeConfig,
-    train::{RunConfig, ScheduleConfig, SnapshotConfig, TrainConfig},
+    train::{RunConfig, SnapshotConfig, TrainConfig},
 };
 
 /// All settings, one field a section.

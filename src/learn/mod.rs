@@ -18,6 +18,7 @@ mod loss;
 mod negative_cache;
 mod objective;
 mod report;
+mod schedule;
 mod seating;
 mod sogclr;
 #[cfg(test)]
@@ -28,3 +29,4 @@ pub use config::{LearnConfig, LearnError, ObjectiveKind, Scores};
 pub use global_loss::{FixedViews, GlobalLoss};
 pub use learner::{Batch, Learner};
 pub use report::StepReport;
+pub use schedule::{Decay, ScheduleConfig};

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     checkpoint::{GateConfig, Retention},
-    learn::LearnConfig,
+    learn::{LearnConfig, ScheduleConfig},
     nn::{EncoderConfig, OptimizerConfig},
     pixels::{AugmentConfig, Limits},
 };
@@ -62,32 +62,6 @@ pub struct RunConfig {
     pub metrics_every: u64,
     /// Longest wait before a failed trainer is started again, in seconds.
     pub max_backoff_seconds: u64,
-}
-
-/// `[schedule]`: linear warm-up, then constant or cosine.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ScheduleConfig {
-    /// Rate after warm-up.
-    pub learning_rate: f32,
-    /// Steps of linear warm-up.
-    pub warmup_steps: u64,
-    /// What follows.
-    pub decay: Decay,
-    /// Step at which a cosine reaches `final_rate`; it stays there.
-    pub total_steps: u64,
-    /// Lowest rate of a cosine.
-    pub final_rate: f32,
-}
-
-/// What the rate does after warm-up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Decay {
-    /// It stays.
-    Constant,
-    /// Half a cosine down to `final_rate`.
-    Cosine,
 }
 
 /// `[snapshots]`: when a snapshot is taken, and what happens to it.

@@ -1,4 +1,4 @@
-//! The background trainer: epochs, loader threads, the step loop, schedule, snapshots, evaluation, gate, recovery.
+//! The background trainer: epochs, loader threads, the step loop, snapshots, evaluation, gate, recovery.
 //! Must never know: serving, HTTP. It meets the serving side only in the database row of the live checkpoint.
 
 mod config;
@@ -14,13 +14,12 @@ mod origin;
 mod pictures;
 mod recovery;
 mod run;
-mod schedule;
 mod snapshotter;
 mod status;
 mod step;
 mod supervisor;
 mod triggers;
 
-pub use config::{Decay, RunConfig, ScheduleConfig, SnapshotConfig, TrainConfig};
+pub use config::{RunConfig, SnapshotConfig, TrainConfig};
 pub use handle::{TrainError, Trainer};
 pub use status::{TrainingState, TrainingStatus};

@@ -1,6 +1,32 @@
 //! The learning rate of a step. Must never know: who asks.
 
-use super::{Decay, ScheduleConfig};
+use serde::{Deserialize, Serialize};
+
+/// `[schedule]`: linear warm-up, then constant or cosine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScheduleConfig {
+    /// Rate after warm-up.
+    pub learning_rate: f32,
+    /// Steps of linear warm-up.
+    pub warmup_steps: u64,
+    /// What follows.
+    pub decay: Decay,
+    /// Step at which a cosine reaches `final_rate`; it stays there.
+    pub total_steps: u64,
+    /// Lowest rate of a cosine.
+    pub final_rate: f32,
+}
+
+/// What the rate does after warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Decay {
+    /// It stays.
+    Constant,
+    /// Half a cosine down to `final_rate`.
+    Cosine,
+}
 
 impl ScheduleConfig {
     /// The rate of step `step` (counted from 0): linear warm-up to `base`, then as configured. `base` takes the place of
