@@ -1,9 +1,15 @@
-//! Numbers about embeddings: retrieval and geometry. Plain `f32` slices in, numbers out.
+//! Numbers about embeddings: retrieval, geometry, and how well classes can be read off. Plain `f32` slices in, numbers out.
 //! Must never know: where vectors come from.
 
 mod geometry;
+mod labelled;
+mod neighbours;
+mod probe;
 mod retrieval;
 mod spectrum;
 
 pub use geometry::{Geometry, PAIRWISE_ROWS, geometry, spread};
+pub use labelled::Labelled;
+pub use neighbours::neighbour_accuracy;
+pub use probe::{ProbeConfig, probe_accuracy};
 pub use retrieval::{Retrieval, retrieval};

@@ -20,6 +20,7 @@ mod nn;
 mod objectives;
 mod pixel_kinds;
 mod pixels;
+mod probes;
 mod stationarity;
 mod support;
 mod tiny;
