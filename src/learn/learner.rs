@@ -101,6 +101,17 @@ impl Learner {
         Ok((estimate.report, estimate.gradients))
     }
 
+    /// [`Learner::gradient`] that leaves everything where it stands, chains and caches included: what a step would find, without being one.
+    pub fn peek(
+        &self,
+        batch: &Batch,
+        graph: &PairGraph,
+        carried: &dyn CarriedViews,
+    ) -> Result<(StepReport, Option<Gradients>), LearnError> {
+        let estimate = self.estimate(batch, graph, carried)?;
+        Ok((estimate.report, estimate.gradients))
+    }
+
     /// Everything a step finds out, written nowhere.
     fn estimate(
         &self,
