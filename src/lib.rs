@@ -18,6 +18,7 @@ pub mod mcmc;
 pub mod nn;
 pub mod pixels;
 pub mod serve;
+pub mod study;
 pub mod telemetry;
 pub mod train;
 pub mod types;

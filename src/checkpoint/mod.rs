@@ -17,6 +17,7 @@ pub use gate::{GateConfig, Verdict, judge};
 pub use manifest::{
     CHAINS, FORMAT, MANIFEST, MODEL, Manifest, OPTIMIZER, PARTS, Part, TRAINER, TrainerState,
 };
+pub use parts::{arrays_from_bytes, arrays_to_bytes, chains_from_bytes, chains_to_bytes};
 pub use retention::Retention;
 pub use store::Checkpoints;
 

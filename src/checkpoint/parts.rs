@@ -61,7 +61,7 @@ impl View for Column<'_> {
 }
 
 /// A safetensors file of f32 arrays.
-pub(super) fn arrays_to_bytes(arrays: &[NamedArray]) -> Result<Vec<u8>, String> {
+pub fn arrays_to_bytes(arrays: &[NamedArray]) -> Result<Vec<u8>, String> {
     let columns = arrays.iter().map(|array| {
         let shape = Cow::Borrowed(&array.shape[..]);
         let values = Values::Floats(&array.data);
@@ -71,7 +71,7 @@ pub(super) fn arrays_to_bytes(arrays: &[NamedArray]) -> Result<Vec<u8>, String> 
 }
 
 /// The arrays of a file, sorted by name.
-pub(super) fn arrays_from_bytes(bytes: &[u8]) -> Result<Vec<NamedArray>, String> {
+pub fn arrays_from_bytes(bytes: &[u8]) -> Result<Vec<NamedArray>, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
     let mut arrays = file
         .iter()
@@ -88,7 +88,7 @@ pub(super) fn arrays_from_bytes(bytes: &[u8]) -> Result<Vec<NamedArray>, String>
 }
 
 /// A safetensors file with one column of the chain table an entry.
-pub(super) fn chains_to_bytes(chains: &ChainColumns) -> Result<Vec<u8>, String> {
+pub fn chains_to_bytes(chains: &ChainColumns) -> Result<Vec<u8>, String> {
     let columns = [
         ("anchor", Values::Integers(&chains.anchor)),
         ("negative", Values::Integers(&chains.negative)),
@@ -122,7 +122,7 @@ fn states(bytes: &[u8]) -> Result<StateKind, String> {
 }
 
 /// The columns of a file; all six must be there and equally long.
-pub(super) fn chains_from_bytes(bytes: &[u8]) -> Result<ChainColumns, String> {
+pub fn chains_from_bytes(bytes: &[u8]) -> Result<ChainColumns, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
     let column = |name: &str| file.tensor(name).map_err(|error| error.to_string());
     let integers = |name: &str| integers(name, &column(name)?);

@@ -16,6 +16,7 @@ mod ingest;
 mod journal;
 mod pair_list;
 mod serve;
+mod study;
 mod upload;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
@@ -48,6 +49,8 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Exit with 0 if a server is alive
     Health(health::HealthArgs),
+    /// Run one of the paper's experiments on your images
+    Study(study::StudyArgs),
     /// Print the effective settings as TOML
     Config(config::ConfigArgs),
 }
@@ -97,6 +100,7 @@ pub fn run() -> ExitCode {
         Command::Checkpoint(args) => checkpoint::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Health(args) => health::run(&args),
+        Command::Study(args) => study::run(&args),
         Command::Config(args) => config::run(&args),
     };
     match done {

@@ -5,6 +5,7 @@
 mod augment;
 mod blur;
 mod decode;
+mod encode;
 mod jitter;
 mod resize;
 mod sample;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::augment::{AugmentConfig, augment};
 pub use self::decode::{decode, inspect};
+pub use self::encode::png;
 pub use self::resize::fit;
 pub use self::sample::{SampleFormat, sample};
 

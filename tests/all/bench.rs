@@ -21,7 +21,7 @@ fn setup() -> Setup {
         encoder: TINY,
         device: Device::open("cpu").unwrap(),
         optimizer: settings.optimizer,
-        learning: settings.learning,
+        sampler: settings.learning.sampler,
         limits: settings.limits,
         augment: settings.augment,
     }

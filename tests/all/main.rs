@@ -22,6 +22,7 @@ mod pixel_kinds;
 mod pixels;
 mod probes;
 mod stationarity;
+mod study;
 mod support;
 mod tiny;
 mod train;

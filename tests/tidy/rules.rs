@@ -32,6 +32,7 @@ const HOMES: &[(&str, &str)] = &[
     ("tower", "http"),
     ("tower_http", "http"),
     ("arc_swap", "serve"),
+    ("plotters", "study"),
     ("tracing_subscriber", "telemetry"),
     ("clap", "cli"),
     ("indicatif", "cli"),

@@ -1,0 +1,151 @@
+//! `kith study`: an experiment of the paper, with its progress; exit code 1 when a claim does not hold.
+//! Must never know: how anything is measured.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::bail;
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::{
+    config::Settings,
+    nn::Device,
+    study::{self, Order, Outcome, Progress, Scale, StudyKind},
+    telemetry,
+};
+
+#[derive(Args, Debug)]
+pub(crate) struct StudyArgs {
+    /// What is studied
+    #[arg(value_enum)]
+    study: Study,
+    /// A folder of images: one sub-folder for each label, train/ and test/ of such, a manifest.csv, a flat folder, or STL-10's binary
+    /// files. Not needed by stationarity and cost
+    #[arg(long, value_name = "FOLDER")]
+    images: Option<PathBuf>,
+    /// Folder of points, plots and summary; a study that was broken off goes on from what is there
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Seeds, one run of each series for each
+    #[arg(
+        long,
+        value_name = "N,N,…",
+        value_delimiter = ',',
+        default_value = "1,2,3"
+    )]
+    seeds: Vec<u64>,
+    /// How much is measured
+    #[arg(long, value_enum, default_value = "smoke")]
+    scale: Size,
+    /// A setting of the study, such as steps=500; may be given several times. The summary lists them all
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// cpu or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Threads to compute with; 0: one for each core
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    threads: usize,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Study {
+    /// Do chains sample the softmax
+    Stationarity,
+    /// Is the mean gradient the global loss's
+    Gradient,
+    /// Gradient error and global loss along training (the paper's figure 2)
+    Figure2,
+    /// Accuracy of the features along training (the paper's figure 1)
+    Figure1,
+    /// What a step and the chain table cost
+    Cost,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Size {
+    /// Under a minute
+    Smoke,
+    /// Under an hour on two cores
+    Laptop,
+    /// The published setting
+    Paper,
+}
+
+pub(crate) fn run(args: &StudyArgs) -> anyhow::Result<()> {
+    telemetry::start("warn", false).map_err(anyhow::Error::msg)?;
+    let order = order(args)?;
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(args.threads)
+        .build()?;
+    let bar = Bar(ProgressBar::new(0));
+    let outcome = pool.install(|| study::conduct(&order, &bar))?;
+    print(&outcome);
+    if !outcome.holds() {
+        bail!(
+            "not all claims of the study hold: see {}",
+            outcome.summary.display()
+        );
+    }
+    Ok(())
+}
+
+fn order(args: &StudyArgs) -> anyhow::Result<Order> {
+    let kind = match args.study {
+        Study::Stationarity => StudyKind::Stationarity,
+        Study::Gradient => StudyKind::Gradient,
+        Study::Figure2 => StudyKind::Figure2,
+        Study::Figure1 => StudyKind::Figure1,
+        Study::Cost => StudyKind::Cost,
+    };
+    let scale = match args.scale {
+        Size::Smoke => Scale::Smoke,
+        Size::Laptop => Scale::Laptop,
+        Size::Paper => Scale::Paper,
+    };
+    Ok(Order {
+        kind,
+        scale,
+        images: args.images.clone(),
+        out: args.out.clone(),
+        seeds: args.seeds.clone(),
+        sets: args.set.clone(),
+        device: Device::open(&args.device)?,
+        limits: Settings::load(None, &[])?.limits,
+    })
+}
+
+fn print(outcome: &Outcome) {
+    for claim in &outcome.claims {
+        let holds = if claim.holds { "holds" } else { "FAILS" };
+        println!("{holds}  {}  ({})", claim.text, claim.evidence);
+    }
+    println!("{}", outcome.summary.display());
+}
+
+struct Bar(ProgressBar);
+
+impl Progress for Bar {
+    fn begin(&self, total: u64, done: u64) {
+        let style = "{elapsed_precise} [{bar:30}] {percent}%, {eta_precise} left  {msg}";
+        if let Ok(style) = ProgressStyle::with_template(style) {
+            self.0.set_style(style);
+        }
+        self.0.set_length(total);
+        self.0.set_position(done);
+        self.0.reset_eta();
+        self.0.enable_steady_tick(Duration::from_secs(1));
+    }
+
+    fn turn_to(&self, what: &str) {
+        self.0.set_message(what.to_owned());
+    }
+
+    fn advance(&self, units: u64) {
+        self.0.inc(units);
+    }
+
+    fn finish(&self) {
+        self.0.finish_and_clear();
+    }
+}
