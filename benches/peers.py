@@ -8,6 +8,9 @@ All run the same network (ResNet-18 without BatchNorm and its head) with the sam
 cell, one after the other, so that a busy moment of the machine meets them alike. Rates are medians over rounds of medians over runs; a
 ratio is the median of the rounds' ratios. PyTorch is taken in the memory format (NCHW or channels last) that is faster. Memory is the most
 that training adds to a process: weights, moments, batch, maps, gradients (Linux).
+
+Run it on an idle machine: threads of PyTorch and onnxruntime that wait for each other spin, so that other programs slow them far more than
+kith. It says so if the machine is busy.
 """
 
 import argparse
@@ -205,6 +208,8 @@ def main():
     if args.peak:
         print(own_peak(int(args.peak[0]), int(args.peak[1]), args.peak[2]))
         return
+    if os.getloadavg()[0] > 0.5:
+        note("other programs are running: the ratios will flatter kith")
     wanted = [args.only] if args.only else list(SIDES)
     cells = {(what, side, batch): [] for what in wanted for side in SIDES[what] for batch in BATCHES[what]}
     for number in range(args.rounds):

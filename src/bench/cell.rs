@@ -6,7 +6,7 @@ use rayon::ThreadPoolBuilder;
 
 use super::{BenchError, Figure, work};
 use crate::{
-    mcmc::SamplerConfig,
+    learn::LearnConfig,
     nn::{Burst, Device, Encoder, EncoderConfig, LayerShape, OptimizerConfig},
     pixels::{AugmentConfig, Limits},
 };
@@ -20,8 +20,8 @@ pub struct Setup {
     pub device: Device,
     /// Of training steps.
     pub optimizer: OptimizerConfig,
-    /// Of walks.
-    pub sampler: SamplerConfig,
+    /// Of walks, and of training steps, whose objective is the softmax over the batch.
+    pub learning: LearnConfig,
     /// Of decoding.
     pub limits: Limits,
     /// Of augmented views.
@@ -150,7 +150,7 @@ impl Bench {
                 shape, pass, batch, ..
             } => pool.install(|| work::layer(shape, *pass, (*batch, &self.setup.device), budget)),
             Cell::Walk { pairs, .. } => {
-                pool.install(|| work::walk(&self.setup.sampler, *pairs, budget))
+                pool.install(|| work::walk(&self.setup.learning.sampler, *pairs, budget))
             }
             Cell::Decode { part, side } => {
                 pool.install(|| work::picture(&self.setup, *part, *side, budget))

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::{BenchError, Figure, Pass, Picturing, Setup, clock::watch, memory::peak_of};
 use crate::{
-    learn::{Batch, CarriedViews, LearnConfig, Learner, ObjectiveKind, Scores},
+    learn::{Batch, CarriedViews, LearnConfig, Learner, ObjectiveKind},
     mcmc::{
         self, BatchSlot, Carried, ChainState, ChainTable, PairEntry, PairGraph, SamplerConfig,
         Visit,
@@ -16,7 +16,7 @@ use crate::{
     types::{ImageKey, PairKey, SlotKey, mix},
 };
 
-/// An inverse temperature as training uses it.
+/// Largest score of a walk.
 const BETA: f32 = 10.0;
 /// Too small a learning rate for weights to leave where they started, however many steps are measured.
 const RATE: f32 = 1e-6;
@@ -100,16 +100,8 @@ fn learner(setup: &Setup, side: usize) -> Result<Learner, BenchError> {
     let encoder = fresh(setup, side)?;
     let optimizer = Optimizer::new(&setup.optimizer, &encoder)?;
     let config = LearnConfig {
-        beta: BETA,
         objective: ObjectiveKind::InfoNce,
-        sampler: setup.sampler.clone(),
-        scores: Scores::Stored,
-        carried_budget: 1.0,
-        roulette: 0.0,
-        sogclr_gamma: 0.9,
-        cache_images: 1,
-        cache_refresh: 0.0,
-        exact_images: 1,
+        ..setup.learning.clone()
     };
     Ok(Learner::new(
         config,

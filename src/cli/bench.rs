@@ -33,7 +33,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_delimiter = ',', value_name = "N", value_parser = number)]
     threads: Vec<usize>,
     /// Seconds for each figure; slow ones take longer: each round has a run to warm up and at least one that counts
-    #[arg(long, value_name = "S", default_value_t = 1.0, value_parser = seconds)]
+    #[arg(long, value_name = "S", default_value_t = 0.75, value_parser = seconds)]
     seconds: f64,
     /// Rounds over all that is measured, so that a busy moment of the machine meets each figure alike
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
@@ -98,7 +98,7 @@ fn setup(settings: &Settings) -> Result<Setup, NnError> {
         encoder: settings.encoder_config(),
         device: Device::open(&settings.encoder.device)?,
         optimizer: settings.optimizer.clone(),
-        sampler: settings.learning.sampler.clone(),
+        learning: settings.learning.clone(),
         limits: settings.limits.clone(),
         augment: settings.augment.clone(),
     })

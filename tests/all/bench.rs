@@ -21,7 +21,7 @@ fn setup() -> Setup {
         encoder: TINY,
         device: Device::open("cpu").unwrap(),
         optimizer: settings.optimizer,
-        sampler: settings.learning.sampler,
+        learning: settings.learning,
         limits: settings.limits,
         augment: settings.augment,
     }
