@@ -8,6 +8,8 @@ use candle_core::{
     CpuStorage, Device, InplaceOp1, Layout, Result, Shape, Storage, StorageRef, Tensor, bail,
 };
 
+use super::kernels::scratch;
+
 /// Read access to a contiguous `f32` tensor.
 pub(super) struct View<'a> {
     storage: StorageRef<'a>,
@@ -78,10 +80,34 @@ fn contiguous(layout: &Layout) -> Result<(usize, usize)> {
     }
 }
 
-/// A new tensor of `shape`, written by `fill`, which sees zeros.
+/// A new tensor of `shape`, all of which `fill` must write: it sees what is left over from earlier uses.
 pub(super) fn build(shape: impl Into<Shape>, fill: impl FnOnce(&mut [f32])) -> Result<Tensor> {
     let shape = shape.into();
-    let mut values = vec![0.0; shape.elem_count()];
+    let mut values = scratch::take(shape.elem_count());
     fill(&mut values);
     Tensor::from_vec(values, shape, &Device::Cpu)
+}
+
+/// Gives back the memory of a tensor on the CPU for a later [`build`]. No other handle to its storage may be used
+/// afterwards: it would find nothing there.
+pub(super) fn recycle(tensor: Tensor) -> Result<()> {
+    if matches!(tensor.device(), Device::Cpu) {
+        tensor.inplace_op1(&Recycle)?;
+    }
+    Ok(())
+}
+
+struct Recycle;
+
+impl InplaceOp1 for Recycle {
+    fn name(&self) -> &'static str {
+        "recycle"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, _: &Layout) -> Result<()> {
+        if let CpuStorage::F32(values) = storage {
+            scratch::put(std::mem::take(values));
+        }
+        Ok(())
+    }
 }

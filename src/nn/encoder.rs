@@ -8,6 +8,7 @@ use candle_core::Tensor;
 use super::architecture::{LayerSpec, layers};
 use super::arrays::{Import, slots};
 use super::layer::Layer;
+use super::ops;
 use super::resnet::{self, Trace};
 use super::{Device, EncoderConfig, Gradients, NnError, init};
 use crate::types::NamedArray;
@@ -147,11 +148,8 @@ impl Encoder {
                 format!("{values} values are not one or more images of {side} × {side} × 3");
             return Err(NnError::Config(message));
         }
-        Ok(Tensor::from_slice(
-            pixels,
-            (batch, side, side, 3),
-            &self.device.0,
-        )?)
+        let shape = (batch, side, side, 3);
+        Ok(ops::upload(pixels, shape, &self.device.0)?)
     }
 }
 

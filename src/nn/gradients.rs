@@ -15,6 +15,17 @@ pub struct Gradients {
     pub(super) layers: Vec<LayerGradient>,
 }
 
+impl Drop for Gradients {
+    fn drop(&mut self) {
+        for LayerGradient { weight, bias } in self.layers.drain(..) {
+            for tensor in [weight, bias] {
+                // Memory that cannot be given back is freed, no more.
+                let _ = ops::recycle(tensor);
+            }
+        }
+    }
+}
+
 impl Gradients {
     /// Adds another pass's gradients.
     pub fn add(&mut self, other: &Gradients) -> Result<(), NnError> {

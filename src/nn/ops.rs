@@ -5,10 +5,11 @@
 //! Gradients are taken by hand, not by candle's graph: the network is fixed, and so nothing is stored, zeroed or
 //! added that it does not need. Activations are `[batch, side, side, channels]`.
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{Device, Result, Shape, Tensor, bail};
 
+pub(super) use super::cpu::recycle;
 use super::cpu::{View, build, write};
-use super::kernels::{self, Finish, Images, Target};
+use super::kernels::{self, Finish, Images, Stem, Target};
 use super::layer::Layer;
 use super::portable;
 use super::update::Rule;
@@ -36,6 +37,14 @@ fn on_cpu(tensor: &Tensor) -> bool {
 fn side_and_channels(images: &Tensor) -> Result<(usize, usize, usize)> {
     let (batch, side, _, channels) = images.dims4()?;
     Ok((batch, side, channels))
+}
+
+/// `values` on `device`.
+pub(super) fn upload(values: &[f32], shape: impl Into<Shape>, device: &Device) -> Result<Tensor> {
+    match device {
+        Device::Cpu => build(shape, |out| out.copy_from_slice(values)),
+        _ => Tensor::from_slice(values, shape, device),
+    }
 }
 
 /// `conv(x) + bias (+ residual)`, then ReLU if `relu`.
@@ -113,21 +122,35 @@ pub(super) fn conv_gradient(
     Ok((input, LayerGradient { weight, bias }))
 }
 
-/// The stem: convolution, ReLU and max-pool 3×3/2, and which place of each window was the largest.
-pub(super) fn stem(layer: &Layer, pixels: &Tensor) -> Result<(Tensor, Tensor)> {
-    let maps = conv(layer, pixels, None, true)?;
-    if !on_cpu(&maps) {
-        return portable::max_pool(&maps);
+/// The stem: convolution, ReLU and max-pool 3×3/2. With `keep`, also which place of each window was the largest.
+pub(super) fn stem(layer: &Layer, pixels: &Tensor, keep: bool) -> Result<(Tensor, Option<Tensor>)> {
+    if !on_cpu(pixels) {
+        let maps = portable::conv(layer, pixels, None, true)?;
+        return portable::max_pool(&maps).map(|(out, picks)| (out, Some(picks)));
     }
-    let (batch, side, channels) = side_and_channels(&maps)?;
-    let pooled = kernels::pooled_side(side);
-    let shape = (batch, pooled, pooled, channels);
-    let mut picks = vec![0; batch * pooled * pooled * channels];
-    let data = View::of(&maps)?;
-    let out = build(shape, |out| {
-        kernels::max_pool(Images { data: &data, side }, channels, out, &mut picks)
+    let (batch, stem) = whole_stem(layer, pixels)?;
+    let pooled = stem.pooled_side();
+    let shape = (batch, pooled, pooled, stem.conv.outputs);
+    let (data, bias) = (View::of(pixels)?, View::of(&layer.bias)?);
+    let weights = (layer.packed_forward()?, &*bias);
+    if !keep {
+        let out = build(shape, |out| stem.forward(&data, weights, out, None))?;
+        return Ok((out, None));
+    }
+    let mut out = None;
+    let picks = build(shape, |picks| {
+        out = Some(build(shape, |out| {
+            stem.forward(&data, weights, out, Some(picks))
+        }));
     })?;
-    Ok((out, Tensor::from_vec(picks, shape, &Device::Cpu)?))
+    let out = out.transpose()?;
+    out.map_or_else(|| bail!("not computed"), |out| Ok((out, Some(picks))))
+}
+
+fn whole_stem(layer: &Layer, pixels: &Tensor) -> Result<(usize, Stem)> {
+    let (batch, side, _) = side_and_channels(pixels)?;
+    let conv = layer.spec.conv;
+    Ok((batch, Stem { conv, side }))
 }
 
 /// The gradients of [`stem`]'s weights, from the gradient of its output with the ReLU's mask applied (a pooled value is
@@ -138,20 +161,19 @@ pub(super) fn stem_gradient(
     picks: &Tensor,
     gradient: &Tensor,
 ) -> Result<LayerGradient> {
-    let (batch, side, _) = side_and_channels(pixels)?;
-    let side = layer.spec.conv.output_side(side);
-    let channels = layer.spec.conv.outputs;
-    let maps = if on_cpu(pixels) {
-        debug_assert_eq!(picks.dtype(), DType::U8);
-        let places = picks.flatten_all()?.to_vec1::<u8>()?;
-        let gradient = View::of(gradient)?;
-        build((batch, side, side, channels), |out| {
-            kernels::max_pool_gradient(&gradient, &places, side, channels, out);
-        })?
-    } else {
-        portable::max_pool_gradient(gradient, picks, side)?
-    };
-    Ok(conv_gradient(layer, pixels, &maps, Input::Skip)?.1)
+    let (_, stem) = whole_stem(layer, pixels)?;
+    if !on_cpu(pixels) {
+        let side = stem.conv.output_side(stem.side);
+        let maps = portable::max_pool_gradient(gradient, picks, side)?;
+        return Ok(portable::conv_gradient(layer, pixels, &maps, Input::Skip)?.1);
+    }
+    let (data, gradient, picks) = (View::of(pixels)?, View::of(gradient)?, View::of(picks)?);
+    let weight = build(layer.spec.inner_shape().to_vec(), |out| {
+        stem.weight_gradient(&data, &gradient, &picks, out);
+    })?;
+    // Each pooled value comes from one place, so the sums over places and over pooled values are the same.
+    let bias = build(stem.conv.outputs, |out| kernels::sum_rows(&gradient, out))?;
+    Ok(LayerGradient { weight, bias })
 }
 
 /// ReLU's gradient: `gradient` where `output` is positive, else 0.

@@ -91,7 +91,7 @@ fn places(place: usize, pooled: usize, images: &Tensor) -> Result<Tensor> {
     Tensor::new(places, images.device())
 }
 
-/// Max-pool 3×3/2 with a pad of 1, and the place of each maximum in its window (`u8`, the first of equal ones).
+/// Max-pool 3×3/2 with a pad of 1, and the place of each maximum in its window (0–8, the first of equal ones).
 pub(super) fn max_pool(maps: &Tensor) -> Result<(Tensor, Tensor)> {
     let pooled = (maps.dim(1)? - 1) / 2 + 1;
     // The maps come from a ReLU: a pad of −1 never wins.
@@ -104,12 +104,12 @@ pub(super) fn max_pool(maps: &Tensor) -> Result<(Tensor, Tensor)> {
         rows.index_select(&places(place % 3, pooled, maps)?, 2)
     };
     let mut best = tap(0)?;
-    let mut picks = best.zeros_like()?.to_dtype(DType::U8)?;
-    for place in 1..9_u8 {
-        let next = tap(place.into())?;
+    let mut picks = best.zeros_like()?;
+    for place in 1..9 {
+        let next = tap(place)?;
         let larger = next.gt(&best)?;
         best = larger.where_cond(&next, &best)?;
-        let here = Tensor::full(place, picks.shape(), picks.device())?;
+        let here = Tensor::full(place as f32, picks.shape(), picks.device())?;
         picks = larger.where_cond(&here, &picks)?;
     }
     Ok((best, picks))
@@ -125,7 +125,7 @@ pub(super) fn max_pool_gradient(gradient: &Tensor, picks: &Tensor, side: usize) 
         gradient.device(),
     )?;
     for place in 0..9_usize {
-        let here = picks.eq(place as u8)?.where_cond(gradient, &zeros)?;
+        let here = picks.eq(place as f32)?.where_cond(gradient, &zeros)?;
         let columns = Tensor::zeros(
             (batch, pooled, side + 2, channels),
             DType::F32,

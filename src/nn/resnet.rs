@@ -11,8 +11,8 @@ use super::ops::{self, Input, LayerGradient};
 pub(super) struct Trace {
     /// `[batch, side, side, 3]`.
     pixels: Tensor,
-    /// The stem's output and the places its pool picked.
-    stem: (Tensor, Tensor),
+    /// The stem's output and the places its pool picked; none if no backward pass is to follow.
+    stem: Option<(Tensor, Tensor)>,
     /// Each block's hidden and output maps; empty if no backward pass is to follow.
     blocks: Vec<(Tensor, Tensor)>,
     /// Side of the last maps.
@@ -27,25 +27,32 @@ pub(super) struct Trace {
 
 /// Runs the network on `pixels`; `keep` for a backward pass.
 pub(super) fn forward(layers: &[Layer], pixels: Tensor, keep: bool) -> Result<Trace> {
-    let stem = ops::stem(&layers[STEM], &pixels)?;
+    let (mut x, picks) = ops::stem(&layers[STEM], &pixels, keep)?;
+    let stem = picks.filter(|_| keep).map(|picks| (x.clone(), picks));
     let mut blocks = Vec::new();
-    let mut x = stem.0.clone();
     for block in &BLOCKS {
         let (hidden, output) = block_forward(layers, block, &x)?;
-        x = output.clone();
+        let before = std::mem::replace(&mut x, output.clone());
         if keep {
             blocks.push((hidden, output));
+        } else {
+            ops::recycle(hidden)?;
+            ops::recycle(before)?;
         }
     }
     let mean = ops::mean(&x)?;
     let hidden = ops::conv(&layers[FC], &mean, None, true)?;
     let (embedding, lengths) =
         ops::normalize(ops::conv(&layers[PROJECTION], &hidden, None, false)?)?;
+    let last_side = x.dim(1)?;
+    if !keep {
+        ops::recycle(x)?;
+    }
     Ok(Trace {
         pixels,
         stem,
         blocks,
-        last_side: x.dim(1)?,
+        last_side,
         mean,
         hidden,
         embedding,
@@ -55,11 +62,14 @@ pub(super) fn forward(layers: &[Layer], pixels: Tensor, keep: bool) -> Result<Tr
 
 fn block_forward(layers: &[Layer], block: &Block, x: &Tensor) -> Result<(Tensor, Tensor)> {
     let hidden = ops::conv(&layers[block.first], x, None, true)?;
-    let shortcut = match block.downsample {
-        Some(layer) => ops::conv(&layers[layer], x, None, false)?,
-        None => x.clone(),
+    let second = &layers[block.second];
+    let Some(downsample) = block.downsample else {
+        let output = ops::conv(second, &hidden, Some(x), true)?;
+        return Ok((hidden, output));
     };
-    let output = ops::conv(&layers[block.second], &hidden, Some(&shortcut), true)?;
+    let shortcut = ops::conv(&layers[downsample], x, None, false)?;
+    let output = ops::conv(second, &hidden, Some(&shortcut), true)?;
+    ops::recycle(shortcut)?;
     Ok((hidden, output))
 }
 
@@ -94,15 +104,21 @@ pub(super) fn backward(
         Input::New,
     )?;
     let mut g = ops::mean_gradient(&g, last_side)?;
+    let Some((pooled, picks)) = stem else {
+        bail!("the forward pass was not recorded")
+    };
     for block in BLOCKS.iter().rev() {
         let Some(maps) = blocks.pop() else {
             bail!("the forward pass was not recorded")
         };
-        let input = blocks.last().map_or(&stem.0, |(_, output)| output);
+        let input = blocks.last().map_or(&pooled, |(_, output)| output);
         g = block_backward(layers, block, (input, maps), g, &mut gradients)?;
     }
-    let g = ops::mask(g, &stem.0)?;
-    gradients[STEM] = Some(ops::stem_gradient(&layers[STEM], &pixels, &stem.1, &g)?);
+    let g = ops::mask(g, &pooled)?;
+    gradients[STEM] = Some(ops::stem_gradient(&layers[STEM], &pixels, &picks, &g)?);
+    for tensor in [g, pooled, pixels] {
+        ops::recycle(tensor)?;
+    }
     let all: Option<Vec<_>> = gradients.into_iter().collect();
     all.map_or_else(|| bail!("a layer has no gradient"), Ok)
 }
@@ -119,7 +135,7 @@ fn block_backward(
 ) -> Result<Tensor> {
     let (x, (hidden, output)) = maps;
     let g = ops::mask(g, &output)?;
-    drop(output);
+    ops::recycle(output)?;
     let inner = through(
         (&layers[block.second], &mut gradients[block.second]),
         &hidden,
@@ -127,16 +143,23 @@ fn block_backward(
         Input::New,
     )?;
     let inner = ops::mask(inner, &hidden)?;
+    ops::recycle(hidden)?;
     let shortcut = match block.downsample {
-        Some(layer) => through((&layers[layer], &mut gradients[layer]), x, &g, Input::New)?,
+        Some(layer) => {
+            let shortcut = through((&layers[layer], &mut gradients[layer]), x, &g, Input::New)?;
+            ops::recycle(g)?;
+            shortcut
+        }
         None => g,
     };
-    through(
+    let before = through(
         (&layers[block.first], &mut gradients[block.first]),
         x,
         &inner,
         Input::AddTo(shortcut),
-    )
+    )?;
+    ops::recycle(inner)?;
+    Ok(before)
 }
 
 /// Goes back through one layer: stores its weights' gradients, gives its input's.

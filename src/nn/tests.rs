@@ -8,8 +8,7 @@ use candle_core::{Device, Tensor};
 use safetensors::SafeTensors;
 
 use super::architecture::{LayerSpec, layer};
-use super::cpu::View;
-use super::kernels::{Conv, Images, max_pool, max_pool_gradient, outputs_of_tile};
+use super::kernels::{Conv, MapRows, outputs_of_tile, pool_row, pool_row_gradient, pooled_side};
 use super::layer::Layer;
 use super::ops::{self, Input};
 use super::portable;
@@ -118,7 +117,7 @@ fn kernels_agree_with_compositions_of_plain_operations() {
 }
 
 #[test]
-fn small_maps_take_small_tiles_and_single_pixels_none() {
+fn the_smallest_maps_take_no_tiles_and_small_ones_small_tiles() {
     let conv = Conv {
         inputs: 16,
         outputs: 16,
@@ -132,7 +131,7 @@ fn small_maps_take_small_tiles_and_single_pixels_none() {
         .collect();
     assert_eq!(
         chosen,
-        [None, Some(2), Some(4), Some(4), Some(2), Some(4), Some(4)]
+        [None, None, None, Some(4), Some(2), Some(4), Some(4)]
     );
     assert_eq!(outputs_of_tile(&Conv { stride: 2, ..conv }, 8), None);
 }
@@ -177,6 +176,63 @@ fn gradients_are_the_slopes_of_the_output() {
     }
 }
 
+/// Rows of maps under row `row` of the pool's output.
+fn under(row: usize, side: usize) -> std::ops::Range<usize> {
+    usize::from(row == 0)..3.min(side + 1 - 2 * row)
+}
+
+/// Pools whole images; with the picks.
+fn max_pool(maps: &[f32], side: usize, channels: usize) -> (Vec<f32>, Vec<f32>) {
+    let pooled = pooled_side(side);
+    let len = maps.len() / (side * side) * pooled * pooled;
+    let (mut out, mut picks) = (vec![f32::NAN; len], vec![f32::NAN; len]);
+    let rows = out
+        .chunks_exact_mut(pooled * channels)
+        .zip(picks.chunks_exact_mut(pooled * channels));
+    for (i, (out, picks)) in rows.enumerate() {
+        let inside = under(i % pooled, side);
+        let top = i / pooled * side + (2 * (i % pooled)).saturating_sub(1);
+        let maps = &maps[top * side * channels..][..inside.len() * side * channels];
+        let rows = || MapRows {
+            maps,
+            inside: inside.clone(),
+            channels,
+        };
+        pool_row(rows(), out, Some(picks));
+        let mut alone = vec![f32::NAN; out.len()];
+        pool_row(rows(), &mut alone, None);
+        // As text, where a NaN equals itself.
+        assert_eq!(
+            format!("{alone:?}"),
+            format!("{out:?}"),
+            "with and without picks"
+        );
+    }
+    (out, picks)
+}
+
+fn max_pool_gradient(gradient: &[f32], picks: &[f32], side: usize, channels: usize) -> Vec<f32> {
+    let pooled = pooled_side(side);
+    let row = pooled * channels;
+    let mut maps = vec![0.0; gradient.len() / (pooled * pooled) * side * side];
+    for (i, (gradient, picks)) in gradient
+        .chunks_exact(row)
+        .zip(picks.chunks_exact(row))
+        .enumerate()
+    {
+        let inside = under(i % pooled, side);
+        let top = i / pooled * side + (2 * (i % pooled)).saturating_sub(1);
+        let maps = &mut maps[top * side * channels..][..inside.len() * side * channels];
+        let rows = MapRows {
+            maps,
+            inside,
+            channels,
+        };
+        pool_row_gradient(rows, gradient, picks);
+    }
+    maps
+}
+
 #[test]
 fn the_max_pool_and_its_gradient_agree_with_pytorch_on_ties_and_odd_sides() {
     let file = include_bytes!("../../tests/golden/resnet.safetensors");
@@ -186,20 +242,9 @@ fn the_max_pool_and_its_gradient_agree_with_pytorch_on_ties_and_odd_sides() {
         .iter()
         .map(|value| (value * 2.0).floor())
         .collect();
-    let mut out = vec![0.0; 2 * 3 * 3 * 3];
-    let mut picks = vec![0; out.len()];
-    max_pool(
-        Images {
-            data: &data,
-            side: 5,
-        },
-        3,
-        &mut out,
-        &mut picks,
-    );
+    let (out, picks) = max_pool(&data, 5, 3);
     assert_eq!(out, stored("pool.output"));
-    let mut gradient = vec![f32::NAN; data.len()];
-    max_pool_gradient(&values(1003, out.len()), &picks, 5, 3, &mut gradient);
+    let gradient = max_pool_gradient(&values(1003, out.len()), &picks, 5, 3);
     let largest = gradient
         .iter()
         .zip(stored("pool.gradient"))
@@ -210,32 +255,33 @@ fn the_max_pool_and_its_gradient_agree_with_pytorch_on_ties_and_odd_sides() {
 }
 
 #[test]
+fn the_max_pool_hides_no_value_that_is_not_finite() {
+    for broken in [f32::NAN, f32::INFINITY] {
+        // Pixels that the first window covers.
+        for place in [0, 1, 3, 4] {
+            let mut maps = vec![1.0; 3 * 3 * 2];
+            maps[2 * place] = broken;
+            let (out, _) = max_pool(&maps, 3, 2);
+            assert!(out[0].is_nan(), "{broken} at {place}: {out:?}");
+            assert_eq!(out[1], 1.0);
+        }
+    }
+}
+
+#[test]
 fn the_portable_max_pool_agrees_with_the_kernel() {
     // Whole numbers from few, none negative, as after a ReLU: many ties.
     let maps: Vec<f32> = values(8, 2 * 6 * 6 * 8)
         .iter()
         .map(|value| (value * 3.0).floor().max(0.0))
         .collect();
-    let (mut out, mut picks) = (vec![0.0; 2 * 3 * 3 * 8], vec![0; 2 * 3 * 3 * 8]);
-    max_pool(
-        Images {
-            data: &maps,
-            side: 6,
-        },
-        8,
-        &mut out,
-        &mut picks,
-    );
+    let (out, picks) = max_pool(&maps, 6, 8);
     let maps = Tensor::from_vec(maps, (2, 6, 6, 8), &Device::Cpu).unwrap();
     let (plain, plain_picks) = portable::max_pool(&maps).unwrap();
     assert_eq!(numbers(&plain), out);
-    assert_eq!(
-        plain_picks.flatten_all().unwrap().to_vec1::<u8>().unwrap(),
-        picks
-    );
+    assert_eq!(numbers(&plain_picks), picks);
     let gradient = tensor(9, &[2, 3, 3, 8]);
-    let mut fast = vec![f32::NAN; 2 * 6 * 6 * 8];
-    max_pool_gradient(&View::of(&gradient).unwrap(), &picks, 6, 8, &mut fast);
+    let fast = max_pool_gradient(&numbers(&gradient), &picks, 6, 8);
     let plain = portable::max_pool_gradient(&gradient, &plain_picks, 6).unwrap();
     assert_close(
         &Tensor::from_vec(fast, (2, 6, 6, 8), &Device::Cpu).unwrap(),

@@ -7,22 +7,25 @@
 //! in its batch.
 
 mod conv;
-mod conv_gradient;
-mod image;
+mod direct;
 mod pointwise;
 mod pool;
-mod scratch;
+pub(super) mod scratch;
+mod stem;
 mod tile;
 mod winograd;
 mod winograd_filter;
 mod winograd_gradient;
 mod winograd_scheme;
 
+#[cfg(test)]
+pub(super) use self::{
+    pool::{MapRows, pool_row, pool_row_gradient, pooled_side},
+    winograd::outputs_of_tile,
+};
 pub(super) use conv::{Conv, Finish, Images};
-pub(super) use conv_gradient::Target;
+pub(super) use direct::Target;
 pub(super) use pointwise::{
     EPSILON, add, mask, mean, mean_gradient, normalize, normalize_gradient, sum_rows, sum_squares,
 };
-pub(super) use pool::{max_pool, max_pool_gradient, pooled_side};
-#[cfg(test)]
-pub(super) use winograd::outputs_of_tile;
+pub(super) use stem::Stem;

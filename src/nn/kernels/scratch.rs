@@ -1,26 +1,94 @@
-//! Working memory that each thread keeps between calls: fresh memory costs a page fault for every 4 KiB.
+//! Memory that is used again: fresh memory costs a page fault for every 4 KiB, a fifth of a forward pass.
 //! Must never know: what it is used for.
 
-use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-thread_local! {
-    static SPARE: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
+/// Buffers with fewer values come from the allocator, which has small memory at hand.
+const SMALLEST: usize = 1 << 10;
+/// A buffer may be this many times larger than what is asked for.
+const WASTE: usize = 2;
+/// Buffers asked for since a buffer was last used, after which it is freed: about a hundred passes.
+const IDLE: u64 = 10_000;
+
+static SHELF: Mutex<Shelf> = Mutex::new(Shelf {
+    spares: Vec::new(),
+    asked: 0,
+});
+
+/// Buffers that wait to be used again. What it holds is bounded by what was in use together within the last [`IDLE`].
+struct Shelf {
+    spares: Vec<Spare>,
+    asked: u64,
 }
 
-/// A borrowed buffer; goes back to its thread when dropped.
+struct Spare {
+    buffer: Vec<f32>,
+    /// The shelf's count when it was put here.
+    put: u64,
+}
+
+impl Shelf {
+    fn open() -> MutexGuard<'static, Self> {
+        SHELF.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The smallest that has room for `len` values, unless it would be wasted.
+    fn take(&mut self, len: usize) -> Option<Vec<f32>> {
+        self.asked += 1;
+        let room = |i: &usize| self.spares[*i].buffer.capacity();
+        let chosen = (0..self.spares.len())
+            .filter(|i| (len..=len * WASTE).contains(&room(i)))
+            .min_by_key(room)?;
+        Some(self.spares.swap_remove(chosen).buffer)
+    }
+
+    fn put(&mut self, buffer: Vec<f32>) {
+        let put = self.asked;
+        self.spares.retain(|spare| put - spare.put < IDLE);
+        self.spares.push(Spare { buffer, put });
+    }
+}
+
+/// `len` values of unspecified content, left over from earlier uses.
+pub(in crate::nn) fn take(len: usize) -> Vec<f32> {
+    let mut buffer = at_least(len);
+    buffer.truncate(len);
+    buffer
+}
+
+/// At least `len` values of unspecified content.
+fn at_least(len: usize) -> Vec<f32> {
+    let spare = (len >= SMALLEST).then(|| Shelf::open().take(len)).flatten();
+    let mut buffer = spare.unwrap_or_default();
+    if buffer.len() < len {
+        buffer.resize(len, 0.0);
+    }
+    if cfg!(debug_assertions) {
+        // Whoever reads what nobody has written shall not get away with it.
+        buffer.fill(f32::NAN);
+    }
+    buffer
+}
+
+/// Keeps `buffer` for a later [`take`].
+pub(in crate::nn) fn put(buffer: Vec<f32>) {
+    if buffer.capacity() >= SMALLEST {
+        Shelf::open().put(buffer);
+    }
+}
+
+/// A buffer for the time of a computation.
 pub(super) struct Scratch {
+    /// Not cut to `len`: what is cut off would have to be written before it can be used again.
     buffer: Vec<f32>,
     len: usize,
 }
 
 impl Scratch {
-    /// `len` values of unspecified content (left over from earlier uses).
+    /// `len` values of unspecified content.
     pub(super) fn dirty(len: usize) -> Self {
-        let mut buffer = SPARE.with_borrow_mut(|spare| take_fitting(spare, len));
-        if buffer.len() < len {
-            buffer.resize(len, 0.0);
-        }
+        let buffer = at_least(len);
         Self { buffer, len }
     }
 
@@ -32,20 +100,9 @@ impl Scratch {
     }
 }
 
-/// The smallest spare buffer that is large enough, else the largest (it will grow).
-fn take_fitting(spare: &mut Vec<Vec<f32>>, len: usize) -> Vec<f32> {
-    let fitting = (0..spare.len())
-        .filter(|&i| spare[i].len() >= len)
-        .min_by_key(|&i| spare[i].len());
-    let chosen = fitting.or_else(|| (0..spare.len()).max_by_key(|&i| spare[i].len()));
-    chosen.map(|i| spare.swap_remove(i)).unwrap_or_default()
-}
-
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let buffer = std::mem::take(&mut self.buffer);
-        // A thread that is ending has no store any more; the buffer is then simply freed.
-        let _ = SPARE.try_with(|spare| spare.borrow_mut().push(buffer));
+        put(std::mem::take(&mut self.buffer));
     }
 }
 

@@ -1,8 +1,8 @@
 //! The two register tiles everything is made of: rows times packed columns, and sums of outer products over rows.
 //! Must never know: images, layers.
 //!
-//! A "row" of the left matrix need not be contiguous: it is a few runs of contiguous values at a fixed stride. That is
-//! how a convolution reads its window straight from the (padded) image: one run for each kernel row.
+//! Rows of the left matrix may lie anywhere, and so may the output's: that is how a convolution reads pixels where they
+//! are and adds to others.
 
 use std::array::from_fn;
 
@@ -44,139 +44,153 @@ pub(super) fn store<S: Simd>(simd: S, value: S::f32s, to: &mut [f32]) {
     }
 }
 
-/// How a row lies in its data: `count` runs of `len` values, `stride` apart.
+/// A row of the left matrix, by where it starts in its data, and the row of the output that it goes to.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Runs {
-    pub(super) count: usize,
-    pub(super) len: usize,
-    pub(super) stride: usize,
+pub(super) struct Pair {
+    pub(super) from: usize,
+    pub(super) to: usize,
 }
 
-impl Runs {
-    /// One contiguous run.
-    pub(super) fn one(len: usize) -> Self {
-        Self {
-            count: 1,
-            len,
-            stride: 0,
-        }
+/// The rows of an output.
+pub(super) trait Rows {
+    /// Row `to`.
+    fn row(&mut self, to: usize) -> &mut [f32];
+}
+
+/// Rows one after the other.
+pub(super) struct Matrix<'a> {
+    pub(super) data: &'a mut [f32],
+    pub(super) columns: usize,
+}
+
+impl Rows for Matrix<'_> {
+    #[inline(always)]
+    fn row(&mut self, to: usize) -> &mut [f32] {
+        &mut self.data[to * self.columns..][..self.columns]
     }
+}
 
-    /// Values in a row.
-    pub(super) fn depth(self) -> usize {
-        self.count * self.len
+impl Rows for [&mut [f32]] {
+    #[inline(always)]
+    fn row(&mut self, to: usize) -> &mut [f32] {
+        self[to]
     }
 }
 
-/// What happens to a finished sum before it is stored: `+ bias`, `+ residual`, `max(0, ·)`, in this order.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Epilogue<'a> {
-    /// One value a column.
-    pub(super) bias: Option<&'a [f32]>,
-    /// Laid out as the output.
-    pub(super) residual: Option<&'a [f32]>,
-    pub(super) relu: bool,
+/// What becomes of a product.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Put {
+    /// It is written.
+    Write,
+    /// It is added to what is there.
+    Add,
+    /// It is added, and what is then negative becomes zero.
+    AddRelu,
 }
 
-/// `out[r, c] = Σ_k data[offsets[r] + k] · panels[k, c]`, with `k` over the runs.
-pub(super) struct Multiply<'a> {
+/// `out[to, c] = Σ_k data[from + k] · panels[k, c]` for each pair.
+pub(super) struct Multiply<'a, R: ?Sized> {
     pub(super) data: &'a [f32],
-    /// Where each row starts.
-    pub(super) offsets: &'a [usize],
-    pub(super) runs: Runs,
+    pub(super) pairs: &'a [Pair],
+    pub(super) depth: usize,
     /// `[panel][depth][panel_width]`, the last panel padded with zeros.
     pub(super) panels: &'a [f32],
     /// From the start of a panel to that of the next.
     pub(super) panel_stride: usize,
-    /// `[rows, columns]`.
-    pub(super) out: &'a mut [f32],
+    pub(super) out: &'a mut R,
     pub(super) columns: usize,
-    pub(super) epilogue: Epilogue<'a>,
+    pub(super) put: Put,
 }
 
-impl Multiply<'_> {
+impl<R: Rows + ?Sized> Multiply<'_, R> {
     /// Runs on the best instructions of this processor.
     pub(super) fn run(self) {
-        debug_assert_eq!(self.out.len(), self.offsets.len() * self.columns);
         Arch::new().dispatch(self);
     }
 
     #[inline(always)]
-    fn tile<S: Simd, const R: usize>(
+    fn tile<S: Simd, const N: usize>(
         &mut self,
         simd: S,
-        row: usize,
+        pairs: &[Pair],
         panel: usize,
         weights: &[S::f32s],
     ) {
-        let mut sums = [[simd.splat_f32s(0.0); 2]; R];
-        let offsets: [usize; R] = from_fn(|r| self.offsets[row + r]);
-        for (run, weights) in weights.chunks_exact(2 * self.runs.len).enumerate() {
-            let rows: [&[f32]; R] =
-                from_fn(|r| &self.data[offsets[r] + run * self.runs.stride..][..self.runs.len]);
-            for (k, pair) in weights.chunks_exact(2).enumerate().take(self.runs.len) {
-                for r in 0..R {
-                    let value = simd.splat_f32s(rows[r][k]);
-                    sums[r][0] = simd.mul_add_e_f32s(value, pair[0], sums[r][0]);
-                    sums[r][1] = simd.mul_add_e_f32s(value, pair[1], sums[r][1]);
-                }
+        let column = 2 * panel * S::F32_LANES;
+        let end = self.columns.min(column + 2 * S::F32_LANES);
+        let mut sums = [[simd.splat_f32s(0.0); 2]; N];
+        if self.put != Put::Write {
+            for (sums, pair) in sums.iter_mut().zip(pairs) {
+                *sums = load_two(simd, &self.out.row(pair.to)[column..end]);
             }
         }
-        for (r, sums) in sums.into_iter().enumerate() {
-            for (half, sum) in sums.into_iter().enumerate() {
-                self.store(simd, row + r, (2 * panel + half) * S::F32_LANES, sum);
+        let rows: [&[f32]; N] = from_fn(|r| &self.data[pairs[r].from..][..self.depth]);
+        for (k, pair) in weights.chunks_exact(2).enumerate().take(self.depth) {
+            for r in 0..N {
+                let value = simd.splat_f32s(rows[r][k]);
+                sums[r][0] = simd.mul_add_e_f32s(value, pair[0], sums[r][0]);
+                sums[r][1] = simd.mul_add_e_f32s(value, pair[1], sums[r][1]);
             }
         }
-    }
-
-    #[inline(always)]
-    fn store<S: Simd>(&mut self, simd: S, row: usize, column: usize, mut sum: S::f32s) {
-        if column >= self.columns {
-            return;
+        for (mut sums, pair) in sums.into_iter().zip(pairs) {
+            if self.put == Put::AddRelu {
+                // In this order a NaN stays one: x86 gives back the second operand.
+                sums = sums.map(|sum| simd.max_f32s(simd.splat_f32s(0.0), sum));
+            }
+            store_two(simd, sums, &mut self.out.row(pair.to)[column..end]);
         }
-        let end = self.columns.min(column + S::F32_LANES);
-        if let Some(bias) = self.epilogue.bias {
-            sum = simd.add_f32s(sum, load(simd, &bias[column..end]));
-        }
-        let at = row * self.columns + column..row * self.columns + end;
-        if let Some(residual) = self.epilogue.residual {
-            sum = simd.add_f32s(sum, load(simd, &residual[at.clone()]));
-        }
-        if self.epilogue.relu {
-            // In this order a NaN stays one: x86 gives back the second operand.
-            sum = simd.max_f32s(simd.splat_f32s(0.0), sum);
-        }
-        store(simd, sum, &mut self.out[at]);
     }
 }
 
-impl WithSimd for Multiply<'_> {
+/// At most two vectors from memory.
+#[inline(always)]
+fn load_two<S: Simd>(simd: S, from: &[f32]) -> [S::f32s; 2] {
+    if from.len() <= S::F32_LANES {
+        return [load(simd, from), simd.splat_f32s(0.0)];
+    }
+    let (first, second) = from.split_at(S::F32_LANES);
+    [load(simd, first), load(simd, second)]
+}
+
+/// At most two vectors to memory.
+#[inline(always)]
+fn store_two<S: Simd>(simd: S, values: [S::f32s; 2], to: &mut [f32]) {
+    if to.len() <= S::F32_LANES {
+        return store(simd, values[0], to);
+    }
+    let (first, second) = to.split_at_mut(S::F32_LANES);
+    store(simd, values[0], first);
+    store(simd, values[1], second);
+}
+
+impl<R: Rows + ?Sized> WithSimd for Multiply<'_, R> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
-        let (panels, len) = (self.panels, self.runs.depth() * 2 * S::F32_LANES);
+        let (all, panels, len) = (self.pairs, self.panels, self.depth * 2 * S::F32_LANES);
         for panel in 0..self.columns.div_ceil(2 * S::F32_LANES) {
             let weights = S::as_simd_f32s(&panels[panel * self.panel_stride..][..len]).0;
-            for (row, rows) in groups(self.offsets.len()) {
+            for (row, rows) in groups(all.len()) {
+                let pairs = &all[row..row + rows];
                 match rows {
-                    1 => self.tile::<S, 1>(simd, row, panel, weights),
-                    2 => self.tile::<S, 2>(simd, row, panel, weights),
-                    3 => self.tile::<S, 3>(simd, row, panel, weights),
-                    4 => self.tile::<S, 4>(simd, row, panel, weights),
-                    5 => self.tile::<S, 5>(simd, row, panel, weights),
-                    _ => self.tile::<S, 6>(simd, row, panel, weights),
+                    1 => self.tile::<S, 1>(simd, pairs, panel, weights),
+                    2 => self.tile::<S, 2>(simd, pairs, panel, weights),
+                    3 => self.tile::<S, 3>(simd, pairs, panel, weights),
+                    4 => self.tile::<S, 4>(simd, pairs, panel, weights),
+                    5 => self.tile::<S, 5>(simd, pairs, panel, weights),
+                    _ => self.tile::<S, 6>(simd, pairs, panel, weights),
                 }
             }
         }
     }
 }
 
-/// `out[k, c] += Σ_r data[offsets[r] + start + k] · right[r, c]`, summed in blocks of [`BLOCK`] rows.
+/// `out[k, c] += Σ_r data[from_r + start + k] · right[r, c]`, summed in blocks of [`BLOCK`] rows.
 pub(super) struct OuterSum<'a> {
     pub(super) data: &'a [f32],
-    /// Where each row starts.
-    pub(super) offsets: &'a [usize],
+    /// Where each row of the left matrix starts.
+    pub(super) pairs: &'a [Pair],
     /// The first value of each row that is wanted.
     pub(super) start: usize,
     /// What [`pack_blocks`] made.
@@ -194,32 +208,31 @@ impl OuterSum<'_> {
 
     #[inline(always)]
     fn tile<S: Simd, const R: usize>(&mut self, simd: S, k: usize, block: usize, panel: usize) {
-        let rows = block * BLOCK..self.offsets.len().min((block + 1) * BLOCK);
+        let rows = block * BLOCK..self.pairs.len().min((block + 1) * BLOCK);
         let width = 2 * S::F32_LANES;
         let stride = self.columns.div_ceil(width) * width;
         let right =
             &self.right[rows.start * stride + panel * rows.len() * width..][..rows.len() * width];
         let mut sums = [[simd.splat_f32s(0.0); 2]; R];
-        let offsets = &self.offsets[rows];
-        for (offset, pair) in offsets.iter().zip(S::as_simd_f32s(right).0.chunks_exact(2)) {
-            let values = &self.data[offset + self.start + k..][..R];
+        let pairs = &self.pairs[rows];
+        for (pair, right) in pairs.iter().zip(S::as_simd_f32s(right).0.chunks_exact(2)) {
+            let values = &self.data[pair.from + self.start + k..][..R];
             for r in 0..R {
                 let value = simd.splat_f32s(values[r]);
-                sums[r][0] = simd.mul_add_e_f32s(value, pair[0], sums[r][0]);
-                sums[r][1] = simd.mul_add_e_f32s(value, pair[1], sums[r][1]);
+                sums[r][0] = simd.mul_add_e_f32s(value, right[0], sums[r][0]);
+                sums[r][1] = simd.mul_add_e_f32s(value, right[1], sums[r][1]);
             }
         }
+        let column = 2 * panel * S::F32_LANES;
+        let end = self.columns.min(column + 2 * S::F32_LANES);
         for (r, sums) in sums.into_iter().enumerate() {
-            for (half, sum) in sums.into_iter().enumerate() {
-                let column = (2 * panel + half) * S::F32_LANES;
-                if column < self.columns {
-                    let end = self.columns.min(column + S::F32_LANES);
-                    let out = &mut self.out
-                        [(k + r) * self.columns + column..(k + r) * self.columns + end];
-                    let total = simd.add_f32s(load(simd, out), sum);
-                    store(simd, total, out);
-                }
-            }
+            let out = &mut self.out[(k + r) * self.columns..][column..end];
+            let [first, second] = load_two(simd, out);
+            let total = [
+                simd.add_f32s(first, sums[0]),
+                simd.add_f32s(second, sums[1]),
+            ];
+            store_two(simd, total, out);
         }
     }
 }
@@ -231,7 +244,7 @@ impl WithSimd for OuterSum<'_> {
     fn with_simd<S: Simd>(mut self, simd: S) {
         let panels = self.columns.div_ceil(2 * S::F32_LANES);
         let wanted = self.out.len() / self.columns;
-        for block in 0..self.offsets.len().div_ceil(BLOCK) {
+        for block in 0..self.pairs.len().div_ceil(BLOCK) {
             for (k, rows) in groups(wanted) {
                 for panel in 0..panels {
                     match rows {
@@ -268,9 +281,19 @@ pub(super) fn pack_panel<'a>(
     let width = panel_width();
     let first = panel * width;
     let used = width.min(columns - first);
+    if used < width {
+        for (row, out) in rows.zip(packed.chunks_exact_mut(width)) {
+            out[..used].copy_from_slice(&row[first..]);
+            out[used..].fill(0.0);
+        }
+        return;
+    }
     for (row, out) in rows.zip(packed.chunks_exact_mut(width)) {
-        out[..used].copy_from_slice(&row[first..first + used]);
-        out[used..].fill(0.0);
+        // Arrays of known length are copied without a call.
+        let row = row[first..first + width].as_chunks::<8>().0;
+        for (value, out) in row.iter().zip(out.as_chunks_mut::<8>().0) {
+            *out = *value;
+        }
     }
 }
 

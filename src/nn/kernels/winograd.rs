@@ -5,17 +5,21 @@
 //! Tiles of the images become `[tile][place][channels]`, the products `[place][tile][channels]`.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::conv::{Conv, Finish, Images};
 use super::scratch::Scratch;
-use super::tile::{Epilogue, Multiply, Runs, load, panel_width, store};
+use super::tile::{Matrix, Multiply, Pair, Put, load, panel_width, store};
 use super::winograd_scheme::{Four, Line, Scheme, Two};
 
-/// Tiles that pass through all phases together: what they become should stay in the last-level cache.
-const CHUNK_TILES: usize = 256;
+/// Tiles that pass through all phases together: enough to be worth reading the weights for, few enough for what they
+/// become to stay near the processor.
+const PIECE_TILES: usize = 48;
+/// Fewer tiles are not cut for the sake of more threads: these then share each phase.
+const LEAST_TILES: usize = 12;
 /// Values between rows that would else lie a power of two apart and fall into the same few cache lines.
 pub(super) const SKEW: usize = 16;
 
@@ -33,7 +37,8 @@ pub(super) struct Tiles<K> {
 pub(in crate::nn) fn outputs_of_tile(conv: &Conv, side: usize) -> Option<usize> {
     let lanes = panel_width() / 2;
     let whole_vectors = conv.inputs.is_multiple_of(lanes) && conv.outputs.is_multiple_of(lanes);
-    let fits = conv.kernel == 3 && conv.stride == 1 && conv.pad == 1 && side > 1 && whole_vectors;
+    // On smaller maps a tile hardly saves products, and its weights are two to four times as many.
+    let fits = conv.kernel == 3 && conv.stride == 1 && conv.pad == 1 && side > 3 && whole_vectors;
     let products = |out: usize| (side.div_ceil(out) * (out + 2)).pow(2);
     fits.then(|| if products(4) < products(2) { 4 } else { 2 })
 }
@@ -88,11 +93,6 @@ impl<K: Scheme> Tiles<K> {
         self.per_row() * self.per_row()
     }
 
-    /// Images that are worked on together.
-    pub(super) fn chunk(&self) -> usize {
-        (CHUNK_TILES / self.per_image()).max(1)
-    }
-
     /// Values in an image of `channels`.
     pub(super) fn image_len(&self, channels: usize) -> usize {
         self.side * self.side * channels
@@ -103,11 +103,13 @@ impl<K: Scheme> Tiles<K> {
         self.places() * (channels + SKEW)
     }
 
-    /// Where the rows of `tiles` transformed tiles of `channels` start, for the first place.
-    pub(super) fn offsets(&self, tiles: usize, channels: usize) -> Vec<usize> {
-        (0..tiles)
-            .map(|tile| tile * self.tile_len(channels))
-            .collect()
+    /// Where `tiles` transformed tiles of `channels` start, for the first place.
+    pub(super) fn pairs(&self, tiles: usize, channels: usize) -> Vec<Pair> {
+        let pair = |to| Pair {
+            from: to * self.tile_len(channels),
+            to,
+        };
+        (0..tiles).map(pair).collect()
     }
 
     /// As [`Conv::forward`].
@@ -115,34 +117,60 @@ impl<K: Scheme> Tiles<K> {
         let Conv {
             inputs, outputs, ..
         } = self.conv;
-        let chunk = self.chunk();
-        let out_len = chunk * self.image_len(outputs);
-        let chunks = images
-            .data
-            .chunks(chunk * self.image_len(inputs))
-            .zip(out.chunks_mut(out_len));
-        for (i, (images, out)) in chunks.enumerate() {
-            let tiles = self.transform(images);
+        self.pieces(out).into_par_iter().for_each(|piece| {
+            let rows = piece.first..piece.first + piece.rows;
+            let tiles = self.transform(images.data, rows);
             let products = self.multiply(&tiles, inputs, packed, outputs);
-            let residual = finish
-                .residual
-                .map(|all| &all[i * out_len..i * out_len + out.len()]);
-            self.finish(&products, Finish { residual, ..finish }, out);
-        }
+            self.finish(&products, finish, piece);
+        });
     }
 
-    /// The images' tiles, transformed: `[tile][place][inputs]`.
-    pub(super) fn transform(&self, images: &[f32]) -> Scratch {
+    /// Cuts an output into whole images, or each image into whole rows of tiles.
+    fn pieces<'a>(&self, out: &'a mut [f32]) -> Vec<Piece<'a>> {
+        let (image_len, per_row) = (self.image_len(self.conv.outputs), self.per_row());
+        let tiles = out.len() / image_len * self.per_image();
+        let wanted = tiles.div_ceil(rayon::current_num_threads());
+        let rows = wanted.clamp(LEAST_TILES, PIECE_TILES) / per_row;
+        if rows < per_row {
+            let len = rows.max(1) * self.band_len();
+            let images = out.chunks_mut(image_len).enumerate();
+            let pieces = images.flat_map(|(image, out)| {
+                let cut = out.chunks_mut(len).enumerate();
+                cut.map(move |(i, out)| self.piece(image * per_row + i * rows.max(1), out))
+            });
+            return pieces.collect();
+        }
+        let images = rows / per_row;
+        let cut = out.chunks_mut(images * image_len).enumerate();
+        cut.map(|(i, out)| self.piece(i * images * per_row, out))
+            .collect()
+    }
+
+    fn piece<'a>(&self, first: usize, out: &'a mut [f32]) -> Piece<'a> {
+        let image_len = self.image_len(self.conv.outputs);
+        let rows = out.len() / image_len * self.per_row()
+            + (out.len() % image_len).div_ceil(self.band_len());
+        Piece { first, rows, out }
+    }
+
+    /// Values in the outputs of a row of tiles.
+    fn band_len(&self) -> usize {
+        K::OUT * self.side * self.conv.outputs
+    }
+
+    /// The tiles of `rows` of tiles of all images, transformed: `[tile][place][inputs]`.
+    pub(super) fn transform(&self, images: &[f32], rows: Range<usize>) -> Scratch {
         let Conv { inputs, .. } = self.conv;
-        let count = images.len() / self.image_len(inputs);
-        let mut tiles = Scratch::dirty(count * self.per_image() * self.tile_len(inputs));
+        let len = self.image_len(inputs);
+        let mut tiles = Scratch::dirty(rows.len() * self.per_row() * self.tile_len(inputs));
         tiles
-            .par_chunks_mut(self.per_image() * self.tile_len(inputs))
-            .zip(images.par_chunks(self.image_len(inputs)))
-            .for_each(|(out, image)| {
+            .par_chunks_mut(self.per_row() * self.tile_len(inputs))
+            .zip(rows)
+            .for_each(|(out, row)| {
                 Arch::new().dispatch(Inputs {
                     tiles: self,
-                    image,
+                    image: &images[row / self.per_row() * len..][..len],
+                    row: row % self.per_row(),
                     out,
                 })
             });
@@ -157,50 +185,50 @@ impl<K: Scheme> Tiles<K> {
         packed: &[f32],
         columns: usize,
     ) -> Scratch {
-        let offsets = self.offsets(tiles.len() / self.tile_len(depth), depth);
-        let len = offsets.len() * columns;
+        let pairs = self.pairs(tiles.len() / self.tile_len(depth), depth);
+        let len = pairs.len() * columns;
         let mut products = Scratch::dirty(self.places() * (len + SKEW));
         products
             .par_chunks_mut(len + SKEW)
             .enumerate()
             .for_each(|(place, out)| {
-                let data = &tiles[place * (depth + SKEW)..];
-                let panels = &packed[place * self.place_len(depth)..];
-                let (runs, panel_stride, epilogue) =
-                    (Runs::one(depth), self.panel_len(depth), Epilogue::default());
-                let out = &mut out[..len];
+                let data = &mut out[..len];
                 Multiply {
-                    data,
-                    offsets: &offsets,
-                    runs,
-                    panels,
-                    panel_stride,
-                    out,
+                    data: &tiles[place * (depth + SKEW)..],
+                    pairs: &pairs,
+                    depth,
+                    panels: &packed[place * self.place_len(depth)..],
+                    panel_stride: self.panel_len(depth),
+                    out: &mut Matrix { data, columns },
                     columns,
-                    epilogue,
+                    put: Put::Write,
                 }
                 .run();
             });
         products
     }
 
-    fn finish(&self, products: &[f32], finish: Finish, out: &mut [f32]) {
+    fn finish(&self, products: &[f32], finish: Finish, piece: Piece) {
         let image_len = self.image_len(self.conv.outputs);
-        out.par_chunks_mut(image_len)
-            .enumerate()
-            .for_each(|(image, out)| {
-                let residual = finish
-                    .residual
-                    .map(|all| &all[image * image_len..(image + 1) * image_len]);
-                let finish = Finish { residual, ..finish };
-                Arch::new().dispatch(Outputs {
-                    tiles: self,
-                    products,
-                    image,
-                    finish,
-                    out,
-                });
+        let start = piece.first / self.per_row() * image_len
+            + piece.first % self.per_row() * self.band_len();
+        let residual = finish.residual.map(|all| &all[start..]);
+        let images = piece.out.par_chunks_mut(image_len).enumerate();
+        let bands = images.flat_map(|(image, out)| {
+            let bands = out.par_chunks_mut(self.band_len()).enumerate();
+            bands.map(move |(band, out)| (image, band, out))
+        });
+        bands.for_each(|(image, band, out)| {
+            let at = image * image_len + band * self.band_len();
+            let residual = residual.map(|all| &all[at..at + out.len()]);
+            Arch::new().dispatch(Outputs {
+                tiles: self,
+                products,
+                first: (image * self.per_row() + band) * self.per_row(),
+                finish: Finish { residual, ..finish },
+                out,
             });
+        });
     }
 
     /// Positions of tile `tile` of an image that lie inside: (row in the tile, column in the tile, pixel), for a window
@@ -225,9 +253,19 @@ impl<K: Scheme> Tiles<K> {
     }
 }
 
+/// Rows of tiles of one or more images, with their outputs.
+struct Piece<'a> {
+    /// Among the rows of tiles of all images.
+    first: usize,
+    rows: usize,
+    out: &'a mut [f32],
+}
+
+/// A row of tiles.
 struct Inputs<'a, K> {
     tiles: &'a Tiles<K>,
     image: &'a [f32],
+    row: usize,
     out: &'a mut [f32],
 }
 
@@ -236,18 +274,33 @@ impl<K: Scheme> WithSimd for Inputs<'_, K> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let channels = self.tiles.conv.inputs;
+        let (channels, side) = (self.tiles.conv.inputs, self.tiles.side);
         let vectors = channels / S::F32_LANES;
         let image = S::as_simd_f32s(self.image).0;
-        for (tile, out) in self
+        let whole = |start: usize| start > 0 && start - 1 + K::TILE <= side;
+        let top = self.row * K::OUT;
+        for (column, out) in self
             .out
             .chunks_exact_mut(self.tiles.tile_len(channels))
             .enumerate()
         {
+            let left = column * K::OUT;
+            let inside = whole(top) && whole(left);
             for v in 0..vectors {
                 let mut grid = [[simd.splat_f32s(0.0); 6]; 6];
-                for (r, c, pixel) in self.tiles.pixels(tile, K::TILE, 1) {
-                    grid[r][c] = image[pixel * vectors + v];
+                if inside {
+                    // The same as below, in loops of known length.
+                    for (r, row) in grid.iter_mut().enumerate().take(K::TILE) {
+                        let image = &image[((top + r - 1) * side + left - 1) * vectors + v..];
+                        for (c, value) in row.iter_mut().enumerate().take(K::TILE) {
+                            *value = image[c * vectors];
+                        }
+                    }
+                } else {
+                    let tile = self.row * self.tiles.per_row() + column;
+                    for (r, c, pixel) in self.tiles.pixels(tile, K::TILE, 1) {
+                        grid[r][c] = image[pixel * vectors + v];
+                    }
                 }
                 let grid = both_ways!(simd, grid, K::TILE, K::TILE, K::input);
                 store_places::<S, K>(simd, &grid, channels + SKEW, v, out);
@@ -291,11 +344,14 @@ pub(super) fn load_places<S: Simd, K: Scheme>(
     grid
 }
 
+/// A row of tiles.
 struct Outputs<'a, K> {
     tiles: &'a Tiles<K>,
     products: &'a [f32],
-    image: usize,
+    /// Its first tile among the products.
+    first: usize,
     finish: Finish<'a>,
+    /// Its rows of pixels.
     out: &'a mut [f32],
 }
 
@@ -304,32 +360,37 @@ impl<K: Scheme> WithSimd for Outputs<'_, K> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let channels = self.tiles.conv.outputs;
+        let (channels, side) = (self.tiles.conv.outputs, self.tiles.side);
         let vectors = channels / S::F32_LANES;
         let stride = self.products.len() / self.tiles.places();
-        let first = self.image * self.tiles.per_image();
         let out = S::as_mut_simd_f32s(self.out).0;
+        let rows = out.len() / (side * vectors);
         let bias = S::as_simd_f32s(self.finish.bias).0;
         let residual = self
             .finish
             .residual
             .map(|residual| S::as_simd_f32s(residual).0);
-        for tile in 0..self.tiles.per_image() {
+        for tile in 0..self.tiles.per_row() {
+            let left = tile * K::OUT;
+            let columns = K::OUT.min(side - left);
             for (v, &bias) in bias.iter().enumerate() {
-                let at = (first + tile) * channels + v * S::F32_LANES;
+                let at = (self.first + tile) * channels + v * S::F32_LANES;
                 let grid = load_places::<S, K>(simd, self.products, stride, at);
                 let grid = both_ways!(simd, grid, K::TILE, K::OUT, K::output);
-                for (r, c, pixel) in self.tiles.pixels(tile, K::OUT, 0) {
-                    let at = pixel * vectors + v;
-                    let mut sum = simd.add_f32s(grid[r][c], bias);
-                    if let Some(residual) = residual {
-                        sum = simd.add_f32s(sum, residual[at]);
+                for (r, row) in grid.iter().enumerate().take(K::OUT.min(rows)) {
+                    let start = (r * side + left) * vectors + v;
+                    for (c, value) in row.iter().enumerate().take(columns) {
+                        let at = start + c * vectors;
+                        let mut sum = simd.add_f32s(*value, bias);
+                        if let Some(residual) = residual {
+                            sum = simd.add_f32s(sum, residual[at]);
+                        }
+                        if self.finish.relu {
+                            // In this order a NaN stays one: x86 gives back the second operand.
+                            sum = simd.max_f32s(simd.splat_f32s(0.0), sum);
+                        }
+                        out[at] = sum;
                     }
-                    if self.finish.relu {
-                        // In this order a NaN stays one: x86 gives back the second operand.
-                        sum = simd.max_f32s(simd.splat_f32s(0.0), sum);
-                    }
-                    out[at] = sum;
                 }
             }
         }

@@ -39,17 +39,7 @@ impl<K: Scheme> Tiles<K> {
             inputs, outputs, ..
         } = self.conv;
         self.pack_panels(outputs, inputs, packed, |panel, taps| {
-            taps.fill(0.0);
-            let first = panel * panel_width();
-            let tap_len = outputs * panel_width();
-            for (tap, packed) in taps.chunks_exact_mut(tap_len).enumerate() {
-                for lane in 0..panel_width().min(inputs - first) {
-                    let row = &weights[(tap * inputs + first + lane) * outputs..][..outputs];
-                    for (value, packed) in row.iter().zip(packed.chunks_exact_mut(panel_width())) {
-                        packed[lane] = *value;
-                    }
-                }
-            }
+            self.conv.pack_transposed_panel(weights, panel, taps);
         });
     }
 

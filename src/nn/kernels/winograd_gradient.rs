@@ -5,11 +5,14 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::conv::{Conv, Images};
-use super::conv_gradient::Target;
+use super::direct::Target;
 use super::scratch::Scratch;
 use super::tile::{OuterSum, pack_blocks, panel_width, store};
 use super::winograd::{SKEW, Tiles, both_ways, load_places, store_places};
 use super::winograd_scheme::Scheme;
+
+/// Tiles that pass through all phases together: what they become should stay in the last-level cache.
+const CHUNK_TILES: usize = 256;
 
 impl<K: Scheme> Tiles<K> {
     /// As [`Conv::gradients`].
@@ -23,19 +26,21 @@ impl<K: Scheme> Tiles<K> {
         let Conv {
             inputs, outputs, ..
         } = self.conv;
+        // An even number of images in each chunk, whatever the number of threads: sums depend on it.
+        let batch = images.data.len() / self.image_len(inputs);
+        let most = (CHUNK_TILES / self.per_image()).max(1);
+        let chunk = batch.div_ceil(batch.div_ceil(most));
         let (image_len, gradient_len) = (
-            self.chunk() * self.image_len(inputs),
-            self.chunk() * self.image_len(outputs),
+            chunk * self.image_len(inputs),
+            chunk * self.image_len(outputs),
         );
         let mut sums = Scratch::zeros(self.places() * (inputs * outputs + SKEW));
         for (i, gradient) in gradient.chunks(gradient_len).enumerate() {
             let chunk = i * image_len..images.data.len().min((i + 1) * image_len);
             let right = self.transform_gradient(gradient);
-            self.add_products(
-                &self.transform(&images.data[chunk.clone()]),
-                &right,
-                &mut sums,
-            );
+            let rows = chunk.len() / self.image_len(inputs) * self.per_row();
+            let left = self.transform(&images.data[chunk.clone()], 0..rows);
+            self.add_products(&left, &right, &mut sums);
             if let Some(Target { packed, data, add }) = &mut target {
                 let products = self.multiply(&right, outputs, packed, inputs);
                 self.scatter(&products, &mut data[chunk], *add);
@@ -49,7 +54,7 @@ impl<K: Scheme> Tiles<K> {
         let Conv {
             inputs, outputs, ..
         } = self.conv;
-        let offsets = &self.offsets(left.len() / self.tile_len(inputs), inputs);
+        let pairs = &self.pairs(left.len() / self.tile_len(inputs), inputs);
         let stride = inputs * outputs + SKEW;
         sums.par_chunks_mut(stride)
             .enumerate()
@@ -58,12 +63,12 @@ impl<K: Scheme> Tiles<K> {
                     .chunks(self.tile_len(outputs))
                     .map(|row| &row[..outputs]);
                 let mut packed =
-                    Scratch::dirty(offsets.len() * outputs.div_ceil(panel_width()) * panel_width());
+                    Scratch::dirty(pairs.len() * outputs.div_ceil(panel_width()) * panel_width());
                 pack_blocks(rows, outputs, &mut packed);
                 let (start, out) = (place * (inputs + SKEW), &mut out[..inputs * outputs]);
                 OuterSum {
                     data: left,
-                    offsets,
+                    pairs,
                     start,
                     right: &packed,
                     out,

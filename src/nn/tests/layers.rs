@@ -72,9 +72,12 @@ fn run_stem(spec: &LayerSpec, batch: usize) -> Results {
     );
     let layer = Layer::new(spec.clone(), weight, bias);
     let x = whole(3, 4.0, &[batch, spec.side, spec.side, 3]);
-    let (output, picks) = ops::stem(&layer, &x).unwrap();
+    let (output, picks) = ops::stem(&layer, &x, true).unwrap();
+    let (alone, none) = ops::stem(&layer, &x, false).unwrap();
+    assert_eq!(numbers(&alone), numbers(&output), "with and without picks");
+    assert!(none.is_none());
     let gradient = ops::mask(whole(4, 4.0, output.dims()), &output).unwrap();
-    let own = ops::stem_gradient(&layer, &x, &picks, &gradient).unwrap();
+    let own = ops::stem_gradient(&layer, &x, &picks.unwrap(), &gradient).unwrap();
     let none = Tensor::from_vec(Vec::<f32>::new(), 0, &Device::Cpu).unwrap();
     results(&output, &none, &own)
 }
