@@ -78,8 +78,7 @@ impl LayerProbe {
         let layer = Layer::new(spec.clone(), weight, signal(&[conv.outputs], device)?);
         let x = signal(&[batch, side, side, conv.inputs], device)?;
         let (output, picks) = if *place == STEM {
-            let (output, picks) = ops::stem(&layer, &x)?;
-            (output, Some(picks))
+            ops::stem(&layer, &x, true)?
         } else {
             (ops::conv(&layer, &x, None, true)?, None)
         };
@@ -94,7 +93,7 @@ impl LayerProbe {
     /// The layer's forward pass.
     pub fn forward(&self) -> Result<(), NnError> {
         match self.picks {
-            Some(_) => black_box(ops::stem(&self.layer, &self.x)?.0),
+            Some(_) => black_box(ops::stem(&self.layer, &self.x, false)?.0),
             None => black_box(ops::conv(&self.layer, &self.x, None, true)?),
         };
         Ok(())

@@ -17,6 +17,7 @@ mod winograd;
 mod winograd_filter;
 mod winograd_gradient;
 mod winograd_scheme;
+mod winograd_tiles;
 
 #[cfg(test)]
 pub(super) use self::{

@@ -9,8 +9,9 @@ use rayon::prelude::*;
 use super::conv::Conv;
 use super::scratch::Scratch;
 use super::tile::{pack_panel, panel_width};
-use super::winograd::{SKEW, Tiles, both_ways, store_places};
+use super::winograd::{SKEW, Tiles};
 use super::winograd_scheme::Scheme;
+use super::winograd_tiles::{both_ways, store_places};
 
 impl<K: Scheme> Tiles<K> {
     /// Values from one place's panel to the next place's.

@@ -8,8 +8,9 @@ use super::conv::{Conv, Images};
 use super::direct::Target;
 use super::scratch::Scratch;
 use super::tile::{OuterSum, pack_blocks, panel_width, store};
-use super::winograd::{SKEW, Tiles, both_ways, load_places, store_places};
+use super::winograd::{SKEW, Tiles};
 use super::winograd_scheme::Scheme;
+use super::winograd_tiles::{both_ways, load_places, store_places};
 
 /// Tiles that pass through all phases together: what they become should stay in the last-level cache.
 const CHUNK_TILES: usize = 256;
