@@ -37,3 +37,14 @@ impl EncoderConfig {
         Ok(())
     }
 }
+
+/// How many bits the weights have that the kernels read; sums are always taken in 32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32: exact within rounding.
+    #[default]
+    F32,
+    /// 16, of which 8 exponent: half the memory to read, which counts in small batches.
+    Bf16,
+}

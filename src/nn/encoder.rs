@@ -10,7 +10,7 @@ use super::arrays::{Import, slots};
 use super::layer::Layer;
 use super::ops;
 use super::resnet::{self, Trace};
-use super::{Device, EncoderConfig, Gradients, NnError, init};
+use super::{Device, EncoderConfig, Gradients, NnError, Precision, init};
 use crate::types::NamedArray;
 
 /// Vectors of a batch, row-major.
@@ -89,6 +89,14 @@ impl Encoder {
         let pairs = specs.into_iter().zip(tensors.chunks_exact(2));
         let layers = pairs.map(|(spec, pair)| Layer::new(spec, pair[0].clone(), pair[1].clone()));
         Ok(Self::of(config, device, layers.collect()))
+    }
+
+    /// The same encoder, reading its weights in `precision` (on the CPU; other devices take no notice). For encoding only:
+    /// gradients taken through rounded weights are not those of the weights.
+    pub fn at(mut self, precision: Precision) -> Self {
+        let layers = self.layers.iter().cloned();
+        self.layers = Arc::new(layers.map(|layer| layer.at(precision)).collect());
+        self
     }
 
     fn of(config: &EncoderConfig, device: &Device, layers: Vec<Layer>) -> Self {

@@ -23,7 +23,7 @@ mod resnet;
 mod tests;
 mod update;
 
-pub use config::EncoderConfig;
+pub use config::{EncoderConfig, Precision};
 pub use device::Device;
 pub use encoder::{Encoder, Features, Tape, Vectors};
 pub use gradients::Gradients;

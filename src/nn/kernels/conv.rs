@@ -2,6 +2,7 @@
 //! Must never know: which layer it is.
 
 use super::direct::Target;
+use super::weights::Panels;
 use super::winograd::{four, outputs_of_tile, two};
 
 /// A convolution's shape, with `kernel = 2 · pad + 1`; a fully connected layer is a 1×1 convolution of 1×1 images.
@@ -74,7 +75,7 @@ impl Conv {
     pub(in crate::nn) fn forward(
         &self,
         images: Images,
-        packed: &[f32],
+        packed: Panels,
         finish: Finish,
         out: &mut [f32],
     ) {

@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use super::conv::{Conv, Finish, Images};
 use super::scratch::Scratch;
 use super::tile::{BLOCK, Multiply, OuterSum, Pair, Put, pack_blocks, pack_panel, panel_width};
+use super::weights::Panels;
 
 /// Rows of output that one task computes: the weights pass through the cache once for each.
 const TASK_ROWS: usize = 96;
@@ -21,7 +22,7 @@ const TASK_INPUTS: usize = 36;
 /// Where the gradient with respect to images goes.
 pub(in crate::nn) struct Target<'a> {
     /// Weights from [`Conv::pack_transposed`].
-    pub(in crate::nn) packed: &'a [f32],
+    pub(in crate::nn) packed: Panels<'a>,
     /// Laid out as the images.
     pub(in crate::nn) data: &'a mut [f32],
     /// Whether it is added to what is there.
@@ -110,7 +111,7 @@ impl Conv {
     pub(super) fn forward_direct(
         &self,
         images: Images,
-        packed: &[f32],
+        packed: Panels,
         finish: Finish,
         out: &mut [f32],
     ) {
@@ -207,7 +208,7 @@ struct Pass<'a> {
     /// From the output's side to the input's.
     backward: bool,
     data: &'a [f32],
-    panels: &'a [f32],
+    panels: Panels<'a>,
     relu: bool,
 }
 
@@ -293,7 +294,9 @@ impl Pass<'_> {
         let depth = self.depth();
         let tap_len = depth * panel_width();
         let panel_stride = self.conv.taps() * tap_len;
-        let panels = &self.panels[task.first_column / panel_width() * panel_stride..];
+        let panels = self
+            .panels
+            .skip(task.first_column / panel_width() * panel_stride);
         let read = self.pixels(self.backward) * depth;
         let data = &self.data[task.first_image * read..];
         let columns = task.rows.first().map_or(0, |row| row.len());
@@ -308,7 +311,7 @@ impl Pass<'_> {
                 data,
                 pairs: &pairs,
                 depth,
-                panels: &panels[tap * tap_len..],
+                panels: panels.skip(tap * tap_len),
                 panel_stride,
                 out: task.rows.as_mut_slice(),
                 columns,

@@ -13,6 +13,7 @@ mod pool;
 pub(super) mod scratch;
 mod stem;
 mod tile;
+mod weights;
 mod winograd;
 mod winograd_filter;
 mod winograd_gradient;
@@ -30,3 +31,4 @@ pub(super) use pointwise::{
     EPSILON, add, mask, mean, mean_gradient, normalize, normalize_gradient, sum_rows, sum_squares,
 };
 pub(super) use stem::Stem;
+pub(super) use weights::{Packed, Panels};

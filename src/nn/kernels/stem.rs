@@ -12,6 +12,7 @@ use super::conv::Conv;
 use super::pool::{MapRows, pool_row, pool_row_gradient, pooled_side};
 use super::scratch::Scratch;
 use super::tile::{BLOCK, Matrix, Multiply, OuterSum, Pair, Put, pack_blocks, panel_width};
+use super::weights::Panels;
 
 /// Values copied at once; a run of a window is copied in whole ones, and what is too much is overwritten by the next.
 const COPY: usize = 8;
@@ -57,7 +58,7 @@ impl Stem {
     pub(in crate::nn) fn forward(
         &self,
         images: &[f32],
-        weights: (&[f32], &[f32]),
+        weights: (Panels, &[f32]),
         out: &mut [f32],
         picks: Option<&mut [f32]>,
     ) {
@@ -85,7 +86,7 @@ impl Stem {
     fn band(
         &self,
         (image, first): (&[f32], usize),
-        weights: (&[f32], &[f32]),
+        weights: (Panels, &[f32]),
         out: &mut [f32],
         mut picks: Option<&mut [f32]>,
     ) {
@@ -224,7 +225,7 @@ impl<'a> Windows<'a> {
         &mut self,
         image: &[f32],
         row: usize,
-        (packed, bias): (&[f32], &[f32]),
+        (packed, bias): (Panels, &[f32]),
         out: &mut [f32],
     ) {
         let columns = self.stem.conv.outputs;

@@ -8,6 +8,8 @@ use std::array::from_fn;
 
 use pulp::{Arch, Simd, WithSimd};
 
+use super::weights::{Full, Half, Panels, Words};
+
 /// Rows of a register tile: 6 rows × 2 vectors of sums, 2 vectors of weights and 1 broadcast fill AVX2's 16 registers.
 const TILE_ROWS: usize = 6;
 /// Rows summed before a gradient tile goes back to memory, so that what it reads stays in the first-level cache.
@@ -94,8 +96,8 @@ pub(super) struct Multiply<'a, R: ?Sized> {
     pub(super) pairs: &'a [Pair],
     pub(super) depth: usize,
     /// `[panel][depth][panel_width]`, the last panel padded with zeros.
-    pub(super) panels: &'a [f32],
-    /// From the start of a panel to that of the next.
+    pub(super) panels: Panels<'a>,
+    /// Weights from the start of a panel to that of the next.
     pub(super) panel_stride: usize,
     pub(super) out: &'a mut R,
     pub(super) columns: usize,
@@ -109,12 +111,34 @@ impl<R: Rows + ?Sized> Multiply<'_, R> {
     }
 
     #[inline(always)]
-    fn tile<S: Simd, const N: usize>(
+    fn all<W: Words, S: Simd>(&mut self, simd: S, values: &[W::Value]) {
+        let all = self.pairs;
+        // Values of memory in one row of a panel.
+        let row = W::VECTORS * S::F32_LANES;
+        let stride = self.panel_stride / (2 * S::F32_LANES) * row;
+        for panel in 0..self.columns.div_ceil(2 * S::F32_LANES) {
+            let weights = W::vectors::<S>(&values[panel * stride..][..self.depth * row]);
+            for (first, rows) in groups(all.len()) {
+                let pairs = &all[first..first + rows];
+                match rows {
+                    1 => self.tile::<W, S, 1>(simd, pairs, panel, weights),
+                    2 => self.tile::<W, S, 2>(simd, pairs, panel, weights),
+                    3 => self.tile::<W, S, 3>(simd, pairs, panel, weights),
+                    4 => self.tile::<W, S, 4>(simd, pairs, panel, weights),
+                    5 => self.tile::<W, S, 5>(simd, pairs, panel, weights),
+                    _ => self.tile::<W, S, 6>(simd, pairs, panel, weights),
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn tile<W: Words, S: Simd, const N: usize>(
         &mut self,
         simd: S,
         pairs: &[Pair],
         panel: usize,
-        weights: &[S::f32s],
+        weights: &[W::Vector<S>],
     ) {
         let column = 2 * panel * S::F32_LANES;
         let end = self.columns.min(column + 2 * S::F32_LANES);
@@ -125,11 +149,13 @@ impl<R: Rows + ?Sized> Multiply<'_, R> {
             }
         }
         let rows: [&[f32]; N] = from_fn(|r| &self.data[pairs[r].from..][..self.depth]);
-        for (k, pair) in weights.chunks_exact(2).enumerate().take(self.depth) {
+        let weights = weights.chunks_exact(W::VECTORS);
+        for (k, vectors) in weights.enumerate().take(self.depth) {
+            let [first, second] = W::row(simd, vectors);
             for r in 0..N {
                 let value = simd.splat_f32s(rows[r][k]);
-                sums[r][0] = simd.mul_add_e_f32s(value, pair[0], sums[r][0]);
-                sums[r][1] = simd.mul_add_e_f32s(value, pair[1], sums[r][1]);
+                sums[r][0] = simd.mul_add_e_f32s(value, first, sums[r][0]);
+                sums[r][1] = simd.mul_add_e_f32s(value, second, sums[r][1]);
             }
         }
         for (mut sums, pair) in sums.into_iter().zip(pairs) {
@@ -168,20 +194,9 @@ impl<R: Rows + ?Sized> WithSimd for Multiply<'_, R> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
-        let (all, panels, len) = (self.pairs, self.panels, self.depth * 2 * S::F32_LANES);
-        for panel in 0..self.columns.div_ceil(2 * S::F32_LANES) {
-            let weights = S::as_simd_f32s(&panels[panel * self.panel_stride..][..len]).0;
-            for (row, rows) in groups(all.len()) {
-                let pairs = &all[row..row + rows];
-                match rows {
-                    1 => self.tile::<S, 1>(simd, pairs, panel, weights),
-                    2 => self.tile::<S, 2>(simd, pairs, panel, weights),
-                    3 => self.tile::<S, 3>(simd, pairs, panel, weights),
-                    4 => self.tile::<S, 4>(simd, pairs, panel, weights),
-                    5 => self.tile::<S, 5>(simd, pairs, panel, weights),
-                    _ => self.tile::<S, 6>(simd, pairs, panel, weights),
-                }
-            }
+        match self.panels {
+            Panels::Full(values) => self.all::<Full, S>(simd, values),
+            Panels::Half(words) => self.all::<Half, S>(simd, words),
         }
     }
 }

@@ -13,6 +13,7 @@ use rayon::prelude::*;
 use super::conv::{Conv, Finish, Images};
 use super::scratch::Scratch;
 use super::tile::{Matrix, Multiply, Pair, Put, panel_width};
+use super::weights::Panels;
 use super::winograd_scheme::{Four, Scheme, Two};
 use super::winograd_tiles::{Inputs, Outputs};
 
@@ -91,7 +92,7 @@ impl<K: Scheme> Tiles<K> {
     }
 
     /// As [`Conv::forward`].
-    pub(super) fn forward(&self, images: Images, packed: &[f32], finish: Finish, out: &mut [f32]) {
+    pub(super) fn forward(&self, images: Images, packed: Panels, finish: Finish, out: &mut [f32]) {
         let Conv {
             inputs, outputs, ..
         } = self.conv;
@@ -160,7 +161,7 @@ impl<K: Scheme> Tiles<K> {
         &self,
         tiles: &[f32],
         depth: usize,
-        packed: &[f32],
+        packed: Panels,
         columns: usize,
     ) -> Scratch {
         let pairs = self.pairs(tiles.len() / self.tile_len(depth), depth);
@@ -175,7 +176,7 @@ impl<K: Scheme> Tiles<K> {
                     data: &tiles[place * (depth + SKEW)..],
                     pairs: &pairs,
                     depth,
-                    panels: &packed[place * self.place_len(depth)..],
+                    panels: packed.skip(place * self.place_len(depth)),
                     panel_stride: self.panel_len(depth),
                     out: &mut Matrix { data, columns },
                     columns,

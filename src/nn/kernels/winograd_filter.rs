@@ -9,14 +9,15 @@ use rayon::prelude::*;
 use super::conv::Conv;
 use super::scratch::Scratch;
 use super::tile::{pack_panel, panel_width};
-use super::winograd::{SKEW, Tiles};
+use super::winograd::Tiles;
 use super::winograd_scheme::Scheme;
 use super::winograd_tiles::{both_ways, store_places};
 
 impl<K: Scheme> Tiles<K> {
     /// Values from one place's panel to the next place's.
     pub(super) fn place_len(&self, depth: usize) -> usize {
-        depth * panel_width() + SKEW
+        // One row more, so that panels are whole rows and places do not lie a power of two apart.
+        (depth + 1) * panel_width()
     }
 
     /// Values from one panel to the next.

@@ -43,7 +43,7 @@ impl<K: Scheme> Tiles<K> {
             let left = self.transform(&images.data[chunk.clone()], 0..rows);
             self.add_products(&left, &right, &mut sums);
             if let Some(Target { packed, data, add }) = &mut target {
-                let products = self.multiply(&right, outputs, packed, inputs);
+                let products = self.multiply(&right, outputs, *packed, inputs);
                 self.scatter(&products, &mut data[chunk], *add);
             }
         }
