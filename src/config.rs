@@ -147,6 +147,7 @@ impl Settings {
             schedule: self.schedule.clone(),
             augment: self.augment.clone(),
             limits: self.limits.clone(),
+            precision: self.serving.precision,
             snapshots: self.snapshots.clone(),
             gate: self.gate.clone(),
             retention: self.retention.clone(),

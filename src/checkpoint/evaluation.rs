@@ -11,7 +11,7 @@ use super::{CheckpointError, EvaluationSet, GateConfig, Model};
 use crate::{
     db::CheckpointRow,
     eval::{self, Geometry, Retrieval},
-    nn::{Device, Encoder},
+    nn::Encoder,
     pixels::{self, Limits},
 };
 
@@ -49,15 +49,15 @@ impl Evaluation {
 }
 
 impl EvaluationSet {
-    /// Encodes everything with `model` in small batches (in the current rayon pool) and judges it. Images that cannot be decoded
+    /// Encodes everything with `model`, opened as `encoder`, in small batches (in the current rayon pool) and judges it. Images that cannot be decoded
     /// are left out, with a warning. Embeddings that are not finite are an error: such a model is of no use.
     pub fn judge(
         &self,
         model: &Model,
-        device: &Device,
+        encoder: &Encoder,
         limits: &Limits,
     ) -> Result<Evaluation, CheckpointError> {
-        let judged = self.judge_while(model, device, limits, &|| true)?;
+        let judged = self.judge_while(model, encoder, limits, &|| true)?;
         Ok(judged.unwrap_or_default())
     }
 
@@ -65,11 +65,10 @@ impl EvaluationSet {
     pub fn judge_while(
         &self,
         model: &Model,
-        device: &Device,
+        encoder: &Encoder,
         limits: &Limits,
         go_on: &dyn Fn() -> bool,
     ) -> Result<Option<Evaluation>, CheckpointError> {
-        let encoder = Encoder::from_arrays(&model.encoder, &model.arrays, device)?;
         let mut sides: [Rows; 2] = Default::default();
         let files = [
             (&self.anchors, &self.anchor_labels),
@@ -80,7 +79,7 @@ impl EvaluationSet {
                 if !go_on() {
                     return Ok(None);
                 }
-                rows.encode(images, labels, &encoder, limits)?;
+                rows.encode(images, labels, encoder, limits)?;
             }
         }
         let [anchors, positives] = sides;

@@ -25,7 +25,7 @@ use crate::{
     blobs::BlobError,
     db::DbError,
     mcmc::ChainColumns,
-    nn::{EncoderConfig, NnError},
+    nn::{Device, Encoder, EncoderConfig, NnError, Precision},
     types::{CheckpointId, NamedArray},
 };
 
@@ -97,4 +97,11 @@ pub struct Model {
     pub encoder: EncoderConfig,
     /// Its weights.
     pub arrays: Vec<NamedArray>,
+}
+
+impl Model {
+    /// The encoder on `device`, for encoding in `precision`.
+    pub fn open(&self, device: &Device, precision: Precision) -> Result<Encoder, NnError> {
+        Ok(Encoder::from_arrays(&self.encoder, &self.arrays, device)?.at(precision))
+    }
 }

@@ -63,7 +63,8 @@ pub(crate) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(args.threads)
         .build()?;
-    let judged = pool.install(|| set.judge(&model, &device, &settings.limits))?;
+    let encoder = model.open(&device, settings.serving.precision)?;
+    let judged = pool.install(|| set.judge(&model, &encoder, &settings.limits))?;
     if judged.pairs == 0 {
         bail!("no query with a match could be decoded");
     }

@@ -2,6 +2,7 @@
 //! Must never know: where a setting came from.
 
 use super::{ConfigError, Settings};
+use crate::nn::Precision;
 
 /// Whether a rule holds, which key it is about, and what the key must be.
 type Rule = (bool, &'static str, &'static str);
@@ -84,6 +85,11 @@ fn server(settings: &Settings) -> Vec<Rule> {
             serving.queue_images > 0,
             "serving.queue_images",
             "at least 1",
+        ),
+        (
+            serving.precision == Precision::F32 || settings.encoder.device == "cpu",
+            "serving.precision",
+            "f32 unless encoder.device is cpu",
         ),
         (serving.max_batch > 0, "serving.max_batch", "at least 1"),
         (serving.follow_ms > 0, "serving.follow_ms", "at least 1"),

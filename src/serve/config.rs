@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::nn::Precision;
+
 /// Settings of serving.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -12,6 +14,8 @@ pub struct ServeConfig {
     pub decode_threads: usize,
     /// Images accepted and not yet answered; beyond it requests are refused (429).
     pub queue_images: usize,
+    /// How the encoder reads its weights.
+    pub precision: Precision,
     /// Most images encoded in one pass.
     pub max_batch: usize,
     /// Pinned checkpoints (`kith@ID`) kept in memory besides the live one.

@@ -64,6 +64,7 @@ impl Serving {
         let loader = Loader {
             checkpoints,
             device,
+            precision: config.precision,
             pool: encoders,
         };
         let shared = Arc::new(Shared {

@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use super::{ModelInfo, ServeError};
 use crate::{
     checkpoint::{Checkpoints, Model},
-    nn::{Device, Encoder, Features, NnError},
+    nn::{Device, Encoder, Features, NnError, Precision},
     types::CheckpointId,
 };
 
@@ -36,6 +36,7 @@ pub(super) struct Loaded {
 pub(super) struct Loader {
     pub(super) checkpoints: Checkpoints,
     pub(super) device: Device,
+    pub(super) precision: Precision,
     /// Where the warm-up pass runs: the pool that will encode.
     pub(super) pool: Arc<ThreadPool>,
 }
@@ -55,7 +56,7 @@ impl Loader {
 
     /// The first pass pays for whatever a device sets up lazily, so that no request does.
     fn build(&self, model: &Model) -> Result<Arc<Loaded>, ServeError> {
-        let encoder = Encoder::from_arrays(&model.encoder, &model.arrays, &self.device)?;
+        let encoder = model.open(&self.device, self.precision)?;
         let side = model.encoder.side;
         let blank = vec![0.0; side * side * 3];
         self.pool.install(|| encoder.forward(&blank))?;

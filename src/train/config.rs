@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     checkpoint::{GateConfig, Retention},
     learn::{LearnConfig, ScheduleConfig},
-    nn::{EncoderConfig, OptimizerConfig},
+    nn::{EncoderConfig, OptimizerConfig, Precision},
     pixels::{AugmentConfig, Limits},
 };
 
@@ -26,6 +26,8 @@ pub struct TrainConfig {
     pub augment: AugmentConfig,
     /// `[limits]`.
     pub limits: Limits,
+    /// `serving.precision`: what a candidate is judged in.
+    pub precision: Precision,
     /// `[snapshots]`.
     pub snapshots: SnapshotConfig,
     /// `[gate]`.

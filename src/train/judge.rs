@@ -102,10 +102,11 @@ impl Judge {
     ) -> Result<Option<Evaluation>, CheckpointError> {
         let context = &self.context;
         let model = context.wait(context.checkpoints.load_model(id))?;
+        // In the precision that it would serve in.
+        let encoder = model.open(&context.device, context.config.precision)?;
         let judged = |set: &EvaluationSet| {
-            self.pool.install(|| {
-                set.judge_while(&model, &context.device, &context.config.limits, exam.go_on)
-            })
+            self.pool
+                .install(|| set.judge_while(&model, &encoder, &context.config.limits, exam.go_on))
         };
         let Some(mut evaluation) = judged(&exam.held_out)? else {
             return Ok(None);

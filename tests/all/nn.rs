@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use kith::nn::{
-    Device, Encoder, EncoderConfig, NnError, Optimizer, OptimizerConfig, OptimizerKind,
+    Device, Encoder, EncoderConfig, NnError, Optimizer, OptimizerConfig, OptimizerKind, Precision,
 };
 use kith::types::NamedArray;
 use safetensors::SafeTensors;
@@ -485,4 +485,29 @@ fn fresh_weights_follow_the_seed_and_keep_the_size_of_what_passes_through() {
     let square = hidden.iter().map(|value| value * value).sum::<f32>() / hidden.len() as f32;
     // A wide band: 8 channels make the size vary by several times from seed to seed.
     assert!((1e-3..1e2).contains(&square), "{square}");
+}
+
+#[test]
+fn weights_in_16_bits_keep_vectors_and_their_neighbours() {
+    // Tiled, direct and fully connected layers; maps of 8 to 1 pixels.
+    let exact = formula_encoder(&TINY);
+    let rounded = formula_encoder(&TINY).at(Precision::Bf16);
+    let pixels = pixels(&TINY, 9);
+    let (exact, rounded) = (
+        exact.forward(&pixels).unwrap().embedding.data,
+        rounded.forward(&pixels).unwrap().embedding.data,
+    );
+    let cosine =
+        |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum() };
+    let rows = || exact.chunks(TINY.dim).zip(rounded.chunks(TINY.dim));
+    for (i, (a, b)) in rows().enumerate() {
+        // The promise of the setting; it is about 1e-5 here.
+        assert!(cosine(a, b) >= 0.999, "image {i}: {}", cosine(a, b));
+        let nearest = exact
+            .chunks(TINY.dim)
+            .enumerate()
+            .max_by(|x, y| cosine(x.1, b).total_cmp(&cosine(y.1, b)));
+        assert_eq!(nearest.map(|(place, _)| place), Some(i));
+    }
+    assert_ne!(exact, rounded, "the setting does something");
 }

@@ -265,6 +265,22 @@ async fn a_request_larger_than_a_batch_is_split_and_keeps_its_order() {
 }
 
 #[tokio::test]
+async fn serving_in_16_bits_answers_nearly_the_same_vectors() {
+    let input = json!({"input": data_uri(&png(1))});
+    let mut vectors = Vec::new();
+    for precision in ["serving.precision=f32", "serving.precision=bf16"] {
+        let served = Served::start(&[precision]).await;
+        vectors.push(vector(
+            &served.post("/v1/embeddings", &input).await.json(),
+            0,
+        ));
+    }
+    let apart = distance(&vectors[0], &vectors[1]);
+    // Unit vectors with a cosine of 0.999 lie 0.045 apart.
+    assert!(apart > 0.0 && apart < 0.045, "{apart}");
+}
+
+#[tokio::test]
 async fn models_are_listed_and_asked_for_by_name() {
     let served = Served::start(&[]).await;
     let live = served.app.serving.live().unwrap().id;
