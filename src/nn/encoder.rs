@@ -137,11 +137,12 @@ impl Encoder {
 
     /// Encodes `pixels` and keeps what [`Tape::backward`] needs.
     pub fn forward_train(&self, pixels: &[f32]) -> Result<Tape, NnError> {
-        let trace = resnet::forward(&self.layers, self.pixels(pixels)?, true)?;
+        let layers: Vec<Layer> = self.layers.iter().map(Layer::fleeting).collect();
+        let trace = resnet::forward(&layers, self.pixels(pixels)?, true)?;
         let embedding = Vectors::of(&trace.embedding)?;
         Ok(Tape {
             specs: self.specs.clone(),
-            layers: self.layers.clone(),
+            layers,
             trace,
             embedding,
         })
@@ -164,7 +165,7 @@ impl Encoder {
 /// A forward pass that can be differentiated once, before the next step of an optimiser.
 pub struct Tape {
     specs: Arc<[LayerSpec]>,
-    layers: Arc<Vec<Layer>>,
+    layers: Vec<Layer>,
     trace: Trace,
     embedding: Vectors,
 }

@@ -18,16 +18,24 @@ pub(super) struct Layer {
     pub(super) weight: Tensor,
     /// `[outputs]`.
     pub(super) bias: Tensor,
-    copies: Arc<Copies>,
+    /// What the forward kernel reads, made when first needed; none if it is to be made for each use.
+    packed: Option<Arc<OnceLock<Packed>>>,
     precision: Precision,
 }
 
-/// Copies of a weight in the order its kernels read it, made when first needed. An encoder that only serves never has
-/// those of the backward pass.
-#[derive(Default)]
-struct Copies {
-    forward: OnceLock<Packed>,
-    backward: OnceLock<Packed>,
+/// Packed weights for one use.
+pub(super) enum Lent<'a> {
+    Kept(&'a Packed),
+    Made(Packed),
+}
+
+impl Lent<'_> {
+    pub(super) fn panels(&self) -> Panels<'_> {
+        match self {
+            Self::Kept(packed) => packed.panels(),
+            Self::Made(packed) => packed.panels(),
+        }
+    }
 }
 
 impl Layer {
@@ -37,65 +45,56 @@ impl Layer {
             spec,
             weight,
             bias,
-            copies: Arc::default(),
+            packed: Some(Arc::default()),
             precision: Precision::F32,
         }
     }
 
     /// Its kernels read weights of `precision`.
-    pub(super) fn at(mut self, precision: Precision) -> Self {
-        self.precision = precision;
-        self.copies = Arc::default();
-        self
+    pub(super) fn at(self, precision: Precision) -> Self {
+        let packed = Some(Arc::default());
+        Self {
+            packed,
+            precision,
+            ..self
+        }
+    }
+
+    /// The same weights, packed for each use and exact: in training they are used once, and all copies together would take
+    /// several times their memory.
+    pub(super) fn fleeting(&self) -> Self {
+        Self {
+            packed: None,
+            precision: Precision::F32,
+            ..self.clone()
+        }
     }
 
     /// What the forward kernel reads.
-    pub(super) fn packed_forward(&self) -> Result<Panels<'_>> {
+    pub(super) fn packed_forward(&self) -> Result<Lent<'_>> {
         let weight = View::of(&self.weight)?;
-        let packed = self.copies.forward.get_or_init(|| {
-            let mut packed = Vec::new();
-            self.spec.conv.pack(&weight, self.spec.side, &mut packed);
+        let pack = || {
+            let values = self.spec.conv.pack(&weight, self.spec.side);
             match self.precision {
-                Precision::F32 => Packed::Full(packed),
-                Precision::Bf16 => Packed::half(&packed),
+                Precision::F32 => Packed::Full(values),
+                Precision::Bf16 => Packed::half(&values),
             }
-        });
-        Ok(packed.panels())
+        };
+        Ok(match &self.packed {
+            Some(packed) => Lent::Kept(packed.get_or_init(pack)),
+            None => Lent::Made(pack()),
+        })
     }
 
     /// What the kernel of the input's gradient reads.
-    pub(super) fn packed_backward(&self) -> Result<Panels<'_>> {
+    pub(super) fn packed_backward(&self) -> Result<Packed> {
         let weight = View::of(&self.weight)?;
-        let packed = self.copies.backward.get_or_init(|| {
-            let mut packed = Vec::new();
-            self.spec
-                .conv
-                .pack_transposed(&weight, self.spec.side, &mut packed);
-            Packed::Full(packed)
-        });
-        Ok(packed.panels())
+        let values = self.spec.conv.pack_transposed(&weight, self.spec.side);
+        Ok(Packed::Full(values))
     }
 
-    /// Packs anew after the weight has changed, into the memory that is there.
-    pub(super) fn refresh(&mut self) -> Result<()> {
-        match Arc::get_mut(&mut self.copies) {
-            Some(copies) if self.precision == Precision::F32 => {
-                if let Some(Packed::Full(forward)) = copies.forward.get_mut() {
-                    self.spec
-                        .conv
-                        .pack(&View::of(&self.weight)?, self.spec.side, forward);
-                }
-                if let Some(Packed::Full(backward)) = copies.backward.get_mut() {
-                    self.spec.conv.pack_transposed(
-                        &View::of(&self.weight)?,
-                        self.spec.side,
-                        backward,
-                    );
-                }
-            }
-            // A tape still reads the old copies, or they are of another kind.
-            _ => self.copies = Arc::default(),
-        }
-        Ok(())
+    /// Forgets what was made from weights that have changed.
+    pub(super) fn changed(&mut self) {
+        self.packed = Some(Arc::default());
     }
 }

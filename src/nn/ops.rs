@@ -62,14 +62,14 @@ pub(super) fn conv(
     let out_side = conv.output_side(side);
     let (data, bias) = (View::of(x)?, View::of(&layer.bias)?);
     let residual = residual.map(View::of).transpose()?;
-    let packed = layer.packed_forward()?;
+    let lent = layer.packed_forward()?;
     build((batch, out_side, out_side, conv.outputs), |out| {
         let finish = Finish {
             bias: &bias,
             residual: residual.as_deref(),
             relu,
         };
-        conv.forward(Images { data: &data, side }, packed, finish, out);
+        conv.forward(Images { data: &data, side }, lent.panels(), finish, out);
     })
 }
 
@@ -99,7 +99,7 @@ pub(super) fn conv_gradient(
             Input::New => layer.packed_backward().and_then(|packed| {
                 build(x.shape(), |data| {
                     both(Some(Target {
-                        packed,
+                        packed: packed.panels(),
                         data,
                         add: false,
                     }))
@@ -109,7 +109,7 @@ pub(super) fn conv_gradient(
             Input::AddTo(target) => layer.packed_backward().and_then(|packed| {
                 write(&target, |data| {
                     both(Some(Target {
-                        packed,
+                        packed: packed.panels(),
                         data,
                         add: true,
                     }))
@@ -132,7 +132,8 @@ pub(super) fn stem(layer: &Layer, pixels: &Tensor, keep: bool) -> Result<(Tensor
     let pooled = stem.pooled_side();
     let shape = (batch, pooled, pooled, stem.conv.outputs);
     let (data, bias) = (View::of(pixels)?, View::of(&layer.bias)?);
-    let weights = (layer.packed_forward()?, &*bias);
+    let lent = layer.packed_forward()?;
+    let weights = (lent.panels(), &*bias);
     if !keep {
         let out = build(shape, |out| stem.forward(&data, weights, out, None))?;
         return Ok((out, None));

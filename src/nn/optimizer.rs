@@ -130,7 +130,7 @@ impl Optimizer {
             ops::update(&rule, self.config.weight_decay, state, &gradient.weight)?;
             let state = [&mut layer.bias, &mut bias.first, &mut bias.second];
             ops::update(&rule, 0.0, state, &gradient.bias)?;
-            layer.refresh()?;
+            layer.changed();
         }
         Ok(())
     }

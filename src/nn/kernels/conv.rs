@@ -48,26 +48,21 @@ impl Conv {
         images.data.len() / (images.side * images.side * self.inputs)
     }
 
-    /// Packs `weights` (`[kernel, kernel, inputs, outputs]`) for [`Conv::forward`] on images of `side` into `packed`.
-    pub(in crate::nn) fn pack(&self, weights: &[f32], side: usize, packed: &mut Vec<f32>) {
+    /// Packs `weights` (`[kernel, kernel, inputs, outputs]`) for [`Conv::forward`] on images of `side`.
+    pub(in crate::nn) fn pack(&self, weights: &[f32], side: usize) -> Vec<f32> {
         match outputs_of_tile(self, side) {
-            Some(4) => four(self, side).pack(weights, packed),
-            Some(_) => two(self, side).pack(weights, packed),
-            None => self.pack_direct(weights, packed),
+            Some(4) => four(self, side).pack(weights),
+            Some(_) => two(self, side).pack(weights),
+            None => self.pack_direct(weights),
         }
     }
 
-    /// Packs `weights` (`[kernel, kernel, inputs, outputs]`) for [`Conv::gradients`] into `packed`.
-    pub(in crate::nn) fn pack_transposed(
-        &self,
-        weights: &[f32],
-        side: usize,
-        packed: &mut Vec<f32>,
-    ) {
+    /// Packs `weights` (`[kernel, kernel, inputs, outputs]`) for [`Conv::gradients`] on images of `side`.
+    pub(in crate::nn) fn pack_transposed(&self, weights: &[f32], side: usize) -> Vec<f32> {
         match outputs_of_tile(self, side) {
-            Some(4) => four(self, side).pack_transposed(weights, packed),
-            Some(_) => two(self, side).pack_transposed(weights, packed),
-            None => self.pack_direct_transposed(weights, packed),
+            Some(4) => four(self, side).pack_transposed(weights),
+            Some(_) => two(self, side).pack_transposed(weights),
+            None => self.pack_direct_transposed(weights),
         }
     }
 

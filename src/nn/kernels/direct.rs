@@ -10,7 +10,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::conv::{Conv, Finish, Images};
-use super::scratch::Scratch;
+use super::scratch::{Scratch, take};
 use super::tile::{BLOCK, Multiply, OuterSum, Pair, Put, pack_blocks, pack_panel, panel_width};
 use super::weights::Panels;
 
@@ -64,9 +64,9 @@ impl Conv {
     }
 
     /// `[panel of outputs][tap][inputs][panel_width]`.
-    pub(super) fn pack_direct(&self, weights: &[f32], packed: &mut Vec<f32>) {
+    pub(super) fn pack_direct(&self, weights: &[f32]) -> Vec<f32> {
         let panel_len = self.taps() * self.inputs * panel_width();
-        packed.resize(self.outputs.div_ceil(panel_width()) * panel_len, 0.0);
+        let mut packed = take(self.outputs.div_ceil(panel_width()) * panel_len);
         packed
             .par_chunks_mut(panel_len)
             .enumerate()
@@ -78,16 +78,18 @@ impl Conv {
                     packed,
                 )
             });
+        packed
     }
 
     /// `[panel of inputs][tap][outputs][panel_width]`.
-    pub(super) fn pack_direct_transposed(&self, weights: &[f32], packed: &mut Vec<f32>) {
+    pub(super) fn pack_direct_transposed(&self, weights: &[f32]) -> Vec<f32> {
         let panel_len = self.taps() * self.outputs * panel_width();
-        packed.resize(self.inputs.div_ceil(panel_width()) * panel_len, 0.0);
+        let mut packed = take(self.inputs.div_ceil(panel_width()) * panel_len);
         packed
             .par_chunks_mut(panel_len)
             .enumerate()
             .for_each(|(panel, packed)| self.pack_transposed_panel(weights, panel, packed));
+        packed
     }
 
     /// `[tap][outputs][panel_width]`: the columns are input channels, those that do not exist zero.

@@ -3,6 +3,7 @@
 
 use pulp::Simd;
 
+use super::scratch::put;
 use super::tile::panel_width;
 
 /// Packed weights.
@@ -13,6 +14,14 @@ pub(in crate::nn) enum Packed {
     Half(Vec<u32>),
 }
 
+impl Drop for Packed {
+    fn drop(&mut self) {
+        if let Self::Full(values) = self {
+            put(std::mem::take(values));
+        }
+    }
+}
+
 /// [`Packed`] weights from some place on.
 #[derive(Clone, Copy)]
 pub(in crate::nn) enum Panels<'a> {
@@ -21,9 +30,9 @@ pub(in crate::nn) enum Panels<'a> {
 }
 
 impl Packed {
-    /// `full` in half the memory.
-    pub(in crate::nn) fn half(full: &[f32]) -> Self {
-        let words = full.chunks_exact(panel_width()).flat_map(|row| {
+    /// `values` in half the memory.
+    pub(in crate::nn) fn half(values: &[f32]) -> Self {
+        let words = values.chunks_exact(panel_width()).flat_map(|row| {
             let (first, second) = row.split_at(panel_width() / 2);
             let both = first.iter().zip(second);
             both.map(|(first, second)| bf16(*first) << 16 | bf16(*second))
@@ -117,7 +126,7 @@ mod tests {
     #[test]
     fn halves_are_the_nearest_numbers_and_keep_what_is_not_finite() {
         let back = |value: f32| f32::from_bits(bf16(value) << 16);
-        for value in [0.0, -0.0, 1.0, -2.5, 1e-30, f32::INFINITY] {
+        for value in [0.0, -0.0, 1.0, -2.5, 2.0_f32.powi(-100), f32::INFINITY] {
             assert_eq!(back(value).to_bits(), value.to_bits());
         }
         assert!(back(f32::NAN).is_nan());

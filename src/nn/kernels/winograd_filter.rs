@@ -7,7 +7,7 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::conv::Conv;
-use super::scratch::Scratch;
+use super::scratch::{Scratch, take};
 use super::tile::{pack_panel, panel_width};
 use super::winograd::Tiles;
 use super::winograd_scheme::Scheme;
@@ -26,23 +26,23 @@ impl<K: Scheme> Tiles<K> {
     }
 
     /// Transforms weights for [`Tiles::forward`]: `[panel of outputs][place][inputs][panel_width]`.
-    pub(super) fn pack(&self, weights: &[f32], packed: &mut Vec<f32>) {
+    pub(super) fn pack(&self, weights: &[f32]) -> Vec<f32> {
         let Conv {
             inputs, outputs, ..
         } = self.conv;
-        self.pack_panels(inputs, outputs, packed, |panel, taps| {
+        self.pack_panels(inputs, outputs, |panel, taps| {
             pack_panel(weights.chunks_exact(outputs), outputs, panel, taps);
-        });
+        })
     }
 
     /// Transforms weights for the input's gradient: `[panel of inputs][place][outputs][panel_width]`.
-    pub(super) fn pack_transposed(&self, weights: &[f32], packed: &mut Vec<f32>) {
+    pub(super) fn pack_transposed(&self, weights: &[f32]) -> Vec<f32> {
         let Conv {
             inputs, outputs, ..
         } = self.conv;
-        self.pack_panels(outputs, inputs, packed, |panel, taps| {
+        self.pack_panels(outputs, inputs, |panel, taps| {
             self.conv.pack_transposed_panel(weights, panel, taps);
-        });
+        })
     }
 
     /// `gather` fills `[tap][depth][panel_width]` for a panel.
@@ -50,11 +50,10 @@ impl<K: Scheme> Tiles<K> {
         &self,
         depth: usize,
         columns: usize,
-        packed: &mut Vec<f32>,
         gather: impl Fn(usize, &mut [f32]) + Sync,
-    ) {
+    ) -> Vec<f32> {
         let panels = columns.div_ceil(panel_width());
-        packed.resize(panels * self.panel_len(depth), 0.0);
+        let mut packed = take(panels * self.panel_len(depth));
         packed
             .par_chunks_mut(self.panel_len(depth))
             .enumerate()
@@ -69,6 +68,7 @@ impl<K: Scheme> Tiles<K> {
                     scheme: PhantomData,
                 });
             });
+        packed
     }
 }
 
