@@ -11,6 +11,8 @@ mod emc2;
 mod encoded;
 mod exact;
 mod forward;
+#[cfg(test)]
+mod frozen;
 mod global_loss;
 mod infonce;
 mod learner;

@@ -18,6 +18,8 @@ pub struct World {
     pub masked: Vec<bool>,
     /// Slots of one image carry the same number, that of one of them.
     pub image: Vec<usize>,
+    /// How much more often than others each pair is drawn.
+    pub odds: Vec<f32>,
 }
 
 impl World {
@@ -30,6 +32,7 @@ impl World {
             scores: (0..2 * pairs).map(|_| beta * 0.25 * normal()).collect(),
             masked: (0..2 * pairs).map(|slot| slot < 2).collect(),
             image: (0..2 * pairs).collect(),
+            odds: vec![1.0; pairs],
         }
     }
 
@@ -43,7 +46,7 @@ impl World {
     }
 
     /// The softmax over images.
-    fn target(&self) -> Vec<f64> {
+    pub fn target(&self) -> Vec<f64> {
         let weight = |slot: usize| match self.masked[slot] {
             true => 0.0,
             false => f64::from(self.scores[slot]).exp() / f64::from(self.degree(slot)),
@@ -85,12 +88,29 @@ impl World {
         };
         looks.iter().map(&mut look).collect()
     }
+
+    /// The weights of each of `visits` visits to `chain`, with batches as in [`World::distances`], shown to `look` one after the other.
+    pub fn each_visit(
+        &self,
+        chain: &mut dyn Chain,
+        (batch, seed): (usize, u64),
+        visits: u64,
+        mut look: impl FnMut(&[f64]),
+    ) {
+        let mut batches = Batches::new(self, batch, seed);
+        let mut weights = vec![0.0; self.slots()];
+        for step in 0..visits {
+            weights.fill(0.0);
+            chain.visit(&batches.draw(step), &mut weights);
+            look(&weights);
+        }
+    }
 }
 
 /// The batches that one anchor meets.
 struct Batches<'a> {
     world: &'a World,
-    /// ln degree of every slot of the world.
+    /// For every slot of the world ln of how often its image is proposed for each time that it counts in the target.
     degrees: Vec<f32>,
     others: Vec<usize>,
     size: usize,
@@ -103,7 +123,9 @@ impl<'a> Batches<'a> {
         let slots = 0..world.slots();
         Self {
             world,
-            degrees: slots.map(|slot| world.degree(slot).ln()).collect(),
+            degrees: slots
+                .map(|slot| world.degree(slot).ln() + world.odds[slot / 2].ln())
+                .collect(),
             others: (1..world.slots() / 2).collect(),
             size,
             seed,
@@ -111,11 +133,20 @@ impl<'a> Batches<'a> {
         }
     }
 
+    /// Sets of pairs come with probability proportional to the product of their odds.
     fn draw(&mut self, step: u64) -> Drawn<'_> {
-        let (drawn, _) = self
-            .others
-            .partial_shuffle(&mut self.random, self.size.saturating_sub(1));
-        let pairs = std::iter::once(0).chain(drawn.iter().copied());
+        let odds = &self.world.odds;
+        let largest = odds.iter().copied().fold(0.0, f32::max);
+        let size = self.size.saturating_sub(1);
+        let drawn = loop {
+            let (drawn, _) = self.others.partial_shuffle(&mut self.random, size);
+            let drawn = drawn.to_vec();
+            let mut shares = drawn.iter().map(|pair| odds[*pair] / largest);
+            if shares.all(|share| share >= 1.0 || self.random.random::<f32>() < share) {
+                break drawn;
+            }
+        };
+        let pairs = std::iter::once(0).chain(drawn);
         Drawn {
             world: self.world,
             degrees: &self.degrees,
@@ -128,10 +159,13 @@ impl<'a> Batches<'a> {
 /// A batch, and the seed of the visit.
 #[derive(Debug)]
 pub struct Drawn<'a> {
-    world: &'a World,
+    /// What it was drawn from.
+    pub world: &'a World,
     degrees: &'a [f32],
-    slots: Vec<usize>,
-    seed: u64,
+    /// Its slots, the anchor's pair first.
+    pub slots: Vec<usize>,
+    /// Randomness of the visit.
+    pub seed: u64,
 }
 
 /// What is visited.
@@ -145,7 +179,8 @@ pub trait Chain {
 pub struct Sampler {
     config: SamplerConfig,
     corrected: bool,
-    state: Option<ChainState>,
+    /// Where its chain stands.
+    pub state: Option<ChainState>,
 }
 
 impl Sampler {
@@ -158,7 +193,7 @@ impl Sampler {
         }
     }
 
-    /// Without the correction for images of several slots.
+    /// Without the correction for what is proposed more often than it counts.
     pub fn uncorrected(config: SamplerConfig) -> Self {
         Self {
             corrected: false,

@@ -13,6 +13,7 @@ mod eval;
 mod gradient;
 mod http;
 mod ingest;
+mod kernel;
 mod lab;
 mod learn;
 mod mcmc;

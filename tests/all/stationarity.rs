@@ -63,6 +63,20 @@ fn the_subset_kernel_samples_the_softmax() {
 }
 
 #[test]
+fn the_distance_falls_as_visits_add_up() {
+    for config in [WALK, SUBSET] {
+        let looks = |seed| {
+            let mut chain = Sampler::new(config.clone());
+            World::new(PAIRS, 5.0, seed).distances(&mut chain, BATCH, seed, &[VISITS / 25, VISITS])
+        };
+        let all: Vec<Vec<f64>> = (0..ANCHORS).into_par_iter().map(looks).collect();
+        let [few, many] = [0, 1].map(|look| all.iter().map(|looks| looks[look]).sum::<f64>());
+        // A fifth is expected of 25 times the visits; what the walk's own bias leaves comes on top.
+        assert!(many < 0.35 * few, "{config:?}: {few} {many}");
+    }
+}
+
+#[test]
 fn both_views_in_one_walk_miss_it() {
     let both = SamplerConfig {
         proposals: Proposals::BothViews,
