@@ -20,6 +20,8 @@ use super::winograd_tiles::{Inputs, Outputs};
 /// Tiles that pass through all phases together: enough to be worth reading the weights for, few enough for what they
 /// become to stay near the processor.
 const PIECE_TILES: usize = 48;
+/// Transformed weights of a layer, 16 MiB: with more a single image waits longer for them than it saves in products.
+const MOST_WEIGHTS: usize = 1 << 22;
 /// Fewer tiles are not cut for the sake of more threads: these then share each phase.
 const LEAST_TILES: usize = 12;
 /// Values between rows that would else lie a power of two apart and fall into the same few cache lines.
@@ -39,7 +41,14 @@ pub(in crate::nn) fn outputs_of_tile(conv: &Conv, side: usize) -> Option<usize> 
     // On smaller maps a tile hardly saves products, and its weights are two to four times as many.
     let fits = conv.kernel == 3 && conv.stride == 1 && conv.pad == 1 && side > 3 && whole_vectors;
     let products = |out: usize| (side.div_ceil(out) * (out + 2)).pow(2);
-    fits.then(|| if products(4) < products(2) { 4 } else { 2 })
+    let small = 6 * 6 * conv.inputs * conv.outputs <= MOST_WEIGHTS;
+    fits.then(|| {
+        if small && products(4) < products(2) {
+            4
+        } else {
+            2
+        }
+    })
 }
 
 pub(super) fn four(conv: &Conv, side: usize) -> Tiles<Four> {
