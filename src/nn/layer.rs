@@ -73,16 +73,12 @@ impl Layer {
     /// What the forward kernel reads.
     pub(super) fn packed_forward(&self) -> Result<Lent<'_>> {
         let weight = View::of(&self.weight)?;
-        let pack = || {
-            let values = self.spec.conv.pack(&weight, self.spec.side);
-            match self.precision {
-                Precision::F32 => Packed::Full(values),
-                Precision::Bf16 => Packed::half(&values),
-            }
-        };
+        let pack = || self.spec.conv.pack(&weight, self.spec.side);
         Ok(match &self.packed {
-            Some(packed) => Lent::Kept(packed.get_or_init(pack)),
-            None => Lent::Made(pack()),
+            Some(packed) => {
+                Lent::Kept(packed.get_or_init(|| Packed::lasting(pack(), self.precision)))
+            }
+            None => Lent::Made(Packed::Once(pack())),
         })
     }
 
@@ -90,7 +86,7 @@ impl Layer {
     pub(super) fn packed_backward(&self) -> Result<Packed> {
         let weight = View::of(&self.weight)?;
         let values = self.spec.conv.pack_transposed(&weight, self.spec.side);
-        Ok(Packed::Full(values))
+        Ok(Packed::Once(values))
     }
 
     /// Forgets what was made from weights that have changed.

@@ -11,7 +11,9 @@ use rayon::prelude::*;
 
 use super::conv::{Conv, Finish, Images};
 use super::scratch::{Scratch, take};
-use super::tile::{BLOCK, Multiply, OuterSum, Pair, Put, pack_blocks, pack_panel, panel_width};
+use super::tile::{
+    BLOCK, Columns, Multiply, OuterSum, Pair, Put, pack_blocks, pack_panel, panel_width,
+};
 use super::weights::Panels;
 
 /// Rows of output that one task computes: the weights pass through the cache once for each.
@@ -305,25 +307,34 @@ impl Pass<'_> {
         // The middle meets every output pixel: what comes last can finish all of them.
         let middle = self.conv.pad * self.conv.kernel + self.conv.pad;
         let others = (0..self.conv.taps()).filter(|&tap| tap != middle);
-        let mut pairs = Vec::new();
-        for tap in others.chain([middle]) {
-            pairs.clear();
-            pairs.extend(self.pairs(task.images, tap));
-            Multiply {
-                data,
-                pairs: &pairs,
-                depth,
-                panels: panels.skip(tap * tap_len),
-                panel_stride,
-                out: task.rows.as_mut_slice(),
-                columns,
-                put: if self.relu && tap == middle {
-                    Put::AddRelu
-                } else {
-                    Put::Add
-                },
+        let taps: Vec<(usize, Vec<Pair>)> = others
+            .chain([middle])
+            .map(|tap| (tap, self.pairs(task.images, tap).collect()))
+            .collect();
+        // In the order in which the weights lie: a small batch waits for them.
+        for first in (0..columns).step_by(panel_width()) {
+            let width = panel_width().min(columns - first);
+            let mut out = Columns {
+                rows: &mut task.rows,
+                columns: first..first + width,
+            };
+            for (tap, pairs) in &taps {
+                Multiply {
+                    data,
+                    pairs,
+                    depth,
+                    panels: panels.skip(first / panel_width() * panel_stride + tap * tap_len),
+                    panel_stride,
+                    out: &mut out,
+                    columns: width,
+                    put: if self.relu && *tap == middle {
+                        Put::AddRelu
+                    } else {
+                        Put::Add
+                    },
+                }
+                .run();
             }
-            .run();
         }
     }
 

@@ -8,6 +8,7 @@
 
 mod conv;
 mod direct;
+mod pages;
 mod pointwise;
 mod pool;
 pub(super) mod scratch;

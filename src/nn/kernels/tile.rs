@@ -5,13 +5,17 @@
 //! are and adds to others.
 
 use std::array::from_fn;
+use std::ops::Range;
 
+use prefetch_index::prefetch_index;
 use pulp::{Arch, Simd, WithSimd};
 
 use super::weights::{Full, Half, Panels, Words};
 
 /// Rows of a register tile: 6 rows × 2 vectors of sums, 2 vectors of weights and 1 broadcast fill AVX2's 16 registers.
 const TILE_ROWS: usize = 6;
+/// Values in a line of the cache.
+const LINE: usize = 64 / size_of::<f32>();
 /// Rows summed before a gradient tile goes back to memory, so that what it reads stays in the first-level cache.
 pub(super) const BLOCK: usize = 128;
 
@@ -72,10 +76,16 @@ impl Rows for Matrix<'_> {
     }
 }
 
-impl Rows for [&mut [f32]] {
+/// Some columns of rows that lie anywhere.
+pub(super) struct Columns<'a, 'row> {
+    pub(super) rows: &'a mut [&'row mut [f32]],
+    pub(super) columns: Range<usize>,
+}
+
+impl Rows for Columns<'_, '_> {
     #[inline(always)]
     fn row(&mut self, to: usize) -> &mut [f32] {
-        self[to]
+        &mut self.rows[to][self.columns.clone()]
     }
 }
 
@@ -117,16 +127,19 @@ impl<R: Rows + ?Sized> Multiply<'_, R> {
         let row = W::VECTORS * S::F32_LANES;
         let stride = self.panel_stride / (2 * S::F32_LANES) * row;
         for panel in 0..self.columns.div_ceil(2 * S::F32_LANES) {
-            let weights = W::vectors::<S>(&values[panel * stride..][..self.depth * row]);
+            let (weights, next) = values[panel * stride..].split_at(self.depth * row);
+            let weights = W::vectors::<S>(weights);
             for (first, rows) in groups(all.len()) {
                 let pairs = &all[first..first + rows];
+                // A small batch waits for weights: the last tile that reads these has the next brought near meanwhile.
+                let next = (first + rows == all.len()).then_some(next);
                 match rows {
-                    1 => self.tile::<W, S, 1>(simd, pairs, panel, weights),
-                    2 => self.tile::<W, S, 2>(simd, pairs, panel, weights),
-                    3 => self.tile::<W, S, 3>(simd, pairs, panel, weights),
-                    4 => self.tile::<W, S, 4>(simd, pairs, panel, weights),
-                    5 => self.tile::<W, S, 5>(simd, pairs, panel, weights),
-                    _ => self.tile::<W, S, 6>(simd, pairs, panel, weights),
+                    1 => self.tile::<W, S, 1>(simd, pairs, panel, weights, next),
+                    2 => self.tile::<W, S, 2>(simd, pairs, panel, weights, next),
+                    3 => self.tile::<W, S, 3>(simd, pairs, panel, weights, next),
+                    4 => self.tile::<W, S, 4>(simd, pairs, panel, weights, next),
+                    5 => self.tile::<W, S, 5>(simd, pairs, panel, weights, next),
+                    _ => self.tile::<W, S, 6>(simd, pairs, panel, weights, next),
                 }
             }
         }
@@ -139,6 +152,7 @@ impl<R: Rows + ?Sized> Multiply<'_, R> {
         pairs: &[Pair],
         panel: usize,
         weights: &[W::Vector<S>],
+        next: Option<&[W::Value]>,
     ) {
         let column = 2 * panel * S::F32_LANES;
         let end = self.columns.min(column + 2 * S::F32_LANES);
@@ -152,6 +166,12 @@ impl<R: Rows + ?Sized> Multiply<'_, R> {
         let weights = weights.chunks_exact(W::VECTORS);
         for (k, vectors) in weights.enumerate().take(self.depth) {
             let [first, second] = W::row(simd, vectors);
+            if let Some(next) = next {
+                let row = W::VECTORS * S::F32_LANES;
+                for line in (0..row).step_by(LINE) {
+                    prefetch_index(next, k * row + line);
+                }
+            }
             for r in 0..N {
                 let value = simd.splat_f32s(rows[r][k]);
                 sums[r][0] = simd.mul_add_e_f32s(value, first, sums[r][0]);

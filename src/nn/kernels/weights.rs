@@ -3,20 +3,24 @@
 
 use pulp::Simd;
 
+use super::pages::Pages;
 use super::scratch::put;
 use super::tile::panel_width;
+use crate::nn::Precision;
 
 /// Packed weights.
 pub(in crate::nn) enum Packed {
-    /// As they are.
-    Full(Vec<f32>),
+    /// As they are, for one use.
+    Once(Vec<f32>),
+    /// As they are, for many.
+    Full(Pages<f32>),
     /// As bf16, two in a word: the lanes of the second vector of a panel's row below those of the first.
-    Half(Vec<u32>),
+    Half(Pages<u32>),
 }
 
 impl Drop for Packed {
     fn drop(&mut self) {
-        if let Self::Full(values) = self {
+        if let Self::Once(values) = self {
             put(std::mem::take(values));
         }
     }
@@ -30,19 +34,30 @@ pub(in crate::nn) enum Panels<'a> {
 }
 
 impl Packed {
+    /// `values` for many uses, read in `precision`.
+    pub(in crate::nn) fn lasting(values: Vec<f32>, precision: Precision) -> Self {
+        let packed = match precision {
+            Precision::F32 => Self::Full(Pages::of(&values)),
+            Precision::Bf16 => Self::half(&values),
+        };
+        put(values);
+        packed
+    }
+
     /// `values` in half the memory.
-    pub(in crate::nn) fn half(values: &[f32]) -> Self {
+    fn half(values: &[f32]) -> Self {
         let words = values.chunks_exact(panel_width()).flat_map(|row| {
             let (first, second) = row.split_at(panel_width() / 2);
             let both = first.iter().zip(second);
             both.map(|(first, second)| bf16(*first) << 16 | bf16(*second))
         });
-        Self::Half(words.collect())
+        Self::Half(Pages::of(&words.collect::<Vec<_>>()))
     }
 
     /// To be read by kernels.
     pub(in crate::nn) fn panels(&self) -> Panels<'_> {
         match self {
+            Self::Once(values) => Panels::Full(values),
             Self::Full(values) => Panels::Full(values),
             Self::Half(words) => Panels::Half(words),
         }
