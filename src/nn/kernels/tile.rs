@@ -131,15 +131,18 @@ impl<R: Rows + ?Sized> Multiply<'_, R> {
             let weights = W::vectors::<S>(weights);
             for (first, rows) in groups(all.len()) {
                 let pairs = &all[first..first + rows];
-                // A small batch waits for weights: the last tile that reads these has the next brought near meanwhile.
-                let next = (first + rows == all.len()).then_some(next);
+                let panel = Panel {
+                    column: 2 * panel * S::F32_LANES,
+                    weights,
+                    next: (first + rows == all.len()).then_some(next),
+                };
                 match rows {
-                    1 => self.tile::<W, S, 1>(simd, pairs, panel, weights, next),
-                    2 => self.tile::<W, S, 2>(simd, pairs, panel, weights, next),
-                    3 => self.tile::<W, S, 3>(simd, pairs, panel, weights, next),
-                    4 => self.tile::<W, S, 4>(simd, pairs, panel, weights, next),
-                    5 => self.tile::<W, S, 5>(simd, pairs, panel, weights, next),
-                    _ => self.tile::<W, S, 6>(simd, pairs, panel, weights, next),
+                    1 => self.tile::<W, S, 1>(simd, pairs, panel),
+                    2 => self.tile::<W, S, 2>(simd, pairs, panel),
+                    3 => self.tile::<W, S, 3>(simd, pairs, panel),
+                    4 => self.tile::<W, S, 4>(simd, pairs, panel),
+                    5 => self.tile::<W, S, 5>(simd, pairs, panel),
+                    _ => self.tile::<W, S, 6>(simd, pairs, panel),
                 }
             }
         }
@@ -150,11 +153,9 @@ impl<R: Rows + ?Sized> Multiply<'_, R> {
         &mut self,
         simd: S,
         pairs: &[Pair],
-        panel: usize,
-        weights: &[W::Vector<S>],
-        next: Option<&[W::Value]>,
+        panel: Panel<W::Vector<S>, W::Value>,
     ) {
-        let column = 2 * panel * S::F32_LANES;
+        let column = panel.column;
         let end = self.columns.min(column + 2 * S::F32_LANES);
         let mut sums = [[simd.splat_f32s(0.0); 2]; N];
         if self.put != Put::Write {
@@ -163,10 +164,10 @@ impl<R: Rows + ?Sized> Multiply<'_, R> {
             }
         }
         let rows: [&[f32]; N] = from_fn(|r| &self.data[pairs[r].from..][..self.depth]);
-        let weights = weights.chunks_exact(W::VECTORS);
+        let weights = panel.weights.chunks_exact(W::VECTORS);
         for (k, vectors) in weights.enumerate().take(self.depth) {
             let [first, second] = W::row(simd, vectors);
-            if let Some(next) = next {
+            if let Some(next) = panel.next {
                 let row = W::VECTORS * S::F32_LANES;
                 for line in (0..row).step_by(LINE) {
                     prefetch_index(next, k * row + line);
@@ -186,6 +187,15 @@ impl<R: Rows + ?Sized> Multiply<'_, R> {
             store_two(simd, sums, &mut self.out.row(pair.to)[column..end]);
         }
     }
+}
+
+/// What a register tile reads of a panel.
+struct Panel<'a, Vector, Value> {
+    /// The output column of its first weight.
+    column: usize,
+    weights: &'a [Vector],
+    /// What lies behind. A small batch waits for weights: the last tile that reads these has the next brought near meanwhile.
+    next: Option<&'a [Value]>,
 }
 
 /// At most two vectors from memory.
