@@ -122,6 +122,8 @@ impl Cost {
                 (PAUSE, 1e3 * pause.as_secs_f64()),
                 (WRITE, 1e3 * started.elapsed().as_secs_f64()),
             ];
+            // The tables of a later seed lie where those of the first lay, and tell nothing.
+            let grown = grown.filter(|bytes| *bytes > 0.0);
             values.extend(grown.map(|bytes| (BYTES, bytes / *chains as f64)));
             desk.note(*chains, &values)?;
         }
