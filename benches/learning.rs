@@ -17,7 +17,7 @@ use kith::{
     eval,
     learn::{Batch, CarriedViews, Learner},
     mcmc::{ChainTable, PairEntry, PairGraph},
-    nn::{Device, Encoder, Optimizer},
+    nn::{Encoder, Optimizer, Purpose},
     pixels::{Picture, augment, decode, fit},
     types::{GroupKey, ImageKey, PairKey, mix},
 };
@@ -193,7 +193,7 @@ fn main() -> Result<(), Failure> {
     let encoder = Encoder::fresh(
         &settings.encoder_config(),
         settings.training.seed,
-        &Device::open(&settings.encoder.device)?,
+        &settings.device(Purpose::Training)?,
     )?;
     let optimizer = Optimizer::new(&settings.optimizer, &encoder)?;
     let mut learner = Learner::new(

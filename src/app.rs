@@ -14,7 +14,7 @@ use crate::{
     config::{ServerConfig, Settings},
     db::Db,
     ingest::Ingest,
-    nn::Device,
+    nn::{Device, Purpose},
     serve::Serving,
     train::Trainer,
 };
@@ -48,7 +48,8 @@ impl App {
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
         let folder = &settings.storage.data_dir;
         let lock = Arc::new(lock(folder)?);
-        let device = Device::open(&settings.encoder.device).map_err(because("encoder.device"))?;
+        let open = |purpose| settings.device(purpose).map_err(because("encoder.device"));
+        let device = open(Purpose::Training)?;
         let (db, blobs) = stores(folder).await?;
         let checkpoints = Checkpoints::new(blobs.clone(), db.clone());
         let (limits, holdout_share) = (settings.limits.clone(), settings.pairs.holdout_share);
@@ -67,7 +68,7 @@ impl App {
         )
         .await
         .map_err(because("the trainer"))?;
-        let serving = serving(&settings, &device, &db, &checkpoints).await?;
+        let serving = serving(&settings, open(Purpose::Serving)?, &db, &checkpoints).await?;
         tracing::info!(folder = %folder.display(), device = %settings.encoder.device, "started");
         Ok(Self {
             settings: Arc::new(settings),
@@ -119,14 +120,14 @@ async fn stores(folder: &Path) -> Result<(Db, Blobs), StartError> {
 
 async fn serving(
     settings: &Settings,
-    device: &Device,
+    device: Device,
     db: &Db,
     checkpoints: &Checkpoints,
 ) -> Result<Serving, StartError> {
     Serving::start(
         settings.serving.clone(),
         settings.limits.clone(),
-        device.clone(),
+        device,
         db.clone(),
         checkpoints.clone(),
     )

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     checkpoint::{GateConfig, Retention},
     learn::{LearnConfig, ScheduleConfig},
-    nn::{EncoderConfig, OptimizerConfig},
+    nn::{CudaConfig, Device, EncoderConfig, NnError, OptimizerConfig, Purpose},
     pixels::{AugmentConfig, Limits},
     serve::ServeConfig,
     train::{RunConfig, SnapshotConfig, TrainConfig},
@@ -32,6 +32,8 @@ pub struct Settings {
     pub log: LogConfig,
     /// `[encoder]`.
     pub encoder: EncoderSection,
+    /// `[cuda]`.
+    pub cuda: CudaConfig,
     /// `[serving]`.
     pub serving: ServeConfig,
     /// `[limits]`.
@@ -129,6 +131,11 @@ pub struct PairsConfig {
 }
 
 impl Settings {
+    /// Opens the device that the encoder runs on.
+    pub fn device(&self, purpose: Purpose) -> Result<Device, NnError> {
+        Device::open(&self.encoder.device, purpose, &self.cuda)
+    }
+
     /// The network's shape.
     pub fn encoder_config(&self) -> EncoderConfig {
         let EncoderSection {

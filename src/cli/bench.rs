@@ -11,7 +11,7 @@ use super::{SettingsArgs, bench_table};
 use crate::{
     bench::{Bench, Cell, Figure, Kind, Plan, Report, Setup},
     config::Settings,
-    nn::{Device, NnError},
+    nn::{NnError, Purpose},
 };
 
 const BAR: &str = "{bar:30} {pos}/{len} measurements, {eta} left";
@@ -96,7 +96,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
 fn setup(settings: &Settings) -> Result<Setup, NnError> {
     Ok(Setup {
         encoder: settings.encoder_config(),
-        device: Device::open(&settings.encoder.device)?,
+        device: settings.device(Purpose::Training)?,
         optimizer: settings.optimizer.clone(),
         learning: settings.learning.clone(),
         limits: settings.limits.clone(),

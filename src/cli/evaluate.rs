@@ -16,7 +16,7 @@ use crate::{
     checkpoint::{Evaluation, EvaluationSet, Model},
     config::Settings,
     eval::Retrieval,
-    nn::Device,
+    nn::Purpose,
     telemetry,
 };
 
@@ -53,7 +53,7 @@ pub(crate) struct EvaluateArgs {
 pub(crate) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     telemetry::start("warn", false).map_err(anyhow::Error::msg)?;
     let settings = settings(&args.settings, args.device.as_ref())?;
-    let device = Device::open(&settings.encoder.device)?;
+    let device = settings.device(Purpose::Serving)?;
     let (model, set) = block_on(inputs(args, &settings))?;
     if set.anchors.is_empty() {
         bail!(

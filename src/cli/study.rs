@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
     config::Settings,
-    nn::Device,
+    nn::{Compute, CudaConfig, Device, Purpose},
     study::{self, Order, Outcome, Progress, Scale, StudyKind},
     telemetry,
 };
@@ -103,6 +103,11 @@ fn order(args: &StudyArgs) -> anyhow::Result<Order> {
         Size::Laptop => Scale::Laptop,
         Size::Paper => Scale::Paper,
     };
+    // What is measured against exact values is computed exactly.
+    let cuda = CudaConfig {
+        compute: Compute::F32,
+        ..CudaConfig::default()
+    };
     Ok(Order {
         kind,
         scale,
@@ -110,7 +115,7 @@ fn order(args: &StudyArgs) -> anyhow::Result<Order> {
         out: args.out.clone(),
         seeds: args.seeds.clone(),
         sets: args.set.clone(),
-        device: Device::open(&args.device)?,
+        device: Device::open(&args.device, Purpose::Training, &cuda)?,
         limits: Settings::load(None, &[])?.limits,
     })
 }

@@ -3,10 +3,11 @@
 
 use std::collections::HashMap;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
 use super::NnError;
 use super::architecture::LayerSpec;
+use super::backend::Backend;
 use crate::types::NamedArray;
 
 /// One trainable array of a layer.
@@ -49,9 +50,14 @@ impl Slot<'_> {
         }
     }
 
-    /// A copy of `tensor` under this array's name and `suffix`.
-    pub(super) fn export(self, suffix: &str, tensor: &Tensor) -> Result<NamedArray, NnError> {
-        let inner = tensor.flatten_all()?.to_vec1::<f32>()?;
+    /// A copy of `tensor`, which is `on` a device, under this array's name and `suffix`.
+    pub(super) fn export(
+        self,
+        suffix: &str,
+        tensor: &Tensor,
+        on: &dyn Backend,
+    ) -> Result<NamedArray, NnError> {
+        let inner = on.download(tensor)?;
         let data = if self.is_bias {
             inner
         } else {
@@ -64,12 +70,12 @@ impl Slot<'_> {
         })
     }
 
-    /// The array under this one's name and `suffix`, on `device`.
+    /// The array under this one's name and `suffix`, put `on` a device.
     pub(super) fn import(
         self,
         suffix: &str,
         arrays: &mut Import,
-        device: &Device,
+        on: &dyn Backend,
     ) -> Result<Tensor, NnError> {
         let data = arrays.take(&(self.name() + suffix), &self.outer_shape())?;
         let inner = if self.is_bias {
@@ -77,7 +83,7 @@ impl Slot<'_> {
         } else {
             self.spec.inward(data)
         };
-        Ok(Tensor::from_vec(inner, self.inner_shape(), device)?)
+        Ok(on.upload(&inner, &self.inner_shape())?)
     }
 }
 

@@ -48,3 +48,41 @@ pub enum Precision {
     /// 16, of which 8 exponent: half the memory to read, which counts in small batches.
     Bf16,
 }
+
+/// How a GPU is used; the CPU takes no notice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CudaConfig {
+    /// What maps and products are computed in.
+    pub compute: Compute,
+    /// Most MiB of the GPU's memory that this process takes for arrays, serving and training together; 0: all that is there. What is
+    /// beyond it fails the one batch that asked. The libraries' own few hundred MiB come on top.
+    pub memory_mb: usize,
+    /// Most MiB of working memory that a convolution may use while it runs.
+    pub workspace_mb: usize,
+}
+
+impl Default for CudaConfig {
+    fn default() -> Self {
+        Self {
+            compute: Compute::Auto,
+            memory_mb: 0,
+            workspace_mb: 256,
+        }
+    }
+}
+
+/// What a GPU computes maps and products in. Master weights, moments, gradients of weights, embeddings and all sums have 32 bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compute {
+    /// `bf16` where the GPU has units for it (compute capability 8.0 and above), else `f32`.
+    #[default]
+    Auto,
+    /// Maps and weights of 16 bits.
+    Bf16,
+    /// Maps of 32 bits, the factors of products rounded to 19.
+    Tf32,
+    /// 32 bits throughout.
+    F32,
+}

@@ -1,113 +1,204 @@
-//! Tensors on the CPU seen as slices: the seam between candle and the kernels.
-//! Must never know: layers.
+//! The operations on a CPU: tensors opened as slices, the kernels called on them.
+//! Must never know: the network's shape.
 
-use std::cell::Cell;
-use std::ops::Deref;
+use candle_core::{Device, Result, Tensor, bail};
 
-use candle_core::{
-    CpuStorage, Device, InplaceOp1, Layout, Result, Shape, Storage, StorageRef, Tensor, bail,
-};
+use super::backend::{Backend, Input, LayerGradient, Parameter};
+use super::kernels::{self, Finish, Images, Stem, Target};
+use super::layer::Layer;
+use super::slices::{self, View, build, write};
+use super::update::Rule;
 
-use super::kernels::scratch;
+/// This machine's processor, in rayon's current pool.
+pub(super) struct Cpu;
 
-/// Read access to a contiguous `f32` tensor.
-pub(super) struct View<'a> {
-    storage: StorageRef<'a>,
-    range: (usize, usize),
+fn side_and_channels(images: &Tensor) -> Result<(usize, usize, usize)> {
+    let (batch, side, _, channels) = images.dims4()?;
+    Ok((batch, side, channels))
 }
 
-impl View<'_> {
-    /// Opens `tensor`; an error if it is elsewhere or not contiguous.
-    pub(super) fn of(tensor: &Tensor) -> Result<View<'_>> {
-        let (storage, layout) = tensor.storage_and_layout();
-        let range = contiguous(layout)?;
-        match &*storage {
-            Storage::Cpu(CpuStorage::F32(_)) => Ok(View { storage, range }),
-            _ => bail!("not an f32 tensor on the CPU"),
+fn whole_stem(layer: &Layer, pixels: &Tensor) -> Result<(usize, Stem)> {
+    let (batch, side, _) = side_and_channels(pixels)?;
+    let conv = layer.spec.conv;
+    Ok((batch, Stem { conv, side }))
+}
+
+impl Backend for Cpu {
+    fn upload(&self, values: &[f32], shape: &[usize]) -> Result<Tensor> {
+        build(shape, |out| out.copy_from_slice(values))
+    }
+
+    fn download(&self, tensor: &Tensor) -> Result<Vec<f32>> {
+        View::of(tensor).map(|values| values.to_vec())
+    }
+
+    fn conv(
+        &self,
+        layer: &Layer,
+        x: &Tensor,
+        residual: Option<&Tensor>,
+        relu: bool,
+    ) -> Result<Tensor> {
+        let (batch, side, _) = side_and_channels(x)?;
+        let conv = layer.spec.conv;
+        let out_side = conv.output_side(side);
+        let (data, bias) = (View::of(x)?, View::of(&layer.bias)?);
+        let residual = residual.map(View::of).transpose()?;
+        let lent = layer.packed_forward()?;
+        build((batch, out_side, out_side, conv.outputs), |out| {
+            let finish = Finish {
+                bias: &bias,
+                residual: residual.as_deref(),
+                relu,
+            };
+            conv.forward(Images { data: &data, side }, lent.panels(), finish, out);
+        })
+    }
+
+    fn conv_gradient(
+        &self,
+        layer: &Layer,
+        x: &Tensor,
+        gradient: &Tensor,
+        input: Input,
+    ) -> Result<(Tensor, LayerGradient)> {
+        let (_, side, _) = side_and_channels(x)?;
+        let conv = layer.spec.conv;
+        let (data, gradient) = (View::of(x)?, View::of(gradient)?);
+        let images = Images { data: &data, side };
+        let bias = build(conv.outputs, |out| kernels::sum_rows(&gradient, out))?;
+        let packed = layer.packed_backward()?;
+        let mut input_gradient = None;
+        let weight = build(layer.spec.inner_shape().to_vec(), |weights| {
+            let mut both = |data: &mut [f32], add| {
+                let packed = packed.panels();
+                let target = Target { packed, data, add };
+                conv.gradients(images, &gradient, weights, target);
+            };
+            input_gradient = Some(match input {
+                Input::New => build(x.shape(), |data| both(data, false)),
+                Input::AddTo(target) => write(&target, |data| both(data, true)).map(|()| target),
+            });
+        })?;
+        let input = input_gradient.transpose()?;
+        input.map_or_else(
+            || bail!("not computed"),
+            |input| Ok((input, LayerGradient { weight, bias })),
+        )
+    }
+
+    fn stem(&self, layer: &Layer, pixels: &Tensor, keep: bool) -> Result<(Tensor, Option<Tensor>)> {
+        let (batch, stem) = whole_stem(layer, pixels)?;
+        let pooled = stem.pooled_side();
+        let shape = (batch, pooled, pooled, stem.conv.outputs);
+        let (data, bias) = (View::of(pixels)?, View::of(&layer.bias)?);
+        let lent = layer.packed_forward()?;
+        let weights = (lent.panels(), &*bias);
+        if !keep {
+            let out = build(shape, |out| stem.forward(&data, weights, out, None))?;
+            return Ok((out, None));
         }
-    }
-}
-
-impl Deref for View<'_> {
-    type Target = [f32];
-    fn deref(&self) -> &[f32] {
-        match &*self.storage {
-            Storage::Cpu(CpuStorage::F32(values)) => &values[self.range.0..self.range.1],
-            _ => unreachable!("checked when opened"),
-        }
-    }
-}
-
-/// Calls `work` with the values of `tensor`, to be changed in place.
-pub(super) fn write<T>(tensor: &Tensor, work: impl FnOnce(&mut [f32]) -> T) -> Result<T> {
-    let op = Write {
-        work: Cell::new(Some(work)),
-        result: Cell::new(None),
-    };
-    tensor.inplace_op1(&op)?;
-    match op.result.into_inner() {
-        Some(result) => Ok(result),
-        None => bail!("the tensor library did not run the operation"),
-    }
-}
-
-struct Write<F, T> {
-    work: Cell<Option<F>>,
-    result: Cell<Option<T>>,
-}
-
-impl<T, F: FnOnce(&mut [f32]) -> T> InplaceOp1 for Write<F, T> {
-    fn name(&self) -> &'static str {
-        "write"
+        let mut out = None;
+        let picks = build(shape, |picks| {
+            out = Some(build(shape, |out| {
+                stem.forward(&data, weights, out, Some(picks))
+            }));
+        })?;
+        let out = out.transpose()?;
+        out.map_or_else(|| bail!("not computed"), |out| Ok((out, Some(picks))))
     }
 
-    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
-        let (start, end) = contiguous(layout)?;
-        match (storage, self.work.take()) {
-            (CpuStorage::F32(values), Some(work)) => {
-                self.result.set(Some(work(&mut values[start..end])))
-            }
-            _ => bail!("not an f32 tensor on the CPU"),
+    fn stem_gradient(
+        &self,
+        layer: &Layer,
+        pixels: &Tensor,
+        picks: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<LayerGradient> {
+        let (_, stem) = whole_stem(layer, pixels)?;
+        let (data, gradient, picks) = (View::of(pixels)?, View::of(gradient)?, View::of(picks)?);
+        let weight = build(layer.spec.inner_shape().to_vec(), |out| {
+            stem.weight_gradient(&data, &gradient, &picks, out);
+        })?;
+        // Each pooled value comes from one place, so the sums over places and over pooled values are the same.
+        let bias = build(stem.conv.outputs, |out| kernels::sum_rows(&gradient, out))?;
+        Ok(LayerGradient { weight, bias })
+    }
+
+    fn mask(&self, gradient: Tensor, output: &Tensor) -> Result<Tensor> {
+        let output = View::of(output)?;
+        write(&gradient, |gradient| kernels::mask(gradient, &output))?;
+        Ok(gradient)
+    }
+
+    fn mean(&self, images: &Tensor) -> Result<Tensor> {
+        let (batch, side, channels) = side_and_channels(images)?;
+        let data = View::of(images)?;
+        build((batch, 1, 1, channels), |out| {
+            kernels::mean(&data, side * side, channels, out)
+        })
+    }
+
+    fn mean_gradient(&self, gradient: &Tensor, side: usize) -> Result<Tensor> {
+        let (batch, _, channels) = side_and_channels(gradient)?;
+        let gradient = View::of(gradient)?;
+        build((batch, side, side, channels), |out| {
+            kernels::mean_gradient(&gradient, side * side, channels, out)
+        })
+    }
+
+    fn normalize(&self, rows: Tensor) -> Result<(Tensor, Tensor)> {
+        let (batch, _, dim) = side_and_channels(&rows)?;
+        let lengths = write(&rows, |rows| kernels::normalize(rows, dim))?;
+        Ok((
+            rows,
+            Tensor::from_vec(lengths, (batch, 1, 1, 1), &Device::Cpu)?,
+        ))
+    }
+
+    fn normalize_gradient(
+        &self,
+        gradient: Tensor,
+        unit: &Tensor,
+        lengths: &Tensor,
+    ) -> Result<Tensor> {
+        let dim = unit.dim(3)?;
+        let (unit, lengths) = (View::of(unit)?, View::of(lengths)?);
+        write(&gradient, |gradient| {
+            kernels::normalize_gradient(gradient, &unit, &lengths, dim)
+        })?;
+        Ok(gradient)
+    }
+
+    fn update(&self, rule: &Rule, parameters: Vec<Parameter<'_>>) -> Result<()> {
+        for parameter in parameters {
+            let [weight, first, second] = parameter.state;
+            let gradient = View::of(parameter.gradient)?;
+            write(weight, |weight| {
+                write(first, |first| {
+                    write(second, |second| {
+                        rule.apply(parameter.decay, [weight, first, second], &gradient)
+                    })
+                })
+            })???;
         }
         Ok(())
     }
-}
 
-fn contiguous(layout: &Layout) -> Result<(usize, usize)> {
-    match layout.contiguous_offsets() {
-        Some(range) => Ok(range),
-        None => bail!("not a contiguous tensor"),
-    }
-}
-
-/// A new tensor of `shape`, all of which `fill` must write: it sees what is left over from earlier uses.
-pub(super) fn build(shape: impl Into<Shape>, fill: impl FnOnce(&mut [f32])) -> Result<Tensor> {
-    let shape = shape.into();
-    let mut values = scratch::take(shape.elem_count());
-    fill(&mut values);
-    Tensor::from_vec(values, shape, &Device::Cpu)
-}
-
-/// Gives back the memory of a tensor on the CPU for a later [`build`]. No other handle to its storage may be used
-/// afterwards: it would find nothing there.
-pub(super) fn recycle(tensor: Tensor) -> Result<()> {
-    if matches!(tensor.device(), Device::Cpu) {
-        tensor.inplace_op1(&Recycle)?;
-    }
-    Ok(())
-}
-
-struct Recycle;
-
-impl InplaceOp1 for Recycle {
-    fn name(&self) -> &'static str {
-        "recycle"
+    fn add(&self, target: &Tensor, values: &Tensor) -> Result<()> {
+        let values = View::of(values)?;
+        write(target, |target| kernels::add(target, &values))
     }
 
-    fn cpu_fwd(&self, storage: &mut CpuStorage, _: &Layout) -> Result<()> {
-        if let CpuStorage::F32(values) = storage {
-            scratch::put(std::mem::take(values));
+    fn norm(&self, tensors: &[&Tensor]) -> Result<f32> {
+        let mut sum = 0.0;
+        for tensor in tensors {
+            sum += kernels::sum_squares(&View::of(tensor)?);
         }
-        Ok(())
+        Ok(sum.sqrt() as f32)
+    }
+
+    fn recycle(&self, tensor: Tensor) -> Result<()> {
+        slices::recycle(tensor)
     }
 }

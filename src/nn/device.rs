@@ -1,19 +1,41 @@
 //! Opening the device that the encoder runs on.
 //! Must never know: networks.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
-use super::NnError;
+use super::backend::Backend;
+use super::cpu::Cpu;
+use super::{CudaConfig, NnError};
 
-/// Where the encoder runs: `cpu`, or `cuda:N` in a build with the `cuda` feature.
+/// Where the encoder runs: `cpu`, or `cuda:N` in a build with the `cuda` feature. Clones share a queue of work.
 #[derive(Clone)]
-pub struct Device(pub(crate) candle_core::Device);
+pub struct Device {
+    name: Arc<str>,
+    pub(super) backend: Arc<dyn Backend>,
+}
+
+/// What a device is opened for: each has a queue of work of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Goes first where both want a GPU.
+    Serving,
+    /// Takes what serving leaves.
+    Training,
+}
 
 impl Device {
-    /// Opens `cpu` or `cuda:N`; a device that is not there is a clear error.
-    pub fn open(name: &str) -> Result<Self, NnError> {
+    /// The processor.
+    pub fn cpu() -> Self {
+        Self {
+            name: "cpu".into(),
+            backend: Arc::new(Cpu),
+        }
+    }
+
+    /// Opens `cpu` or `cuda:N`; a device that is not there is a clear error. `config` is for GPUs.
+    pub fn open(name: &str, purpose: Purpose, config: &CudaConfig) -> Result<Self, NnError> {
         if name == "cpu" {
-            return Ok(Self(candle_core::Device::Cpu));
+            return Ok(Self::cpu());
         }
         let ordinal = name
             .strip_prefix("cuda:")
@@ -23,24 +45,35 @@ impl Device {
                 "device `{name}` is not known: use `cpu`, or `cuda:0` for the first NVIDIA GPU"
             ))
         })?;
-        if !cfg!(feature = "cuda") {
-            return Err(NnError::Device(format!(
-                "device `{name}` needs a program built with `--features cuda`; this one only has `cpu`"
-            )));
-        }
-        let device = candle_core::Device::new_cuda(ordinal)
-            .map_err(|error| NnError::Device(format!("device `{name}` cannot be opened: {error}. `nvidia-smi` lists the GPUs that are there; `cpu` always works")))?;
-        Ok(Self(device))
+        let backend = cuda(ordinal, purpose, config).map_err(|problem| {
+            NnError::Device(format!(
+                "device `{name}` cannot be opened: {problem}; `cpu` always works"
+            ))
+        })?;
+        Ok(Self {
+            name: name.into(),
+            backend,
+        })
     }
 
     /// Whether it is the CPU.
     pub fn is_cpu(&self) -> bool {
-        self.0.is_cpu()
+        &*self.name == "cpu"
     }
+}
+
+#[cfg(feature = "cuda")]
+fn cuda(ordinal: usize, purpose: Purpose, config: &CudaConfig) -> Result<Arc<dyn Backend>, String> {
+    super::cuda::open(ordinal, purpose, config)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda(_: usize, _: Purpose, _: &CudaConfig) -> Result<Arc<dyn Backend>, String> {
+    Err("this program was built without GPUs, `--features cuda` builds one with them".to_owned())
 }
 
 impl fmt::Debug for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.0.location())
+        f.write_str(&self.name)
     }
 }

@@ -8,8 +8,7 @@ use candle_core::Tensor;
 use super::architecture::{LayerSpec, layers};
 use super::arrays::{Import, slots};
 use super::layer::Layer;
-use super::ops;
-use super::resnet::{self, Trace};
+use super::resnet::{Network, Trace};
 use super::{Device, EncoderConfig, Gradients, NnError, Precision, init};
 use crate::types::NamedArray;
 
@@ -23,10 +22,10 @@ pub struct Vectors {
 }
 
 impl Vectors {
-    fn of(tensor: &Tensor) -> Result<Self, NnError> {
+    fn of(tensor: &Tensor, device: &Device) -> Result<Self, NnError> {
         Ok(Self {
             dim: tensor.dim(3)?,
-            data: tensor.flatten_all()?.to_vec1()?,
+            data: device.backend.download(tensor)?,
         })
     }
 }
@@ -54,16 +53,9 @@ impl Encoder {
         config.validate()?;
         let specs = layers(config);
         let fresh = |(place, spec): (usize, &LayerSpec)| {
-            let weight = Tensor::from_vec(
-                init::weights(seed, place, spec),
-                &spec.inner_shape(),
-                &device.0,
-            )?;
-            let bias = Tensor::from_vec(
-                vec![0.0_f32; spec.conv.outputs],
-                spec.conv.outputs,
-                &device.0,
-            )?;
+            let on = &device.backend;
+            let weight = on.upload(&init::weights(seed, place, spec), &spec.inner_shape())?;
+            let bias = on.upload(&vec![0.0; spec.conv.outputs], &[spec.conv.outputs])?;
             Ok(Layer::new(spec.clone(), weight, bias))
         };
         let layers = specs
@@ -83,7 +75,7 @@ impl Encoder {
         config.validate()?;
         let specs = layers(config);
         let mut import = Import::new(arrays)?;
-        let tensors = slots(&specs).map(|slot| slot.import("", &mut import, &device.0));
+        let tensors = slots(&specs).map(|slot| slot.import("", &mut import, &*device.backend));
         let tensors = tensors.collect::<Result<Vec<_>, _>>()?;
         import.finish()?;
         let pairs = specs.into_iter().zip(tensors.chunks_exact(2));
@@ -122,25 +114,34 @@ impl Encoder {
             .flat_map(|layer| [&layer.weight, &layer.bias]);
         slots(&self.specs)
             .zip(tensors)
-            .map(|(slot, tensor)| slot.export("", tensor))
+            .map(|(slot, tensor)| slot.export("", tensor, &*self.device.backend))
             .collect()
     }
 
     /// Encodes `pixels` (`[batch, side, side, 3]`) without keeping anything for a backward pass.
     pub fn forward(&self, pixels: &[f32]) -> Result<Features, NnError> {
-        let trace = resnet::forward(&self.layers, self.pixels(pixels)?, false)?;
+        let network = Network {
+            on: &*self.device.backend,
+            layers: &self.layers,
+        };
+        let trace = network.forward(self.pixels(pixels)?, false)?;
         Ok(Features {
-            embedding: Vectors::of(&trace.embedding)?,
-            hidden: Vectors::of(&trace.hidden)?,
+            embedding: Vectors::of(&trace.embedding, &self.device)?,
+            hidden: Vectors::of(&trace.hidden, &self.device)?,
         })
     }
 
     /// Encodes `pixels` and keeps what [`Tape::backward`] needs.
     pub fn forward_train(&self, pixels: &[f32]) -> Result<Tape, NnError> {
         let layers: Vec<Layer> = self.layers.iter().map(Layer::fleeting).collect();
-        let trace = resnet::forward(&layers, self.pixels(pixels)?, true)?;
-        let embedding = Vectors::of(&trace.embedding)?;
+        let network = Network {
+            on: &*self.device.backend,
+            layers: &layers,
+        };
+        let trace = network.forward(self.pixels(pixels)?, true)?;
+        let embedding = Vectors::of(&trace.embedding, &self.device)?;
         Ok(Tape {
+            device: self.device.clone(),
             specs: self.specs.clone(),
             layers,
             trace,
@@ -157,13 +158,14 @@ impl Encoder {
                 format!("{values} values are not one or more images of {side} × {side} × 3");
             return Err(NnError::Config(message));
         }
-        let shape = (batch, side, side, 3);
-        Ok(ops::upload(pixels, shape, &self.device.0)?)
+        let shape = [batch, side, side, 3];
+        Ok(self.device.backend.upload(pixels, &shape)?)
     }
 }
 
 /// A forward pass that can be differentiated once, before the next step of an optimiser.
 pub struct Tape {
+    device: Device,
     specs: Arc<[LayerSpec]>,
     layers: Vec<Layer>,
     trace: Trace,
@@ -178,17 +180,22 @@ impl Tape {
 
     /// Gradients of all weights, given the loss's gradient with respect to the embeddings (`[batch, dim]`).
     pub fn backward(self, embedding_gradient: &[f32]) -> Result<Gradients, NnError> {
-        let shape = self.trace.embedding.shape().clone();
-        if embedding_gradient.len() != shape.elem_count() {
-            let (found, wanted) = (embedding_gradient.len(), shape.elem_count());
+        let on = &*self.device.backend;
+        let embedding = &self.trace.embedding;
+        let (found, wanted) = (embedding_gradient.len(), embedding.elem_count());
+        if found != wanted {
             return Err(NnError::Config(format!(
                 "the gradient has {found} values, the embeddings {wanted}"
             )));
         }
-        let gradient =
-            Tensor::from_slice(embedding_gradient, shape, self.trace.embedding.device())?;
-        let layers = resnet::backward(&self.layers, self.trace, gradient)?;
+        let gradient = on.upload(embedding_gradient, embedding.dims())?;
+        let network = Network {
+            on,
+            layers: &self.layers,
+        };
+        let layers = network.backward(self.trace, gradient)?;
         Ok(Gradients {
+            device: self.device.clone(),
             specs: self.specs,
             layers,
         })

@@ -7,8 +7,8 @@ use candle_core::{Result, Tensor};
 
 use super::architecture::LayerSpec;
 use super::config::Precision;
-use super::cpu::View;
 use super::kernels::{Packed, Panels};
+use super::slices::View;
 
 /// A convolution's or fully connected layer's weights on the device.
 #[derive(Clone)]
@@ -21,6 +21,9 @@ pub(super) struct Layer {
     /// What the forward kernel reads, made when first needed; none if it is to be made for each use.
     packed: Option<Arc<OnceLock<Packed>>>,
     precision: Precision,
+    /// Weights and bias as a device's products read them, if it is not the CPU: made when first needed.
+    #[cfg(feature = "cuda")]
+    cast: Arc<OnceLock<[Tensor; 2]>>,
 }
 
 /// Packed weights for one use.
@@ -47,6 +50,8 @@ impl Layer {
             bias,
             packed: Some(Arc::default()),
             precision: Precision::F32,
+            #[cfg(feature = "cuda")]
+            cast: Arc::default(),
         }
     }
 
@@ -92,5 +97,21 @@ impl Layer {
     /// Forgets what was made from weights that have changed.
     pub(super) fn changed(&mut self) {
         self.packed = Some(Arc::default());
+        #[cfg(feature = "cuda")]
+        {
+            self.cast = Arc::default();
+        }
+    }
+
+    /// What `make` gave when it was first called for these weights.
+    #[cfg(feature = "cuda")]
+    pub(super) fn cast(&self, make: impl FnOnce() -> Result<[Tensor; 2]>) -> Result<[Tensor; 2]> {
+        match self.cast.get() {
+            Some(cast) => Ok(cast.clone()),
+            None => {
+                let made = make()?;
+                Ok(self.cast.get_or_init(|| made).clone())
+            }
+        }
     }
 }

@@ -8,8 +8,8 @@ use candle_core::Tensor;
 use pulp::{Arch, Simd, WithSimd};
 
 use super::architecture::{LayerSpec, STEM, layers};
+use super::backend::Input;
 use super::layer::Layer;
-use super::ops::{self, Input};
 use super::{Device, EncoderConfig, NnError, init};
 
 /// A layer's shape, and how often the network has it.
@@ -60,6 +60,7 @@ impl LayerShape {
 
 /// A layer with fresh weights, an input and a gradient of its output. The stem goes with its ReLU and max-pool.
 pub struct LayerProbe {
+    device: Device,
     layer: Layer,
     /// `[batch, side, side, inputs]`.
     x: Tensor,
@@ -74,16 +75,18 @@ impl LayerProbe {
         let LayerShape { place, spec, .. } = shape;
         let (conv, side) = (spec.conv, spec.side);
         let weight = init::weights(1, *place, spec);
-        let weight = Tensor::from_vec(weight, &spec.inner_shape(), &device.0)?;
+        let on = &device.backend;
+        let weight = on.upload(&weight, &spec.inner_shape())?;
         let layer = Layer::new(spec.clone(), weight, signal(&[conv.outputs], device)?);
         let x = signal(&[batch, side, side, conv.inputs], device)?;
         let (output, picks) = if *place == STEM {
-            ops::stem(&layer, &x, true)?
+            on.stem(&layer, &x, true)?
         } else {
-            (ops::conv(&layer, &x, None, true)?, None)
+            (on.conv(&layer, &x, None, true)?, None)
         };
         Ok(Self {
             gradient: signal(output.dims(), device)?,
+            device: device.clone(),
             layer,
             x,
             picks,
@@ -92,9 +95,10 @@ impl LayerProbe {
 
     /// The layer's forward pass.
     pub fn forward(&self) -> Result<(), NnError> {
+        let on = &self.device.backend;
         match self.picks {
-            Some(_) => black_box(ops::stem(&self.layer, &self.x, false)?.0),
-            None => black_box(ops::conv(&self.layer, &self.x, None, true)?),
+            Some(_) => black_box(on.stem(&self.layer, &self.x, false)?.0),
+            None => black_box(on.conv(&self.layer, &self.x, None, true)?),
         };
         Ok(())
     }
@@ -104,9 +108,10 @@ impl LayerProbe {
         let Self {
             layer, x, gradient, ..
         } = self;
+        let on = &self.device.backend;
         let own = match &self.picks {
-            Some(picks) => ops::stem_gradient(layer, x, picks, gradient)?,
-            None => ops::conv_gradient(layer, x, gradient, Input::New)?.1,
+            Some(picks) => on.stem_gradient(layer, x, picks, gradient)?,
+            None => on.conv_gradient(layer, x, gradient, Input::New)?.1,
         };
         black_box(own.weight);
         Ok(())
@@ -115,10 +120,10 @@ impl LayerProbe {
 
 /// Values in [−1, 1) without a pattern that a layer could profit from.
 fn signal(shape: &[usize], device: &Device) -> Result<Tensor, NnError> {
-    let values = (0..shape.iter().product::<usize>())
+    let values: Vec<f32> = (0..shape.iter().product::<usize>())
         .map(|i| ((i * 7919) % 1013) as f32 / 506.5 - 1.0)
         .collect();
-    Ok(Tensor::from_vec::<_, f32>(values, shape, &device.0)?)
+    Ok(device.backend.upload(&values, shape)?)
 }
 
 /// Multiply-adds on registers alone, on one thread, with the widest vectors that the kernels use: no kernel does them faster.

@@ -1,13 +1,16 @@
 //! The encoder: ResNet-18 without BatchNorm and its projection head, its kernels, its optimiser, weights in and out.
 //! Must never know: images, chains, databases, HTTP. Only room that uses candle; others see plain `f32` slices.
 //!
-//! From the outside in: `encoder` and `optimizer` are the interface, `resnet` the network, `ops` the operations on any
-//! device, `kernels` their arithmetic on a CPU and `portable` the same elsewhere.
+//! From the outside in: `encoder` and `optimizer` are the interface, `resnet` the network, `backend` the operations that it needs of a
+//! device, `cpu` and `cuda` the devices, `kernels` the arithmetic of the first.
 
 mod architecture;
 mod arrays;
+mod backend;
 mod config;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod device;
 mod encoder;
 mod gradients;
@@ -15,16 +18,15 @@ mod init;
 mod kernels;
 mod layer;
 mod measure;
-mod ops;
 mod optimizer;
-mod portable;
 mod resnet;
+mod slices;
 #[cfg(test)]
 mod tests;
 mod update;
 
-pub use config::{EncoderConfig, Precision};
-pub use device::Device;
+pub use config::{Compute, CudaConfig, EncoderConfig, Precision};
+pub use device::{Device, Purpose};
 pub use encoder::{Encoder, Features, Tape, Vectors};
 pub use gradients::Gradients;
 pub use measure::{Burst, LayerProbe, LayerShape, layer_shapes};

@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::architecture::LayerSpec;
 use super::arrays::{Import, slots};
+use super::backend::Parameter;
 use super::update::Rule;
-use super::{Encoder, Gradients, NnError, ops};
+use super::{Device, Encoder, Gradients, NnError};
 use crate::types::NamedArray;
 
 /// Which optimiser, with its constants.
@@ -72,6 +73,7 @@ impl OptimizerConfig {
 /// The optimiser's moments for one encoder.
 pub struct Optimizer {
     config: OptimizerConfig,
+    device: Device,
     layers: Arc<[LayerSpec]>,
     moments: Vec<Moments>,
     updates: u64,
@@ -88,8 +90,11 @@ impl Optimizer {
     pub fn new(config: &OptimizerConfig, encoder: &Encoder) -> Result<Self, NnError> {
         config.validate()?;
         let layers = encoder.specs.clone();
-        let device = &encoder.device.0;
-        let zeros = |shape: Vec<usize>| Tensor::zeros(shape, DType::F32, device);
+        let device = encoder.device.clone();
+        let zeros = |shape: Vec<usize>| {
+            let values = vec![0.0; shape.iter().product()];
+            device.backend.upload(&values, &shape)
+        };
         let moments = slots(&layers)
             .map(|slot| {
                 let second = if config.kind == OptimizerKind::Sgd {
@@ -105,6 +110,7 @@ impl Optimizer {
             .collect::<Result<_, NnError>>()?;
         Ok(Self {
             config: config.clone(),
+            device,
             layers,
             moments,
             updates: 0,
@@ -124,15 +130,22 @@ impl Optimizer {
         let rule = Rule::new(&self.config, self.updates, norm, rate);
         let layers = Arc::make_mut(&mut encoder.layers);
         let pairs = layers.iter_mut().zip(&gradients.layers);
+        let mut parameters = Vec::with_capacity(self.moments.len());
         for ((layer, gradient), moments) in pairs.zip(self.moments.chunks_exact_mut(2)) {
             let [weight, bias] = moments else { continue };
-            let state = [&mut layer.weight, &mut weight.first, &mut weight.second];
-            ops::update(&rule, self.config.weight_decay, state, &gradient.weight)?;
-            let state = [&mut layer.bias, &mut bias.first, &mut bias.second];
-            ops::update(&rule, 0.0, state, &gradient.bias)?;
             layer.changed();
+            parameters.push(Parameter {
+                decay: self.config.weight_decay,
+                state: [&mut layer.weight, &mut weight.first, &mut weight.second],
+                gradient: &gradient.weight,
+            });
+            parameters.push(Parameter {
+                decay: 0.0,
+                state: [&mut layer.bias, &mut bias.first, &mut bias.second],
+                gradient: &gradient.bias,
+            });
         }
-        Ok(())
+        Ok(self.device.backend.update(&rule, parameters)?)
     }
 
     /// Updates made so far.
@@ -143,11 +156,12 @@ impl Optimizer {
     /// Moments (named `{weight}.m` / `.v`, in the weight's layout) and the update count (`updates`, shape `[2]`: the
     /// low 24 bits and the rest, both exact in `f32`). SGD has no `.v`.
     pub fn to_arrays(&self) -> Result<Vec<NamedArray>, NnError> {
+        let on = &*self.device.backend;
         let mut arrays = Vec::with_capacity(2 * self.moments.len() + 1);
         for (slot, moments) in slots(&self.layers).zip(&self.moments) {
-            arrays.push(slot.export(".m", &moments.first)?);
+            arrays.push(slot.export(".m", &moments.first, on)?);
             if self.config.kind != OptimizerKind::Sgd {
-                arrays.push(slot.export(".v", &moments.second)?);
+                arrays.push(slot.export(".v", &moments.second, on)?);
             }
         }
         let data = vec![
@@ -164,16 +178,14 @@ impl Optimizer {
 
     /// Restores what [`Optimizer::to_arrays`] gave. After an error nothing has changed.
     pub fn load_arrays(&mut self, arrays: &[NamedArray]) -> Result<(), NnError> {
+        let on = &*self.device.backend;
         let mut import = Import::new(arrays)?;
         let mut loaded = Vec::with_capacity(self.moments.len());
         for (slot, moments) in slots(&self.layers).zip(&self.moments) {
-            let device = moments.first.device();
-            let first = slot.import(".m", &mut import, device)?;
+            let first = slot.import(".m", &mut import, on)?;
             let second = match self.config.kind {
                 OptimizerKind::Sgd => moments.second.clone(),
-                OptimizerKind::Adam | OptimizerKind::Adamw => {
-                    slot.import(".v", &mut import, device)?
-                }
+                OptimizerKind::Adam | OptimizerKind::Adamw => slot.import(".v", &mut import, on)?,
             };
             loaded.push(Moments { first, second });
         }

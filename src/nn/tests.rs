@@ -3,15 +3,16 @@
 
 mod layers;
 mod naive;
+mod reference;
 
 use candle_core::{Device, Tensor};
 use safetensors::SafeTensors;
 
 use super::architecture::{LayerSpec, layer};
+use super::backend::{Backend, Input, Parameter};
+use super::cpu::Cpu;
 use super::kernels::{Conv, MapRows, outputs_of_tile, pool_row, pool_row_gradient, pooled_side};
 use super::layer::Layer;
-use super::ops::{self, Input};
-use super::portable;
 use super::update::Rule;
 use super::{OptimizerConfig, OptimizerKind};
 
@@ -96,23 +97,25 @@ fn kernels_agree_with_compositions_of_plain_operations() {
         let out_side = conv.output_side(side);
         let residual = tensor(4, &[batch, out_side, out_side, conv.outputs]);
         for (residual, relu) in [(None, false), (Some(&residual), true)] {
-            let fast = ops::conv(&layer, &x, residual, relu).unwrap();
+            let fast = Cpu.conv(&layer, &x, residual, relu).unwrap();
             assert_close(
                 &fast,
-                &portable::conv(&layer, &x, residual, relu).unwrap(),
+                &reference::conv(&layer, &x, residual, relu).unwrap(),
                 &what,
             );
         }
-        let (fast, own) = ops::conv_gradient(&layer, &x, &residual, Input::New).unwrap();
+        let (fast, own) = Cpu
+            .conv_gradient(&layer, &x, &residual, Input::New)
+            .unwrap();
         let (plain, plain_own) =
-            portable::conv_gradient(&layer, &x, &residual, Input::New).unwrap();
-        assert_close(&fast.unwrap(), &plain.unwrap(), &what);
+            reference::conv_gradient(&layer, &x, &residual, Input::New).unwrap();
+        assert_close(&fast, &plain, &what);
         assert_close(&own.weight, &plain_own.weight, &what);
         assert_close(&own.bias, &plain_own.bias, &what);
         let base = || Input::AddTo(tensor(5, x.dims()));
-        let (fast, _) = ops::conv_gradient(&layer, &x, &residual, base()).unwrap();
-        let (plain, _) = portable::conv_gradient(&layer, &x, &residual, base()).unwrap();
-        assert_close(&fast.unwrap(), &plain.unwrap(), &what);
+        let (fast, _) = Cpu.conv_gradient(&layer, &x, &residual, base()).unwrap();
+        let (plain, _) = reference::conv_gradient(&layer, &x, &residual, base()).unwrap();
+        assert_close(&fast, &plain, &what);
     }
 }
 
@@ -151,8 +154,8 @@ fn gradients_are_the_slopes_of_the_output() {
                 .map(|(a, b)| f64::from(*a) * f64::from(b))
                 .sum()
         };
-        let value = |layer: &Layer, x: &Tensor| dot(&ops::conv(layer, x, None, false).unwrap(), &c);
-        let (input, own) = ops::conv_gradient(&layer, &x, &c, Input::New).unwrap();
+        let value = |layer: &Layer, x: &Tensor| dot(&Cpu.conv(layer, x, None, false).unwrap(), &c);
+        let (input, own) = Cpu.conv_gradient(&layer, &x, &c, Input::New).unwrap();
         let (dx, dw) = (tensor(6, x.dims()), tensor(7, layer.weight.dims()));
         let moved = Layer::new(
             layer.spec.clone(),
@@ -161,10 +164,7 @@ fn gradients_are_the_slopes_of_the_output() {
         );
         let base = value(&layer, &x);
         let slopes = [
-            (
-                value(&layer, &(&x + &dx).unwrap()) - base,
-                dot(&input.unwrap(), &dx),
-            ),
+            (value(&layer, &(&x + &dx).unwrap()) - base, dot(&input, &dx)),
             (value(&moved, &x) - base, dot(&own.weight, &dw)),
         ];
         for (found, wanted) in slopes {
@@ -269,7 +269,7 @@ fn the_max_pool_hides_no_value_that_is_not_finite() {
 }
 
 #[test]
-fn the_portable_max_pool_agrees_with_the_kernel() {
+fn the_max_pool_agrees_with_a_composition_of_plain_operations() {
     // Whole numbers from few, none negative, as after a ReLU: many ties.
     let maps: Vec<f32> = values(8, 2 * 6 * 6 * 8)
         .iter()
@@ -277,12 +277,12 @@ fn the_portable_max_pool_agrees_with_the_kernel() {
         .collect();
     let (out, picks) = max_pool(&maps, 6, 8);
     let maps = Tensor::from_vec(maps, (2, 6, 6, 8), &Device::Cpu).unwrap();
-    let (plain, plain_picks) = portable::max_pool(&maps).unwrap();
+    let (plain, plain_picks) = reference::max_pool(&maps).unwrap();
     assert_eq!(numbers(&plain), out);
     assert_eq!(numbers(&plain_picks), picks);
     let gradient = tensor(9, &[2, 3, 3, 8]);
     let fast = max_pool_gradient(&numbers(&gradient), &picks, 6, 8);
-    let plain = portable::max_pool_gradient(&gradient, &plain_picks, 6).unwrap();
+    let plain = reference::max_pool_gradient(&gradient, &plain_picks, 6).unwrap();
     assert_close(
         &Tensor::from_vec(fast, (2, 6, 6, 8), &Device::Cpu).unwrap(),
         &plain,
@@ -291,24 +291,25 @@ fn the_portable_max_pool_agrees_with_the_kernel() {
 }
 
 #[test]
-fn portable_masks_lengths_and_updates_agree_with_the_kernels() {
+fn masks_lengths_and_updates_agree_with_compositions_of_plain_operations() {
     let (g, y) = (
         tensor(1, &[4, 1, 1, 16]),
         tensor(2, &[4, 1, 1, 16]).relu().unwrap(),
     );
-    let plain = portable::mask(&g, &y).unwrap();
+    let plain = reference::mask(&g, &y).unwrap();
     assert_eq!(
         numbers(&plain),
-        numbers(&ops::mask(g.copy().unwrap(), &y).unwrap())
+        numbers(&Cpu.mask(g.copy().unwrap(), &y).unwrap())
     );
-    let (unit, lengths) = ops::normalize(y.copy().unwrap()).unwrap();
+    let (unit, lengths) = Cpu.normalize(y.copy().unwrap()).unwrap();
     let (plain_unit, plain_lengths) =
-        portable::normalize(&y, super::kernels::EPSILON.into()).unwrap();
+        reference::normalize(&y, super::kernels::EPSILON.into()).unwrap();
     assert_close(&unit, &plain_unit, "unit");
     assert_close(&lengths, &plain_lengths, "lengths");
-    let plain = portable::normalize_gradient(&g, &unit, &lengths).unwrap();
+    let plain = reference::normalize_gradient(&g, &unit, &lengths).unwrap();
     assert_close(
-        &ops::normalize_gradient(g.copy().unwrap(), &unit, &lengths).unwrap(),
+        &Cpu.normalize_gradient(g.copy().unwrap(), &unit, &lengths)
+            .unwrap(),
         &plain,
         "unit gradient",
     );
@@ -334,9 +335,13 @@ fn portable_masks_lengths_and_updates_agree_with_the_kernels() {
         ];
         let gradient = tensor(6, &[50]);
         let plain =
-            portable::update(&rule, 0.1, [&state[0], &state[1], &state[2]], &gradient).unwrap();
-        let [weight, first, second] = &mut state;
-        ops::update(&rule, 0.1, [weight, first, second], &gradient).unwrap();
+            reference::update(&rule, 0.1, [&state[0], &state[1], &state[2]], &gradient).unwrap();
+        let parameter = Parameter {
+            decay: 0.1,
+            state: state.each_mut(),
+            gradient: &gradient,
+        };
+        Cpu.update(&rule, vec![parameter]).unwrap();
         for (fast, plain) in state.iter().zip(&plain) {
             assert_close(fast, plain, &format!("{kind:?}"));
         }

@@ -354,7 +354,7 @@ mod tests {
     fn study() -> Cost {
         Cost {
             settings: Settings::preset(Scale::Laptop),
-            device: Device::open("cpu").unwrap(),
+            device: Device::cpu(),
             out: PathBuf::new(),
         }
     }

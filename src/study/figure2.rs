@@ -39,6 +39,8 @@ struct Settings {
     objectives: Vec<Method>,
     rate: f32,
     momentum: f32,
+    /// Share of the steps, the last ones, over which the rate falls evenly to 0: tells noise at a constant rate from what a method cannot reach.
+    cooldown: f32,
     steps: u64,
     /// Steps between looks at the exact gradient.
     every: u64,
@@ -58,6 +60,7 @@ impl Settings {
             objectives: Method::COMPARED.to_vec(),
             rate: 1e-3,
             momentum: 0.0,
+            cooldown: 0.0,
             steps: 10_000,
             every: 500,
             repeats: 8,
@@ -86,6 +89,15 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// Of a step, counted from 1.
+    fn rate(&self, step: u64) -> f32 {
+        let left = (self.steps + 1).saturating_sub(step) as f32;
+        let falling = self.cooldown * self.steps as f32;
+        self.rate * (left / (falling + 1.0)).min(1.0)
+    }
+}
+
 /// The study.
 pub(super) struct Figure2 {
     settings: Settings,
@@ -103,6 +115,7 @@ impl Figure2 {
             && settings.batch <= pictures.len()
             && settings.every > 0
             && settings.repeats > 0
+            && (0.0..=1.0).contains(&settings.cooldown)
             && !settings.objectives.is_empty();
         match usable {
             true => Ok(Self {
@@ -111,7 +124,7 @@ impl Figure2 {
                 device: order.device.clone(),
             }),
             false => Err(StudyError::config(
-                "the study needs an objective, a batch of 2 to all images, and looks with at least one repeat",
+                "the study needs an objective, a batch of 2 to all images, a cooldown of 0 to 1, and looks with at least one repeat",
             )),
         }
     }
@@ -212,7 +225,7 @@ impl Experiment for Figure2 {
         let (epochs, places) = (self.epochs(run.seed), self.places(&run.series));
         for step in done + 1..=self.settings.steps {
             let batch = set.batch(step, epochs.draw(step));
-            learner.step(&batch, &set.graph, &set, self.settings.rate)?;
+            learner.step(&batch, &set.graph, &set, self.settings.rate(step))?;
             desk.advance(1);
             if places.contains(&step) {
                 self.look(&learner, (&set, &global), (run, step), desk)?;
@@ -313,7 +326,7 @@ mod tests {
         Figure2 {
             settings: Settings::preset(Scale::Laptop),
             pictures: Vec::new(),
-            device: Device::open("cpu").unwrap(),
+            device: Device::cpu(),
         }
     }
 
@@ -363,6 +376,18 @@ mod tests {
             assert_eq!(failed(&points(other)), expected);
         }
         assert_eq!(failed(&Points::default()), [true; 3]);
+    }
+
+    #[test]
+    fn the_rate_falls_over_the_cooldown_and_stands_without_one() {
+        let mut settings = Settings::preset(Scale::Laptop);
+        let at = |settings: &Settings, step| settings.rate(step) / settings.rate;
+        assert_eq!([1, 10_000].map(|step| at(&settings, step)), [1.0; 2]);
+        settings.cooldown = 0.4;
+        assert_eq!([1, 6_000].map(|step| at(&settings, step)), [1.0; 2]);
+        let [half, last] = [8_000, 10_000].map(|step| at(&settings, step));
+        // A step is 1/4,001 of the fall.
+        assert!((half - 0.5).abs() < 3e-4 && last > 0.0 && last < 3e-4);
     }
 
     #[test]

@@ -326,7 +326,7 @@ mod tests {
         Gradient {
             settings: Settings::preset(Scale::Laptop),
             pictures: Vec::new(),
-            device: Device::open("cpu").unwrap(),
+            device: Device::cpu(),
         }
     }
 

@@ -19,7 +19,7 @@ fn setup() -> Setup {
     let settings = Settings::from_layers(None, [], &[]).unwrap();
     Setup {
         encoder: TINY,
-        device: Device::open("cpu").unwrap(),
+        device: Device::cpu(),
         optimizer: settings.optimizer,
         learning: settings.learning,
         limits: settings.limits,

@@ -47,7 +47,7 @@ fn pixels(graph: &PairGraph, pairs: &[PairKey]) -> Vec<f32> {
 
 /// A tiny encoder off its starting point, where branches of weight zero leave many ReLUs exactly on their kink.
 fn encoder() -> Encoder {
-    let device = Device::open("cpu").expect("the CPU is always there");
+    let device = Device::cpu();
     let fresh = Encoder::fresh(&TINY, 1, &device).expect("a tiny encoder");
     let mut random = ChaCha8Rng::seed_from_u64(4);
     let mut noise = fresh.to_arrays().expect("weights");
@@ -111,7 +111,7 @@ fn moved(encoder: &Encoder, direction: &[NamedArray], step: f32) -> Encoder {
             .zip(&direction.data)
             .for_each(|(weight, by)| *weight += step * by);
     }
-    let device = Device::open("cpu").expect("the CPU is always there");
+    let device = Device::cpu();
     Encoder::from_arrays(&TINY, &weights, &device).expect("the same shapes")
 }
 

@@ -62,7 +62,7 @@ impl Lab {
     pub(crate) async fn start(&self, config: TrainConfig) -> Trainer {
         Trainer::start(
             config,
-            Device::open("cpu").unwrap(),
+            Device::cpu(),
             self.blobs.clone(),
             self.db.clone(),
             self.checkpoints.clone(),

@@ -7,6 +7,7 @@ mod bench;
 mod blobs;
 mod checkpoint;
 mod config;
+mod cuda;
 mod db;
 mod db_checkpoints;
 mod eval;

@@ -4,7 +4,8 @@
 use std::collections::HashMap;
 
 use kith::nn::{
-    Device, Encoder, EncoderConfig, NnError, Optimizer, OptimizerConfig, OptimizerKind, Precision,
+    CudaConfig, Device, Encoder, EncoderConfig, NnError, Optimizer, OptimizerConfig, OptimizerKind,
+    Precision, Purpose,
 };
 use kith::types::NamedArray;
 use safetensors::SafeTensors;
@@ -16,7 +17,7 @@ const TINY: EncoderConfig = EncoderConfig {
 };
 
 fn cpu() -> Device {
-    Device::open("cpu").expect("the CPU is always there")
+    Device::cpu()
 }
 
 /// Uniform in [−1, 1): the hash of (stream, index) that the script uses.
@@ -465,10 +466,11 @@ fn settings_and_devices_that_cannot_be_used_are_clear_errors() {
         fresh(EncoderConfig { width: 12, ..TINY }).contains("width 12 must be a multiple of 8")
     );
     assert!(fresh(EncoderConfig { dim: 0, ..TINY }).contains("dim 0"));
-    assert!(message(Device::open("gpu")).contains("`gpu` is not known"));
-    assert!(message(Device::open("cuda:x")).contains("`cuda:x`"));
+    let open = |name| Device::open(name, Purpose::Serving, &CudaConfig::default());
+    assert!(message(open("gpu")).contains("`gpu` is not known"));
+    assert!(message(open("cuda:x")).contains("`cuda:x`"));
     // Without the feature, or without a GPU of this number.
-    assert!(message(Device::open("cuda:99")).contains("`cuda:99`"));
+    assert!(message(open("cuda:99")).contains("`cuda:99`"));
     let encoder = formula_encoder(&TINY);
     assert!(message(encoder.forward(&[0.0; 100])).contains("100 values"));
     assert!(message(encoder.forward(&[])).contains("0 values"));

@@ -64,7 +64,7 @@ fn order(kind: StudyKind, images: &Path, out: &Path) -> Order {
         out: out.to_owned(),
         seeds: vec![1],
         sets: sets.iter().chain(shape).map(ToString::to_string).collect(),
-        device: Device::open("cpu").unwrap(),
+        device: Device::cpu(),
         limits: LIMITS,
     }
 }

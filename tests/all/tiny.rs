@@ -48,8 +48,11 @@ pub(crate) fn infonce() -> LearnConfig {
 }
 
 pub(crate) fn learner(config: LearnConfig) -> Learner {
-    let device = Device::open("cpu").expect("the CPU is always there");
-    let encoder = Encoder::fresh(&TINY, 1, &device).expect("a tiny encoder");
+    learner_on(&Device::cpu(), config)
+}
+
+pub(crate) fn learner_on(device: &Device, config: LearnConfig) -> Learner {
+    let encoder = Encoder::fresh(&TINY, 1, device).expect("a tiny encoder");
     let adam = OptimizerConfig {
         kind: OptimizerKind::Adamw,
         weight_decay: 1e-4,

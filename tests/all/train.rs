@@ -309,7 +309,7 @@ async fn another_shape_is_refused_by_name_and_a_damaged_live_one_replaced() {
     train_to_the_end(&lab, collapsing(&["training.max_steps=3"])).await;
     let refused = Trainer::start(
         config(&["encoder.width=16"]),
-        Device::open("cpu").unwrap(),
+        Device::cpu(),
         lab.blobs.clone(),
         lab.db.clone(),
         lab.checkpoints.clone(),

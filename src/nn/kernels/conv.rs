@@ -6,7 +6,7 @@ use super::weights::Panels;
 use super::winograd::{four, outputs_of_tile, two};
 
 /// A convolution's shape, with `kernel = 2 · pad + 1`; a fully connected layer is a 1×1 convolution of 1×1 images.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in crate::nn) struct Conv {
     pub(in crate::nn) inputs: usize,
     pub(in crate::nn) outputs: usize,
@@ -81,23 +81,21 @@ impl Conv {
         }
     }
 
-    /// The gradients with respect to the weights (written to `weights`) and, if wanted, to the images, from `images`
-    /// and the output's gradient (`[batch, side', side', outputs]`).
+    /// The gradients with respect to the weights (written to `weights`) and to the images, from `images` and the
+    /// output's gradient (`[batch, side', side', outputs]`).
     pub(in crate::nn) fn gradients(
         &self,
         images: Images,
         gradient: &[f32],
         weights: &mut [f32],
-        target: Option<Target>,
+        target: Target,
     ) {
         match outputs_of_tile(self, images.side) {
             Some(4) => four(self, images.side).gradients(images, gradient, weights, target),
             Some(_) => two(self, images.side).gradients(images, gradient, weights, target),
             None => {
                 self.weight_gradient(images, gradient, weights);
-                if let Some(target) = target {
-                    self.input_gradient(gradient, images.side, target);
-                }
+                self.input_gradient(gradient, images.side, target);
             }
         }
     }

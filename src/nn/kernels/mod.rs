@@ -28,8 +28,10 @@ pub(super) use self::{
 };
 pub(super) use conv::{Conv, Finish, Images};
 pub(super) use direct::Target;
+#[cfg(any(test, feature = "cuda"))]
+pub(super) use pointwise::EPSILON;
 pub(super) use pointwise::{
-    EPSILON, add, mask, mean, mean_gradient, normalize, normalize_gradient, sum_rows, sum_squares,
+    add, mask, mean, mean_gradient, normalize, normalize_gradient, sum_rows, sum_squares,
 };
 pub(super) use stem::Stem;
 pub(super) use weights::{Packed, Panels};

@@ -22,7 +22,7 @@ impl<K: Scheme> Tiles<K> {
         images: Images,
         gradient: &[f32],
         weights: &mut [f32],
-        mut target: Option<Target>,
+        target: Target,
     ) {
         let Conv {
             inputs, outputs, ..
@@ -42,10 +42,8 @@ impl<K: Scheme> Tiles<K> {
             let rows = chunk.len() / self.image_len(inputs) * self.per_row();
             let left = self.transform(&images.data[chunk.clone()], 0..rows);
             self.add_products(&left, &right, &mut sums);
-            if let Some(Target { packed, data, add }) = &mut target {
-                let products = self.multiply(&right, outputs, *packed, inputs);
-                self.scatter(&products, &mut data[chunk], *add);
-            }
+            let products = self.multiply(&right, outputs, target.packed, inputs);
+            self.scatter(&products, &mut target.data[chunk], target.add);
         }
         self.collect_weights(&sums, weights);
     }

@@ -7,8 +7,9 @@ use safetensors::SafeTensors;
 use super::{hash, numbers, random_layer, stored, tensor, values};
 use crate::nn::EncoderConfig;
 use crate::nn::architecture::{FC, LayerSpec, STEM, layers};
+use crate::nn::backend::{Backend, Input, LayerGradient};
+use crate::nn::cpu::Cpu;
 use crate::nn::layer::Layer;
-use crate::nn::ops::{self, Input, LayerGradient};
 
 /// Sums with random signs, and values, that a fingerprint has after its norm.
 const SIGNS: usize = 4;
@@ -51,10 +52,12 @@ fn results(output: &Tensor, input: &Tensor, own: &LayerGradient) -> Results {
 fn run(spec: &LayerSpec, batch: usize) -> Results {
     let layer = random_layer(spec.conv, spec.side);
     let x = tensor(3, &[batch, spec.side, spec.side, spec.conv.inputs]);
-    let output = ops::conv(&layer, &x, None, false).unwrap();
+    let output = Cpu.conv(&layer, &x, None, false).unwrap();
     let gradient = tensor(4, output.dims());
-    let (input, own) = ops::conv_gradient(&layer, &x, &gradient, Input::New).unwrap();
-    results(&output, &input.unwrap(), &own)
+    let (input, own) = Cpu
+        .conv_gradient(&layer, &x, &gradient, Input::New)
+        .unwrap();
+    results(&output, &input, &own)
 }
 
 /// Whole numbers from −steps to steps − 1: sums of their products are exact, so that ties are the same everywhere.
@@ -72,12 +75,14 @@ fn run_stem(spec: &LayerSpec, batch: usize) -> Results {
     );
     let layer = Layer::new(spec.clone(), weight, bias);
     let x = whole(3, 4.0, &[batch, spec.side, spec.side, 3]);
-    let (output, picks) = ops::stem(&layer, &x, true).unwrap();
-    let (alone, none) = ops::stem(&layer, &x, false).unwrap();
+    let (output, picks) = Cpu.stem(&layer, &x, true).unwrap();
+    let (alone, none) = Cpu.stem(&layer, &x, false).unwrap();
     assert_eq!(numbers(&alone), numbers(&output), "with and without picks");
     assert!(none.is_none());
-    let gradient = ops::mask(whole(4, 4.0, output.dims()), &output).unwrap();
-    let own = ops::stem_gradient(&layer, &x, &picks.unwrap(), &gradient).unwrap();
+    let gradient = Cpu.mask(whole(4, 4.0, output.dims()), &output).unwrap();
+    let own = Cpu
+        .stem_gradient(&layer, &x, &picks.unwrap(), &gradient)
+        .unwrap();
     let none = Tensor::from_vec(Vec::<f32>::new(), 0, &Device::Cpu).unwrap();
     results(&output, &none, &own)
 }
@@ -207,15 +212,19 @@ fn residual_relu_and_accumulation_agree_with_the_plain_layer() {
     {
         let layer = random_layer(spec.conv, spec.side);
         let x = tensor(3, &[batch, spec.side, spec.side, spec.conv.inputs]);
-        let plain = ops::conv(&layer, &x, None, false).unwrap();
+        let plain = Cpu.conv(&layer, &x, None, false).unwrap();
         let (residual, gradient) = (tensor(5, plain.dims()), tensor(4, plain.dims()));
-        let fused = ops::conv(&layer, &x, Some(&residual), true).unwrap();
+        let fused = Cpu.conv(&layer, &x, Some(&residual), true).unwrap();
         let apart = (&plain + &residual).unwrap().relu().unwrap();
         super::assert_close(&fused, &apart, &spec.name);
-        let (new, _) = ops::conv_gradient(&layer, &x, &gradient, Input::New).unwrap();
+        let (new, _) = Cpu
+            .conv_gradient(&layer, &x, &gradient, Input::New)
+            .unwrap();
         let base = tensor(6, x.dims());
-        let wanted = (new.unwrap() + &base).unwrap();
-        let (added, _) = ops::conv_gradient(&layer, &x, &gradient, Input::AddTo(base)).unwrap();
-        super::assert_close(&added.unwrap(), &wanted, &spec.name);
+        let wanted = (new + &base).unwrap();
+        let (added, _) = Cpu
+            .conv_gradient(&layer, &x, &gradient, Input::AddTo(base))
+            .unwrap();
+        super::assert_close(&added, &wanted, &spec.name);
     }
 }

@@ -3,8 +3,9 @@
 use proptest::prelude::*;
 
 use super::{numbers, random_layer, tensor};
+use crate::nn::backend::{Backend, Input};
+use crate::nn::cpu::Cpu;
 use crate::nn::kernels::Conv;
-use crate::nn::ops::{self, Input};
 
 /// A convolution's four results in f64: output, gradients of input, weight and bias.
 struct Naive {
@@ -95,14 +96,14 @@ proptest! {
     fn any_convolution_and_its_gradients_are_the_sums_that_define_them((conv, side, batch) in convolutions()) {
         let layer = random_layer(conv, side);
         let x = tensor(3, &[batch, side, side, conv.inputs]);
-        let output = ops::conv(&layer, &x, None, false).unwrap();
+        let output = Cpu.conv(&layer, &x, None, false).unwrap();
         let gradient = tensor(4, output.dims());
-        let (input, own) = ops::conv_gradient(&layer, &x, &gradient, Input::New).unwrap();
+        let (input, own) = Cpu.conv_gradient(&layer, &x, &gradient, Input::New).unwrap();
         let given = [&x, &layer.weight, &layer.bias, &gradient].map(numbers);
         let wanted = Naive::of(&conv, side, batch, given.each_ref().map(|array| array.as_slice()));
         for (found, wanted) in [
             (&output, &wanted.output),
-            (&input.unwrap(), &wanted.input),
+            (&input, &wanted.input),
             (&own.weight, &wanted.weight),
             (&own.bias, &wanted.bias),
         ] {

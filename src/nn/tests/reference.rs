@@ -1,14 +1,12 @@
-//! The operations as compositions of candle's own, for devices that have no kernels of ours. Slower than need be, right
-//! on any device; tested on the CPU against the kernels.
-//! Must never know: the network's shape.
+//! The operations as compositions of candle's own, which the kernels must agree with.
 //!
 //! candle's gradients are not used: its max-pool refuses windows that overlap, and its ReLU passes the gradient at 0.
 
 use candle_core::{D, DType, Result, Tensor};
 
-use super::layer::Layer;
-use super::ops::{Input, LayerGradient};
-use super::update::Rule;
+use crate::nn::backend::{Input, LayerGradient};
+use crate::nn::layer::Layer;
+use crate::nn::update::Rule;
 
 /// `[batch, side, side, channels]` to `[batch, channels, side, side]`.
 fn channels_first(images: &Tensor) -> Result<Tensor> {
@@ -20,7 +18,7 @@ fn channels_last(images: &Tensor) -> Result<Tensor> {
     images.permute((0, 2, 3, 1))?.contiguous()
 }
 
-/// As [`super::ops::conv`].
+/// As [`crate::nn::backend::Backend::conv`].
 pub(super) fn conv(
     layer: &Layer,
     x: &Tensor,
@@ -38,13 +36,13 @@ pub(super) fn conv(
     if relu { sums.relu() } else { Ok(sums) }
 }
 
-/// As [`super::ops::conv_gradient`].
+/// As [`crate::nn::backend::Backend::conv_gradient`].
 pub(super) fn conv_gradient(
     layer: &Layer,
     x: &Tensor,
     gradient: &Tensor,
     input: Input,
-) -> Result<(Option<Tensor>, LayerGradient)> {
+) -> Result<(Tensor, LayerGradient)> {
     let conv = layer.spec.conv;
     let maps = channels_first(gradient)?;
     let images = channels_first(x)?;
@@ -71,14 +69,13 @@ pub(super) fn conv_gradient(
         channels_last(&maps.conv_transpose2d(&weight, conv.pad, missed, conv.stride, 1)?)
     };
     let input = match input {
-        Input::Skip => None,
-        Input::New => Some(wanted()?),
-        Input::AddTo(target) => Some((target + wanted()?)?),
+        Input::New => wanted()?,
+        Input::AddTo(target) => (target + wanted()?)?,
     };
     Ok((input, LayerGradient { weight, bias }))
 }
 
-/// As [`super::ops::mask`].
+/// As [`crate::nn::backend::Backend::mask`].
 pub(super) fn mask(gradient: &Tensor, output: &Tensor) -> Result<Tensor> {
     output
         .gt(0.0)?
@@ -143,7 +140,7 @@ pub(super) fn normalize(rows: &Tensor, epsilon: f64) -> Result<(Tensor, Tensor)>
     Ok((rows.broadcast_div(&lengths)?, lengths))
 }
 
-/// As [`super::ops::normalize_gradient`].
+/// As [`crate::nn::backend::Backend::normalize_gradient`].
 pub(super) fn normalize_gradient(
     gradient: &Tensor,
     unit: &Tensor,

@@ -1,0 +1,112 @@
+//! The operations the network is made of, each with its gradient, as any device must offer them: the seam between the network and
+//! whatever computes it. Must never know: the network's shape.
+//!
+//! Gradients are taken by hand, not by candle's graph: the network is fixed, and so nothing is stored, zeroed or
+//! added that it does not need. Activations are `[batch, side, side, channels]`, in whatever type the device computes in.
+
+use candle_core::{Result, Tensor};
+
+use super::layer::Layer;
+use super::update::Rule;
+
+/// The gradients of a layer's weights, in `f32`.
+pub(super) struct LayerGradient {
+    pub(super) weight: Tensor,
+    pub(super) bias: Tensor,
+}
+
+impl LayerGradient {
+    pub(super) fn tensors(&self) -> [&Tensor; 2] {
+        [&self.weight, &self.bias]
+    }
+}
+
+/// Where the gradient with respect to a layer's input goes.
+pub(super) enum Input {
+    /// In a new tensor.
+    New,
+    /// Added to this one.
+    AddTo(Tensor),
+}
+
+/// Weights in training, with what an update needs.
+pub(super) struct Parameter<'a> {
+    /// Decay per unit of learning rate.
+    pub(super) decay: f32,
+    /// `[weight, first moment, second moment]`; the last is empty for rules that are not adaptive.
+    pub(super) state: [&'a mut Tensor; 3],
+    pub(super) gradient: &'a Tensor,
+}
+
+/// A device's arithmetic. Tensors of one backend mean nothing to another.
+pub(super) trait Backend: Send + Sync {
+    /// `values` on the device, as `f32`.
+    fn upload(&self, values: &[f32], shape: &[usize]) -> Result<Tensor>;
+
+    /// The values of `tensor`. Waits for all that they depend on.
+    fn download(&self, tensor: &Tensor) -> Result<Vec<f32>>;
+
+    /// `conv(x) + bias (+ residual)`, then ReLU if `relu`.
+    fn conv(
+        &self,
+        layer: &Layer,
+        x: &Tensor,
+        residual: Option<&Tensor>,
+        relu: bool,
+    ) -> Result<Tensor>;
+
+    /// The gradients of [`Backend::conv`] (before its ReLU) from its input and the gradient of its output.
+    fn conv_gradient(
+        &self,
+        layer: &Layer,
+        x: &Tensor,
+        gradient: &Tensor,
+        input: Input,
+    ) -> Result<(Tensor, LayerGradient)>;
+
+    /// The stem: convolution of `pixels` (as uploaded), ReLU and max-pool 3×3/2. With `keep`, also which place of each window was the
+    /// largest.
+    fn stem(&self, layer: &Layer, pixels: &Tensor, keep: bool) -> Result<(Tensor, Option<Tensor>)>;
+
+    /// The gradients of [`Backend::stem`]'s weights, from the gradient of its output with the ReLU's mask applied (a pooled value is
+    /// positive where its place before the pool is).
+    fn stem_gradient(
+        &self,
+        layer: &Layer,
+        pixels: &Tensor,
+        picks: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<LayerGradient>;
+
+    /// ReLU's gradient: `gradient` where `output` is positive, else 0.
+    fn mask(&self, gradient: Tensor, output: &Tensor) -> Result<Tensor>;
+
+    /// The mean over pixels: `[batch, 1, 1, channels]`.
+    fn mean(&self, images: &Tensor) -> Result<Tensor>;
+
+    /// The gradient of [`Backend::mean`] with respect to images of `side`.
+    fn mean_gradient(&self, gradient: &Tensor, side: usize) -> Result<Tensor>;
+
+    /// Rows scaled to unit length (`[batch, 1, 1, dim]`), and their lengths (`[batch, 1, 1, 1]`), both `f32`.
+    fn normalize(&self, rows: Tensor) -> Result<(Tensor, Tensor)>;
+
+    /// The gradient of [`Backend::normalize`] with respect to its rows, from its results and their gradient, all `f32`.
+    fn normalize_gradient(
+        &self,
+        gradient: Tensor,
+        unit: &Tensor,
+        lengths: &Tensor,
+    ) -> Result<Tensor>;
+
+    /// One optimiser step on all `parameters`, in place.
+    fn update(&self, rule: &Rule, parameters: Vec<Parameter<'_>>) -> Result<()>;
+
+    /// Adds `values` to `target`; both `f32`.
+    fn add(&self, target: &Tensor, values: &Tensor) -> Result<()>;
+
+    /// √ Σ value² over all `tensors`, which are `f32`; not finite if any value is not.
+    fn norm(&self, tensors: &[&Tensor]) -> Result<f32>;
+
+    /// Gives back the memory of `tensor` for later use. No other handle to its storage may be used afterwards.
+    fn recycle(&self, tensor: Tensor) -> Result<()>;
+}

@@ -1,0 +1,259 @@
+//! What a layer is made of on a GPU: weights as cuDNN reads them, convolutions and products with what follows, the max-pool, sums.
+//! Must never know: the order of layers.
+
+use candle_core::cuda_backend::cudarc::cublas::{CudaBlas, Gemm};
+use candle_core::{Result, Tensor};
+
+use super::arrays::{Span, Value};
+use super::convolution::{Convolutions, Fused, Shape};
+use super::lane::{Arg, Lane};
+use super::product::Products;
+use crate::nn::kernels::Conv;
+use crate::nn::layer::Layer;
+use crate::nn::{Compute, CudaConfig};
+
+/// Channels of uploaded pixels once they are maps.
+const PIXEL_CHANNELS: usize = 8;
+/// Rows that a block sums.
+const SUM_ROWS: usize = 256;
+
+/// A GPU that computes in `T`.
+pub(super) struct Gpu<T> {
+    pub(super) lane: Lane,
+    pub(super) convolutions: Convolutions<T>,
+    pub(super) products: Products,
+}
+
+impl<T: Value> Gpu<T>
+where
+    CudaBlas: Gemm<T>,
+{
+    pub(super) fn new(mut lane: Lane, config: &CudaConfig) -> std::result::Result<Self, String> {
+        lane.load_kernels(T::HALF)?;
+        let exact = config.compute != Compute::Tf32;
+        Ok(Self {
+            convolutions: Convolutions::new(lane.stream.clone(), config.workspace_mb, exact)?,
+            products: Products::new(lane.stream.clone())?,
+            lane,
+        })
+    }
+
+    pub(super) fn map<'a>(&'a self, tensor: &'a Tensor) -> Result<Span<'a, T>> {
+        self.lane.span(tensor)
+    }
+
+    pub(super) fn floats<'a>(&'a self, tensor: &'a Tensor) -> Result<Span<'a, f32>> {
+        self.lane.span(tensor)
+    }
+
+    /// A layer's weights and bias as the products read them: made when first needed after an update.
+    pub(super) fn cast(&self, layer: &Layer) -> Result<[Tensor; 2]> {
+        layer.cast(|| {
+            let conv = layer.spec.conv;
+            let weight = self.floats(&layer.weight)?;
+            let weight = match is_product(&conv) {
+                true => self.narrowed(weight)?,
+                false => {
+                    let count = conv.outputs * conv.kernel * conv.kernel * padded(conv.inputs);
+                    self.lane.build::<T>(count, |out| {
+                        self.turn("pack_weights", &conv, [weight.into(), out.into()])
+                    })?
+                }
+            };
+            Ok([weight, self.narrowed(self.floats(&layer.bias)?)?])
+        })
+    }
+
+    fn narrowed(&self, values: Span<'_, f32>) -> Result<Tensor> {
+        self.lane.build::<T>(values.len, |out| {
+            let count = Arg::Size(values.len as u64);
+            let args = [values.into(), out.into(), count];
+            self.lane.each("narrow_all", values.len, &args)
+        })
+    }
+
+    /// Weights from our layout to cuDNN's or back.
+    fn turn(&self, kernel: &str, conv: &Conv, [from, to]: [Arg; 2]) -> Result<()> {
+        let (taps, inputs) = (conv.kernel * conv.kernel, padded(conv.inputs));
+        let rows = taps * inputs;
+        let sizes = [taps, conv.inputs, inputs, conv.outputs].map(|size| Arg::Int(size as i32));
+        let [taps, inputs, padded, outputs] = sizes;
+        let grid = (conv.outputs.div_ceil(32) as u32, rows.div_ceil(32) as u32);
+        let args = [from, to, taps, inputs, padded, outputs];
+        self.lane.launch(kernel, grid, (32, 8), &args)
+    }
+
+    /// `conv(x) + bias (+ residual)` and ReLU of maps whose channels are padded.
+    pub(super) fn convolve(
+        &self,
+        layer: &Layer,
+        (x, batch, side): (Span<'_, T>, usize, usize),
+        residual: Option<Span<'_, T>>,
+        relu: bool,
+    ) -> Result<Tensor> {
+        let conv = layer.spec.conv;
+        let [weight, bias] = self.cast(layer)?;
+        let (weight, bias) = (self.map(&weight)?, self.map(&bias)?);
+        let out_side = conv.output_side(side);
+        let shape = (batch, out_side, out_side, conv.outputs);
+        self.lane.build::<T>(shape, |out| {
+            let fused = if is_product(&conv) {
+                let rows = batch * side * side;
+                self.products.forward(&conv, rows, [x, weight, out])?;
+                false
+            } else {
+                let shape = convolution(conv, side, batch);
+                let wanted = relu.then_some(Fused { bias, residual });
+                let arrays = [x, weight, out];
+                self.convolutions
+                    .forward(&self.lane, shape, arrays, wanted)?
+            };
+            if fused {
+                return Ok(());
+            }
+            let residual = residual.map_or(Arg::At(0), Arg::from);
+            let args = [
+                out.into(),
+                bias.into(),
+                residual,
+                Arg::Int(conv.outputs as i32),
+                Arg::Int(i32::from(relu)),
+                Arg::Size(out.len as u64),
+            ];
+            self.lane.each("finish", out.len, &args)
+        })
+    }
+
+    /// The gradient of the weights, from padded maps.
+    pub(super) fn weight_gradient(
+        &self,
+        conv: Conv,
+        (x, batch, side): (Span<'_, T>, usize, usize),
+        gradient: Span<'_, T>,
+    ) -> Result<Tensor> {
+        let shape = [conv.kernel, conv.kernel, conv.inputs, conv.outputs];
+        if is_product(&conv) {
+            let product = self.lane.take::<T>(conv.weights())?;
+            let product = Span::new(&product, &self.lane.stream);
+            let rows = batch * side * side;
+            self.products.weights(&conv, rows, [x, gradient, product])?;
+            return self.lane.build::<f32>(&shape[..], |out| {
+                let args = [product.into(), out.into(), Arg::Size(out.len as u64)];
+                self.lane.each("widen_all", out.len, &args)
+            });
+        }
+        let count = conv.kernel * conv.kernel * padded(conv.inputs) * conv.outputs;
+        let turned = self.lane.take::<T>(count)?;
+        let turned = Span::new(&turned, &self.lane.stream);
+        let arrays = [x, turned, gradient];
+        let lane = &self.lane;
+        self.convolutions
+            .backward_weights(lane, convolution(conv, side, batch), arrays)?;
+        self.lane.build::<f32>(&shape[..], |out| {
+            self.turn("unpack_weights", &conv, [turned.into(), out.into()])
+        })
+    }
+
+    /// The sums of a matrix's rows.
+    pub(super) fn sum_rows(&self, matrix: Span<'_, T>, columns: usize) -> Result<Tensor> {
+        let rows = matrix.len / columns;
+        let parts = rows.div_ceil(SUM_ROWS);
+        let sums = self.lane.take::<f32>(parts * columns)?;
+        let sums = Span::new(&sums, &self.lane.stream);
+        let (width, chunk) = (Arg::Int(columns as i32), Arg::Int(SUM_ROWS as i32));
+        let rows = Arg::Size(rows as u64);
+        let args = [matrix.into(), sums.into(), width, rows, chunk];
+        let grid = (columns.div_ceil(32) as u32, parts as u32);
+        self.lane.launch("sum_rows", grid, (32, 8), &args)?;
+        self.lane.build::<f32>(columns, |out| {
+            let args = [sums.into(), out.into(), width, Arg::Int(parts as i32)];
+            self.lane.each("sum_parts", columns, &args)
+        })
+    }
+
+    /// Uploaded pixels as a map of [`PIXEL_CHANNELS`].
+    pub(super) fn padded_pixels(&self, pixels: &Tensor) -> Result<Tensor> {
+        let (batch, side, _, _) = pixels.dims4()?;
+        let (count, pixels) = (batch * side * side, self.floats(pixels)?);
+        let shape = (batch, side, side, PIXEL_CHANNELS);
+        self.lane.build::<T>(shape, |out| {
+            let args = [pixels.into(), out.into(), Arg::Size(count as u64)];
+            self.lane.each("pad_pixels", count, &args)
+        })
+    }
+
+    pub(super) fn max_pool(&self, maps: &Tensor) -> Result<(Tensor, Tensor)> {
+        let (batch, side, _, channels) = maps.dims4()?;
+        let (maps, pooled) = (self.map(maps)?, (side - 1) / 2 + 1);
+        let shape = (batch, pooled, pooled, channels);
+        let count = batch * pooled * pooled * channels / 8;
+        let mut out = None;
+        let picks = self.lane.build::<u8>(shape, |picks| {
+            out = Some(self.lane.build::<T>(shape, |out| {
+                let sizes = [side, pooled, channels / 8].map(|size| Arg::Int(size as i32));
+                let [side, pooled, eights] = sizes;
+                let args = [
+                    maps.into(),
+                    out.into(),
+                    picks.into(),
+                    side,
+                    pooled,
+                    eights,
+                    Arg::Size(count as u64),
+                ];
+                self.lane.each("max_pool", count, &args)
+            })?);
+            Ok(())
+        })?;
+        out.map_or_else(missing, |out| Ok((out, picks)))
+    }
+
+    pub(super) fn max_pool_gradient(
+        &self,
+        gradient: &Tensor,
+        picks: &Tensor,
+        side: usize,
+    ) -> Result<Tensor> {
+        let (batch, pooled, _, channels) = gradient.dims4()?;
+        let picks = self.lane.span::<u8>(picks)?;
+        let gradient = self.map(gradient)?;
+        let count = batch * side * side * channels / 8;
+        self.lane.build::<T>((batch, side, side, channels), |out| {
+            let sizes = [side, pooled, channels / 8].map(|size| Arg::Int(size as i32));
+            let [side, pooled, eights] = sizes;
+            let args = [
+                gradient.into(),
+                picks.into(),
+                out.into(),
+                side,
+                pooled,
+                eights,
+                Arg::Size(count as u64),
+            ];
+            self.lane.each("max_pool_gradient", count, &args)
+        })
+    }
+}
+
+pub(super) fn missing<T>() -> Result<T> {
+    candle_core::bail!("not computed")
+}
+
+/// Whether a convolution is one product of matrices.
+pub(super) fn is_product(conv: &Conv) -> bool {
+    conv.kernel == 1 && conv.stride == 1
+}
+
+/// Channels rounded up to what cuDNN's fast kernels take.
+fn padded(channels: usize) -> usize {
+    channels.next_multiple_of(PIXEL_CHANNELS)
+}
+
+pub(super) fn convolution(conv: Conv, side: usize, batch: usize) -> Shape {
+    let inputs = padded(conv.inputs);
+    Shape {
+        conv: Conv { inputs, ..conv },
+        side,
+        batch,
+    }
+}

@@ -1,0 +1,288 @@
+// What the network needs of a GPU besides products and convolutions. Compiled when a GPU is opened, once for each of the two types that
+// maps may have: `HALF` is 1 for bf16, 0 for float. Maps lie [batch, side, side, channels]; arithmetic and sums are in float; every sum is
+// taken in an order that follows from shapes alone.
+
+typedef unsigned long long size;
+
+#if HALF
+typedef unsigned short value;  // the upper half of a float
+#else
+typedef float value;
+#endif
+
+// Most kernels take eight neighbouring channels a thread: 16 bytes of bf16.
+struct alignas(16) Eight {
+    value at[8];
+};
+
+__device__ inline float widen(value v) {
+#if HALF
+    return __uint_as_float((unsigned int)v << 16);
+#else
+    return v;
+#endif
+}
+
+__device__ inline value narrow(float f) {
+#if HALF
+    unsigned int bits = __float_as_uint(f);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return (value)(bits >> 16 | 0x40);  // stays not a number
+    return (value)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);                 // to the nearest, ties to even
+#else
+    return f;
+#endif
+}
+
+__device__ inline size place() {
+    return (size)blockIdx.x * blockDim.x + threadIdx.x;
+}
+
+// [pixels, 3] floats to [pixels, 8] values, the last five 0: cuDNN's fast kernels want channels by the eight.
+extern "C" __global__ void pad_pixels(const float *in, Eight *out, size pixels) {
+    size i = place();
+    if (i >= pixels) return;
+    Eight eight = {};
+    for (int c = 0; c < 3; ++c) eight.at[c] = narrow(in[3 * i + c]);
+    out[i] = eight;
+}
+
+// Weights [taps, inputs, outputs] to cuDNN's [outputs, taps, padded], channels from `inputs` on 0. Blocks of 32 x 8 threads turn tiles of
+// 32 x 32 over in shared memory; a row is a (tap, channel).
+extern "C" __global__ void pack_weights(const float *in, value *out, int taps, int inputs, int padded, int outputs) {
+    __shared__ float tile[32][33];
+    int rows = taps * padded, row = blockIdx.y * 32 + threadIdx.y, column = blockIdx.x * 32 + threadIdx.x;
+    for (int r = 0; r < 32; r += 8) {
+        int at = row + r, tap = at / padded, channel = at % padded;
+        bool there = at < rows && column < outputs && channel < inputs;
+        tile[threadIdx.y + r][threadIdx.x] = there ? in[((size)tap * inputs + channel) * outputs + column] : 0.0f;
+    }
+    __syncthreads();
+    int output = blockIdx.x * 32 + threadIdx.y, to = blockIdx.y * 32 + threadIdx.x;
+    for (int r = 0; r < 32; r += 8)
+        if (output + r < outputs && to < rows) out[(size)(output + r) * rows + to] = narrow(tile[threadIdx.x][threadIdx.y + r]);
+}
+
+// The reverse, for gradients: [outputs, taps, padded] to [taps, inputs, outputs] floats.
+extern "C" __global__ void unpack_weights(const value *in, float *out, int taps, int inputs, int padded, int outputs) {
+    __shared__ float tile[32][33];
+    int rows = taps * padded, row = blockIdx.y * 32 + threadIdx.x, output = blockIdx.x * 32 + threadIdx.y;
+    for (int r = 0; r < 32; r += 8) {
+        bool there = row < rows && output + r < outputs;
+        tile[threadIdx.y + r][threadIdx.x] = there ? widen(in[(size)(output + r) * rows + row]) : 0.0f;
+    }
+    __syncthreads();
+    int from = blockIdx.y * 32 + threadIdx.y, column = blockIdx.x * 32 + threadIdx.x;
+    for (int r = 0; r < 32; r += 8) {
+        int at = from + r, tap = at / padded, channel = at % padded;
+        if (at < rows && column < outputs && channel < inputs)
+            out[((size)tap * inputs + channel) * outputs + column] = tile[threadIdx.x][threadIdx.y + r];
+    }
+}
+
+extern "C" __global__ void narrow_all(const float *in, value *out, size count) {
+    size i = place();
+    if (i < count) out[i] = narrow(in[i]);
+}
+
+extern "C" __global__ void widen_all(const value *in, float *out, size count) {
+    size i = place();
+    if (i < count) out[i] = widen(in[i]);
+}
+
+// sums + bias (+ residual), then ReLU if asked; in place. `residual` may be null.
+extern "C" __global__ void finish(value *sums, const value *bias, const value *residual, int channels, int relu, size count) {
+    size i = place();
+    if (i >= count) return;
+    float f = widen(sums[i]) + widen(bias[i % channels]);
+    if (residual) f += widen(residual[i]);
+    sums[i] = narrow(relu && f <= 0.0f ? 0.0f : f);
+}
+
+// ReLU's gradient, in place.
+extern "C" __global__ void mask(Eight *gradient, const Eight *output, size eights) {
+    size i = place();
+    if (i >= eights) return;
+    Eight g = gradient[i], y = output[i];
+    for (int c = 0; c < 8; ++c)
+        if (!(widen(y.at[c]) > 0.0f)) g.at[c] = narrow(0.0f);
+    gradient[i] = g;
+}
+
+// Max-pool 3x3/2 with a pad of 1: the largest of each window, and which place of it (0 to 8, the first of equal ones). `eights` is the
+// number of eights in a pixel.
+extern "C" __global__ void max_pool(const Eight *in, Eight *out, unsigned char *picks, int side, int pooled, int eights, size count) {
+    size i = place();
+    if (i >= count) return;
+    int e = i % eights, px = i / eights % pooled, py = i / eights / pooled % pooled;
+    size image = i / eights / pooled / pooled;
+    float best[8];
+    unsigned char pick[8];
+    bool first = true;
+    for (int dy = 0; dy < 3; ++dy)
+        for (int dx = 0; dx < 3; ++dx) {
+            int y = 2 * py + dy - 1, x = 2 * px + dx - 1;
+            if (y < 0 || y >= side || x < 0 || x >= side) continue;
+            Eight here = in[((image * side + y) * side + x) * eights + e];
+            for (int c = 0; c < 8; ++c) {
+                float f = widen(here.at[c]);
+                // A value that is no number wins and stays, so that no pool hides it.
+                if (first || f > best[c] || f != f) {
+                    best[c] = f;
+                    pick[c] = 3 * dy + dx;
+                }
+            }
+            first = false;
+        }
+    Eight eight;
+    for (int c = 0; c < 8; ++c) {
+        eight.at[c] = narrow(best[c]);
+        picks[8 * i + c] = pick[c];
+    }
+    out[i] = eight;
+}
+
+// Its gradient with respect to the maps, gathered: each pixel asks the windows that cover it, at most four.
+extern "C" __global__ void max_pool_gradient(const Eight *gradient, const unsigned char *picks, Eight *out, int side, int pooled, int eights, size count) {
+    size i = place();
+    if (i >= count) return;
+    int e = i % eights, x = i / eights % side, y = i / eights / side % side;
+    size image = i / eights / side / side;
+    float sum[8] = {};
+    for (int py = y / 2; py <= (y + 1) / 2 && py < pooled; ++py)
+        for (int px = x / 2; px <= (x + 1) / 2 && px < pooled; ++px) {
+            unsigned char here = 3 * (y - 2 * py + 1) + (x - 2 * px + 1);
+            size window = ((image * pooled + py) * pooled + px) * eights + e;
+            Eight g = gradient[window];
+            for (int c = 0; c < 8; ++c)
+                if (picks[8 * window + c] == here) sum[c] += widen(g.at[c]);
+        }
+    Eight eight;
+    for (int c = 0; c < 8; ++c) eight.at[c] = narrow(sum[c]);
+    out[i] = eight;
+}
+
+// The mean over pixels: a thread for each (image, channel).
+extern "C" __global__ void mean(const value *in, value *out, int pixels, int channels, size count) {
+    size i = place();
+    if (i >= count) return;
+    const value *from = in + i / channels * pixels * channels + i % channels;
+    float sum = 0.0f;
+    for (int p = 0; p < pixels; ++p) sum += widen(from[(size)p * channels]);
+    out[i] = narrow(sum / pixels);
+}
+
+extern "C" __global__ void mean_gradient(const value *gradient, value *out, int pixels, int channels, size count) {
+    size i = place();
+    if (i >= count) return;
+    out[i] = narrow(widen(gradient[i / channels / pixels * channels + i % channels]) / pixels);
+}
+
+// The sum of one float from each thread of a block of 256, known to all of them.
+__device__ inline float block_sum(float mine) {
+    __shared__ float part[256];
+    __syncthreads();
+    part[threadIdx.x] = mine;
+    __syncthreads();
+    for (int half = 128; half > 0; half /= 2) {
+        if (threadIdx.x < half) part[threadIdx.x] += part[threadIdx.x + half];
+        __syncthreads();
+    }
+    return part[0];
+}
+
+// A block for each row: unit length, and the length before.
+extern "C" __global__ void normalize(const value *rows, float *unit, float *lengths, int dim, float epsilon) {
+    const value *row = rows + (size)blockIdx.x * dim;
+    float mine = 0.0f;
+    for (int i = threadIdx.x; i < dim; i += blockDim.x) mine += widen(row[i]) * widen(row[i]);
+    float length = sqrtf(block_sum(mine) + epsilon);
+    for (int i = threadIdx.x; i < dim; i += blockDim.x) unit[(size)blockIdx.x * dim + i] = widen(row[i]) / length;
+    if (threadIdx.x == 0) lengths[blockIdx.x] = length;
+}
+
+extern "C" __global__ void normalize_gradient(const float *gradient, const float *unit, const float *lengths, value *out, int dim) {
+    size start = (size)blockIdx.x * dim;
+    float mine = 0.0f;
+    for (int i = threadIdx.x; i < dim; i += blockDim.x) mine += gradient[start + i] * unit[start + i];
+    float along = block_sum(mine);
+    for (int i = threadIdx.x; i < dim; i += blockDim.x)
+        out[start + i] = narrow((gradient[start + i] - unit[start + i] * along) / lengths[blockIdx.x]);
+}
+
+// Sums of the rows of a matrix, in two passes: blocks of 32 x 8 threads sum `chunk` rows each to parts [gridDim.y, columns] ...
+extern "C" __global__ void sum_rows(const value *matrix, float *parts, int columns, size rows, int chunk) {
+    __shared__ float part[8][32];
+    int column = blockIdx.x * 32 + threadIdx.x;
+    size start = (size)blockIdx.y * chunk, end = start + chunk < rows ? start + chunk : rows;
+    float mine = 0.0f;
+    if (column < columns)
+        for (size row = start + threadIdx.y; row < end; row += 8) mine += widen(matrix[row * columns + column]);
+    part[threadIdx.y][threadIdx.x] = mine;
+    __syncthreads();
+    if (threadIdx.y > 0 || column >= columns) return;
+    float sum = 0.0f;
+    for (int i = 0; i < 8; ++i) sum += part[i][threadIdx.x];
+    parts[(size)blockIdx.y * columns + column] = sum;
+}
+
+// ... and these are summed.
+extern "C" __global__ void sum_parts(const float *parts, float *out, int columns, int count) {
+    int column = place();
+    if (column >= columns) return;
+    float sum = 0.0f;
+    for (int i = 0; i < count; ++i) sum += parts[(size)i * columns + column];
+    out[column] = sum;
+}
+
+extern "C" __global__ void add(float *target, const float *values, size count) {
+    size i = place();
+    if (i < count) target[i] += values[i];
+}
+
+// Sum of squares of many arrays at once: arrays[blockIdx.y] is (address, length); parts [gridDim.y, gridDim.x].
+extern "C" __global__ void sum_squares(const size *arrays, float *parts) {
+    const float *array = (const float *)arrays[2 * blockIdx.y];
+    size length = arrays[2 * blockIdx.y + 1];
+    float mine = 0.0f;
+    for (size i = place(); i < length; i += (size)gridDim.x * blockDim.x) mine += array[i] * array[i];
+    float sum = block_sum(mine);
+    if (threadIdx.x == 0) parts[blockIdx.y * gridDim.x + blockIdx.x] = sum;
+}
+
+// The root of the sum of `count` parts, by one block of 256.
+extern "C" __global__ void root_of_sum(const float *parts, float *out, int count) {
+    float mine = 0.0f;
+    for (int i = threadIdx.x; i < count; i += 256) mine += parts[i];
+    float sum = block_sum(mine);
+    if (threadIdx.x == 0) *out = sqrtf(sum);
+}
+
+// The constants of an optimiser's step, as the CPU has them.
+struct Rule {
+    int adaptive, decoupled;
+    float scale, rate, beta1, beta2, epsilon, first_step, second_root;
+};
+
+// One step on many weights at once: parameters[blockIdx.y] is (weight, first moment, second moment, gradient, length, decay's bits).
+extern "C" __global__ void update(const size *parameters, Rule rule) {
+    const size *parameter = parameters + 6 * blockIdx.y;
+    float *weight = (float *)parameter[0], *first = (float *)parameter[1], *second = (float *)parameter[2];
+    const float *gradients = (const float *)parameter[3];
+    size length = parameter[4];
+    float decay = __uint_as_float((unsigned int)parameter[5]);
+    float kept = rule.decoupled ? 1.0f - rule.rate * decay : 1.0f, coupled = rule.decoupled ? 0.0f : decay;
+    for (size i = place(); i < length; i += (size)gridDim.x * blockDim.x) {
+        float w = weight[i], g = gradients[i] * rule.scale + coupled * w;
+        if (!rule.adaptive) {
+            float m = rule.beta1 * first[i] + g;
+            first[i] = m;
+            weight[i] = w - rule.rate * m;
+            continue;
+        }
+        float m = rule.beta1 * first[i] + (1.0f - rule.beta1) * g;
+        float v = rule.beta2 * second[i] + (1.0f - rule.beta2) * g * g;
+        first[i] = m;
+        second[i] = v;
+        weight[i] = kept * w - rule.first_step * m / (sqrtf(v) / rule.second_root + rule.epsilon);
+    }
+}

@@ -1,0 +1,297 @@
+//! A queue of work on a GPU with what it needs: memory under a bound, copies through pinned pages, kernels by name.
+//! Must never know: what is computed.
+#![allow(unsafe_code)]
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::backend::BackendDevice;
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaEvent, CudaFunction, CudaSlice, CudaStream, DeviceRepr, LaunchConfig, PinnedHostSlice,
+    PushKernelArg, ValidAsZeroBits, result, sys,
+};
+use candle_core::cuda_backend::cudarc::nvrtc::compile_ptx;
+use candle_core::cuda_backend::{CudaDType, CudaDevice, WrapErr};
+use candle_core::op::BackpropOp;
+use candle_core::{CudaStorage, Result, Shape, Storage, Tensor, bail};
+
+use super::arrays::Span;
+use crate::nn::{CudaConfig, Purpose};
+
+/// The source of the kernels, but for the choice of type.
+const SOURCE: &str = include_str!("kernels.cu");
+/// All kernels in it.
+const KERNELS: [&str; 18] = [
+    "pad_pixels",
+    "pack_weights",
+    "unpack_weights",
+    "narrow_all",
+    "widen_all",
+    "finish",
+    "mask",
+    "max_pool",
+    "max_pool_gradient",
+    "mean",
+    "mean_gradient",
+    "normalize",
+    "normalize_gradient",
+    "sum_rows",
+    "sum_parts",
+    "add",
+    "sum_squares",
+    "update",
+];
+/// Floats in a pinned page: 4 MiB, some microseconds of copying.
+const PAGE: usize = 1 << 20;
+
+/// An argument of a kernel.
+#[derive(Clone, Copy)]
+pub(super) enum Arg {
+    At(sys::CUdeviceptr),
+    Size(u64),
+    Int(i32),
+    Float(f32),
+    Rule(RuleArg),
+}
+
+/// The kernels' `Rule`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) struct RuleArg {
+    pub(super) flags: [i32; 2],
+    pub(super) constants: [f32; 7],
+}
+
+// SAFETY: laid out as the kernels declare it, plain numbers throughout.
+unsafe impl DeviceRepr for RuleArg {}
+
+impl<T> From<Span<'_, T>> for Arg {
+    fn from(span: Span<'_, T>) -> Self {
+        Self::At(span.at)
+    }
+}
+
+/// A queue of work on a GPU.
+pub(super) struct Lane {
+    /// candle's handle, which tensors carry. Nothing runs on its own stream.
+    device: CudaDevice,
+    pub(super) stream: Arc<CudaStream>,
+    functions: HashMap<&'static str, CudaFunction>,
+    pages: Mutex<[Page; 2]>,
+    /// Most bytes that arrays may take; 0: no bound of ours.
+    most_bytes: u64,
+}
+
+/// Pinned memory on the way to the GPU.
+struct Page {
+    values: PinnedHostSlice<f32>,
+    /// Passed when the last copy has left it.
+    left: Option<CudaEvent>,
+}
+
+impl Lane {
+    /// Opens GPU `ordinal`; the error says what is missing.
+    pub(super) fn open(
+        ordinal: usize,
+        purpose: Purpose,
+        config: &CudaConfig,
+    ) -> std::result::Result<Self, String> {
+        let device = CudaDevice::new(ordinal).map_err(|error| {
+            format!(
+                "{error} (`nvidia-smi` lists the GPUs and the driver, which must be of CUDA 13 or newer)"
+            )
+        })?;
+        // SAFETY: every array is made, used and freed on this lane's stream alone, in order.
+        unsafe { device.disable_event_tracking() };
+        let context = device.cuda_stream().context().clone();
+        let (least, greatest) = result::stream::get_priority_range().map_err(text)?;
+        let priority = match purpose {
+            Purpose::Serving => greatest,
+            Purpose::Training => least,
+        };
+        let stream = context.new_stream_with_priority(priority).map_err(text)?;
+        keep_freed_memory(context.cu_device()).map_err(text)?;
+        let page = || -> std::result::Result<Page, String> {
+            // SAFETY: only ever read where it has been written before.
+            let values = unsafe { context.alloc_pinned(PAGE) }.map_err(text)?;
+            Ok(Page { values, left: None })
+        };
+        Ok(Self {
+            device,
+            stream,
+            functions: HashMap::new(),
+            pages: Mutex::new([page()?, page()?]),
+            most_bytes: (config.memory_mb as u64) << 20,
+        })
+    }
+
+    /// Compiles the kernels for maps of 16 or of 32 bits.
+    pub(super) fn load_kernels(&mut self, half: bool) -> std::result::Result<(), String> {
+        let source = format!("#define HALF {}\n{SOURCE}", u8::from(half));
+        let code = compile_ptx(source)
+            .map_err(|error| format!("the kernels cannot be compiled: {error}"))?;
+        let module = self.stream.context().load_module(code).map_err(text)?;
+        for name in KERNELS.into_iter().chain(["root_of_sum"]) {
+            let function = module.load_function(name).map_err(text)?;
+            self.functions.insert(name, function);
+        }
+        Ok(())
+    }
+
+    /// Whether the GPU multiplies matrices of bf16.
+    pub(super) fn has_bf16(&self) -> bool {
+        let capability = self.stream.context().compute_capability();
+        capability.is_ok_and(|(major, _)| major >= 8)
+    }
+
+    /// Memory for `len` values, which hold whatever was there.
+    pub(super) fn take<T: DeviceRepr>(&self, len: usize) -> Result<CudaSlice<T>> {
+        // No array is empty: the driver does not give out nothing.
+        let (len, bytes) = (len.max(1), (len * size_of::<T>()) as u64);
+        if self.most_bytes > 0 && self.used()? + bytes > self.most_bytes {
+            bail!(
+                "an array of {bytes} bytes exceeds cuda.memory_mb ({}): raise it, or lower serving.max_batch or training.batch",
+                self.most_bytes >> 20
+            )
+        }
+        // SAFETY: each caller writes all of it before anything reads it.
+        match unsafe { self.stream.alloc(len) } {
+            Err(error) if error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => bail!(
+                "the GPU has no {bytes} bytes left: lower serving.max_batch or training.batch, or free memory on it"
+            ),
+            taken => taken.w(),
+        }
+    }
+
+    /// Bytes of all arrays of the process.
+    fn used(&self) -> Result<u64> {
+        let mut used = 0_u64;
+        let device = self.stream.context().cu_device();
+        // SAFETY: the device is open, and the attribute is a 64-bit number.
+        unsafe {
+            let pool = result::device::get_mem_pool(device).w()?;
+            let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT;
+            result::mem_pool::get_attribute(pool, attribute, (&raw mut used).cast()).w()?;
+        }
+        Ok(used)
+    }
+
+    /// A new tensor of `shape`, all of which `fill` must write.
+    pub(super) fn build<T: CudaDType + DeviceRepr>(
+        &self,
+        shape: impl Into<Shape>,
+        fill: impl FnOnce(Span<'_, T>) -> Result<()>,
+    ) -> Result<Tensor> {
+        let shape = shape.into();
+        let slice = self.take::<T>(shape.elem_count())?;
+        fill(Span::new(&slice, &self.stream))?;
+        let storage = CudaStorage::wrap_cuda_slice(slice, self.device.clone());
+        let none = BackpropOp::none();
+        Ok(Tensor::from_storage(
+            Storage::Cuda(storage),
+            shape,
+            none,
+            false,
+        ))
+    }
+
+    pub(super) fn span<'a, T: CudaDType>(&'a self, tensor: &'a Tensor) -> Result<Span<'a, T>> {
+        Span::of(tensor, &self.stream)
+    }
+
+    /// Copies `values` to a new tensor by way of two pinned pages, one being filled while the other leaves. Returns before the last has.
+    pub(super) fn upload(&self, values: &[f32], shape: &[usize]) -> Result<Tensor> {
+        let mut slice = self.take::<f32>(values.len())?;
+        let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        for (i, part) in values.chunks(PAGE).enumerate() {
+            let Page {
+                values: pinned,
+                left,
+            } = &mut pages[i % 2];
+            if let Some(left) = left.take() {
+                left.synchronize().w()?;
+            }
+            pinned.as_mut_slice().w()?[..part.len()].copy_from_slice(part);
+            let mut target = slice.slice_mut(i * PAGE..i * PAGE + part.len());
+            let bytes = &pinned.as_slice().w()?[..part.len()];
+            self.stream.memcpy_htod(bytes, &mut target).w()?;
+            *left = Some(self.stream.record_event(None).w()?);
+        }
+        let storage = CudaStorage::wrap_cuda_slice(slice, self.device.clone());
+        let none = BackpropOp::none();
+        Ok(Tensor::from_storage(
+            Storage::Cuda(storage),
+            shape,
+            none,
+            false,
+        ))
+    }
+
+    /// Copies a short table of numbers.
+    pub(super) fn table(&self, numbers: &[u64]) -> Result<CudaSlice<u64>> {
+        self.stream.clone_htod(numbers).w()
+    }
+
+    /// Waits for the values and copies them.
+    pub(super) fn download<T: DeviceRepr + ValidAsZeroBits>(
+        &self,
+        span: Span<'_, T>,
+    ) -> Result<Vec<T>> {
+        let values = self.stream.clone_dtoh(&span).w()?;
+        self.stream.synchronize().w()?;
+        Ok(values)
+    }
+
+    /// Queues `kernel` with a thread for each of `count`.
+    pub(super) fn each(&self, kernel: &str, count: usize, args: &[Arg]) -> Result<()> {
+        let blocks = u32::try_from(count.div_ceil(256)).map_err(candle_core::Error::wrap)?;
+        self.launch(kernel, (blocks, 1), (256, 1), args)
+    }
+
+    /// Queues `kernel` on a grid of blocks of threads. `args` must be those that the kernel declares, with room for all it writes.
+    pub(super) fn launch(
+        &self,
+        kernel: &str,
+        grid: (u32, u32),
+        block: (u32, u32),
+        args: &[Arg],
+    ) -> Result<()> {
+        let Some(function) = self.functions.get(kernel) else {
+            bail!("no kernel {kernel}")
+        };
+        self.stream.context().bind_to_thread().w()?;
+        let mut launch = self.stream.launch_builder(function);
+        for arg in args {
+            match arg {
+                Arg::At(at) => launch.arg(at),
+                Arg::Size(size) => launch.arg(size),
+                Arg::Int(int) => launch.arg(int),
+                Arg::Float(float) => launch.arg(float),
+                Arg::Rule(rule) => launch.arg(rule),
+            };
+        }
+        let config = LaunchConfig {
+            grid_dim: (grid.0, grid.1, 1),
+            block_dim: (block.0, block.1, 1),
+            shared_mem_bytes: 0,
+        };
+        // SAFETY: each call site passes what its kernel declares in `kernels.cu`.
+        unsafe { launch.launch(config) }.w()?;
+        Ok(())
+    }
+}
+
+/// Freed arrays stay with the process for the next ones, as long as it lives: asking the system in each step would take longer than the step.
+fn keep_freed_memory(device: sys::CUdevice) -> std::result::Result<(), result::DriverError> {
+    let mut forever = u64::MAX;
+    // SAFETY: the device is open, and the attribute is a 64-bit number.
+    unsafe {
+        let pool = result::device::get_mem_pool(device)?;
+        let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+        result::mem_pool::set_attribute(pool, attribute, (&raw mut forever).cast())
+    }
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}

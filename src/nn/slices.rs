@@ -1,0 +1,110 @@
+//! Tensors on the CPU seen as slices: the seam between candle and the kernels.
+//! Must never know: layers.
+
+use std::cell::Cell;
+use std::ops::Deref;
+
+use candle_core::{
+    CpuStorage, Device, InplaceOp1, Layout, Result, Shape, Storage, StorageRef, Tensor, bail,
+};
+
+use super::kernels::scratch;
+
+/// Read access to a contiguous `f32` tensor.
+pub(super) struct View<'a> {
+    storage: StorageRef<'a>,
+    range: (usize, usize),
+}
+
+impl View<'_> {
+    /// Opens `tensor`; an error if it is elsewhere or not contiguous.
+    pub(super) fn of(tensor: &Tensor) -> Result<View<'_>> {
+        let (storage, layout) = tensor.storage_and_layout();
+        let range = contiguous(layout)?;
+        match &*storage {
+            Storage::Cpu(CpuStorage::F32(_)) => Ok(View { storage, range }),
+            _ => bail!("not an f32 tensor on the CPU"),
+        }
+    }
+}
+
+impl Deref for View<'_> {
+    type Target = [f32];
+    fn deref(&self) -> &[f32] {
+        match &*self.storage {
+            Storage::Cpu(CpuStorage::F32(values)) => &values[self.range.0..self.range.1],
+            _ => unreachable!("checked when opened"),
+        }
+    }
+}
+
+/// Calls `work` with the values of `tensor`, to be changed in place.
+pub(super) fn write<T>(tensor: &Tensor, work: impl FnOnce(&mut [f32]) -> T) -> Result<T> {
+    let op = Write {
+        work: Cell::new(Some(work)),
+        result: Cell::new(None),
+    };
+    tensor.inplace_op1(&op)?;
+    match op.result.into_inner() {
+        Some(result) => Ok(result),
+        None => bail!("the tensor library did not run the operation"),
+    }
+}
+
+struct Write<F, T> {
+    work: Cell<Option<F>>,
+    result: Cell<Option<T>>,
+}
+
+impl<T, F: FnOnce(&mut [f32]) -> T> InplaceOp1 for Write<F, T> {
+    fn name(&self) -> &'static str {
+        "write"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        let (start, end) = contiguous(layout)?;
+        match (storage, self.work.take()) {
+            (CpuStorage::F32(values), Some(work)) => {
+                self.result.set(Some(work(&mut values[start..end])))
+            }
+            _ => bail!("not an f32 tensor on the CPU"),
+        }
+        Ok(())
+    }
+}
+
+fn contiguous(layout: &Layout) -> Result<(usize, usize)> {
+    match layout.contiguous_offsets() {
+        Some(range) => Ok(range),
+        None => bail!("not a contiguous tensor"),
+    }
+}
+
+/// A new tensor of `shape`, all of which `fill` must write: it sees what is left over from earlier uses.
+pub(super) fn build(shape: impl Into<Shape>, fill: impl FnOnce(&mut [f32])) -> Result<Tensor> {
+    let shape = shape.into();
+    let mut values = scratch::take(shape.elem_count());
+    fill(&mut values);
+    Tensor::from_vec(values, shape, &Device::Cpu)
+}
+
+/// Gives back the memory of a tensor for a later [`build`]. No other handle to its storage may be used
+/// afterwards: it would find nothing there.
+pub(super) fn recycle(tensor: Tensor) -> Result<()> {
+    tensor.inplace_op1(&Recycle)
+}
+
+struct Recycle;
+
+impl InplaceOp1 for Recycle {
+    fn name(&self) -> &'static str {
+        "recycle"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, _: &Layout) -> Result<()> {
+        if let CpuStorage::F32(values) = storage {
+            scratch::put(std::mem::take(values));
+        }
+        Ok(())
+    }
+}
