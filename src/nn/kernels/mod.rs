@@ -11,6 +11,7 @@ mod direct;
 mod pages;
 mod pointwise;
 mod pool;
+mod prefetch;
 pub(super) mod scratch;
 mod stem;
 mod tile;

@@ -7,15 +7,15 @@
 use std::array::from_fn;
 use std::ops::Range;
 
-use prefetch_index::prefetch_index;
 use pulp::{Arch, Simd, WithSimd};
 
+use super::prefetch::{LINE, prefetch};
 use super::weights::{Full, Half, Panels, Words};
 
 /// Rows of a register tile: 6 rows × 2 vectors of sums, 2 vectors of weights and 1 broadcast fill AVX2's 16 registers.
 const TILE_ROWS: usize = 6;
-/// Values in a line of the cache.
-const LINE: usize = 64 / size_of::<f32>();
+/// Bytes of weights that are asked for before they are read: as long as memory takes to answer, and a small part of a cache.
+const AHEAD: usize = 8 << 10;
 /// Rows summed before a gradient tile goes back to memory, so that what it reads stays in the first-level cache.
 pub(super) const BLOCK: usize = 128;
 
@@ -127,14 +127,14 @@ impl<R: Rows + ?Sized> Multiply<'_, R> {
         let row = W::VECTORS * S::F32_LANES;
         let stride = self.panel_stride / (2 * S::F32_LANES) * row;
         for panel in 0..self.columns.div_ceil(2 * S::F32_LANES) {
-            let (weights, next) = values[panel * stride..].split_at(self.depth * row);
-            let weights = W::vectors::<S>(weights);
+            let coming = &values[panel * stride..];
+            let weights = W::vectors::<S>(&coming[..self.depth * row]);
             for (first, rows) in groups(all.len()) {
                 let pairs = &all[first..first + rows];
                 let panel = Panel {
                     column: 2 * panel * S::F32_LANES,
                     weights,
-                    next: (first + rows == all.len()).then_some(next),
+                    coming: (first == 0).then_some(coming),
                 };
                 match rows {
                     1 => self.tile::<W, S, 1>(simd, pairs, panel),
@@ -167,10 +167,11 @@ impl<R: Rows + ?Sized> Multiply<'_, R> {
         let weights = panel.weights.chunks_exact(W::VECTORS);
         for (k, vectors) in weights.enumerate().take(self.depth) {
             let [first, second] = W::row(simd, vectors);
-            if let Some(next) = panel.next {
+            if let Some(coming) = panel.coming {
+                let size = size_of::<W::Value>();
                 let row = W::VECTORS * S::F32_LANES;
-                for line in (0..row).step_by(LINE) {
-                    prefetch_index(next, k * row + line);
+                for line in (0..row).step_by(LINE / size) {
+                    prefetch(coming, k * row + line + AHEAD / size);
                 }
             }
             for r in 0..N {
@@ -194,8 +195,9 @@ struct Panel<'a, Vector, Value> {
     /// The output column of its first weight.
     column: usize,
     weights: &'a [Vector],
-    /// What lies behind. A small batch waits for weights: the last tile that reads these has the next brought near meanwhile.
-    next: Option<&'a [Value]>,
+    /// The same weights and all behind them, for the first tile that reads them: a small batch waits for weights, so it has those brought
+    /// near that come next.
+    coming: Option<&'a [Value]>,
 }
 
 /// At most two vectors from memory.
