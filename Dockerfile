@@ -6,7 +6,7 @@
 # On an NVIDIA GPU (the compute capability is your card's, 90 for an H100):
 #
 #   docker build -t kith:cuda --build-arg FEATURES=cuda --build-arg CUDA_COMPUTE_CAP=90 \
-#     --build-arg BUILD_IMAGE=nvidia/cuda:12.9.1-devel-ubuntu24.04 --build-arg RUN_IMAGE=nvidia/cuda:12.9.1-runtime-ubuntu24.04 .
+#     --build-arg BUILD_IMAGE=nvidia/cuda:12.9.1-cudnn-devel-ubuntu24.04 --build-arg RUN_IMAGE=nvidia/cuda:12.9.1-cudnn-runtime-ubuntu24.04 .
 #   docker run --gpus all -e KITH_ENCODER__DEVICE=cuda:0 -v kith-data:/data -p 127.0.0.1:7700:7700 kith:cuda
 
 ARG RUST_IMAGE=rust:1.95-slim-bookworm

@@ -83,7 +83,7 @@ impl Slot<'_> {
         } else {
             self.spec.inward(data)
         };
-        Ok(on.upload(&inner, &self.inner_shape())?)
+        Ok(on.upload(inner.into(), &self.inner_shape())?)
     }
 }
 

@@ -4,6 +4,8 @@
 //! Gradients are taken by hand, not by candle's graph: the network is fixed, and so nothing is stored, zeroed or
 //! added that it does not need. Activations are `[batch, side, side, channels]`, in whatever type the device computes in.
 
+use std::borrow::Cow;
+
 use candle_core::{Result, Tensor};
 
 use super::layer::Layer;
@@ -40,8 +42,8 @@ pub(super) struct Parameter<'a> {
 
 /// A device's arithmetic. Tensors of one backend mean nothing to another.
 pub(super) trait Backend: Send + Sync {
-    /// `values` on the device, as `f32`.
-    fn upload(&self, values: &[f32], shape: &[usize]) -> Result<Tensor>;
+    /// `values` on the device, as `f32`. What is owned need not be copied.
+    fn upload(&self, values: Cow<'_, [f32]>, shape: &[usize]) -> Result<Tensor>;
 
     /// The values of `tensor`. Waits for all that they depend on.
     fn download(&self, tensor: &Tensor) -> Result<Vec<f32>>;

@@ -1,6 +1,8 @@
 //! The operations on a CPU: tensors opened as slices, the kernels called on them.
 //! Must never know: the network's shape.
 
+use std::borrow::Cow;
+
 use candle_core::{Device, Result, Tensor, bail};
 
 use super::backend::{Backend, Input, LayerGradient, Parameter};
@@ -24,8 +26,11 @@ fn whole_stem(layer: &Layer, pixels: &Tensor) -> Result<(usize, Stem)> {
 }
 
 impl Backend for Cpu {
-    fn upload(&self, values: &[f32], shape: &[usize]) -> Result<Tensor> {
-        build(shape, |out| out.copy_from_slice(values))
+    fn upload(&self, values: Cow<'_, [f32]>, shape: &[usize]) -> Result<Tensor> {
+        match values {
+            Cow::Owned(values) => Tensor::from_vec(values, shape, &Device::Cpu),
+            Cow::Borrowed(values) => build(shape, |out| out.copy_from_slice(values)),
+        }
     }
 
     fn download(&self, tensor: &Tensor) -> Result<Vec<f32>> {

@@ -54,8 +54,8 @@ impl Encoder {
         let specs = layers(config);
         let fresh = |(place, spec): (usize, &LayerSpec)| {
             let on = &device.backend;
-            let weight = on.upload(&init::weights(seed, place, spec), &spec.inner_shape())?;
-            let bias = on.upload(&vec![0.0; spec.conv.outputs], &[spec.conv.outputs])?;
+            let weight = on.upload(init::weights(seed, place, spec).into(), &spec.inner_shape())?;
+            let bias = on.upload(vec![0.0; spec.conv.outputs].into(), &[spec.conv.outputs])?;
             Ok(Layer::new(spec.clone(), weight, bias))
         };
         let layers = specs
@@ -159,7 +159,7 @@ impl Encoder {
             return Err(NnError::Config(message));
         }
         let shape = [batch, side, side, 3];
-        Ok(self.device.backend.upload(pixels, &shape)?)
+        Ok(self.device.backend.upload(pixels.into(), &shape)?)
     }
 }
 
@@ -188,7 +188,7 @@ impl Tape {
                 "the gradient has {found} values, the embeddings {wanted}"
             )));
         }
-        let gradient = on.upload(embedding_gradient, embedding.dims())?;
+        let gradient = on.upload(embedding_gradient.into(), embedding.dims())?;
         let network = Network {
             on,
             layers: &self.layers,

@@ -76,7 +76,7 @@ impl LayerProbe {
         let (conv, side) = (spec.conv, spec.side);
         let weight = init::weights(1, *place, spec);
         let on = &device.backend;
-        let weight = on.upload(&weight, &spec.inner_shape())?;
+        let weight = on.upload(weight.into(), &spec.inner_shape())?;
         let layer = Layer::new(spec.clone(), weight, signal(&[conv.outputs], device)?);
         let x = signal(&[batch, side, side, conv.inputs], device)?;
         let (output, picks) = if *place == STEM {
@@ -123,7 +123,7 @@ fn signal(shape: &[usize], device: &Device) -> Result<Tensor, NnError> {
     let values: Vec<f32> = (0..shape.iter().product::<usize>())
         .map(|i| ((i * 7919) % 1013) as f32 / 506.5 - 1.0)
         .collect();
-    Ok(device.backend.upload(&values, shape)?)
+    Ok(device.backend.upload(values.into(), shape)?)
 }
 
 /// Multiply-adds on registers alone, on one thread, with the widest vectors that the kernels use: no kernel does them faster.

@@ -44,7 +44,27 @@ pub enum NnError {
     /// Weights do not fit the network; names the array.
     #[error("{0}")]
     Weights(String),
+    /// The device's memory does not hold this batch; nothing has changed. Says what to do.
+    #[error("{0}")]
+    Memory(String),
     /// The tensor library failed.
     #[error(transparent)]
-    Tensor(#[from] candle_core::Error),
+    Tensor(candle_core::Error),
 }
+
+impl From<candle_core::Error> for NnError {
+    fn from(error: candle_core::Error) -> Self {
+        match &error {
+            candle_core::Error::Cuda(cause) if cause.is::<Exhausted>() => {
+                Self::Memory(cause.to_string())
+            }
+            _ => Self::Tensor(error),
+        }
+    }
+}
+
+/// A device's memory is used up. Travels through the tensor library's errors.
+#[cfg_attr(not(feature = "cuda"), allow(dead_code))]
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Exhausted(String);

@@ -92,8 +92,8 @@ impl Optimizer {
         let layers = encoder.specs.clone();
         let device = encoder.device.clone();
         let zeros = |shape: Vec<usize>| {
-            let values = vec![0.0; shape.iter().product()];
-            device.backend.upload(&values, &shape)
+            let values: Vec<f32> = vec![0.0; shape.iter().product()];
+            device.backend.upload(values.into(), &shape)
         };
         let moments = slots(&layers)
             .map(|slot| {

@@ -14,7 +14,7 @@ use super::cpu::Cpu;
 use super::kernels::{Conv, MapRows, outputs_of_tile, pool_row, pool_row_gradient, pooled_side};
 use super::layer::Layer;
 use super::update::Rule;
-use super::{OptimizerConfig, OptimizerKind};
+use super::{NnError, OptimizerConfig, OptimizerKind};
 
 /// The hash of (stream, index) that the scripts in `tests/golden` use.
 fn hash(stream: u32, index: u32) -> u32 {
@@ -346,4 +346,13 @@ fn masks_lengths_and_updates_agree_with_compositions_of_plain_operations() {
             assert_close(fast, plain, &format!("{kind:?}"));
         }
     }
+}
+
+#[test]
+fn memory_that_is_used_up_is_told_from_other_failures() {
+    let used_up = super::Exhausted("no room".to_owned());
+    let error = NnError::from(candle_core::Error::Cuda(Box::new(used_up)));
+    assert!(matches!(&error, NnError::Memory(why) if why == "no room"));
+    let other = candle_core::Error::Cuda("a fault".into());
+    assert!(matches!(NnError::from(other), NnError::Tensor(_)));
 }

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     learn::{Batch, LearnError, StepReport},
+    nn::NnError,
     types::PairKey,
 };
 
@@ -36,7 +37,8 @@ impl Run<'_> {
                 self.learned(&report);
                 Ok(())
             }
-            Err(error @ LearnError::NonFinite { .. }) => {
+            // Neither has changed anything.
+            Err(error @ (LearnError::NonFinite { .. } | LearnError::Nn(NnError::Memory(_)))) => {
                 self.skip(&error);
                 Ok(())
             }
@@ -115,8 +117,12 @@ impl Run<'_> {
         if self.skipped < most {
             return;
         }
+        let remedy = match error {
+            LearnError::Nn(_) => "training.batch",
+            _ => "the learning rate",
+        };
         let reason = format!(
-            "{most} steps in a row were skipped, the last because {error}: lower the learning rate, then set the state to running, \
+            "{most} steps in a row were skipped, the last because {error}: lower {remedy}, then set the state to running, \
              which goes back to the last healthy checkpoint"
         );
         tracing::error!(step = self.state.step, reason, "training gave up");

@@ -16,7 +16,7 @@ use candle_core::op::BackpropOp;
 use candle_core::{CudaStorage, Result, Shape, Storage, Tensor, bail};
 
 use super::arrays::Span;
-use crate::nn::{CudaConfig, Purpose};
+use crate::nn::{CudaConfig, Exhausted, Purpose};
 
 /// The source of the kernels, but for the choice of type.
 const SOURCE: &str = include_str!("kernels.cu");
@@ -98,7 +98,7 @@ impl Lane {
     ) -> std::result::Result<Self, String> {
         let device = CudaDevice::new(ordinal).map_err(|error| {
             format!(
-                "{error} (`nvidia-smi` lists the GPUs and the driver, which must be of CUDA 13 or newer)"
+                "{error} (`nvidia-smi` lists the GPUs, and the driver, which must be as new as the CUDA of this build)"
             )
         })?;
         // SAFETY: every array is made, used and freed on this lane's stream alone, in order.
@@ -149,16 +149,16 @@ impl Lane {
         // No array is empty: the driver does not give out nothing.
         let (len, bytes) = (len.max(1), (len * size_of::<T>()) as u64);
         if self.most_bytes > 0 && self.used()? + bytes > self.most_bytes {
-            bail!(
+            return exhausted(format!(
                 "an array of {bytes} bytes exceeds cuda.memory_mb ({}): raise it, or lower serving.max_batch or training.batch",
                 self.most_bytes >> 20
-            )
+            ));
         }
         // SAFETY: each caller writes all of it before anything reads it.
         match unsafe { self.stream.alloc(len) } {
-            Err(error) if error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => bail!(
+            Err(error) if error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => exhausted(format!(
                 "the GPU has no {bytes} bytes left: lower serving.max_batch or training.batch, or free memory on it"
-            ),
+            )),
             taken => taken.w(),
         }
     }
@@ -229,7 +229,9 @@ impl Lane {
 
     /// Copies a short table of numbers.
     pub(super) fn table(&self, numbers: &[u64]) -> Result<CudaSlice<u64>> {
-        self.stream.clone_htod(numbers).w()
+        let mut table = self.take(numbers.len())?;
+        self.stream.memcpy_htod(numbers, &mut table).w()?;
+        Ok(table)
     }
 
     /// Waits for the values and copies them.
@@ -279,6 +281,10 @@ impl Lane {
         unsafe { launch.launch(config) }.w()?;
         Ok(())
     }
+}
+
+fn exhausted<T>(what: String) -> Result<T> {
+    Err(candle_core::Error::Cuda(Box::new(Exhausted(what))))
 }
 
 /// Freed arrays stay with the process for the next ones, as long as it lives: asking the system in each step would take longer than the step.

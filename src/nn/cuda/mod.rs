@@ -9,6 +9,7 @@ mod gpu;
 mod lane;
 mod product;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use candle_core::cuda_backend::cudarc::cublas::{CudaBlas, Gemm};
@@ -55,8 +56,8 @@ impl<T: Value> Backend for Gpu<T>
 where
     CudaBlas: Gemm<T>,
 {
-    fn upload(&self, values: &[f32], shape: &[usize]) -> Result<Tensor> {
-        self.lane.upload(values, shape)
+    fn upload(&self, values: Cow<'_, [f32]>, shape: &[usize]) -> Result<Tensor> {
+        self.lane.upload(&values, shape)
     }
 
     fn download(&self, tensor: &Tensor) -> Result<Vec<f32>> {
