@@ -1,5 +1,7 @@
 //! The encoder on a GPU against the same on the CPU (`--features cuda`, and a GPU). Without one each test says so on standard error and
-//! checks nothing; with `KITH_REQUIRE_GPU` in the environment it fails.
+//! checks nothing; with `KITH_REQUIRE_GPU` in the environment it fails. Our own kernels are also tried without a GPU, as C++.
+
+use std::{path::Path, process::Command};
 
 use kith::{
     learn::Scores,
@@ -87,6 +89,31 @@ fn apart(a: &NamedArray, b: &NamedArray) -> f64 {
     let pairs = || a.data.iter().zip(&b.data);
     let difference = squares(&mut pairs().map(|(a, b)| f64::from(a - b)));
     (difference / squares(&mut pairs().map(|(_, b)| f64::from(*b)))).sqrt()
+}
+
+#[test]
+fn the_gpus_kernels_compute_what_they_say() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = tempfile::tempdir().expect("a folder");
+    for half in [0, 1] {
+        let program = folder.path().join(format!("kernels{half}"));
+        let compiled = Command::new("c++")
+            .args(["-std=c++20", "-O1", "-pthread", &format!("-DHALF={half}")])
+            .arg(format!("-I{}", root.join("src/nn/cuda").display()))
+            .arg(root.join("tests/cuda/emulate.cpp"))
+            .arg("-o")
+            .arg(&program)
+            .output();
+        let Ok(compiled) = compiled else {
+            eprintln!("SKIPPED, nothing is checked: there is no C++ compiler `c++`");
+            return;
+        };
+        let said = String::from_utf8_lossy(&compiled.stderr);
+        assert!(compiled.status.success(), "{said}");
+        let run = Command::new(&program).output().expect("it starts");
+        let said = String::from_utf8_lossy(&run.stderr);
+        assert!(run.status.success(), "{said}");
+    }
 }
 
 #[test]

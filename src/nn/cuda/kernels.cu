@@ -183,7 +183,7 @@ __device__ inline float block_sum(float mine) {
     __syncthreads();
     part[threadIdx.x] = mine;
     __syncthreads();
-    for (int half = 128; half > 0; half /= 2) {
+    for (unsigned int half = 128; half > 0; half /= 2) {
         if (threadIdx.x < half) part[threadIdx.x] += part[threadIdx.x + half];
         __syncthreads();
     }

@@ -185,14 +185,13 @@ impl Lane {
         let shape = shape.into();
         let slice = self.take::<T>(shape.elem_count())?;
         fill(Span::new(&slice, &self.stream))?;
+        Ok(self.tensor(slice, shape))
+    }
+
+    fn tensor<T: CudaDType>(&self, slice: CudaSlice<T>, shape: impl Into<Shape>) -> Tensor {
         let storage = CudaStorage::wrap_cuda_slice(slice, self.device.clone());
         let none = BackpropOp::none();
-        Ok(Tensor::from_storage(
-            Storage::Cuda(storage),
-            shape,
-            none,
-            false,
-        ))
+        Tensor::from_storage(Storage::Cuda(storage), shape, none, false)
     }
 
     pub(super) fn span<'a, T: CudaDType>(&'a self, tensor: &'a Tensor) -> Result<Span<'a, T>> {
@@ -217,14 +216,7 @@ impl Lane {
             self.stream.memcpy_htod(bytes, &mut target).w()?;
             *left = Some(self.stream.record_event(None).w()?);
         }
-        let storage = CudaStorage::wrap_cuda_slice(slice, self.device.clone());
-        let none = BackpropOp::none();
-        Ok(Tensor::from_storage(
-            Storage::Cuda(storage),
-            shape,
-            none,
-            false,
-        ))
+        Ok(self.tensor(slice, shape))
     }
 
     /// Copies a short table of numbers.
