@@ -8,7 +8,7 @@ use candle_core::{Device, Result, Tensor, bail};
 use super::backend::{Backend, Input, LayerGradient, Parameter};
 use super::kernels::{self, Finish, Images, Stem, Target};
 use super::layer::Layer;
-use super::slices::{self, View, build, write};
+use super::slices::{self, View, build, build_to_keep, write};
 use super::update::Rule;
 
 /// This machine's processor, in rayon's current pool.
@@ -72,12 +72,12 @@ impl Backend for Cpu {
         let (data, gradient) = (View::of(x)?, View::of(gradient)?);
         let images = Images { data: &data, side };
         let bias = build(conv.outputs, |out| kernels::sum_rows(&gradient, out))?;
-        let packed = layer.packed_backward()?;
+        let pack = layer.pack_backward()?;
         let mut input_gradient = None;
-        let weight = build(layer.spec.inner_shape().to_vec(), |weights| {
+        let weight = build_to_keep(layer.spec.inner_shape().to_vec(), |weights| {
             let mut both = |data: &mut [f32], add| {
-                let packed = packed.panels();
-                let target = Target { packed, data, add };
+                let pack = &pack;
+                let target = Target { pack, data, add };
                 conv.gradients(images, &gradient, weights, target);
             };
             input_gradient = Some(match input {
@@ -122,7 +122,7 @@ impl Backend for Cpu {
     ) -> Result<LayerGradient> {
         let (_, stem) = whole_stem(layer, pixels)?;
         let (data, gradient, picks) = (View::of(pixels)?, View::of(gradient)?, View::of(picks)?);
-        let weight = build(layer.spec.inner_shape().to_vec(), |out| {
+        let weight = build_to_keep(layer.spec.inner_shape().to_vec(), |out| {
             stem.weight_gradient(&data, &gradient, &picks, out);
         })?;
         // Each pooled value comes from one place, so the sums over places and over pooled values are the same.

@@ -87,11 +87,13 @@ impl Layer {
         })
     }
 
-    /// What the kernel of the input's gradient reads.
-    pub(super) fn packed_backward(&self) -> Result<Packed> {
+    /// Makes what the kernel of the input's gradient reads.
+    pub(super) fn pack_backward(&self) -> Result<impl Fn() -> Packed> {
         let weight = View::of(&self.weight)?;
-        let values = self.spec.conv.pack_transposed(&weight, self.spec.side);
-        Ok(Packed::Once(values))
+        Ok(move || {
+            let values = self.spec.conv.pack_transposed(&weight, self.spec.side);
+            Packed::Once(values)
+        })
     }
 
     /// Forgets what was made from weights that have changed.

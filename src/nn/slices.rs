@@ -83,7 +83,19 @@ fn contiguous(layout: &Layout) -> Result<(usize, usize)> {
 /// A new tensor of `shape`, all of which `fill` must write: it sees what is left over from earlier uses.
 pub(super) fn build(shape: impl Into<Shape>, fill: impl FnOnce(&mut [f32])) -> Result<Tensor> {
     let shape = shape.into();
-    let mut values = scratch::take(shape.elem_count());
+    filled(scratch::take(shape.elem_count()), shape, fill)
+}
+
+/// [`build`] for what is kept for long.
+pub(super) fn build_to_keep(
+    shape: impl Into<Shape>,
+    fill: impl FnOnce(&mut [f32]),
+) -> Result<Tensor> {
+    let shape = shape.into();
+    filled(scratch::take_to_keep(shape.elem_count()), shape, fill)
+}
+
+fn filled(mut values: Vec<f32>, shape: Shape, fill: impl FnOnce(&mut [f32])) -> Result<Tensor> {
     fill(&mut values);
     Tensor::from_vec(values, shape, &Device::Cpu)
 }

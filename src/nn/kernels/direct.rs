@@ -14,7 +14,7 @@ use super::scratch::{Scratch, take};
 use super::tile::{
     BLOCK, Columns, Multiply, OuterSum, Pair, Put, pack_blocks, pack_panel, panel_width,
 };
-use super::weights::Panels;
+use super::weights::{Packed, Panels};
 
 /// Rows of output that one task computes: the weights pass through the cache once for each.
 const TASK_ROWS: usize = 96;
@@ -23,8 +23,9 @@ const TASK_INPUTS: usize = 36;
 
 /// Where the gradient with respect to images goes.
 pub(in crate::nn) struct Target<'a> {
-    /// Weights from [`Conv::pack_transposed`].
-    pub(in crate::nn) packed: Panels<'a>,
+    /// Makes the weights of [`Conv::pack_transposed`]. Called when all that the weights' gradient needed is free again, if it can be: both
+    /// at once would take more than the layer's maps.
+    pub(in crate::nn) pack: &'a dyn Fn() -> Packed,
     /// Laid out as the images.
     pub(in crate::nn) data: &'a mut [f32],
     /// Whether it is added to what is there.
@@ -140,13 +141,14 @@ impl Conv {
 
     /// The gradient with respect to images of `side`.
     pub(super) fn input_gradient(&self, gradient: &[f32], side: usize, target: Target) {
-        let Target { packed, data, add } = target;
+        let Target { pack, data, add } = target;
+        let packed = pack();
         let pass = Pass {
             conv: self,
             side,
             backward: true,
             data: gradient,
-            panels: packed,
+            panels: packed.panels(),
             relu: false,
         };
         pass.run(data, |_, row| {

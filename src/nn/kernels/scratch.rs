@@ -8,6 +8,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 const SMALLEST: usize = 1 << 10;
 /// A buffer may be this many times larger than what is asked for: measured, with less the shelf holds more.
 const WASTE: usize = 4;
+/// One part in so many that a new buffer has more than was asked for: weights of one layer in different layouts differ by less, and so one
+/// buffer serves them all.
+const ROOM: usize = 64;
 /// Buffers asked for since a buffer was last used, after which it is freed: about a hundred passes.
 const IDLE: u64 = 10_000;
 
@@ -33,12 +36,12 @@ impl Shelf {
         SHELF.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The smallest that has room for `len` values, unless it would be wasted.
-    fn take(&mut self, len: usize) -> Option<Vec<f32>> {
+    /// The smallest that has room for `len` values, but at most for `most`.
+    fn take(&mut self, len: usize, most: usize) -> Option<Vec<f32>> {
         self.asked += 1;
         let room = |i: &usize| self.spares[*i].buffer.capacity();
         let chosen = (0..self.spares.len())
-            .filter(|i| (len..=len * WASTE).contains(&room(i)))
+            .filter(|i| (len..=most).contains(&room(i)))
             .min_by_key(room)?;
         Some(self.spares.swap_remove(chosen).buffer)
     }
@@ -52,15 +55,24 @@ impl Shelf {
 
 /// `len` values of unspecified content, left over from earlier uses.
 pub(in crate::nn) fn take(len: usize) -> Vec<f32> {
-    let mut buffer = at_least(len);
+    let mut buffer = at_least(len, len * WASTE);
     buffer.truncate(len);
     buffer
 }
 
-/// At least `len` values of unspecified content.
-fn at_least(len: usize) -> Vec<f32> {
-    let spare = (len >= SMALLEST).then(|| Shelf::open().take(len)).flatten();
-    let mut buffer = spare.unwrap_or_default();
+/// [`take`] for what is kept for long, such as the gradients of weights: a buffer that is much larger stays for those that need it.
+pub(in crate::nn) fn take_to_keep(len: usize) -> Vec<f32> {
+    let mut buffer = at_least(len, len + len / 4);
+    buffer.truncate(len);
+    buffer
+}
+
+/// At least `len` values of unspecified content, in a buffer with room for at most `most`.
+fn at_least(len: usize, most: usize) -> Vec<f32> {
+    let spare = (len >= SMALLEST)
+        .then(|| Shelf::open().take(len, most))
+        .flatten();
+    let mut buffer = spare.unwrap_or_else(|| Vec::with_capacity(len + len / ROOM));
     if buffer.len() < len {
         buffer.resize(len, 0.0);
     }
@@ -88,7 +100,7 @@ pub(super) struct Scratch {
 impl Scratch {
     /// `len` values of unspecified content.
     pub(super) fn dirty(len: usize) -> Self {
-        let buffer = at_least(len);
+        let buffer = at_least(len, len * WASTE);
         Self { buffer, len }
     }
 

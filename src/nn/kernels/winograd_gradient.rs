@@ -1,6 +1,9 @@
 //! The gradients of Winograd's convolution: its maps transposed, one after the other.
 //! Must never know: which layer it is.
 
+use std::cell::OnceCell;
+use std::ops::Range;
+
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
@@ -36,16 +39,30 @@ impl<K: Scheme> Tiles<K> {
             chunk * self.image_len(outputs),
         );
         let mut sums = Scratch::zeros(self.places() * (inputs * outputs + SKEW));
+        let packed = OnceCell::new();
+        let Target { pack, data, add } = target;
+        let mut back = |(chunk, right): (Range<usize>, Scratch)| {
+            let panels = packed.get_or_init(pack).panels();
+            let products = self.multiply(&right, outputs, panels, inputs);
+            self.scatter(&products, &mut data[chunk], add);
+        };
+        // The last chunk, or the only one, goes back when the sums are free again.
+        let mut waiting = None;
         for (i, gradient) in gradient.chunks(gradient_len).enumerate() {
             let chunk = i * image_len..images.data.len().min((i + 1) * image_len);
             let right = self.transform_gradient(gradient);
             let rows = chunk.len() / self.image_len(inputs) * self.per_row();
             let left = self.transform(&images.data[chunk.clone()], 0..rows);
             self.add_products(&left, &right, &mut sums);
-            let products = self.multiply(&right, outputs, target.packed, inputs);
-            self.scatter(&products, &mut target.data[chunk], target.add);
+            if let Some(before) = waiting.replace((chunk, right)) {
+                back(before);
+            }
         }
         self.collect_weights(&sums, weights);
+        drop(sums);
+        if let Some(last) = waiting {
+            back(last);
+        }
     }
 
     /// For each place, adds the product of the transposed inputs and the gradients: `[place][inputs, outputs]`.
