@@ -101,13 +101,13 @@ fn server(settings: &Settings) -> Vec<Rule> {
 fn encoder(settings: &Settings) -> Vec<Rule> {
     let encoder = &settings.encoder;
     let side = (32..=224).contains(&encoder.side) && encoder.side.is_multiple_of(32);
-    let width = (8..=1024).contains(&encoder.width) && encoder.width.is_multiple_of(8);
+    let width = (8..=512).contains(&encoder.width) && encoder.width.is_multiple_of(8);
     vec![
         (side, "encoder.side", "a multiple of 32 from 32 to 224"),
         (
             width,
             "encoder.width",
-            "a multiple of 8 from 8 to 1024 (64 is ResNet-18)",
+            "a multiple of 8 from 8 to 512 (64 is ResNet-18)",
         ),
         (
             (8..=8192).contains(&encoder.dim),
