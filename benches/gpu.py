@@ -13,6 +13,7 @@ interleaved; a ratio is the median of the rounds' ratios. kith's steps are those
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import tempfile
@@ -59,7 +60,8 @@ class Steps(Peer):
         self.batch, self.side, self.vectorised = batch, side, vectorised
         self.optimizer = torch.optim.Adam(self.encoder.parameters(), 1.5e-4, fused=self.device.type == "cuda")
         self.state = torch.randint(CHAINS, (CHAINS,), device=self.device)
-        self.score = torch.zeros(CHAINS, device=self.device)
+        # Made once: what a step takes is to be seen, not what noise takes.
+        self.noise = self.host(4 * batch, side)
 
     def walk(self, scores, current, carried):
         """[anchors, retained] columns of `scores`, whose last ones are the carried negatives; a loop over proposals."""
@@ -92,8 +94,7 @@ class Steps(Peer):
         anchors = (anchors + torch.arange(2).repeat(self.batch)).to(self.device)
         distinct, inverse = torch.unique(self.state[anchors], return_inverse=True)
         count = 2 * self.batch
-        pixels = self.host(count + len(distinct), self.side)
-        vectors = self.encode(pixels)
+        vectors = self.encode(self.noise[: count + len(distinct)])
         scores = BETA * vectors[:count] @ vectors.T
         with torch.no_grad():
             carried = count + inverse
@@ -130,7 +131,7 @@ def rate(run, seconds):
 
 
 def kith_forward(args, side, batch):
-    command = [args.kith, "bench", "--json", "--only=forward", f"--side={side}", f"--batch={batch}", "--threads=1", "--rounds=1",
+    command = [args.kith, "bench", "--json", "--only=forward", f"--side={side}", f"--batch={batch}", f"--threads={os.cpu_count()}", "--rounds=1",
                f"--seconds={args.seconds}", "--set", f"encoder.device={args.device}"]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
     return json.loads(done.stdout)["forward"][0]["images_per_second"]
@@ -141,10 +142,13 @@ def kith_steps(args, batch, side):
     with tempfile.TemporaryDirectory() as out:
         sets = [f"batch={batch}", f"side={side}", f"dim={DIM}", f"steps={args.steps}", "small_steps=1", f"chains=[{CHAINS}]"]
         options = [part for one in sets for part in ("--set", one)]
+        command = [args.kith, "study", "cost", "--out", out, "--scale", "laptop", "--seeds", "1", "--device", args.device, *options]
         # The study judges what it measures; here only the points matter.
-        subprocess.run([args.kith, "study", "cost", "--out", out, "--scale", "laptop", "--device", args.device, *options],
-                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
-        points = [json.loads(line) for line in (Path(out) / "points.jsonl").read_text().splitlines()[1:]]
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+        lines = Path(out) / "points.jsonl"
+        points = [json.loads(line) for line in lines.read_text().splitlines()[1:]] if lines.exists() else []
+        if not any("walk_share" in point["values"] for point in points):
+            raise RuntimeError(done.stderr.strip()[-500:])
     found = {point["series"].split(",")[0]: point["values"] for point in points if "walk_share" in point["values"]}
     return {name: {key: float(value) for key, value in values.items()} for name, values in found.items()}
 
@@ -169,6 +173,8 @@ def embeddings(args):
 
 
 def steps(args):
+    # Each step has another number of distinct negatives: measuring algorithms anew for each would take most of it.
+    torch.backends.cudnn.benchmark = False
     rows = []
     for pairs in args.pairs:
         peers = {"loop": Steps(args.device, pairs, args.train_side, False), "vectorised": Steps(args.device, pairs, args.train_side, True)}

@@ -67,7 +67,7 @@ impl Default for CudaConfig {
         Self {
             compute: Compute::Auto,
             memory_mb: 0,
-            workspace_mb: 256,
+            workspace_mb: 1024,
         }
     }
 }

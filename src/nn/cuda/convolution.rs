@@ -61,6 +61,22 @@ pub(super) struct Convolutions<T> {
 struct Inner<T> {
     cudnn: Arc<Cudnn>,
     plans: HashMap<Shape, Plan<T>>,
+    work: Workspace,
+}
+
+/// Working memory that convolutions share one after the other, as large as the largest asked for: taking it anew takes the driver longer than a
+/// small convolution.
+#[derive(Default)]
+struct Workspace(Option<CudaSlice<u8>>);
+
+impl Workspace {
+    fn room(&mut self, lane: &Lane, bytes: usize) -> Result<Option<&mut CudaSlice<u8>>> {
+        if bytes > self.0.as_ref().map_or(0, CudaSlice::len) {
+            self.0 = None;
+            self.0 = Some(lane.take(bytes)?);
+        }
+        Ok(self.0.as_mut().filter(|_| bytes > 0))
+    }
 }
 
 // SAFETY: cuDNN allows a handle and its descriptors to be used by several threads one after the other, and the mutex sees to that.
@@ -89,9 +105,13 @@ where
             (false, false) => sys::cudnnMathType_t::CUDNN_DEFAULT_MATH,
             (false, true) => sys::cudnnMathType_t::CUDNN_FMA_MATH,
         };
-        let plans = HashMap::new();
+        let inner = Inner {
+            cudnn,
+            plans: HashMap::new(),
+            work: Workspace::default(),
+        };
         Ok(Self {
-            inner: Mutex::new(Inner { cudnn, plans }),
+            inner: Mutex::new(inner),
             most_bytes: workspace_mb << 20,
             math,
         })
@@ -112,7 +132,8 @@ where
     ) -> Result<bool> {
         lane.stream.context().bind_to_thread().map_err(failed)?;
         let mut inner = self.lock();
-        let plan = self.plan(&mut inner, shape)?;
+        let Inner { cudnn, plans, work } = &mut *inner;
+        let plan = self.plan((cudnn, plans), shape)?;
         let plain = ConvForward {
             conv: &plan.conv,
             x: &plan.x,
@@ -132,7 +153,7 @@ where
             }
         };
         plan.forward = Some(Choice { algorithm, bytes });
-        let mut work = workspace(lane, bytes)?;
+        let mut work = work.room(lane, bytes)?;
         let (one, zero) = (T::of(1.0), T::of(0.0));
         if let Some(Fused { bias, residual }) = fused.filter(|_| plan.fuses) {
             let fused = ConvBiasActivationForward {
@@ -151,7 +172,7 @@ where
                 let factors = (one, factor);
                 fused.launch(
                     algorithm,
-                    work.as_mut(),
+                    work.as_deref_mut(),
                     factors,
                     &x,
                     &filter,
@@ -169,8 +190,17 @@ where
             }
         }
         // SAFETY: as above.
-        unsafe { plain.launch(algorithm, work.as_mut(), (one, zero), &x, &filter, &mut out) }
-            .map_err(failed)?;
+        unsafe {
+            plain.launch(
+                algorithm,
+                work.as_deref_mut(),
+                (one, zero),
+                &x,
+                &filter,
+                &mut out,
+            )
+        }
+        .map_err(failed)?;
         Ok(false)
     }
 
@@ -184,7 +214,8 @@ where
     ) -> Result<()> {
         lane.stream.context().bind_to_thread().map_err(failed)?;
         let mut inner = self.lock();
-        let plan = self.plan(&mut inner, shape)?;
+        let Inner { cudnn, plans, work } = &mut *inner;
+        let plan = self.plan((cudnn, plans), shape)?;
         let conv = ConvBackwardData {
             conv: &plan.conv,
             dx: &plan.x,
@@ -203,11 +234,20 @@ where
             }
         };
         plan.data = Some(Choice { algorithm, bytes });
-        let mut work = workspace(lane, bytes)?;
+        let mut work = work.room(lane, bytes)?;
         let factors = (T::of(1.0), T::of(f32::from(u8::from(add))));
         // SAFETY: the spans have the sizes of the descriptors, which come from the same shape.
-        unsafe { conv.launch(algorithm, work.as_mut(), factors, &mut dx, &filter, &dy) }
-            .map_err(failed)
+        unsafe {
+            conv.launch(
+                algorithm,
+                work.as_deref_mut(),
+                factors,
+                &mut dx,
+                &filter,
+                &dy,
+            )
+        }
+        .map_err(failed)
     }
 
     /// The gradient with respect to the weights, `[outputs, kernel, kernel, inputs]`.
@@ -219,7 +259,8 @@ where
     ) -> Result<()> {
         lane.stream.context().bind_to_thread().map_err(failed)?;
         let mut inner = self.lock();
-        let plan = self.plan(&mut inner, shape)?;
+        let Inner { cudnn, plans, work } = &mut *inner;
+        let plan = self.plan((cudnn, plans), shape)?;
         let conv = ConvBackwardFilter {
             conv: &plan.conv,
             x: &plan.x,
@@ -239,10 +280,11 @@ where
             }
         };
         plan.weights = Some(Choice { algorithm, bytes });
-        let mut work = workspace(lane, bytes)?;
+        let mut work = work.room(lane, bytes)?;
         let factors = (T::of(1.0), T::of(0.0));
         // SAFETY: the spans have the sizes of the descriptors, which come from the same shape.
-        unsafe { conv.launch(algorithm, work.as_mut(), factors, &x, &mut dw, &dy) }.map_err(failed)
+        unsafe { conv.launch(algorithm, work.as_deref_mut(), factors, &x, &mut dw, &dy) }
+            .map_err(failed)
     }
 
     /// The first algorithm whose working memory is within the bound; of those that repeat their results bit for bit, which `wanted` are.
@@ -269,15 +311,19 @@ where
         )))
     }
 
-    fn plan<'a>(&self, inner: &'a mut Inner<T>, shape: Shape) -> Result<&'a mut Plan<T>> {
-        if !inner.plans.contains_key(&shape) {
-            if inner.plans.len() >= MOST_PLANS {
-                inner.plans.clear();
+    fn plan<'a>(
+        &self,
+        (cudnn, plans): (&Arc<Cudnn>, &'a mut HashMap<Shape, Plan<T>>),
+        shape: Shape,
+    ) -> Result<&'a mut Plan<T>> {
+        if !plans.contains_key(&shape) {
+            if plans.len() >= MOST_PLANS {
+                plans.clear();
             }
-            let plan = self.describe(&inner.cudnn, shape).map_err(failed)?;
-            inner.plans.insert(shape, plan);
+            let plan = self.describe(cudnn, shape).map_err(failed)?;
+            plans.insert(shape, plan);
         }
-        let plan = inner.plans.get_mut(&shape);
+        let plan = plans.get_mut(&shape);
         plan.ok_or_else(|| candle_core::Error::Msg("a plan went missing".to_owned()))
     }
 
@@ -312,13 +358,6 @@ where
             weights: None,
             fuses: true,
         })
-    }
-}
-
-fn workspace(lane: &Lane, bytes: usize) -> Result<Option<CudaSlice<u8>>> {
-    match bytes {
-        0 => Ok(None),
-        bytes => lane.take(bytes).map(Some),
     }
 }
 

@@ -14,6 +14,7 @@ use candle_core::cuda_backend::cudarc::nvrtc::compile_ptx;
 use candle_core::cuda_backend::{CudaDType, CudaDevice, WrapErr};
 use candle_core::op::BackpropOp;
 use candle_core::{CudaStorage, Result, Shape, Storage, Tensor, bail};
+use rayon::prelude::*;
 
 use super::arrays::Span;
 use crate::nn::{CudaConfig, Exhausted, Purpose};
@@ -43,6 +44,8 @@ const KERNELS: [&str; 18] = [
 ];
 /// Floats in a pinned page: 4 MiB, some microseconds of copying.
 const PAGE: usize = 1 << 20;
+/// Floats that a thread copies at once.
+const PIECE: usize = 1 << 16;
 
 /// An argument of a kernel.
 #[derive(Clone, Copy)]
@@ -97,6 +100,9 @@ impl Lane {
         config: &CudaConfig,
     ) -> std::result::Result<Self, String> {
         let device = CudaDevice::new(ordinal).map_err(|error| {
+            let said = error.to_string();
+            // Behind the first line come the library's own places.
+            let error = said.lines().next().unwrap_or_default();
             format!(
                 "{error} (`nvidia-smi` lists the GPUs, and the driver, which must be as new as the CUDA of this build)"
             )
@@ -210,7 +216,10 @@ impl Lane {
             if let Some(left) = left.take() {
                 left.synchronize().w()?;
             }
-            pinned.as_mut_slice().w()?[..part.len()].copy_from_slice(part);
+            // One thread copies more slowly than the bus.
+            let page = &mut pinned.as_mut_slice().w()?[..part.len()];
+            let pieces = page.par_chunks_mut(PIECE).zip(part.par_chunks(PIECE));
+            pieces.for_each(|(page, part)| page.copy_from_slice(part));
             let mut target = slice.slice_mut(i * PAGE..i * PAGE + part.len());
             let bytes = &pinned.as_slice().w()?[..part.len()];
             self.stream.memcpy_htod(bytes, &mut target).w()?;
