@@ -8,7 +8,8 @@ Both start from float pixels in the host's memory and end with vectors there. Py
 memory, and for embeddings also through `torch.compile` where that works. Its training step is EMC² written in two ways: the walk as a Python
 loop over the proposals, each accepted or not for all anchors at once, as the method's authors wrote it; and the subset kernel, which needs no
 loop. Negatives that are not in the batch are encoded with it, as kith does; both stand on noise, so that as many are carried. Rounds are
-interleaved; a ratio is the median of the rounds' ratios. kith's steps are those of `kith study cost`.
+interleaved; a ratio is the median of the rounds' ratios. kith's steps are those of `kith study cost`, which make their noise within the step:
+the ratios of steps understate kith by that much. They run without `cudnn.benchmark`, since the number of distinct negatives changes.
 """
 
 import argparse
@@ -63,7 +64,7 @@ class Steps(Peer):
         # Made once: what a step takes is to be seen, not what noise takes.
         self.noise = self.host(4 * batch, side)
 
-    def walk(self, scores, current, carried):
+    def walk(self, scores, carried):
         """[anchors, retained] columns of `scores`, whose last ones are the carried negatives; a loop over proposals."""
         anchors = scores.shape[0]
         held, retained = scores.gather(1, carried[:, None])[:, 0], []
@@ -101,7 +102,7 @@ class Steps(Peer):
             if self.vectorised:
                 weights, place = self.subset(scores.detach(), carried)
             else:
-                retained, place = self.walk(scores.detach(), self.state[anchors], carried)
+                retained, place = self.walk(scores.detach(), carried)
         if self.vectorised:
             columns = torch.cat([torch.arange(count, device=self.device).expand(count, -1), carried[:, None]], 1)
             negative = (weights * scores.gather(1, columns)).sum(1)

@@ -151,7 +151,10 @@ fn cuda_gradients_are_those_of_the_cpu() {
         assert!((norms[0] / norms[1] - 1.0).abs() < 1e-3, "{norms:?}");
         let [cpu, gpu] = [cpu, gpu].map(|all| all.to_arrays().expect("arrays"));
         for (ours, theirs) in gpu.iter().zip(&cpu) {
-            eprintln!("{}: {:.1e}", ours.name, apart(ours, theirs));
+            let apart = apart(ours, theirs);
+            eprintln!("{}: {apart:.1e}", ours.name);
+            // One sum that rounds to the other side of a ReLU's kink was seen to move an array of the tiny encoder by 2.1e-3.
+            assert!(apart <= 5e-3, "{}: {apart}", ours.name);
         }
         let whole = |arrays: &[NamedArray]| NamedArray {
             data: arrays
@@ -163,7 +166,6 @@ fn cuda_gradients_are_those_of_the_cpu() {
         };
         let apart = apart(&whole(&gpu), &whole(&cpu));
         eprintln!("{} px: all together {apart:.1e}", config.side);
-        // A sum that rounds to the other side of a ReLU's kink moves the gradients before it by more than rounding does.
         assert!(apart <= 1e-3, "{apart}");
     }
 }
