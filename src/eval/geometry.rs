@@ -52,20 +52,17 @@ pub fn spread(dim: usize, rows: &[f32]) -> f64 {
 }
 
 fn spread_of(dim: usize, rows: &[&[f32]]) -> f64 {
-    let mean = mean(dim, rows);
-    let deviation = |d: usize| {
-        (rows
-            .iter()
-            .map(|row| square(f64::from(row[d]) - mean[d]))
-            .sum::<f64>()
-            / rows.len() as f64)
-            .sqrt()
-    };
     if rows.is_empty() {
-        0.0
-    } else {
-        (0..dim).map(deviation).sum::<f64>() / (dim as f64).sqrt()
+        return 0.0;
     }
+    let mean = mean(dim, rows);
+    let mut squares = vec![0.0; dim];
+    for row in rows {
+        let values = squares.iter_mut().zip(row.iter().zip(&mean));
+        values.for_each(|(sum, (value, mean))| *sum += square(f64::from(*value) - mean));
+    }
+    let deviations = squares.iter().map(|sum| (sum / rows.len() as f64).sqrt());
+    deviations.sum::<f64>() / (dim as f64).sqrt()
 }
 
 fn alignment(dim: usize, a: &[f32], b: &[f32]) -> f64 {
@@ -145,9 +142,13 @@ fn effective_rank(covariance: &[f64]) -> f64 {
 }
 
 fn mean(dim: usize, rows: &[&[f32]]) -> Vec<f64> {
-    (0..dim)
-        .map(|d| rows.iter().map(|row| f64::from(row[d])).sum::<f64>() / rows.len() as f64)
-        .collect()
+    let mut sums = vec![0.0; dim];
+    for row in rows {
+        let values = sums.iter_mut().zip(*row);
+        values.for_each(|(sum, value)| *sum += f64::from(*value));
+    }
+    sums.iter_mut().for_each(|sum| *sum /= rows.len() as f64);
+    sums
 }
 
 fn cosine(a: &[f32], b: &[f32]) -> f64 {

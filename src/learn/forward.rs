@@ -256,21 +256,21 @@ impl Forward {
     /// The loss, but for its constant offset: a mean over the anchors that take part.
     pub(super) fn cosines(&self) -> Cosines {
         let scale = self.beta / self.anchors().max(1) as f32;
-        let mut cosines = Cosines::default();
-        for (anchor, term) in self.terms.iter().enumerate() {
-            let Some(term) = term else { continue };
-            cosines.push(anchor, anchor ^ 1, -scale);
-            term.weights
-                .iter()
-                .for_each(|(other, weight)| cosines.push(anchor, *other, scale * weight));
+        Cosines::of(self.terms.len(), self.encoded.rows(), |anchor, line| {
+            let Some(term) = &self.terms[anchor] else {
+                return;
+            };
+            line[anchor ^ 1] -= scale;
+            for (other, weight) in &term.weights {
+                line[*other] += scale * weight;
+            }
             for (image, weight) in &term.outside {
                 let weight = weight * self.factors[anchor];
                 if let Some(row) = self.encoded.carried.get(image).filter(|_| weight > 0.0) {
-                    cosines.push(anchor, *row, scale * weight);
+                    line[*row] += scale * weight;
                 }
             }
-        }
-        cosines
+        })
     }
 
     /// The constant that [`Self::cosines`] leaves out.

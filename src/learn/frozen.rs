@@ -108,12 +108,16 @@ impl World {
         let own = self.image(anchor);
         let weight = |image: usize| (BETA * dot(self.vector(own), self.vector(image))).exp();
         let total: f32 = negatives.iter().map(|image| weight(*image)).sum();
-        let mut loss = Cosines::default();
-        loss.push(own, self.image(anchor ^ 1), -BETA);
-        negatives
-            .iter()
-            .for_each(|image| loss.push(own, *image, BETA * weight(*image) / total));
-        let gradient = loss.gradient(DIM, &self.vectors);
+        let images = self.vectors.len() / DIM;
+        let loss = Cosines::of(images, images, |row, line| {
+            if row == own {
+                line[self.image(anchor ^ 1)] -= BETA;
+                for image in &negatives {
+                    line[*image] += BETA * weight(*image) / total;
+                }
+            }
+        });
+        let (_, gradient) = loss.pull(DIM, &self.vectors);
         gradient.into_iter().map(f64::from).collect()
     }
 
@@ -178,7 +182,7 @@ impl World {
         let (mut forward, images) = self.forward(&*objective, step, pairs);
         trial.fault.spoil(&mut forward);
         let mut sum = vec![0.0; self.vectors.len()];
-        let gradient = forward.cosines().gradient(DIM, &forward.encoded.embedding);
+        let (_, gradient) = forward.cosines().pull(DIM, &forward.encoded.embedding);
         for (image, row) in images.iter().zip(gradient.chunks_exact(DIM)) {
             sum[image * DIM..(image + 1) * DIM]
                 .iter_mut()

@@ -57,10 +57,11 @@ impl<'a> GlobalLoss<'a> {
                 NnError::Config(format!("{values} values are not {slots} views, or none")).into(),
             );
         }
+        let candidates: Vec<_> = slots.iter().map(|slot| graph.candidate(*slot)).collect();
         let excluded = slots.par_iter().map(|anchor| {
             let positives = graph.positives(*anchor);
             (0..slots.len())
-                .filter(|other| positives.excludes(slots[*other]))
+                .filter(|other| positives.excludes_candidate(candidates[*other].as_ref()))
                 .collect()
         });
         let log_degree = slots.iter().map(|slot| {

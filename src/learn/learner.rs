@@ -191,11 +191,9 @@ impl Estimated {
         let states = forward.next_states();
         let mut gradients = None;
         if report.anchors > 0 {
-            let cosines = forward.cosines();
             let encoded = &forward.encoded;
-            let value = cosines.value(encoded.dim, &encoded.embedding) + forward.offset();
-            report.loss = finite("loss", value, step)?;
-            let gradient = cosines.gradient(encoded.dim, &encoded.embedding);
+            let (value, gradient) = forward.cosines().pull(encoded.dim, &encoded.embedding);
+            report.loss = finite("loss", value + forward.offset(), step)?;
             gradients = forward.encoded.backward(&gradient)?;
         }
         if let Some(gradients) = &gradients {

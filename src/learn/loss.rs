@@ -3,76 +3,48 @@
 
 use rayon::prelude::*;
 
-/// Σ coefficient · (row a)·(row b): every contrastive loss here has this form once the weights are given.
-#[derive(Debug, Default)]
-pub(super) struct Cosines {
-    pub(super) terms: Vec<Cosine>,
-}
+use crate::nn::{product, product_with_transposed, transposed_product};
 
-/// One term.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Cosine {
-    pub(super) rows: [usize; 2],
-    pub(super) coefficient: f32,
+/// Σ coefficient · (row a)·(row b): every contrastive loss here has this form once the weights are given.
+#[derive(Debug)]
+pub(super) struct Cosines {
+    /// `[anchors, rows]`; the anchors are the first rows.
+    coefficients: Vec<f32>,
+    rows: usize,
 }
 
 impl Cosines {
-    pub(super) fn push(&mut self, a: usize, b: usize, coefficient: f32) {
-        self.terms.push(Cosine {
-            rows: [a, b],
-            coefficient,
-        });
+    /// `fill` adds to the coefficients of an anchor, which start at 0.
+    pub(super) fn of(anchors: usize, rows: usize, fill: impl Fn(usize, &mut [f32]) + Sync) -> Self {
+        let mut coefficients = vec![0.0; anchors * rows];
+        let lines = coefficients.par_chunks_exact_mut(rows.max(1)).enumerate();
+        lines.for_each(|(anchor, line)| fill(anchor, line));
+        Self { coefficients, rows }
     }
 
-    /// The sum, for rows of `dim` values.
-    pub(super) fn value(&self, dim: usize, embedding: &[f32]) -> f32 {
-        let row = |row: usize| &embedding[row * dim..(row + 1) * dim];
-        let term = |term: &Cosine| {
-            f64::from(term.coefficient) * f64::from(dot(row(term.rows[0]), row(term.rows[1])))
-        };
-        self.terms.iter().map(term).sum::<f64>() as f32
-    }
-
-    /// Its gradient `[rows, dim]`: each term pulls both of its rows. Runs in rayon's current pool; each row is summed in the order of the
-    /// terms, so the result does not depend on the number of threads.
-    pub(super) fn gradient(&self, dim: usize, embedding: &[f32]) -> Vec<f32> {
-        let mut pulls = vec![Vec::new(); embedding.len() / dim.max(1)];
-        for &Cosine {
-            rows: [a, b],
-            coefficient,
-        } in &self.terms
-        {
-            pulls[a].push((b, coefficient));
-            pulls[b].push((a, coefficient));
-        }
-        let mut gradient = vec![0.0; embedding.len()];
-        gradient
-            .par_chunks_exact_mut(dim.max(1))
-            .zip(&pulls)
-            .for_each(|(row, pulls)| {
-                for &(other, coefficient) in pulls {
-                    let other = &embedding[other * dim..(other + 1) * dim];
-                    row.iter_mut()
-                        .zip(other)
-                        .for_each(|(sum, x)| *sum += coefficient * x);
-                }
-            });
-        gradient
+    /// The sum, for rows of `dim` values, and its gradient `[rows, dim]`: each term pulls both of its rows. Runs in rayon's current pool;
+    /// neither depends on the number of threads.
+    pub(super) fn pull(&self, dim: usize, embedding: &[f32]) -> (f32, Vec<f32>) {
+        let anchors = self.coefficients.len() / self.rows.max(1);
+        let leading = &embedding[..anchors * dim];
+        let mixed = product(&self.coefficients, embedding, self.rows);
+        let products = leading
+            .iter()
+            .zip(&mixed)
+            .map(|(a, b)| f64::from(*a) * f64::from(*b));
+        let value = products.sum::<f64>() as f32;
+        let mut gradient = transposed_product(&self.coefficients, leading, anchors);
+        let both = gradient.iter_mut().zip(&mixed);
+        both.for_each(|(sum, mixed)| *sum += mixed);
+        (value, gradient)
     }
 }
 
 /// β (row i)·(row j) of the first `rows` rows, `[rows, rows]`. Runs in rayon's current pool.
 pub(super) fn scores(beta: f32, dim: usize, embedding: &[f32], rows: usize) -> Vec<f32> {
     let batch = &embedding[..rows * dim];
-    let mut scores = vec![0.0; rows * rows];
-    scores
-        .par_chunks_exact_mut(rows.max(1))
-        .zip(batch.par_chunks_exact(dim.max(1)))
-        .for_each(|(line, anchor)| {
-            line.iter_mut()
-                .zip(batch.chunks_exact(dim))
-                .for_each(|(score, row)| *score = beta * dot(anchor, row));
-        });
+    let mut scores = product_with_transposed(batch, batch, dim);
+    scores.iter_mut().for_each(|score| *score *= beta);
     scores
 }
 
@@ -104,24 +76,30 @@ mod tests {
         let embedding: Vec<f32> = (0..rows * dim)
             .map(|k| ((k * 37 % 23) as f32 - 11.0) / 23.0)
             .collect();
-        let mut loss = Cosines::default();
         // A row may meet itself (one image twice in a batch) and a pair may stand twice.
-        [
+        let terms = [
             (0, 1, -2.0),
             (1, 0, 0.7),
             (0, 3, 1.5),
             (2, 2, 0.3),
             (4, 3, -0.1),
             (0, 1, 0.25),
-        ]
-        .iter()
-        .for_each(|&(a, b, coefficient)| loss.push(a, b, coefficient));
-        let gradient = loss.gradient(dim, &embedding);
+        ];
+        let loss = Cosines::of(rows, rows, |anchor, line| {
+            let own = terms.iter().filter(|(a, ..)| *a == anchor);
+            own.for_each(|(_, b, coefficient)| line[*b] += coefficient);
+        });
+        let (value, gradient) = loss.pull(dim, &embedding);
+        let row = |row: usize| &embedding[row * dim..(row + 1) * dim];
+        let sum: f32 = (terms.iter())
+            .map(|(a, b, coefficient)| coefficient * dot(row(*a), row(*b)))
+            .sum();
+        assert!((value - sum).abs() < 1e-5, "{value} {sum}");
         for k in 0..embedding.len() {
             let at = |shift: f32| {
                 let mut moved = embedding.clone();
                 moved[k] += shift;
-                loss.value(dim, &moved)
+                loss.pull(dim, &moved).0
             };
             // The loss is quadratic: a central difference is exact but for the rounding of f32 sums, 10⁻⁷ / 0.1.
             let difference = (at(0.05) - at(-0.05)) / 0.1;

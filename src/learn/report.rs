@@ -1,5 +1,6 @@
 //! What a step tells about itself. Must never know: how it was done.
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{forward::Forward, objective::Term};
@@ -40,6 +41,7 @@ impl StepReport {
     pub(super) fn of(forward: &Forward, beta: f32, pairs: usize) -> Self {
         let slots = forward.seating.slots.len();
         let anchors: Vec<Figures> = (0..slots)
+            .into_par_iter()
             .filter(|anchor| forward.terms[*anchor].is_some())
             .map(|anchor| Figures::of(forward, anchor))
             .collect();

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::objective::counts;
 use crate::{
-    mcmc::{BatchSlot, Carried, ChainTable, PairGraph},
+    mcmc::{BatchSlot, Candidate, Carried, ChainState, ChainTable, PairGraph, Positives},
     types::{ImageKey, PairKey, Side, SlotKey},
 };
 
@@ -56,28 +56,36 @@ impl Seating {
                 ]
             })
             .collect();
-        let log_degree = |slot: &SlotKey| {
-            graph
-                .image(*slot)
-                .map_or(0.0, |image| graph.log_degree(image))
-        };
-        let slots = keys
-            .iter()
-            .map(|key| BatchSlot {
+        let candidates: Vec<Option<Candidate<'_>>> =
+            keys.iter().map(|key| graph.candidate(*key)).collect();
+        let slots = keys.iter().zip(&candidates).map(|(key, candidate)| {
+            let log_degree = candidate.as_ref().map_or(0.0, Candidate::log_degree);
+            BatchSlot {
                 key: *key,
-                log_degree: log_degree(key),
-            })
-            .collect();
+                log_degree,
+            }
+        });
         let positions: HashMap<SlotKey, usize> = keys
             .iter()
             .enumerate()
             .map(|(position, key)| (*key, position))
             .collect();
-        let seats = keys
-            .par_iter()
-            .map(|anchor| Seat::new(*anchor, &keys, &positions, graph, table))
-            .collect();
-        let held: Vec<Option<ImageKey>> = keys.iter().map(|key| graph.image(*key)).collect();
+        let chain = |anchor: SlotKey, positives: &Positives<'_>| {
+            let state = table?.get(anchor)?;
+            Chain::at(state, positives, graph, &positions)
+        };
+        let seats = keys.par_iter().map(|anchor| {
+            let positives = graph.positives(*anchor);
+            let masked = candidates.iter();
+            Seat {
+                masked: masked
+                    .map(|candidate| positives.excludes_candidate(candidate.as_ref()))
+                    .collect(),
+                chain: chain(*anchor, &positives),
+            }
+        });
+        let image = |candidate: &Option<Candidate<'_>>| candidate.map(|held| held.image);
+        let held: Vec<Option<ImageKey>> = candidates.iter().map(image).collect();
         let repeats = counts(held.iter().flatten().copied());
         let log_repeats = held.iter().map(|image| {
             let repeats = image.map_or(1, |image| repeats[&image]);
@@ -85,8 +93,8 @@ impl Seating {
         });
         let places = held.iter().enumerate().rev();
         Self {
-            slots,
-            seats,
+            slots: slots.collect(),
+            seats: seats.collect(),
             log_repeats: log_repeats.collect(),
             images: places
                 .filter_map(|(slot, image)| Some(((*image)?, slot)))
@@ -119,34 +127,26 @@ impl Seating {
     }
 }
 
-impl Seat {
-    fn new(
-        anchor: SlotKey,
-        keys: &[SlotKey],
-        positions: &HashMap<SlotKey, usize>,
+impl Chain {
+    /// Where the state stands, unless that may not be the anchor's negative any more.
+    fn at(
+        state: ChainState,
+        positives: &Positives<'_>,
         graph: &PairGraph,
-        table: Option<&ChainTable>,
-    ) -> Self {
-        let positives = graph.positives(anchor);
-        let masked = keys
-            .iter()
-            .map(|candidate| positives.excludes(*candidate))
-            .collect();
-        let state = table
-            .and_then(|table| table.get(anchor))
-            .filter(|state| !positives.excludes(state.negative));
-        let chain = state.and_then(|state| {
-            let image = graph.image(state.negative)?;
-            let in_batch = positions.get(&state.negative).copied();
-            Some(Chain {
-                carried: Carried {
-                    state,
-                    log_degree: graph.log_degree(image),
-                    in_batch,
-                },
-                image,
-            })
-        });
-        Self { masked, chain }
+        positions: &HashMap<SlotKey, usize>,
+    ) -> Option<Self> {
+        let candidate = graph.candidate(state.negative)?;
+        if positives.excludes_candidate(Some(&candidate)) {
+            return None;
+        }
+        let carried = Carried {
+            state,
+            log_degree: candidate.log_degree(),
+            in_batch: positions.get(&state.negative).copied(),
+        };
+        Some(Self {
+            carried,
+            image: candidate.image,
+        })
     }
 }

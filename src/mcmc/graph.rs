@@ -19,6 +19,11 @@ impl PairEntry {
         self.images.contains(&image)
     }
 
+    /// The image that `image` is paired with: itself if it makes its own pair.
+    fn partner(&self, image: ImageKey) -> ImageKey {
+        self.images[(self.images[0] == image) as usize]
+    }
+
     /// Its images, a single one once.
     fn distinct(&self) -> &[ImageKey] {
         if self.images[0] == self.images[1] {
@@ -39,8 +44,8 @@ pub struct PairGraph {
 /// What one image takes part in.
 #[derive(Debug, Default)]
 struct Membership {
-    /// Its pairs, ascending; each once.
-    pairs: Vec<PairKey>,
+    /// Its partner in each of its pairs, ascending; itself where it makes its own.
+    partners: Vec<ImageKey>,
     /// Number of slots it holds: a pair of one image with itself counts twice.
     slots: u32,
     /// The groups of its pairs, with the number of pairs that give each; seldom more than one.
@@ -55,7 +60,7 @@ impl PairGraph {
         }
         self.pairs.insert(pair, entry);
         for &image in entry.distinct() {
-            self.by_image.entry(image).or_default().join(pair, &entry);
+            self.by_image.entry(image).or_default().join(image, &entry);
         }
     }
 
@@ -64,8 +69,8 @@ impl PairGraph {
         let entry = self.pairs.remove(&pair)?;
         for image in entry.distinct() {
             if let Some(membership) = self.by_image.get_mut(image) {
-                membership.leave(pair, &entry);
-                if membership.pairs.is_empty() {
+                membership.leave(*image, &entry);
+                if membership.partners.is_empty() {
                     self.by_image.remove(image);
                 }
             }
@@ -117,7 +122,7 @@ impl PairGraph {
     pub fn log_degree(&self, image: ImageKey) -> f32 {
         self.by_image
             .get(&image)
-            .map_or(0.0, |membership| (membership.slots as f32).ln())
+            .map_or(0.0, Membership::log_degree)
     }
 
     /// What is known to be positive for `anchor`; see [`Positives::excludes`].
@@ -132,13 +137,27 @@ impl PairGraph {
             groups,
         }
     }
+
+    /// The image of a slot, for many questions to [`Positives::excludes_candidate`]; `None` once its pair is gone.
+    pub fn candidate(&self, slot: SlotKey) -> Option<Candidate<'_>> {
+        self.candidate_image(self.image(slot)?)
+    }
+
+    fn candidate_image(&self, image: ImageKey) -> Option<Candidate<'_>> {
+        let membership = self.by_image.get(&image)?;
+        Some(Candidate { image, membership })
+    }
 }
 
 impl Membership {
-    fn join(&mut self, pair: PairKey, entry: &PairEntry) {
-        if let Err(place) = self.pairs.binary_search(&pair) {
-            self.pairs.insert(place, pair);
-        }
+    fn log_degree(&self) -> f32 {
+        (self.slots as f32).ln()
+    }
+
+    fn join(&mut self, image: ImageKey, entry: &PairEntry) {
+        let partner = entry.partner(image);
+        let place = self.partners.partition_point(|known| *known < partner);
+        self.partners.insert(place, partner);
         self.slots += slots_of(entry);
         if let Some(group) = entry.group {
             match self.groups.iter_mut().find(|(known, _)| *known == group) {
@@ -148,9 +167,9 @@ impl Membership {
         }
     }
 
-    fn leave(&mut self, pair: PairKey, entry: &PairEntry) {
-        if let Ok(place) = self.pairs.binary_search(&pair) {
-            self.pairs.remove(place);
+    fn leave(&mut self, image: ImageKey, entry: &PairEntry) {
+        if let Ok(place) = self.partners.binary_search(&entry.partner(image)) {
+            self.partners.remove(place);
         }
         self.slots -= slots_of(entry);
         if let Some(group) = entry.group {
@@ -172,6 +191,21 @@ fn slots_of(entry: &PairEntry) -> u32 {
     }
 }
 
+/// An image that some pair holds, with what it takes part in.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'graph> {
+    /// The image.
+    pub image: ImageKey,
+    membership: &'graph Membership,
+}
+
+impl Candidate<'_> {
+    /// As [`PairGraph::log_degree`].
+    pub fn log_degree(&self) -> f32 {
+        self.membership.log_degree()
+    }
+}
+
 /// The known positives of one anchor: its own image, its partners in any pair, all images of a pair that shares an image with the
 /// anchor's pair, and all images that share a group with it.
 #[derive(Debug)]
@@ -186,20 +220,22 @@ impl Positives<'_> {
     /// Whether `candidate` must not be a negative of the anchor (also true of a slot whose pair is gone).
     /// It is asked of images, not slots: an image that is positive through one of its pairs is so wherever it stands.
     pub fn excludes(&self, candidate: SlotKey) -> bool {
-        self.graph
-            .image(candidate)
-            .is_none_or(|image| self.excludes_image(image))
+        self.excludes_candidate(self.graph.candidate(candidate).as_ref())
     }
 
     /// [`Positives::excludes`] of an image; also true of one that no pair holds.
     pub fn excludes_image(&self, image: ImageKey) -> bool {
-        let (Some(anchor), Some(membership)) = (self.anchor, self.graph.by_image.get(&image))
-        else {
+        self.excludes_candidate(self.graph.candidate_image(image).as_ref())
+    }
+
+    /// [`Positives::excludes`] of a slot that was looked up before.
+    pub fn excludes_candidate(&self, candidate: Option<&Candidate<'_>>) -> bool {
+        let (Some(anchor), Some(Candidate { image, membership })) = (self.anchor, candidate) else {
             return true;
         };
-        anchor.holds(image)
+        anchor.holds(*image)
             || self.shares_group(membership)
-            || self.shares_pair(&anchor, image, membership)
+            || (anchor.images.iter()).any(|own| membership.partners.binary_search(own).is_ok())
     }
 
     fn shares_group(&self, membership: &Membership) -> bool {
@@ -207,30 +243,5 @@ impl Positives<'_> {
             .groups
             .iter()
             .any(|(group, _)| self.groups.iter().any(|(own, _)| own == group))
-    }
-
-    /// Whether some pair holds both `image` and an image of the anchor's pair. Looks from the side with fewer pairs, so that an image
-    /// in very many pairs does not make every question about it slow.
-    fn shares_pair(&self, anchor: &PairEntry, image: ImageKey, membership: &Membership) -> bool {
-        let pairs_of = |image| {
-            self.graph
-                .by_image
-                .get(image)
-                .map_or(&[][..], |own: &Membership| &own.pairs)
-        };
-        let anchor_pairs: usize = anchor.images.iter().map(|own| pairs_of(own).len()).sum();
-        if membership.pairs.len() <= anchor_pairs {
-            return membership.pairs.iter().any(|pair| {
-                self.graph.pairs[pair]
-                    .images
-                    .iter()
-                    .any(|held| anchor.holds(*held))
-            });
-        }
-        anchor.images.iter().any(|own| {
-            pairs_of(own)
-                .iter()
-                .any(|pair| self.graph.pairs[pair].holds(image))
-        })
     }
 }

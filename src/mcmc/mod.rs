@@ -8,6 +8,6 @@ mod table;
 mod visit;
 mod walk;
 
-pub use graph::{PairEntry, PairGraph, Positives};
+pub use graph::{Candidate, PairEntry, PairGraph, Positives};
 pub use table::{ChainColumns, ChainState, ChainTable, StateKind, UnevenColumns};
 pub use visit::{BatchSlot, Carried, Estimate, Estimator, Proposals, SamplerConfig, Visit, visit};

@@ -7,92 +7,110 @@
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use super::visit::{Estimate, Member, Tally, Visit};
+use super::visit::{Estimate, Member, Visit};
 
 /// One visit. `None`: neither a state nor a candidate. Weights are the mean over a random choice of one image a pair and its complement,
 /// both with the state; the next state comes from the first.
 pub(super) fn subset(visit: &Visit<'_>, random: &mut ChaCha8Rng) -> Option<Estimate> {
+    let standing = visit.standing();
     let choice = visit.one_of_each_pair(random);
-    let complement: Vec<usize> = choice.iter().map(|position| position ^ 1).collect();
-    let mut subsets = [members(visit, &choice), members(visit, &complement)]
+    let complement = choice.iter().map(|position| position ^ 1).collect();
+    let mut subsets = [choice, complement]
+        .map(|positions| Subset::new(visit, standing, positions))
         .into_iter()
-        .filter(|subset| !subset.is_empty());
+        .flatten();
     let first = subsets.next()?;
     let second = subsets.next();
 
-    let mut tally = Tally::new(visit.slots.len());
-    let softmax = softmax(&first);
-    spread(&mut tally, &first, &softmax);
-    if let Some(second) = &second {
-        spread(&mut tally, second, &self::softmax(second));
+    let mut batch = vec![0.0; visit.slots.len()];
+    let mut carried = 0.0;
+    let share = 1.0 / (1.0 + f64::from(u8::from(second.is_some())));
+    for subset in [Some(&first), second.as_ref()].into_iter().flatten() {
+        for (position, weight) in subset.positions.iter().zip(&subset.weights) {
+            batch[*position] += share * weight;
+        }
+        match standing.and_then(|state| state.position) {
+            Some(position) => batch[position] += share * subset.standing,
+            None => carried += share * subset.standing,
+        }
     }
-    let (weights, carried) = tally.shares(1.0 + f64::from(u8::from(second.is_some())));
+    let weights = batch.iter().enumerate();
+    let weights = weights.filter(|(_, weight)| **weight > 0.0);
 
-    let next = visit.leave_at(draw(&first, &softmax, random));
+    let next = match first.draw(random) {
+        Some(position) => visit.candidate(position),
+        None => standing?,
+    };
+    let next = visit.leave_at(&next);
     let moved = visit
         .carried
         .is_none_or(|carried| carried.state.negative != next.negative);
-    let alone = visit.carried.is_some()
-        && first.len() == 1
-        && second.is_none_or(|second| second.len() == 1);
+    let others = |subset: &Subset| !subset.positions.is_empty();
+    let alone =
+        standing.is_some() && !others(&first) && !second.is_some_and(|second| others(&second));
     Some(Estimate {
-        weights,
-        carried,
+        weights: weights
+            .map(|(position, weight)| (position, *weight as f32))
+            .collect(),
+        carried: carried as f32,
         next,
         proposals: u32::from(!alone),
         accepted: u32::from(moved),
     })
 }
 
-/// The state and the unmasked ones of `choice`; the state's own pair, when it is in the batch, is represented by the state.
-fn members(visit: &Visit<'_>, choice: &[usize]) -> Vec<Member> {
-    let standing = visit.standing();
-    let own_pair = standing
-        .and_then(|state| state.position)
-        .map(|position| position / 2);
-    let others = choice
-        .iter()
-        .filter(|position| !visit.masked[**position] && Some(**position / 2) != own_pair);
-    standing
-        .into_iter()
-        .chain(others.map(|position| visit.candidate(*position)))
-        .collect()
+/// The state and the unmasked ones of some positions, with their softmax; the state's own pair, when it is in the batch, is represented by
+/// the state.
+struct Subset {
+    positions: Vec<usize>,
+    weights: Vec<f64>,
+    /// The state's weight; 0 without one.
+    standing: f64,
 }
 
-/// exp(log weight − largest) / their sum: neither overflows nor divides by zero.
-fn softmax(members: &[Member]) -> Vec<f64> {
-    let largest = members
-        .iter()
-        .map(|member| member.log_weight)
-        .fold(f32::NEG_INFINITY, f32::max);
-    let mut weights: Vec<f64> = members
-        .iter()
-        .map(|member| f64::from(member.log_weight - largest).exp())
-        .collect();
-    let sum: f64 = weights.iter().sum();
-    weights.iter_mut().for_each(|weight| *weight /= sum);
-    weights
-}
-
-fn spread(tally: &mut Tally, members: &[Member], weights: &[f64]) {
-    members
-        .iter()
-        .zip(weights)
-        .for_each(|(member, weight)| tally.add(member, *weight));
-}
-
-/// The member at a uniform point of the cumulated weights; `members` is not empty.
-fn draw<'a>(members: &'a [Member], weights: &[f64], random: &mut ChaCha8Rng) -> &'a Member {
-    let mut left: f64 = random.random();
-    for (member, weight) in members.iter().zip(weights) {
-        left -= weight;
-        if left < 0.0 {
-            return member;
-        }
+impl Subset {
+    /// `None`: nobody is in it.
+    fn new(visit: &Visit<'_>, standing: Option<Member>, mut positions: Vec<usize>) -> Option<Self> {
+        let own_pair = standing
+            .and_then(|state| state.position)
+            .map(|position| position / 2);
+        positions.retain(|position| !visit.masked[*position] && Some(*position / 2) != own_pair);
+        let log_weight =
+            |position: &usize| visit.scores[*position] - visit.slots[*position].log_degree;
+        let state = standing.map(|state| state.log_weight);
+        let logs = state.into_iter().chain(positions.iter().map(log_weight));
+        let largest = logs.reduce(f32::max)?;
+        // exp(log weight − largest) / their sum: neither overflows nor divides by zero.
+        let weight = |log: f32| f64::from(log - largest).exp();
+        let mut standing = state.map_or(0.0, weight);
+        let mut weights: Vec<f64> = (positions.iter())
+            .map(|position| weight(log_weight(position)))
+            .collect();
+        let sum = standing + weights.iter().sum::<f64>();
+        standing /= sum;
+        weights.iter_mut().for_each(|weight| *weight /= sum);
+        Some(Self {
+            positions,
+            weights,
+            standing,
+        })
     }
-    // The weights may sum to a little less than 1: the likeliest takes what is left.
-    let likeliest = (0..members.len())
-        .max_by(|a, b| weights[*a].total_cmp(&weights[*b]))
-        .unwrap_or_default();
-    &members[likeliest]
+
+    /// The member at a uniform point of the cumulated weights, the state first; `None`: the state.
+    fn draw(&self, random: &mut ChaCha8Rng) -> Option<usize> {
+        let mut left = random.random::<f64>() - self.standing;
+        if left < 0.0 {
+            return None;
+        }
+        for (position, weight) in self.positions.iter().zip(&self.weights) {
+            left -= weight;
+            if left < 0.0 {
+                return Some(*position);
+            }
+        }
+        // The weights may sum to a little less than 1: the likeliest takes what is left.
+        let (position, weight) =
+            (self.positions.iter().zip(&self.weights)).max_by(|a, b| a.1.total_cmp(b.1))?;
+        (*weight > self.standing).then_some(*position)
+    }
 }

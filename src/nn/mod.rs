@@ -29,6 +29,7 @@ pub use config::{Compute, CudaConfig, EncoderConfig, Precision};
 pub use device::{Device, Purpose};
 pub use encoder::{Encoder, Features, Tape, Vectors};
 pub use gradients::Gradients;
+pub use kernels::{product, product_with_transposed, transposed_product};
 pub use measure::{Burst, LayerProbe, LayerShape, layer_shapes};
 pub use optimizer::{Optimizer, OptimizerConfig, OptimizerKind};
 

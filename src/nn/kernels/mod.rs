@@ -8,6 +8,7 @@
 
 mod conv;
 mod direct;
+mod matrix;
 mod pages;
 mod pointwise;
 mod pool;
@@ -29,6 +30,7 @@ pub(super) use self::{
 };
 pub(super) use conv::{Conv, Finish, Images};
 pub(super) use direct::Target;
+pub use matrix::{product, product_with_transposed, transposed_product};
 #[cfg(any(test, feature = "cuda"))]
 pub(super) use pointwise::EPSILON;
 pub(super) use pointwise::{
