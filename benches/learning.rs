@@ -15,7 +15,7 @@ use clap::Parser;
 use kith::{
     config::Settings,
     eval,
-    learn::{Batch, CarriedViews, Learner},
+    learn::{Batch, CarriedViews, Learner, SharedView},
     mcmc::{ChainTable, PairEntry, PairGraph},
     nn::{Encoder, Optimizer, Purpose},
     pixels::{Picture, augment, decode, fit},
@@ -119,11 +119,14 @@ impl Views<'_> {
 }
 
 impl CarriedViews for Views<'_> {
-    fn views(&self, step: u64, images: &[ImageKey]) -> Vec<Option<Vec<f32>>> {
+    fn views(&self, step: u64, images: &[ImageKey]) -> Vec<Option<SharedView>> {
         // Places of carried images lie above those of the batch.
         images
             .par_iter()
-            .map(|image| Some(self.view(step, (1 << 32) + u64::from(image.0), *image)))
+            .map(|image| {
+                let view = self.view(step, (1 << 32) + u64::from(image.0), *image);
+                Some(view.into())
+            })
             .collect()
     }
 }

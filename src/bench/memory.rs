@@ -6,13 +6,18 @@ use std::fs;
 /// The memory that `work` adds to this process at its worst moment, in bytes. What the process freed before but kept counts
 /// as there already, so a fresh process gives the truth.
 pub(super) fn peak_of<T>(work: impl FnOnce() -> T) -> (T, Option<u64>) {
-    let before = reset_peak().and_then(|()| status("VmRSS:"));
+    let before = reset_peak().and_then(|()| resident());
     let done = work();
     let added = status("VmHWM:").zip(before);
     (
         done,
         added.map(|(peak, before)| peak.saturating_sub(before)),
     )
+}
+
+/// Bytes of this process that lie in memory.
+pub(crate) fn resident() -> Option<u64> {
+    status("VmRSS:")
 }
 
 /// Lets the peak begin anew at what is resident now (proc(5), `clear_refs`).

@@ -10,6 +10,7 @@ mod work;
 
 pub use cell::{Bench, Cell, Pass, Picturing, Setup};
 pub use clock::Figure;
+pub(crate) use memory::resident;
 pub use plan::{Kind, Plan};
 pub use report::{DecodeRow, ForwardRow, LayerRow, PeakRow, Report, TrainRow, WalkRow};
 

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::{BenchError, Figure, Pass, Picturing, Setup, clock::watch, memory::peak_of};
 use crate::{
-    learn::{Batch, CarriedViews, LearnConfig, Learner, ObjectiveKind},
+    learn::{Batch, CarriedViews, LearnConfig, Learner, ObjectiveKind, SharedView},
     mcmc::{
         self, BatchSlot, Carried, ChainState, ChainTable, PairEntry, PairGraph, SamplerConfig,
         Visit,
@@ -115,7 +115,7 @@ fn learner(setup: &Setup, side: usize) -> Result<Learner, BenchError> {
 struct NoViews;
 
 impl CarriedViews for NoViews {
-    fn views(&self, _: u64, images: &[ImageKey]) -> Vec<Option<Vec<f32>>> {
+    fn views(&self, _: u64, images: &[ImageKey]) -> Vec<Option<SharedView>> {
         vec![None; images.len()]
     }
 }

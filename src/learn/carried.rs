@@ -1,7 +1,7 @@
 //! Images outside the batch: loading views of them; and which carried negatives are worth encoding when their weights are known before.
 //! Must never know: embeddings, how a view is made.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
@@ -12,10 +12,13 @@ use crate::{
     types::{ImageKey, mix},
 };
 
+/// An augmented view of an image, `[side, side, 3]`; whoever made it may keep it too.
+pub type SharedView = Arc<Vec<f32>>;
+
 /// Gives augmented views of stored images: of those that a step wants beside its batch.
 pub trait CarriedViews {
-    /// One view (`[side, side, 3]`) of each of `images`; `None` where an image is gone or cannot be read.
-    fn views(&self, step: u64, images: &[ImageKey]) -> Vec<Option<Vec<f32>>>;
+    /// One view of each of `images`; `None` where an image is gone or cannot be read.
+    fn views(&self, step: u64, images: &[ImageKey]) -> Vec<Option<SharedView>>;
 }
 
 /// What `source` has of `images`, and those it has not.

@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 
+use super::carried::SharedView;
 use crate::{
     nn::{Encoder, Gradients, NnError, Tape},
     types::ImageKey,
 };
 
-/// An image and a view of it, `[side, side, 3]`.
-pub(super) type View = (ImageKey, Vec<f32>);
+/// An image and a view of it.
+pub(super) type View = (ImageKey, SharedView);
 
 #[derive(Default)]
 pub(super) struct Encoded {
@@ -30,17 +31,15 @@ impl Encoded {
         pixels: &[f32],
         views: &[View],
     ) -> Result<(), NnError> {
-        let tape = if views.is_empty() {
-            if pixels.is_empty() {
-                return Ok(());
-            }
-            encoder.forward_train(pixels)?
-        } else {
-            let parts: Vec<&[f32]> = std::iter::once(pixels)
-                .chain(views.iter().map(|(_, view)| &view[..]))
-                .collect();
-            encoder.forward_train(&parts.concat())?
-        };
+        let whole = Some(pixels).filter(|pixels| !pixels.is_empty());
+        let parts: Vec<&[f32]> = whole
+            .into_iter()
+            .chain(views.iter().map(|(_, view)| &view[..]))
+            .collect();
+        if parts.is_empty() {
+            return Ok(());
+        }
+        let tape = encoder.forward_train_all(&parts)?;
         self.dim = tape.embedding().dim;
         self.embedding.extend_from_slice(&tape.embedding().data);
         self.tapes.push(tape);
@@ -60,7 +59,7 @@ impl Encoded {
             return Ok(Self::default());
         }
         let parts: Vec<&[f32]> = views.iter().map(|(_, view)| &view[..]).collect();
-        let vectors = encoder.forward(&parts.concat())?.embedding;
+        let vectors = encoder.forward_all(&parts)?.embedding;
         let carried = views
             .iter()
             .enumerate()

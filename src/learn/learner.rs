@@ -1,10 +1,13 @@
 //! The encoder in training with its optimiser and its chains, and the order of things in a step: nothing is written before all that is
 //! to be written is known to be finite. Must never know: where batches come from.
 
-use std::{collections::HashSet, time::Instant};
+use std::{
+    collections::{BTreeSet, HashSet},
+    time::Instant,
+};
 
 use super::{
-    CarriedViews, LearnConfig, LearnError, StepReport,
+    CarriedViews, LearnConfig, LearnError, ObjectiveKind, StepReport,
     embedding_cache::{EmbeddingCache, Fresh},
     forward::{Context, Forward},
     objective::objective,
@@ -12,7 +15,7 @@ use super::{
 use crate::{
     mcmc::{ChainState, ChainTable, PairGraph},
     nn::{Encoder, Gradients, Optimizer},
-    types::{PairKey, SlotKey},
+    types::{ImageKey, PairKey, Side, SlotKey},
 };
 
 /// The pairs of one step, with their augmented images.
@@ -149,6 +152,23 @@ impl Learner {
             let bounds = (self.config.cache_images, self.config.cache_refresh);
             self.cache.take(step, fresh, graph, bounds);
         }
+    }
+
+    /// The images outside of a batch of `pairs` on which its chains stand: what its step will ask views of, unless it is changed or moved
+    /// before. To load them ahead; ascending, each once.
+    pub fn carried(&self, pairs: &[PairKey], graph: &PairGraph) -> Vec<ImageKey> {
+        if self.config.objective != ObjectiveKind::Emc2 {
+            return Vec::new();
+        }
+        let sides = [Side::Anchor, Side::Positive];
+        let slots = || (pairs.iter()).flat_map(|pair| sides.map(|side| SlotKey::new(*pair, side)));
+        let own: BTreeSet<ImageKey> = slots().filter_map(|slot| graph.image(slot)).collect();
+        let stands_on = |slot| graph.image(self.table.get(slot)?.negative);
+        let outside: BTreeSet<ImageKey> = slots()
+            .filter_map(stands_on)
+            .filter(|image| !own.contains(image))
+            .collect();
+        outside.into_iter().collect()
     }
 
     /// Forgets all that is kept of pairs that are gone, and of images that only they held; `graph` is what is left.

@@ -26,7 +26,7 @@ mod sogclr;
 #[cfg(test)]
 mod unbiased;
 
-pub use carried::CarriedViews;
+pub use carried::{CarriedViews, SharedView};
 pub use config::{LearnConfig, LearnError, ObjectiveKind, Scores};
 pub use global_loss::{FixedViews, GlobalLoss};
 pub use learner::{Batch, Learner};

@@ -4,7 +4,11 @@
 //! Gradients are taken by hand, not by candle's graph: the network is fixed, and so nothing is stored, zeroed or
 //! added that it does not need. Activations are `[batch, side, side, channels]`, in whatever type the device computes in.
 
+use std::any::Any;
 use std::borrow::Cow;
+use std::sync::Mutex;
+#[cfg(feature = "cuda")]
+use std::sync::{MutexGuard, PoisonError};
 
 use candle_core::{Result, Tensor};
 
@@ -40,6 +44,29 @@ pub(super) struct Parameter<'a> {
     pub(super) gradient: &'a Tensor,
 }
 
+/// Images in the host's memory: those of `parts` one after the other, `shape` (`[batch, side, side, 3]`) together.
+#[derive(Clone, Copy)]
+pub(super) struct Pixels<'a> {
+    pub(super) parts: &'a [&'a [f32]],
+    pub(super) shape: [usize; 4],
+}
+
+/// A pass that only encodes, from images on the device to their embeddings and hidden features. It queues the same operations each time.
+pub(super) type Pass<'a> = &'a dyn Fn(&dyn Backend, Tensor) -> Result<[Tensor; 2]>;
+
+/// What a device keeps with one encoder's weights; forgotten when they change.
+#[derive(Default)]
+#[cfg_attr(not(feature = "cuda"), expect(dead_code))]
+pub(super) struct Memo(Mutex<Option<Box<dyn Any + Send>>>);
+
+impl Memo {
+    #[cfg(feature = "cuda")]
+    pub(super) fn lock(&self) -> MutexGuard<'_, Option<Box<dyn Any + Send>>> {
+        // A panic leaves nothing half written.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A device's arithmetic. Tensors of one backend mean nothing to another.
 pub(super) trait Backend: Send + Sync {
     /// `values` on the device, as `f32`. What is owned need not be copied.
@@ -47,6 +74,18 @@ pub(super) trait Backend: Send + Sync {
 
     /// The values of `tensor`. Waits for all that they depend on.
     fn download(&self, tensor: &Tensor) -> Result<Vec<f32>>;
+
+    /// `values` on the device as maps.
+    fn maps(&self, values: &[f32], shape: &[usize]) -> Result<Tensor>;
+
+    /// Images on the device, as the stem reads them.
+    fn pixels(&self, pixels: Pixels<'_>) -> Result<Tensor>;
+
+    /// What `pass` makes of `pixels`. A device may record it in `memo` and repeat it.
+    fn infer(&self, memo: &Memo, pixels: Pixels<'_>, pass: Pass<'_>) -> Result<[Vec<f32>; 2]>;
+
+    /// How many batch sizes have a recorded pass in `memo`.
+    fn recorded(&self, memo: &Memo) -> usize;
 
     /// `conv(x) + bias (+ residual)`, then ReLU if `relu`.
     fn conv(
@@ -66,7 +105,7 @@ pub(super) trait Backend: Send + Sync {
         input: Input,
     ) -> Result<(Tensor, LayerGradient)>;
 
-    /// The stem: convolution of `pixels` (as uploaded), ReLU and max-pool 3×3/2. With `keep`, also which place of each window was the
+    /// The stem: convolution of `pixels` (of [`Backend::pixels`]), ReLU and max-pool 3×3/2. With `keep`, also which place of each window was the
     /// largest.
     fn stem(&self, layer: &Layer, pixels: &Tensor, keep: bool) -> Result<(Tensor, Option<Tensor>)>;
 

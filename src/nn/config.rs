@@ -58,8 +58,21 @@ pub struct CudaConfig {
     /// Most MiB of the GPU's memory that this process takes for arrays, serving and training together; 0: all that is there. What is
     /// beyond it fails the one batch that asked. The libraries' own few hundred MiB come on top.
     pub memory_mb: usize,
-    /// Most MiB of working memory that a convolution may use while it runs.
+    /// Most MiB of working memory that a convolution may use while it runs; never more than half of `memory_mb`, so that one which is
+    /// faster with more memory does not fail for want of it.
     pub workspace_mb: usize,
+}
+
+#[cfg(feature = "cuda")]
+impl CudaConfig {
+    /// Most bytes of working memory.
+    pub(super) fn workspace_bytes(&self) -> usize {
+        let most = match self.memory_mb {
+            0 => self.workspace_mb,
+            memory => self.workspace_mb.min(memory / 2),
+        };
+        most << 20
+    }
 }
 
 impl Default for CudaConfig {

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use candle_core::{Device, Result, Tensor, bail};
 
-use super::backend::{Backend, Input, LayerGradient, Parameter};
+use super::backend::{Backend, Input, LayerGradient, Memo, Parameter, Pass, Pixels};
 use super::kernels::{self, Finish, Images, Stem, Target};
 use super::layer::Layer;
 use super::slices::{self, View, build, build_to_keep, write};
@@ -35,6 +35,29 @@ impl Backend for Cpu {
 
     fn download(&self, tensor: &Tensor) -> Result<Vec<f32>> {
         View::of(tensor).map(|values| values.to_vec())
+    }
+
+    fn maps(&self, values: &[f32], shape: &[usize]) -> Result<Tensor> {
+        self.upload(values.into(), shape)
+    }
+
+    fn pixels(&self, Pixels { parts, shape }: Pixels<'_>) -> Result<Tensor> {
+        build(&shape[..], |mut out| {
+            for part in parts {
+                let (here, rest) = out.split_at_mut(part.len());
+                here.copy_from_slice(part);
+                out = rest;
+            }
+        })
+    }
+
+    fn infer(&self, _: &Memo, pixels: Pixels<'_>, pass: Pass<'_>) -> Result<[Vec<f32>; 2]> {
+        let [embedding, hidden] = pass(self, self.pixels(pixels)?)?;
+        Ok([self.download(&embedding)?, self.download(&hidden)?])
+    }
+
+    fn recorded(&self, _: &Memo) -> usize {
+        0
     }
 
     fn conv(

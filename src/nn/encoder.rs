@@ -7,6 +7,7 @@ use candle_core::Tensor;
 
 use super::architecture::{LayerSpec, layers};
 use super::arrays::{Import, slots};
+use super::backend::{Backend, Memo, Pixels};
 use super::layer::Layer;
 use super::resnet::{Network, Trace};
 use super::{Device, EncoderConfig, Gradients, NnError, Precision, init};
@@ -19,15 +20,6 @@ pub struct Vectors {
     pub dim: usize,
     /// `rows · dim` values.
     pub data: Vec<f32>,
-}
-
-impl Vectors {
-    fn of(tensor: &Tensor, device: &Device) -> Result<Self, NnError> {
-        Ok(Self {
-            dim: tensor.dim(3)?,
-            data: device.backend.download(tensor)?,
-        })
-    }
 }
 
 /// What a forward pass gives: the embedding (unit length) and the hidden features below the projection.
@@ -45,6 +37,7 @@ pub struct Encoder {
     pub(super) device: Device,
     pub(super) specs: Arc<[LayerSpec]>,
     pub(super) layers: Arc<Vec<Layer>>,
+    memo: Memo,
 }
 
 impl Encoder {
@@ -98,7 +91,16 @@ impl Encoder {
             device: device.clone(),
             specs,
             layers: Arc::new(layers),
+            memo: Memo::default(),
         }
+    }
+
+    /// The layers, whose weights are about to change.
+    pub(super) fn change(&mut self) -> &mut [Layer] {
+        self.memo = Memo::default();
+        let layers = Arc::make_mut(&mut self.layers);
+        layers.iter_mut().for_each(Layer::changed);
+        layers
     }
 
     /// The shape of this network.
@@ -120,26 +122,51 @@ impl Encoder {
 
     /// Encodes `pixels` (`[batch, side, side, 3]`) without keeping anything for a backward pass.
     pub fn forward(&self, pixels: &[f32]) -> Result<Features, NnError> {
-        let network = Network {
-            on: &*self.device.backend,
-            layers: &self.layers,
+        self.forward_all(&[pixels])
+    }
+
+    /// [`Encoder::forward`] of images that lie in several places, one after the other.
+    pub fn forward_all(&self, parts: &[&[f32]]) -> Result<Features, NnError> {
+        let pass = |on: &dyn Backend, pixels: Tensor| {
+            let layers = &self.layers;
+            let trace = Network { on, layers }.forward(pixels, false)?;
+            Ok([trace.embedding, trace.hidden])
         };
-        let trace = network.forward(self.pixels(pixels)?, false)?;
-        Ok(Features {
-            embedding: Vectors::of(&trace.embedding, &self.device)?,
-            hidden: Vectors::of(&trace.hidden, &self.device)?,
-        })
+        let pixels = self.pixels(parts)?;
+        let rows = pixels.shape[0];
+        let found = self.device.backend.infer(&self.memo, pixels, &pass)?;
+        let [embedding, hidden] = found.map(|data| {
+            let dim = data.len() / rows;
+            Vectors { dim, data }
+        });
+        Ok(Features { embedding, hidden })
+    }
+
+    /// Batch sizes whose pass the device has recorded and repeats in one call: those that came twice since the weights changed. None on
+    /// the CPU.
+    pub fn recorded(&self) -> usize {
+        self.device.backend.recorded(&self.memo)
     }
 
     /// Encodes `pixels` and keeps what [`Tape::backward`] needs.
     pub fn forward_train(&self, pixels: &[f32]) -> Result<Tape, NnError> {
+        self.forward_train_all(&[pixels])
+    }
+
+    /// [`Encoder::forward_train`] of images that lie in several places, one after the other.
+    pub fn forward_train_all(&self, parts: &[&[f32]]) -> Result<Tape, NnError> {
         let layers: Vec<Layer> = self.layers.iter().map(Layer::fleeting).collect();
+        let on = &*self.device.backend;
+        let pixels = on.pixels(self.pixels(parts)?)?;
         let network = Network {
-            on: &*self.device.backend,
+            on,
             layers: &layers,
         };
-        let trace = network.forward(self.pixels(pixels)?, true)?;
-        let embedding = Vectors::of(&trace.embedding, &self.device)?;
+        let trace = network.forward(pixels, true)?;
+        let embedding = Vectors {
+            dim: self.config.dim,
+            data: on.download(&trace.embedding)?,
+        };
         Ok(Tape {
             device: self.device.clone(),
             specs: self.specs.clone(),
@@ -149,17 +176,17 @@ impl Encoder {
         })
     }
 
-    fn pixels(&self, pixels: &[f32]) -> Result<Tensor, NnError> {
+    fn pixels<'a>(&self, parts: &'a [&'a [f32]]) -> Result<Pixels<'a>, NnError> {
         let side = self.config.side;
-        let batch = pixels.len() / (side * side * 3);
-        if batch == 0 || batch * side * side * 3 != pixels.len() {
-            let values = pixels.len();
+        let values: usize = parts.iter().map(|part| part.len()).sum();
+        let batch = values / (side * side * 3);
+        if batch == 0 || batch * side * side * 3 != values {
             let message =
                 format!("{values} values are not one or more images of {side} × {side} × 3");
             return Err(NnError::Config(message));
         }
         let shape = [batch, side, side, 3];
-        Ok(self.device.backend.upload(pixels.into(), &shape)?)
+        Ok(Pixels { parts, shape })
     }
 }
 

@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use pulp::{Arch, Simd, WithSimd};
 
 use super::architecture::{LayerSpec, STEM, layers};
-use super::backend::Input;
+use super::backend::{Input, Pixels};
 use super::layer::Layer;
 use super::{Device, EncoderConfig, NnError, init};
 
@@ -77,15 +77,21 @@ impl LayerProbe {
         let weight = init::weights(1, *place, spec);
         let on = &device.backend;
         let weight = on.upload(weight.into(), &spec.inner_shape())?;
-        let layer = Layer::new(spec.clone(), weight, signal(&[conv.outputs], device)?);
-        let x = signal(&[batch, side, side, conv.inputs], device)?;
-        let (output, picks) = if *place == STEM {
-            on.stem(&layer, &x, true)?
+        let bias = on.upload(values(&[conv.outputs]).into(), &[conv.outputs])?;
+        let layer = Layer::new(spec.clone(), weight, bias);
+        let shape = [batch, side, side, conv.inputs];
+        let (x, output, picks) = if *place == STEM {
+            let parts = &[&values(&shape)[..]];
+            let x = on.pixels(Pixels { parts, shape })?;
+            let (output, picks) = on.stem(&layer, &x, true)?;
+            (x, output, picks)
         } else {
-            (on.conv(&layer, &x, None, true)?, None)
+            let x = on.maps(&values(&shape), &shape)?;
+            let output = on.conv(&layer, &x, None, true)?;
+            (x, output, None)
         };
         Ok(Self {
-            gradient: signal(output.dims(), device)?,
+            gradient: on.maps(&values(output.dims()), output.dims())?,
             device: device.clone(),
             layer,
             x,
@@ -119,11 +125,10 @@ impl LayerProbe {
 }
 
 /// Values in [−1, 1) without a pattern that a layer could profit from.
-fn signal(shape: &[usize], device: &Device) -> Result<Tensor, NnError> {
-    let values: Vec<f32> = (0..shape.iter().product::<usize>())
+fn values(shape: &[usize]) -> Vec<f32> {
+    (0..shape.iter().product::<usize>())
         .map(|i| ((i * 7919) % 1013) as f32 / 506.5 - 1.0)
-        .collect();
-    Ok(device.backend.upload(values.into(), shape)?)
+        .collect()
 }
 
 /// Multiply-adds on registers alone, on one thread, with the widest vectors that the kernels use: no kernel does them faster.

@@ -128,12 +128,10 @@ impl Optimizer {
     ) -> Result<(), NnError> {
         self.updates += 1;
         let rule = Rule::new(&self.config, self.updates, norm, rate);
-        let layers = Arc::make_mut(&mut encoder.layers);
-        let pairs = layers.iter_mut().zip(&gradients.layers);
+        let pairs = encoder.change().iter_mut().zip(&gradients.layers);
         let mut parameters = Vec::with_capacity(self.moments.len());
         for ((layer, gradient), moments) in pairs.zip(self.moments.chunks_exact_mut(2)) {
             let [weight, bias] = moments else { continue };
-            layer.changed();
             parameters.push(Parameter {
                 decay: self.config.weight_decay,
                 state: [&mut layer.weight, &mut weight.first, &mut weight.second],

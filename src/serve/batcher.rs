@@ -142,7 +142,7 @@ fn gather(first: Job, waiting: &mut VecDeque<Job>, max_batch: usize) -> Vec<Job>
 
 /// Encodes a batch and answers each job. A failure is this batch's only.
 fn encode(batch: Vec<Job>) {
-    let pixels: Vec<f32> = batch.iter().flat_map(|job| &job.pixels).copied().collect();
+    let pixels: Vec<&[f32]> = batch.iter().map(|job| &job.pixels[..]).collect();
     let network = &batch[0].encoder.network;
     let outcome = match catch_unwind(AssertUnwindSafe(|| network.forward(&pixels))) {
         Ok(Ok(features)) => Ok(features),
@@ -190,14 +190,15 @@ mod tests {
     const FAILS: f32 = -2.0;
 
     impl Network for Echo {
-        fn forward(&self, pixels: &[f32]) -> Result<Features, NnError> {
+        fn forward(&self, images: &[&[f32]]) -> Result<Features, NnError> {
+            let pixels = images.concat();
             assert!(!pixels.contains(&PANICS), "asked to panic");
             if pixels.contains(&FAILS) {
                 return Err(NnError::Device("asked to fail".to_owned()));
             }
             let vectors = Vectors {
                 dim: 1,
-                data: pixels.to_vec(),
+                data: pixels,
             };
             Ok(Features {
                 embedding: vectors.clone(),

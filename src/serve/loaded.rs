@@ -15,13 +15,13 @@ use crate::{
 
 /// What encodes a batch. The encoder does; tests put others in its place.
 pub(super) trait Network: Send + Sync {
-    /// `pixels`: `[batch, side, side, 3]`.
-    fn forward(&self, pixels: &[f32]) -> Result<Features, NnError>;
+    /// Each of `images`: `[side, side, 3]`.
+    fn forward(&self, images: &[&[f32]]) -> Result<Features, NnError>;
 }
 
 impl Network for Encoder {
-    fn forward(&self, pixels: &[f32]) -> Result<Features, NnError> {
-        Encoder::forward(self, pixels)
+    fn forward(&self, images: &[&[f32]]) -> Result<Features, NnError> {
+        self.forward_all(images)
     }
 }
 
@@ -54,12 +54,14 @@ impl Loader {
         .unwrap_or_else(|panic| Err(ServeError::Encode(format!("loading {id}: {panic}"))))
     }
 
-    /// The first pass pays for whatever a device sets up lazily, so that no request does.
+    /// The first passes pay for whatever a device sets up lazily, so that no request does: a GPU records its second.
     fn build(&self, model: &Model) -> Result<Arc<Loaded>, ServeError> {
         let encoder = model.open(&self.device, self.precision)?;
         let side = model.encoder.side;
         let blank = vec![0.0; side * side * 3];
-        self.pool.install(|| encoder.forward(&blank))?;
+        for _ in 0..2 {
+            self.pool.install(|| encoder.forward(&blank))?;
+        }
         let info = ModelInfo {
             id: model.id,
             step: model.step,

@@ -17,6 +17,7 @@ use super::{
     state::{Recipe, adam, table},
 };
 use crate::{
+    bench::resident,
     checkpoint::chains_to_bytes,
     mcmc::ChainColumns,
     nn::{Device, EncoderConfig},
@@ -108,11 +109,11 @@ impl Cost {
     fn tables(&self, run: &Run, desk: &mut Desk<'_>) -> Result<(), StudyError> {
         for chains in &self.settings.chains {
             let columns = columns(*chains, run.seed);
-            let before = resident_bytes();
+            let before = resident();
             let table = table(&columns)?;
             let grown = before
-                .zip(resident_bytes())
-                .map(|(before, after)| after - before);
+                .zip(resident())
+                .map(|(before, after)| after as f64 - before as f64);
             let started = Instant::now();
             let copy = table.to_columns();
             let pause = started.elapsed();
@@ -163,8 +164,9 @@ impl Cost {
         let mut times = vec![Vec::new(); rigs.len()];
         for step in 0..=small_steps {
             for (rig, times) in rigs.iter_mut().zip(&mut times) {
+                let batch = rig.batch(step);
                 let started = Instant::now();
-                let report = rig.step(step)?;
+                let report = rig.step(&batch)?;
                 // The first step meets cold memory.
                 if step > 0 {
                     let images = (2 * self.settings.batch + report.carried_encoded) as f64;
@@ -200,8 +202,9 @@ impl Cost {
         let mut rig = Rig::new(&recipe, self.settings.batch, chains)?;
         let (mut walk, mut total) = (0.0, 0.0);
         for step in 0..=steps {
+            let batch = rig.batch(step);
             let started = Instant::now();
-            let report = rig.step(step)?;
+            let report = rig.step(&batch)?;
             if step > 0 {
                 walk += report.walk_seconds;
                 total += started.elapsed().as_secs_f64();
@@ -226,16 +229,6 @@ impl Cost {
             device: self.device.clone(),
         }
     }
-}
-
-/// Bytes of this process that lie in memory; `None` where the system does not say (outside of Linux).
-fn resident_bytes() -> Option<f64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kilobytes: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(1024.0 * kilobytes)
 }
 
 fn lower_quartile(mut values: Vec<f64>) -> f64 {

@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 
 use crate::{
-    learn::{Batch, CarriedViews, FixedViews},
+    learn::{Batch, CarriedViews, FixedViews, SharedView},
     mcmc::{PairEntry, PairGraph},
     pixels::{AugmentConfig, Picture, augment, fit},
     types::{ImageKey, PairKey, mix},
@@ -84,12 +84,12 @@ impl FixedSet {
 }
 
 impl CarriedViews for FixedSet {
-    fn views(&self, _step: u64, images: &[ImageKey]) -> Vec<Option<Vec<f32>>> {
+    fn views(&self, _step: u64, images: &[ImageKey]) -> Vec<Option<SharedView>> {
         let view = |image: &ImageKey| {
             let start = image.0 as usize * self.each;
             self.pixels
                 .get(start..start + self.each)
-                .map(<[f32]>::to_vec)
+                .map(|view| view.to_vec().into())
         };
         images.iter().map(view).collect()
     }
@@ -152,9 +152,9 @@ impl<'a> FreshSet<'a> {
 }
 
 impl CarriedViews for FreshSet<'_> {
-    fn views(&self, step: u64, images: &[ImageKey]) -> Vec<Option<Vec<f32>>> {
+    fn views(&self, step: u64, images: &[ImageKey]) -> Vec<Option<SharedView>> {
         // A place that no slot of a batch has.
-        let view = |image: &ImageKey| Some(self.view(step, u64::MAX, image.0));
+        let view = |image: &ImageKey| Some(self.view(step, u64::MAX, image.0).into());
         images.par_iter().map(view).collect()
     }
 }
@@ -210,7 +210,12 @@ mod tests {
             &[ImageKey(4), ImageKey(5), ImageKey(0), ImageKey(9)],
         );
         assert_eq!(batch.pixels.len(), 4 * 32 * 32 * 3);
-        let found: Vec<f32> = carried[..3].iter().flatten().flatten().copied().collect();
+        let found: Vec<f32> = carried[..3]
+            .iter()
+            .flatten()
+            .flat_map(|view| view.iter())
+            .copied()
+            .collect();
         assert_eq!(found, batch.pixels[..3 * 32 * 32 * 3]);
         assert!(carried[3].is_none());
         assert_ne!(carried[0], carried[1], "two views of one picture differ");

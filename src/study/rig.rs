@@ -1,21 +1,27 @@
 //! A learner with as many chains as one likes, and steps of it on noise in the place of images. Must never know: what is timed.
 
+use std::sync::Arc;
+
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
 
 use super::{
     StudyError,
     state::{Recipe, table},
 };
 use crate::{
-    learn::{Batch, CarriedViews, Learner, StepReport},
+    learn::{Batch, CarriedViews, Learner, SharedView, StepReport},
     mcmc::{ChainColumns, PairEntry, PairGraph},
     types::{ImageKey, PairKey, mix},
 };
 
-/// A learner with many chains.
+/// Views of noise.
+const VIEWS: usize = 256;
+
+/// A learner with many chains, in a pool of its own, as the trainer has it.
 pub(super) struct Rig {
+    pool: ThreadPool,
     learner: Learner,
     graph: PairGraph,
     noise: Noise,
@@ -40,17 +46,19 @@ impl Rig {
             );
         }
         let side = recipe.encoder.side;
+        let pool = ThreadPoolBuilder::new().build();
         Ok(Self {
+            pool: pool.map_err(|error| StudyError::config(error.to_string()))?,
             learner,
             graph,
-            noise: Noise(side * side * 3),
+            noise: Noise::new(side * side * 3, recipe.seed),
             batch,
             seed: recipe.seed,
         })
     }
 
-    /// One step over random pairs.
-    pub(super) fn step(&mut self, step: u64) -> Result<StepReport, StudyError> {
+    /// A batch of random pairs.
+    pub(super) fn batch(&self, step: u64) -> Batch {
         let mut random = ChaCha8Rng::seed_from_u64(mix(&[self.seed, step]));
         let mut pairs: Vec<PairKey> = Vec::new();
         while pairs.len() < self.batch {
@@ -60,36 +68,47 @@ impl Rig {
             }
         }
         let slots = pairs.iter().flat_map(|pair| [2 * pair.0, 2 * pair.0 + 1]);
-        let images: Vec<ImageKey> = slots.map(ImageKey).collect();
-        let views: Vec<Vec<f32>> = self
-            .noise
-            .views(step, &images)
-            .into_iter()
-            .flatten()
+        let views: Vec<&[f32]> = slots
+            .map(|slot| &self.noise.view(ImageKey(slot))[..])
             .collect();
-        let batch = Batch {
+        let pixels = views.concat();
+        Batch {
             step,
             pairs,
-            pixels: views.concat(),
-        };
-        Ok(self.learner.step(&batch, &self.graph, &self.noise, 1e-4)?)
+            pixels,
+        }
+    }
+
+    /// One step over a batch.
+    pub(super) fn step(&mut self, batch: &Batch) -> Result<StepReport, StudyError> {
+        let (learner, graph, noise) = (&mut self.learner, &self.graph, &self.noise);
+        let step = || learner.step(batch, graph, noise, 1e-4);
+        Ok(self.pool.install(step)?)
     }
 }
 
-/// Views of nothing: as many values.
-struct Noise(usize);
+/// Views of nothing, made once: what a step takes is to be seen, not what noise takes. Images share them.
+struct Noise(Vec<SharedView>);
+
+impl Noise {
+    fn new(values: usize, seed: u64) -> Self {
+        let view = |number: u64| {
+            let mut random = ChaCha8Rng::seed_from_u64(mix(&[seed, number]));
+            let value = |_| random.random_range(-1.0..1.0);
+            Arc::new((0..values).map(value).collect())
+        };
+        Self((0..VIEWS as u64).into_par_iter().map(view).collect())
+    }
+
+    fn view(&self, image: ImageKey) -> &SharedView {
+        &self.0[image.0 as usize % VIEWS]
+    }
+}
 
 impl CarriedViews for Noise {
-    fn views(&self, _step: u64, images: &[ImageKey]) -> Vec<Option<Vec<f32>>> {
-        let view = |image: &ImageKey| {
-            let mut random = ChaCha8Rng::seed_from_u64(u64::from(image.0));
-            Some(
-                (0..self.0)
-                    .map(|_| random.random_range(-1.0..1.0))
-                    .collect(),
-            )
-        };
-        images.par_iter().map(view).collect()
+    fn views(&self, _step: u64, images: &[ImageKey]) -> Vec<Option<SharedView>> {
+        let view = |image: &ImageKey| Some(self.view(*image).clone());
+        images.iter().map(view).collect()
     }
 }
 

@@ -50,10 +50,12 @@ pub struct RunConfig {
     pub min_pairs: usize,
     /// Threads of the trainer's pool; 0: one for each core.
     pub threads: usize,
-    /// Threads that load and augment images.
+    /// Threads that load and augment images ahead of the trainer.
     pub loader_threads: usize,
     /// Batches loaded ahead.
     pub prefetch: usize,
+    /// Most MiB of pixels that are kept decoded: a set that fits is decoded once.
+    pub cache_mb: usize,
     /// Niceness of all training threads (0–19): serving comes first.
     pub nice: i32,
     /// Training stops (serving goes on) after this many skipped steps in a row.

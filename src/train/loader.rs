@@ -1,21 +1,23 @@
-//! Threads that read, decode and augment batches ahead of the trainer. Must never know: learning, which pairs come next.
+//! Reads, decodes and augments batches ahead of the trainer. Must never know: learning, which pairs come next.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread::JoinHandle,
 };
 
+use rayon::{ThreadPool, prelude::*};
+
 use super::{
     context::{Context, Fault},
     epoch::Position,
-    pictures::Pictures,
+    pictures::{Found, Pictures},
 };
 use crate::{
-    learn::Batch,
+    learn::{Batch, CarriedViews, SharedView},
     types::{ImageKey, PairKey, Side, SlotKey},
 };
 
@@ -25,6 +27,8 @@ pub(super) struct Plan {
     pub(super) step: u64,
     /// Its pairs with their images.
     pub(super) pairs: Vec<(PairKey, [ImageKey; 2])>,
+    /// Images outside of it that its step will probably want.
+    pub(super) carried: Vec<ImageKey>,
     /// Where the epoch stands once this batch is trained on: what a snapshot after that step says, however far ahead is planned.
     pub(super) after: Position,
 }
@@ -32,6 +36,8 @@ pub(super) struct Plan {
 /// A batch that was loaded; pairs with an image that is gone or broken are left out.
 pub(super) struct Loaded {
     pub(super) batch: Batch,
+    /// The views of the plan's carried images that could be made.
+    pub(super) carried: HashMap<ImageKey, SharedView>,
     pub(super) after: Position,
 }
 
@@ -40,12 +46,12 @@ struct Job {
     answer: SyncSender<Result<Loaded, Fault>>,
 }
 
-/// Batches in the order in which they were planned, loaded by a few threads.
+/// Batches in the order in which they were planned, each loaded by all of the loader's threads.
 pub(super) struct Loader {
     jobs: Option<SyncSender<Job>>,
     ahead: VecDeque<Receiver<Result<Loaded, Fault>>>,
     most_ahead: usize,
-    threads: Vec<JoinHandle<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Loader {
@@ -54,20 +60,14 @@ impl Loader {
         let run = &context.config.run;
         let most_ahead = run.prefetch.max(1);
         let (jobs, queue) = sync_channel::<Job>(most_ahead);
-        let queue = Arc::new(Mutex::new(queue));
-        let thread = |number| {
-            let (queue, pictures) = (queue.clone(), pictures.clone());
-            context.thread(&format!("kith-load-{number}"), move || {
-                work(&queue, &pictures)
-            })
-        };
+        let pool = context.pool("kith-load", run.loader_threads.max(1))?;
+        let pictures = pictures.clone();
+        let thread = context.thread("kith-loader", move || work(&queue, &pool, &pictures))?;
         Ok(Self {
             jobs: Some(jobs),
             ahead: VecDeque::with_capacity(most_ahead),
             most_ahead,
-            threads: (0..run.loader_threads.max(1))
-                .map(thread)
-                .collect::<Result<_, _>>()?,
+            thread: Some(thread),
         })
     }
 
@@ -97,7 +97,7 @@ impl Drop for Loader {
     fn drop(&mut self) {
         self.jobs = None;
         self.ahead.clear();
-        for thread in self.threads.drain(..) {
+        if let Some(thread) = self.thread.take() {
             // One that panicked has said so by its missing answer.
             let _ = thread.join();
         }
@@ -105,45 +105,118 @@ impl Drop for Loader {
 }
 
 fn ended() -> Fault {
-    Fault("a loader thread ended early".to_owned())
+    Fault("the loader ended early".to_owned())
 }
 
-fn work(queue: &Mutex<Receiver<Job>>, pictures: &Pictures) {
-    loop {
-        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Job { plan, answer }) = job else {
-            return;
-        };
+fn work(queue: &Receiver<Job>, pool: &ThreadPool, pictures: &Pictures) {
+    for Job { plan, answer } in queue {
         // Nobody waits for it any more when the trainer has ended.
-        let _ = answer.send(load(plan, pictures));
+        let _ = answer.send(pool.install(|| load(plan, pictures)));
     }
 }
 
 fn load(plan: Plan, pictures: &Pictures) -> Result<Loaded, Fault> {
-    let images: Vec<ImageKey> = plan.pairs.iter().flat_map(|(_, images)| *images).collect();
+    let Plan {
+        step,
+        pairs,
+        carried,
+        after,
+    } = plan;
+    let images: Vec<ImageKey> = pairs.iter().flat_map(|(_, images)| *images).collect();
     let (found, era) = pictures.find(&images)?;
-    let mut found = found.into_iter();
-    let mut batch = Batch {
-        step: plan.step,
-        pairs: Vec::with_capacity(plan.pairs.len()),
-        pixels: Vec::new(),
+    let sides = |(pair, _): &(PairKey, [ImageKey; 2])| {
+        [Side::Anchor, Side::Positive].map(|side| SlotKey::new(*pair, side))
     };
-    for (pair, _) in plan.pairs {
-        let mut view = |side| {
-            let found = found.next().ok_or_else(ended)?;
-            let picture = pictures.open(found, era)?;
-            let slot = SlotKey::new(pair, side);
-            Ok::<_, Fault>(picture.map(|picture| pictures.view(&picture, plan.step, slot)))
-        };
-        let (anchor, positive) = (view(Side::Anchor)?, view(Side::Positive)?);
-        if let (Some(anchor), Some(positive)) = (anchor, positive) {
-            batch.pairs.push(pair);
-            batch.pixels.extend(anchor);
-            batch.pixels.extend(positive);
+    let slots: Vec<SlotKey> = pairs.iter().flat_map(sides).collect();
+    let view = |(found, slot): (Found, &SlotKey)| {
+        let picture = pictures.open(found, era)?;
+        Ok(picture.map(|picture| pictures.view(&picture, step, *slot)))
+    };
+    let views = found.into_par_iter().zip(&slots).map(view);
+    let views = views.collect::<Result<Vec<Option<Vec<f32>>>, Fault>>()?;
+
+    let mut usable = Vec::with_capacity(pairs.len());
+    let mut parts: Vec<&[f32]> = Vec::with_capacity(views.len());
+    for ((pair, _), views) in pairs.iter().zip(views.chunks_exact(2)) {
+        if let [Some(anchor), Some(positive)] = views {
+            usable.push(*pair);
+            parts.extend([&anchor[..], positive]);
         }
     }
+    let others = carried.iter().zip(pictures.views(step, &carried));
     Ok(Loaded {
-        batch,
-        after: plan.after,
+        batch: Batch {
+            step,
+            pairs: usable,
+            pixels: parts.concat(),
+        },
+        carried: others
+            .filter_map(|(image, view)| Some((*image, view?)))
+            .collect(),
+        after,
     })
+}
+
+/// Views that were loaded ahead, and, of images that were not, those of `rest`.
+pub(super) struct Ahead<'a> {
+    pub(super) carried: &'a HashMap<ImageKey, SharedView>,
+    pub(super) rest: &'a (dyn CarriedViews + Sync),
+}
+
+impl CarriedViews for Ahead<'_> {
+    fn views(&self, step: u64, images: &[ImageKey]) -> Vec<Option<SharedView>> {
+        let missing: Vec<ImageKey> = (images.iter().copied())
+            .filter(|image| !self.carried.contains_key(image))
+            .collect();
+        let mut late = self.rest.views(step, &missing).into_iter();
+        let view = |image| match self.carried.get(image) {
+            Some(view) => Some(view.clone()),
+            None => late.next().flatten(),
+        };
+        images.iter().map(view).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// Remembers what it was asked; image 9 is gone.
+    #[derive(Default)]
+    struct Rest(Mutex<Vec<u32>>);
+
+    impl CarriedViews for Rest {
+        fn views(&self, step: u64, images: &[ImageKey]) -> Vec<Option<SharedView>> {
+            self.0
+                .lock()
+                .expect("one thread")
+                .extend(images.iter().map(|image| image.0));
+            let view = |image: &ImageKey| vec![image.0 as f32, step as f32].into();
+            let there = |image: &&ImageKey| image.0 != 9;
+            images
+                .iter()
+                .map(|image| Some(image).filter(there).map(view))
+                .collect()
+        }
+    }
+
+    #[test]
+    fn only_what_was_not_loaded_ahead_is_made_late_and_all_keep_their_order() {
+        let loaded = [3, 5].map(|image| (ImageKey(image), vec![-1.0].into()));
+        let rest = Rest::default();
+        let ahead = Ahead {
+            carried: &loaded.into(),
+            rest: &rest,
+        };
+        let views = ahead.views(7, &[4, 3, 9, 5, 6].map(ImageKey));
+        let views: Vec<_> = views
+            .into_iter()
+            .map(|view| view.map(|view| view.to_vec()))
+            .collect();
+        let (early, late) = (Some(vec![-1.0]), |image| Some(vec![image, 7.0]));
+        assert_eq!(views, [late(4.0), early.clone(), None, early, late(6.0)]);
+        assert_eq!(rest.0.into_inner().expect("one thread"), [4, 9, 6]);
+    }
 }

@@ -11,13 +11,11 @@ use rayon::prelude::*;
 use super::context::{Context, Fault};
 use crate::{
     blobs::{BlobError, BlobKey},
-    learn::CarriedViews,
+    learn::{CarriedViews, SharedView},
     pixels::{self, Picture},
     types::{ImageKey, Sha256, SlotKey, mix},
 };
 
-/// Most bytes of pixels that are kept decoded: small sets are then decoded once.
-const CACHE_BYTES: usize = 256 << 20;
 /// What the randomness is for: a view of a batch's slot, or of a carried negative.
 const SLOT_VIEW: u64 = 0x51;
 const CARRIED_VIEW: u64 = 0xca;
@@ -39,7 +37,7 @@ pub(super) enum Found {
 impl Pictures {
     /// `seed`: the run's.
     pub(super) fn new(context: Arc<Context>, seed: u64) -> Self {
-        let cache = Mutex::new(Cache::new(CACHE_BYTES));
+        let cache = Mutex::new(Cache::new(context.config.run.cache_mb << 20));
         Self {
             context,
             seed,
@@ -134,7 +132,7 @@ impl Pictures {
 
 impl CarriedViews for Pictures {
     /// In parallel in the current pool.
-    fn views(&self, step: u64, images: &[ImageKey]) -> Vec<Option<Vec<f32>>> {
+    fn views(&self, step: u64, images: &[ImageKey]) -> Vec<Option<SharedView>> {
         let (found, era) = match self.find(images) {
             Ok(found) => found,
             Err(error) => {
@@ -151,7 +149,7 @@ impl CarriedViews for Pictures {
                     None
                 })?;
                 let seed = mix(&[self.seed, step, CARRIED_VIEW, u64::from(image.0)]);
-                Some(self.augment(&picture, seed))
+                Some(self.augment(&picture, seed).into())
             })
             .collect()
     }

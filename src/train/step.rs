@@ -1,17 +1,17 @@
 //! One step of the loop: plan ahead, take the loaded batch, learn from it, and note how it went.
 //! Must never know: snapshots, callers.
 
-use std::time::Instant;
+use std::{collections::HashMap, time::Instant};
 
 use super::{
     context::Fault,
-    loader::{Loaded, Plan},
+    loader::{Ahead, Loaded, Plan},
     run::Run,
 };
 use crate::{
-    learn::{Batch, LearnError, StepReport},
+    learn::{Batch, LearnError, SharedView, StepReport},
     nn::NnError,
-    types::PairKey,
+    types::{ImageKey, PairKey},
 };
 
 /// Batches in a row without two usable pairs after which something must be wrong with the images.
@@ -23,10 +23,14 @@ impl Run<'_> {
     pub(super) fn advance(&mut self) -> Result<(), Fault> {
         let started = Instant::now();
         self.plan_ahead()?;
-        let Loaded { mut batch, after } = self.loader.next()?;
+        let Loaded {
+            mut batch,
+            carried,
+            after,
+        } = self.loader.next()?;
         drop_erased(&mut batch, |pair| self.graph.get(pair).is_some());
         (self.state.epoch, self.state.cursor) = (after.epoch, after.cursor);
-        let learned = self.learn(&batch);
+        let learned = self.learn(&batch, &carried);
         self.state.step += 1;
         match learned {
             Ok(None) => self.unusable(),
@@ -37,8 +41,7 @@ impl Run<'_> {
                 self.learned(&report);
                 Ok(())
             }
-            // Neither has changed anything.
-            Err(error @ (LearnError::NonFinite { .. } | LearnError::Nn(NnError::Memory(_)))) => {
+            Err(error) if changed_nothing(&error) => {
                 self.skip(&error);
                 Ok(())
             }
@@ -58,6 +61,7 @@ impl Run<'_> {
             let with_images = |pair| self.graph.get(pair).map(|entry| (pair, entry.images));
             let plan = Plan {
                 step: self.planned,
+                carried: self.learner.carried(&drawn, &self.graph),
                 pairs: drawn.into_iter().filter_map(with_images).collect(),
                 after: self.epoch.position(),
             };
@@ -68,14 +72,19 @@ impl Run<'_> {
     }
 
     /// `None`: fewer than two pairs are left, which have no negatives.
-    fn learn(&mut self, batch: &Batch) -> Result<Option<StepReport>, LearnError> {
+    fn learn(
+        &mut self,
+        batch: &Batch,
+        carried: &HashMap<ImageKey, SharedView>,
+    ) -> Result<Option<StepReport>, LearnError> {
         if batch.pairs.len() < 2 {
             return Ok(None);
         }
         let rate = self.rate();
-        let (learner, graph, pictures) = (&mut self.learner, &self.graph, &*self.pictures);
+        let (learner, graph, rest) = (&mut self.learner, &self.graph, &*self.pictures);
+        let views = Ahead { carried, rest };
         self.pool
-            .install(|| learner.step(batch, graph, pictures, rate))
+            .install(|| learner.step(batch, graph, &views, rate))
             .map(Some)
     }
 
@@ -143,6 +152,14 @@ impl Run<'_> {
     }
 }
 
+/// Whether weights, moments and chains are as before the step that failed, so that training goes on with the next.
+fn changed_nothing(error: &LearnError) -> bool {
+    matches!(
+        error,
+        LearnError::NonFinite { .. } | LearnError::Nn(NnError::Memory(_))
+    )
+}
+
 /// Takes out pairs that were erased since the batch was planned.
 fn drop_erased(batch: &mut Batch, is_there: impl Fn(PairKey) -> bool) {
     if batch.pairs.iter().all(|pair| is_there(*pair)) {
@@ -166,6 +183,21 @@ fn drop_erased(batch: &mut Batch, is_there: impl Fn(PairKey) -> bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_no_gpu_holds_or_is_not_finite_skips_a_step_and_all_else_is_a_fault() {
+        let full = || "the GPU has no 9 bytes left".to_owned();
+        let step = 3;
+        for passing in [
+            LearnError::Nn(NnError::Memory(full())),
+            LearnError::NonFinite { what: "loss", step },
+        ] {
+            assert!(changed_nothing(&passing), "{passing}");
+        }
+        for fault in [NnError::Device(full()), NnError::Weights(full())] {
+            assert!(!changed_nothing(&LearnError::Nn(fault)));
+        }
+    }
 
     #[test]
     fn a_pair_erased_after_planning_leaves_with_its_pixels() {

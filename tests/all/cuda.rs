@@ -181,6 +181,70 @@ fn cuda_repeats_itself_bit_for_bit() {
 }
 
 #[test]
+fn cuda_repeats_recorded_passes_on_other_images() {
+    for compute in [Compute::F32, Compute::Bf16] {
+        let Some(device) = gpu(compute) else { return };
+        for (config, sizes) in [(&FULL, [3, 1, 3]), (&TINY, [40, 7, 40])] {
+            let encoder = both(config, &device).into_iter().nth(1).expect("two");
+            for images in sizes {
+                for shift in 0..4 {
+                    let mut pixels = pixels(config, images);
+                    pixels.rotate_left(shift * 311);
+                    // Nothing is recorded when an encoder meets a size for the first time.
+                    let [_, plain] = both(config, &device);
+                    let (ours, theirs) = (encoder.forward(&pixels), plain.forward(&pixels));
+                    assert_eq!(plain.recorded(), 0);
+                    // The same operations in the same order.
+                    assert_eq!(
+                        ours.expect("a pass"),
+                        theirs.expect("a pass"),
+                        "{compute:?}, {images}, {shift}"
+                    );
+                }
+            }
+            assert_eq!(encoder.recorded(), 2, "{compute:?}");
+        }
+    }
+}
+
+#[test]
+fn cuda_forgets_recordings_when_weights_change() {
+    let Some(device) = gpu(Compute::F32) else {
+        return;
+    };
+    let [mut cpu, mut gpu] = both(&TINY, &device);
+    for round in 0..3 {
+        for encoder in [&mut cpu, &mut gpu] {
+            let config = OptimizerConfig {
+                kind: OptimizerKind::Sgd,
+                weight_decay: 0.0,
+                momentum: 0.0,
+                beta2: 0.9,
+                epsilon: 1e-6,
+                clip_norm: 0.0,
+            };
+            let mut optimizer = Optimizer::new(&config, encoder).expect("moments");
+            let gradients = gradients(encoder, 8);
+            let norm = gradients.norm().expect("a norm");
+            let step = optimizer.step(encoder, &gradients, norm, 0.01);
+            step.expect("a step");
+        }
+        assert_eq!(gpu.recorded(), 0);
+        for _ in 0..3 {
+            let [ours, theirs] = [&gpu, &cpu].map(|encoder| {
+                let features = encoder.forward(&pixels(&TINY, 5));
+                features.expect("a pass").embedding.data
+            });
+            let worst = cosines(&ours, &theirs, TINY.dim)
+                .into_iter()
+                .fold(1.0, f64::min);
+            assert!(worst >= 0.9999, "round {round}: {worst}");
+        }
+        assert_eq!(gpu.recorded(), 1);
+    }
+}
+
+#[test]
 fn cuda_updates_weights_as_the_cpu_does() {
     let Some(device) = gpu(Compute::F32) else {
         return;

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use kith::{
     learn::{
         Batch, CarriedViews, FixedViews, GlobalLoss, LearnConfig, LearnError, Learner,
-        ObjectiveKind,
+        ObjectiveKind, SharedView,
     },
     mcmc::{ChainState, ChainTable, PairEntry, PairGraph, StateKind},
     types::{ImageKey, PairKey, SlotKey},
@@ -26,8 +26,11 @@ fn of(objective: ObjectiveKind) -> LearnConfig {
 struct Fixed;
 
 impl CarriedViews for Fixed {
-    fn views(&self, _step: u64, images: &[ImageKey]) -> Vec<Option<Vec<f32>>> {
-        images.iter().map(|image| Some(view(*image, 1))).collect()
+    fn views(&self, _step: u64, images: &[ImageKey]) -> Vec<Option<SharedView>> {
+        images
+            .iter()
+            .map(|image| Some(view(*image, 1).into()))
+            .collect()
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use kith::{
-    learn::{Batch, CarriedViews, LearnConfig, Learner, ObjectiveKind, Scores},
+    learn::{Batch, CarriedViews, LearnConfig, Learner, ObjectiveKind, Scores, SharedView},
     mcmc::{ChainTable, Estimator, PairEntry, PairGraph, Proposals, SamplerConfig},
     nn::{Device, Encoder, EncoderConfig, Optimizer, OptimizerConfig, OptimizerKind},
     types::{ImageKey, PairKey, SlotKey, mix},
@@ -87,7 +87,7 @@ pub(crate) struct Store {
 }
 
 impl CarriedViews for Store {
-    fn views(&self, step: u64, images: &[ImageKey]) -> Vec<Option<Vec<f32>>> {
+    fn views(&self, step: u64, images: &[ImageKey]) -> Vec<Option<SharedView>> {
         let mut asked = self.asked.lock().expect("no test thread panicked");
         let distinct: BTreeSet<ImageKey> = images.iter().copied().collect();
         assert_eq!(distinct.len(), images.len(), "an image is asked for once");
@@ -99,7 +99,7 @@ impl CarriedViews for Store {
         let readable = |image: &ImageKey| !self.unreadable.contains(image);
         images
             .iter()
-            .map(|image| readable(image).then(|| view(image)))
+            .map(|image| readable(image).then(|| view(image).into()))
             .collect()
     }
 }

@@ -108,11 +108,11 @@ static void rounding() {
 }
 
 static void layouts() {
-    auto pixels = floats(3 * 300);
+    auto pixels = maps(floats(3 * 300));
     vector<Eight> padded(300);
     each(300, [&] { pad_pixels(pixels.data(), padded.data(), 300); });
     for (int i = 0; i < 300; ++i)
-        for (int c = 0; c < 8; ++c) same("pad_pixels", widen(padded[i].at[c]), c < 3 ? pixels[3 * i + c] : 0, 0);
+        for (int c = 0; c < 8; ++c) same("pad_pixels", widen(padded[i].at[c]), c < 3 ? widen(pixels[3 * i + c]) : 0, 0);
     for (auto [taps, in, room, out] : {std::tuple{49, 3, 8, 40}, {9, 16, 16, 24}, {1, 8, 8, 72}}) {
         auto weights = floats(taps * in * out);
         vector<value> packed(taps * room * out, narrow(9));
@@ -229,7 +229,7 @@ static void sums(int rows) {
     auto matrix = maps(wide);
     vector<float> part(parts * columns), out(columns);
     launch({2, parts}, {32, 8}, [&] { sum_rows(matrix.data(), part.data(), columns, rows, chunk); });
-    each(columns, [&] { sum_parts(part.data(), out.data(), columns, parts); });
+    launch({2, 1}, {32, 8}, [&] { sum_parts(part.data(), out.data(), columns, parts); });
     for (int c = 0; c < columns; ++c) {
         double sum = 0;
         for (int r = 0; r < rows; ++r) sum += wide[r * columns + c];

@@ -14,9 +14,31 @@ use candle_core::cuda_backend::cudarc::{cublas::CudaBlas, driver::ValidAsZeroBit
 use candle_core::{Result, Storage, Tensor, bail};
 use half::bf16;
 
+/// What floats may travel to the GPU as. Any bits are one.
+pub(super) trait Wire: CudaDType + DeviceRepr + Copy + Send + Sync + 'static {
+    /// Writes `from`, rounded to the nearest, to `to`.
+    fn copy(from: &[f32], to: &mut [Self]);
+}
+
+impl Wire for f32 {
+    fn copy(from: &[f32], to: &mut [Self]) {
+        to.copy_from_slice(from);
+    }
+}
+
+impl Wire for bf16 {
+    fn copy(from: &[f32], to: &mut [Self]) {
+        // Half the bytes on the bus, and as the kernels would round them.
+        pulp::Arch::new().dispatch(|| {
+            for (to, from) in to.iter_mut().zip(from) {
+                *to = Self::from_f32(*from);
+            }
+        });
+    }
+}
+
 /// What maps and products may be made of.
-pub(super) trait Value:
-    CudaDType + CudnnDataType + DeviceRepr + ValidAsZeroBits + Copy + Send + Sync + 'static
+pub(super) trait Value: Wire + CudnnDataType + ValidAsZeroBits
 where
     CudaBlas: Gemm<Self>,
 {

@@ -50,6 +50,20 @@ struct Plan<T> {
     fuses: bool,
 }
 
+impl<T: Value> Plan<T>
+where
+    CudaBlas: Gemm<T>,
+{
+    fn plain(&self) -> ConvForward<'_, T, f32, T> {
+        ConvForward {
+            conv: &self.conv,
+            x: &self.x,
+            w: &self.filter,
+            y: &self.y,
+        }
+    }
+}
+
 /// cuDNN on one stream.
 pub(super) struct Convolutions<T> {
     /// A handle serves one thread at a time.
@@ -95,7 +109,7 @@ where
     /// cuDNN on `stream`. `exact`: factors keep all their 32 bits, if they have as many.
     pub(super) fn new(
         stream: Arc<CudaStream>,
-        workspace_mb: usize,
+        most_bytes: usize,
         exact: bool,
     ) -> std::result::Result<Self, String> {
         let cudnn = Cudnn::new(stream)
@@ -112,9 +126,14 @@ where
         };
         Ok(Self {
             inner: Mutex::new(inner),
-            most_bytes: workspace_mb << 20,
+            most_bytes,
             math,
         })
+    }
+
+    /// Gives the shared working memory back: a recorded pass must not depend on what later ones share.
+    pub(super) fn forget_workspace(&self) {
+        self.lock().work = Workspace::default();
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner<T>> {
@@ -134,25 +153,7 @@ where
         let mut inner = self.lock();
         let Inner { cudnn, plans, work } = &mut *inner;
         let plan = self.plan((cudnn, plans), shape)?;
-        let plain = ConvForward {
-            conv: &plan.conv,
-            x: &plan.x,
-            w: &plan.filter,
-            y: &plan.y,
-        };
-        let Choice { algorithm, bytes } = match plan.forward {
-            Some(choice) => choice,
-            None => {
-                use sys::cudnnConvolutionFwdAlgo_t::*;
-                let wanted = [
-                    plain.pick_algorithm().map_err(failed)?,
-                    CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM,
-                    CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM,
-                ];
-                self.choose(&wanted, |algorithm| plain.get_workspace_size(algorithm))?
-            }
-        };
-        plan.forward = Some(Choice { algorithm, bytes });
+        let Choice { algorithm, bytes } = self.forward_choice(plan)?;
         let mut work = work.room(lane, bytes)?;
         let (one, zero) = (T::of(1.0), T::of(0.0));
         if let Some(Fused { bias, residual }) = fused.filter(|_| plan.fuses) {
@@ -189,19 +190,30 @@ where
                 }
             }
         }
+        let factors = (one, zero);
         // SAFETY: as above.
         unsafe {
-            plain.launch(
-                algorithm,
-                work.as_deref_mut(),
-                (one, zero),
-                &x,
-                &filter,
-                &mut out,
-            )
+            plan.plain()
+                .launch(algorithm, work, factors, &x, &filter, &mut out)
         }
         .map_err(failed)?;
         Ok(false)
+    }
+
+    fn forward_choice(&self, plan: &mut Plan<T>) -> Result<Choice<sys::cudnnConvolutionFwdAlgo_t>> {
+        use sys::cudnnConvolutionFwdAlgo_t::*;
+        if let Some(choice) = plan.forward {
+            return Ok(choice);
+        }
+        let plain = plan.plain();
+        let wanted = [
+            plain.pick_algorithm().map_err(failed)?,
+            CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM,
+            CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM,
+        ];
+        let choice = self.choose(&wanted, |algorithm| plain.get_workspace_size(algorithm))?;
+        plan.forward = Some(choice);
+        Ok(choice)
     }
 
     /// The gradient with respect to the input from that of the output; added to what `dx` holds if `add`.
@@ -234,20 +246,10 @@ where
             }
         };
         plan.data = Some(Choice { algorithm, bytes });
-        let mut work = work.room(lane, bytes)?;
+        let work = work.room(lane, bytes)?;
         let factors = (T::of(1.0), T::of(f32::from(u8::from(add))));
         // SAFETY: the spans have the sizes of the descriptors, which come from the same shape.
-        unsafe {
-            conv.launch(
-                algorithm,
-                work.as_deref_mut(),
-                factors,
-                &mut dx,
-                &filter,
-                &dy,
-            )
-        }
-        .map_err(failed)
+        unsafe { conv.launch(algorithm, work, factors, &mut dx, &filter, &dy) }.map_err(failed)
     }
 
     /// The gradient with respect to the weights, `[outputs, kernel, kernel, inputs]`.
@@ -280,11 +282,10 @@ where
             }
         };
         plan.weights = Some(Choice { algorithm, bytes });
-        let mut work = work.room(lane, bytes)?;
+        let work = work.room(lane, bytes)?;
         let factors = (T::of(1.0), T::of(0.0));
         // SAFETY: the spans have the sizes of the descriptors, which come from the same shape.
-        unsafe { conv.launch(algorithm, work.as_deref_mut(), factors, &x, &mut dw, &dy) }
-            .map_err(failed)
+        unsafe { conv.launch(algorithm, work, factors, &x, &mut dw, &dy) }.map_err(failed)
     }
 
     /// The first algorithm whose working memory is within the bound; of those that repeat their results bit for bit, which `wanted` are.

@@ -1,6 +1,8 @@
 //! What a layer is made of on a GPU: weights as cuDNN reads them, convolutions and products with what follows, the max-pool, sums.
 //! Must never know: the order of layers.
 
+use std::sync::Mutex;
+
 use candle_core::cuda_backend::cudarc::cublas::{CudaBlas, Gemm};
 use candle_core::{Result, Tensor};
 
@@ -14,14 +16,18 @@ use crate::nn::{Compute, CudaConfig};
 
 /// Channels of uploaded pixels once they are maps.
 const PIXEL_CHANNELS: usize = 8;
-/// Rows that a block sums.
+/// Least rows that a block sums, and most blocks that share a column.
 const SUM_ROWS: usize = 256;
+const SUM_BLOCKS: usize = 128;
 
 /// A GPU that computes in `T`.
 pub(super) struct Gpu<T> {
     pub(super) lane: Lane,
     pub(super) convolutions: Convolutions<T>,
     pub(super) products: Products,
+    config: CudaConfig,
+    /// Where passes are recorded; made when first needed.
+    pub(super) recorder: Mutex<Option<Box<Self>>>,
 }
 
 impl<T: Value> Gpu<T>
@@ -30,11 +36,22 @@ where
 {
     pub(super) fn new(mut lane: Lane, config: &CudaConfig) -> std::result::Result<Self, String> {
         lane.load_kernels(T::HALF)?;
+        Self::on(lane, config)
+    }
+
+    /// The same on another queue.
+    pub(super) fn beside(&self) -> std::result::Result<Self, String> {
+        Self::on(self.lane.beside()?, &self.config)
+    }
+
+    fn on(lane: Lane, config: &CudaConfig) -> std::result::Result<Self, String> {
         let exact = config.compute != Compute::Tf32;
         Ok(Self {
-            convolutions: Convolutions::new(lane.stream.clone(), config.workspace_mb, exact)?,
+            convolutions: Convolutions::new(lane.stream.clone(), config.workspace_bytes(), exact)?,
             products: Products::new(lane.stream.clone())?,
             lane,
+            config: config.clone(),
+            recorder: Mutex::default(),
         })
     }
 
@@ -54,7 +71,8 @@ where
             let weight = match is_product(&conv) {
                 true => self.narrowed(weight)?,
                 false => {
-                    let count = conv.outputs * conv.kernel * conv.kernel * padded(conv.inputs);
+                    let count =
+                        conv.outputs * conv.kernel * conv.kernel * padded_channels(conv.inputs);
                     self.lane.build::<T>(count, |out| {
                         self.turn("pack_weights", &conv, [weight.into(), out.into()])
                     })?
@@ -74,7 +92,7 @@ where
 
     /// Weights from our layout to cuDNN's or back.
     fn turn(&self, kernel: &str, conv: &Conv, [from, to]: [Arg; 2]) -> Result<()> {
-        let (taps, inputs) = (conv.kernel * conv.kernel, padded(conv.inputs));
+        let (taps, inputs) = (conv.kernel * conv.kernel, padded_channels(conv.inputs));
         let rows = taps * inputs;
         let sizes = [taps, conv.inputs, inputs, conv.outputs].map(|size| Arg::Int(size as i32));
         let [taps, inputs, padded, outputs] = sizes;
@@ -142,7 +160,7 @@ where
                 self.lane.each("widen_all", out.len, &args)
             });
         }
-        let count = conv.kernel * conv.kernel * padded(conv.inputs) * conv.outputs;
+        let count = conv.kernel * conv.kernel * padded_channels(conv.inputs) * conv.outputs;
         let turned = self.lane.take::<T>(count)?;
         let turned = Span::new(&turned, &self.lane.stream);
         let arrays = [x, turned, gradient];
@@ -157,28 +175,41 @@ where
     /// The sums of a matrix's rows.
     pub(super) fn sum_rows(&self, matrix: Span<'_, T>, columns: usize) -> Result<Tensor> {
         let rows = matrix.len / columns;
-        let parts = rows.div_ceil(SUM_ROWS);
+        let chunk = SUM_ROWS.max(rows.div_ceil(SUM_BLOCKS));
+        let parts = rows.div_ceil(chunk);
         let sums = self.lane.take::<f32>(parts * columns)?;
         let sums = Span::new(&sums, &self.lane.stream);
-        let (width, chunk) = (Arg::Int(columns as i32), Arg::Int(SUM_ROWS as i32));
+        let (width, chunk) = (Arg::Int(columns as i32), Arg::Int(chunk as i32));
         let rows = Arg::Size(rows as u64);
         let args = [matrix.into(), sums.into(), width, rows, chunk];
         let grid = (columns.div_ceil(32) as u32, parts as u32);
         self.lane.launch("sum_rows", grid, (32, 8), &args)?;
         self.lane.build::<f32>(columns, |out| {
             let args = [sums.into(), out.into(), width, Arg::Int(parts as i32)];
-            self.lane.each("sum_parts", columns, &args)
+            self.lane.launch("sum_parts", (grid.0, 1), (32, 8), &args)
         })
     }
 
-    /// Uploaded pixels as a map of [`PIXEL_CHANNELS`].
-    pub(super) fn padded_pixels(&self, pixels: &Tensor) -> Result<Tensor> {
+    /// `[batch, side, side, 3]` with channels added up to [`PIXEL_CHANNELS`].
+    pub(super) fn padded(&self, pixels: &Tensor) -> Result<Tensor> {
         let (batch, side, _, _) = pixels.dims4()?;
-        let (count, pixels) = (batch * side * side, self.floats(pixels)?);
+        let (count, pixels) = (batch * side * side, self.map(pixels)?);
         let shape = (batch, side, side, PIXEL_CHANNELS);
         self.lane.build::<T>(shape, |out| {
             let args = [pixels.into(), out.into(), Arg::Size(count as u64)];
             self.lane.each("pad_pixels", count, &args)
+        })
+    }
+
+    /// A map's values as floats; floats themselves are given back.
+    pub(super) fn widened(&self, tensor: &Tensor) -> Result<Tensor> {
+        if self.floats(tensor).is_ok() {
+            return Ok(tensor.clone());
+        }
+        let map = self.map(tensor)?;
+        self.lane.build::<f32>(map.len, |out| {
+            let args = [map.into(), out.into(), Arg::Size(map.len as u64)];
+            self.lane.each("widen_all", map.len, &args)
         })
     }
 
@@ -245,12 +276,12 @@ pub(super) fn is_product(conv: &Conv) -> bool {
 }
 
 /// Channels rounded up to what cuDNN's fast kernels take.
-fn padded(channels: usize) -> usize {
+fn padded_channels(channels: usize) -> usize {
     channels.next_multiple_of(PIXEL_CHANNELS)
 }
 
 pub(super) fn convolution(conv: Conv, side: usize, batch: usize) -> Shape {
-    let inputs = padded(conv.inputs);
+    let inputs = padded_channels(conv.inputs);
     Shape {
         conv: Conv { inputs, ..conv },
         side,

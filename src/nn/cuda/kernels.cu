@@ -37,12 +37,12 @@ __device__ inline size place() {
     return (size)blockIdx.x * blockDim.x + threadIdx.x;
 }
 
-// [pixels, 3] floats to [pixels, 8] values, the last five 0: cuDNN's fast kernels want channels by the eight.
-extern "C" __global__ void pad_pixels(const float *in, Eight *out, size pixels) {
+// [pixels, 3] values to [pixels, 8], the last five 0: cuDNN's fast kernels want channels by the eight.
+extern "C" __global__ void pad_pixels(const value *in, Eight *out, size pixels) {
     size i = place();
     if (i >= pixels) return;
     Eight eight = {};
-    for (int c = 0; c < 3; ++c) eight.at[c] = narrow(in[3 * i + c]);
+    for (int c = 0; c < 3; ++c) eight.at[c] = in[3 * i + c];
     out[i] = eight;
 }
 
@@ -209,29 +209,35 @@ extern "C" __global__ void normalize_gradient(const float *gradient, const float
         out[start + i] = narrow((gradient[start + i] - unit[start + i] * along) / lengths[blockIdx.x]);
 }
 
+// The sum of one float from each row of threads of a block of 32 x 8, known to the threads of the first row.
+__device__ inline float column_sum(float mine) {
+    __shared__ float part[8][32];
+    part[threadIdx.y][threadIdx.x] = mine;
+    __syncthreads();
+    float sum = 0.0f;
+    for (int i = 0; i < 8; ++i) sum += part[i][threadIdx.x];
+    return sum;
+}
+
 // Sums of the rows of a matrix, in two passes: blocks of 32 x 8 threads sum `chunk` rows each to parts [gridDim.y, columns] ...
 extern "C" __global__ void sum_rows(const value *matrix, float *parts, int columns, size rows, int chunk) {
-    __shared__ float part[8][32];
     int column = blockIdx.x * 32 + threadIdx.x;
     size start = (size)blockIdx.y * chunk, end = start + chunk < rows ? start + chunk : rows;
     float mine = 0.0f;
     if (column < columns)
         for (size row = start + threadIdx.y; row < end; row += 8) mine += widen(matrix[row * columns + column]);
-    part[threadIdx.y][threadIdx.x] = mine;
-    __syncthreads();
-    if (threadIdx.y > 0 || column >= columns) return;
-    float sum = 0.0f;
-    for (int i = 0; i < 8; ++i) sum += part[i][threadIdx.x];
-    parts[(size)blockIdx.y * columns + column] = sum;
+    float sum = column_sum(mine);
+    if (threadIdx.y == 0 && column < columns) parts[(size)blockIdx.y * columns + column] = sum;
 }
 
-// ... and these are summed.
+// ... and these are summed, by blocks of 32 x 8 threads as well.
 extern "C" __global__ void sum_parts(const float *parts, float *out, int columns, int count) {
-    int column = place();
-    if (column >= columns) return;
-    float sum = 0.0f;
-    for (int i = 0; i < count; ++i) sum += parts[(size)i * columns + column];
-    out[column] = sum;
+    int column = blockIdx.x * 32 + threadIdx.x;
+    float mine = 0.0f;
+    if (column < columns)
+        for (int i = threadIdx.y; i < count; i += 8) mine += parts[(size)i * columns + column];
+    float sum = column_sum(mine);
+    if (threadIdx.y == 0 && column < columns) out[column] = sum;
 }
 
 extern "C" __global__ void add(float *target, const float *values, size count) {

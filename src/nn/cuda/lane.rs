@@ -7,16 +7,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::backend::BackendDevice;
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaEvent, CudaFunction, CudaSlice, CudaStream, DeviceRepr, LaunchConfig, PinnedHostSlice,
+    CudaFunction, CudaGraph, CudaSlice, CudaStream, DeviceRepr, LaunchConfig, PinnedHostSlice,
     PushKernelArg, ValidAsZeroBits, result, sys,
 };
 use candle_core::cuda_backend::cudarc::nvrtc::compile_ptx;
 use candle_core::cuda_backend::{CudaDType, CudaDevice, WrapErr};
 use candle_core::op::BackpropOp;
 use candle_core::{CudaStorage, Result, Shape, Storage, Tensor, bail};
-use rayon::prelude::*;
 
-use super::arrays::Span;
+use super::arrays::{Span, Wire};
+use super::pages::Pages;
 use crate::nn::{CudaConfig, Exhausted, Purpose};
 
 /// The source of the kernels, but for the choice of type.
@@ -42,10 +42,6 @@ const KERNELS: [&str; 18] = [
     "sum_squares",
     "update",
 ];
-/// Floats in a pinned page: 4 MiB, some microseconds of copying.
-const PAGE: usize = 1 << 20;
-/// Floats that a thread copies at once.
-const PIECE: usize = 1 << 16;
 
 /// An argument of a kernel.
 #[derive(Clone, Copy)]
@@ -80,16 +76,10 @@ pub(super) struct Lane {
     device: CudaDevice,
     pub(super) stream: Arc<CudaStream>,
     functions: HashMap<&'static str, CudaFunction>,
-    pages: Mutex<[Page; 2]>,
+    /// Made when first needed.
+    pages: Mutex<Option<Pages>>,
     /// Most bytes that arrays may take; 0: no bound of ours.
     most_bytes: u64,
-}
-
-/// Pinned memory on the way to the GPU.
-struct Page {
-    values: PinnedHostSlice<f32>,
-    /// Passed when the last copy has left it.
-    left: Option<CudaEvent>,
 }
 
 impl Lane {
@@ -117,17 +107,24 @@ impl Lane {
         };
         let stream = context.new_stream_with_priority(priority).map_err(text)?;
         keep_freed_memory(context.cu_device()).map_err(text)?;
-        let page = || -> std::result::Result<Page, String> {
-            // SAFETY: only ever read where it has been written before.
-            let values = unsafe { context.alloc_pinned(PAGE) }.map_err(text)?;
-            Ok(Page { values, left: None })
-        };
         Ok(Self {
             device,
             stream,
             functions: HashMap::new(),
-            pages: Mutex::new([page()?, page()?]),
+            pages: Mutex::default(),
             most_bytes: (config.memory_mb as u64) << 20,
+        })
+    }
+
+    /// Another queue of the same GPU, with the same kernels.
+    pub(super) fn beside(&self) -> std::result::Result<Self, String> {
+        let context = self.stream.context();
+        Ok(Self {
+            device: self.device.clone(),
+            stream: context.new_stream().map_err(text)?,
+            functions: self.functions.clone(),
+            pages: Mutex::default(),
+            most_bytes: self.most_bytes,
         })
     }
 
@@ -169,17 +166,30 @@ impl Lane {
         }
     }
 
-    /// Bytes of all arrays of the process.
+    /// Bytes of all arrays of the process, those within recordings included.
     fn used(&self) -> Result<u64> {
-        let mut used = 0_u64;
+        let (mut used, mut recorded) = (0_u64, 0_u64);
         let device = self.stream.context().cu_device();
-        // SAFETY: the device is open, and the attribute is a 64-bit number.
+        // SAFETY: the device is open, and the attributes are 64-bit numbers.
         unsafe {
             let pool = result::device::get_mem_pool(device).w()?;
             let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT;
             result::mem_pool::get_attribute(pool, attribute, (&raw mut used).cast()).w()?;
+            let attribute = sys::CUgraphMem_attribute::CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT;
+            let at = (&raw mut recorded).cast();
+            sys::cuDeviceGetGraphMemAttribute(device, attribute, at)
+                .result()
+                .w()?;
         }
-        Ok(used)
+        Ok(used + recorded)
+    }
+
+    /// An error if recordings have taken more than is allowed.
+    pub(super) fn check_bound(&self) -> Result<()> {
+        if self.most_bytes > 0 && self.used()? > self.most_bytes {
+            return exhausted("recordings exceed cuda.memory_mb".to_owned());
+        }
+        Ok(())
     }
 
     /// A new tensor of `shape`, all of which `fill` must write.
@@ -204,28 +214,65 @@ impl Lane {
         Span::of(tensor, &self.stream)
     }
 
-    /// Copies `values` to a new tensor by way of two pinned pages, one being filled while the other leaves. Returns before the last has.
+    /// Copies `values` to a new tensor. Returns before the last has left.
     pub(super) fn upload(&self, values: &[f32], shape: &[usize]) -> Result<Tensor> {
-        let mut slice = self.take::<f32>(values.len())?;
+        self.build::<f32>(shape, |target| self.upload_to(&[values], target))
+    }
+
+    /// Copies `parts`, one after the other, to `target`. Returns before the last has left.
+    pub(super) fn upload_to<T: Wire>(&self, parts: &[&[f32]], target: Span<'_, T>) -> Result<()> {
         let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-        for (i, part) in values.chunks(PAGE).enumerate() {
-            let Page {
-                values: pinned,
-                left,
-            } = &mut pages[i % 2];
-            if let Some(left) = left.take() {
-                left.synchronize().w()?;
-            }
-            // One thread copies more slowly than the bus.
-            let page = &mut pinned.as_mut_slice().w()?[..part.len()];
-            let pieces = page.par_chunks_mut(PIECE).zip(part.par_chunks(PIECE));
-            pieces.for_each(|(page, part)| page.copy_from_slice(part));
-            let mut target = slice.slice_mut(i * PAGE..i * PAGE + part.len());
-            let bytes = &pinned.as_slice().w()?[..part.len()];
-            self.stream.memcpy_htod(bytes, &mut target).w()?;
-            *left = Some(self.stream.record_event(None).w()?);
+        let pages = match &mut *pages {
+            Some(pages) => pages,
+            none => none.insert(Pages::new(&self.stream).w()?),
+        };
+        pages.upload(&self.stream, parts, target)
+    }
+
+    /// Pinned memory for values that come back, of which the CPU reads.
+    pub(super) fn pinned(&self, len: usize) -> Result<PinnedHostSlice<f32>> {
+        let context = self.stream.context();
+        // SAFETY: only read where the GPU has written.
+        unsafe { context.alloc_pinned_with_flags(len, 0) }.w()
+    }
+
+    /// Queues a copy of `span` to `output`, which must not be read before it is done.
+    pub(super) fn fetch(
+        &self,
+        span: Span<'_, f32>,
+        output: &mut PinnedHostSlice<f32>,
+    ) -> Result<()> {
+        let output = &mut output.as_mut_slice().w()?[..span.len];
+        // SAFETY: as many values on both sides; the caller keeps `output`.
+        unsafe { result::memcpy_dtoh_async(output, span.at, self.stream.cu_stream()) }.w()
+    }
+
+    /// Records what `queue` queues here, none of which runs.
+    pub(super) fn record(&self, queue: impl FnOnce() -> Result<()>) -> Result<CudaGraph> {
+        use sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
+        self.stream
+            .begin_capture(CU_STREAM_CAPTURE_MODE_RELAXED)
+            .w()?;
+        let queued = queue();
+        let graph = self.stream.end_capture(sys::CUgraphInstantiate_flags(0));
+        queued?;
+        match graph.w()? {
+            Some(graph) => Ok(graph),
+            None => bail!("nothing was recorded"),
         }
-        Ok(self.tensor(slice, shape))
+    }
+
+    /// Clears what a recording that failed has left: its memory, and errors that have been told by now.
+    pub(super) fn forget_recordings(&self) {
+        let context = self.stream.context();
+        // SAFETY: the device is open.
+        let trimmed = unsafe { sys::cuDeviceGraphMemTrim(context.cu_device()) }.result();
+        for error in [context.check_err(), trimmed]
+            .into_iter()
+            .filter_map(std::result::Result::err)
+        {
+            tracing::debug!(%error, "after a failed recording");
+        }
     }
 
     /// Copies a short table of numbers.

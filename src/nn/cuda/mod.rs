@@ -7,7 +7,9 @@ mod arrays;
 mod convolution;
 mod gpu;
 mod lane;
+mod pages;
 mod product;
+mod recording;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -20,7 +22,7 @@ use arrays::{Span, Value};
 use gpu::{Gpu, convolution, is_product, missing};
 use lane::{Arg, Lane, RuleArg};
 
-use super::backend::{Backend, Input, LayerGradient, Parameter};
+use super::backend::{Backend, Input, LayerGradient, Memo, Parameter, Pass, Pixels};
 use super::kernels::EPSILON;
 use super::layer::Layer;
 use super::update::Rule;
@@ -61,15 +63,32 @@ where
     }
 
     fn download(&self, tensor: &Tensor) -> Result<Vec<f32>> {
-        if let Ok(floats) = self.floats(tensor) {
-            return self.lane.download(floats);
-        }
-        let map = self.map(tensor)?;
-        let wide = self.lane.build::<f32>(map.len, |out| {
-            let args = [map.into(), out.into(), Arg::Size(map.len as u64)];
-            self.lane.each("widen_all", map.len, &args)
-        })?;
+        let wide = self.widened(tensor)?;
         self.lane.download(self.floats(&wide)?)
+    }
+
+    fn maps(&self, values: &[f32], shape: &[usize]) -> Result<Tensor> {
+        self.lane
+            .build::<T>(shape, |maps| self.lane.upload_to(&[values], maps))
+    }
+
+    fn pixels(&self, Pixels { parts, shape }: Pixels<'_>) -> Result<Tensor> {
+        let uploaded = self
+            .lane
+            .build::<T>(&shape, |pixels| self.lane.upload_to(parts, pixels))?;
+        self.padded(&uploaded)
+    }
+
+    fn infer(&self, memo: &Memo, pixels: Pixels<'_>, pass: Pass<'_>) -> Result<[Vec<f32>; 2]> {
+        if let Some(outputs) = self.repeat(memo, pixels, pass) {
+            return Ok(outputs);
+        }
+        let [embedding, hidden] = pass(self, self.pixels(pixels)?)?;
+        Ok([self.download(&embedding)?, self.download(&hidden)?])
+    }
+
+    fn recorded(&self, memo: &Memo) -> usize {
+        recording::recorded(memo)
     }
 
     fn conv(
@@ -121,8 +140,7 @@ where
 
     fn stem(&self, layer: &Layer, pixels: &Tensor, keep: bool) -> Result<(Tensor, Option<Tensor>)> {
         let (batch, side, _, _) = pixels.dims4()?;
-        let padded = self.padded_pixels(pixels)?;
-        let maps = self.convolve(layer, (self.map(&padded)?, batch, side), None, true)?;
+        let maps = self.convolve(layer, (self.map(pixels)?, batch, side), None, true)?;
         let (out, picks) = self.max_pool(&maps)?;
         Ok((out, keep.then_some(picks)))
     }
@@ -136,9 +154,8 @@ where
     ) -> Result<LayerGradient> {
         let (batch, side, _, _) = pixels.dims4()?;
         let conv = layer.spec.conv;
-        let padded = self.padded_pixels(pixels)?;
         let maps = self.max_pool_gradient(gradient, picks, conv.output_side(side))?;
-        let x = (self.map(&padded)?, batch, side);
+        let x = (self.map(pixels)?, batch, side);
         Ok(LayerGradient {
             weight: self.weight_gradient(conv, x, self.map(&maps)?)?,
             // Each pooled value comes from one place, so the sums over places and over pooled values are the same.
