@@ -15,6 +15,7 @@ pub mod http;
 pub mod ingest;
 pub mod learn;
 pub mod mcmc;
+mod memory;
 pub mod nn;
 pub mod pixels;
 pub mod serve;

@@ -3,14 +3,12 @@
 
 mod cell;
 mod clock;
-mod memory;
 mod plan;
 mod report;
 mod work;
 
 pub use cell::{Bench, Cell, Pass, Picturing, Setup};
 pub use clock::Figure;
-pub(crate) use memory::resident;
 pub use plan::{Kind, Plan};
 pub use report::{DecodeRow, ForwardRow, LayerRow, PeakRow, Report, TrainRow, WalkRow};
 

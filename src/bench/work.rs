@@ -4,13 +4,14 @@ use std::{hint::black_box, time::Duration};
 
 use rayon::prelude::*;
 
-use super::{BenchError, Figure, Pass, Picturing, Setup, clock::watch, memory::peak_of};
+use super::{BenchError, Figure, Pass, Picturing, Setup, clock::watch};
 use crate::{
     learn::{Batch, CarriedViews, LearnConfig, Learner, ObjectiveKind, SharedView},
     mcmc::{
         self, BatchSlot, Carried, ChainState, ChainTable, PairEntry, PairGraph, SamplerConfig,
         Visit,
     },
+    memory::peak_of,
     nn::{Burst, Device, Encoder, EncoderConfig, LayerProbe, LayerShape, Optimizer},
     pixels::{SampleFormat, augment, decode, fit, sample},
     types::{ImageKey, PairKey, SlotKey, mix},

@@ -17,9 +17,9 @@ use super::{
     state::{Recipe, adam, table},
 };
 use crate::{
-    bench::resident,
     checkpoint::chains_to_bytes,
     mcmc::ChainColumns,
+    memory::resident,
     nn::{Device, EncoderConfig},
 };
 

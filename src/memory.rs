@@ -5,7 +5,7 @@ use std::fs;
 
 /// The memory that `work` adds to this process at its worst moment, in bytes. What the process freed before but kept counts
 /// as there already, so a fresh process gives the truth.
-pub(super) fn peak_of<T>(work: impl FnOnce() -> T) -> (T, Option<u64>) {
+pub(crate) fn peak_of<T>(work: impl FnOnce() -> T) -> (T, Option<u64>) {
     let before = reset_peak().and_then(|()| resident());
     let done = work();
     let added = status("VmHWM:").zip(before);
