@@ -23,7 +23,10 @@ pub(super) fn jitter(pixels: &mut [[f32; 3]], strength: [f32; 4], random: &mut C
                 each(pixels, |pixel| blend(pixel, mean, factor));
             }
             2 => each(pixels, |pixel| blend(pixel, luma(&pixel), factor)),
-            _ => each(pixels, |pixel| shift_hue(pixel, change)),
+            _ => {
+                let sixths = sixths(change);
+                each(pixels, |pixel| shift_hue(pixel, sixths));
+            }
         }
     }
 }
@@ -52,8 +55,18 @@ fn blend(pixel: [f32; 3], other: f32, factor: f32) -> [f32; 3] {
     pixel.map(|value| value * factor + other * (1.0 - factor))
 }
 
-/// Turns the hue by `turns` of the colour circle; value and saturation stay (HSV).
-fn shift_hue(pixel: [f32; 3], turns: f32) -> [f32; 3] {
+/// `turns` of the colour circle as sixths of it, in 0–6.
+fn sixths(turns: f32) -> f32 {
+    6.0 * turns.rem_euclid(1.0)
+}
+
+/// Less than 6 of what is below 12: a remainder in general takes longer than all the rest.
+fn around(sixths: f32) -> f32 {
+    if sixths >= 6.0 { sixths - 6.0 } else { sixths }
+}
+
+/// Turns the hue by `sixths` of the colour circle (0–6); value and saturation stay (HSV).
+fn shift_hue(pixel: [f32; 3], sixths: f32) -> [f32; 3] {
     let [red, green, blue] = pixel;
     let largest = red.max(green).max(blue);
     let range = largest - red.min(green).min(blue);
@@ -67,10 +80,10 @@ fn shift_hue(pixel: [f32; 3], turns: f32) -> [f32; 3] {
     } else {
         (red - green) / range + 4.0
     };
-    let hue = (sixth + 6.0 * turns).rem_euclid(6.0);
+    let hue = around(around(sixth + 6.0) + sixths);
     // Each channel lies below the largest value by its distance to the hue, as a trapezium of period 6.
     let channel = |offset: f32| {
-        let place = (offset + hue) % 6.0;
+        let place = around(offset + hue);
         largest - range * place.min(4.0 - place).clamp(0.0, 1.0)
     };
     [channel(5.0), channel(3.0), channel(1.0)]
@@ -88,17 +101,26 @@ mod tests {
                 .zip(b)
                 .for_each(|(a, b)| assert!((a - b).abs() < 1e-5, "{a} is not {b}"));
         };
-        close(shift_hue([1.0, 0.0, 0.0], 1.0 / 3.0), [0.0, 1.0, 0.0]);
-        close(shift_hue([1.0, 0.0, 0.0], -1.0 / 3.0), [0.0, 0.0, 1.0]);
+        close(
+            shift_hue([1.0, 0.0, 0.0], sixths(1.0 / 3.0)),
+            [0.0, 1.0, 0.0],
+        );
+        close(
+            shift_hue([1.0, 0.0, 0.0], sixths(-1.0 / 3.0)),
+            [0.0, 0.0, 1.0],
+        );
         for pixel in [[0.2, 0.7, 0.4], [0.9, 0.1, 0.3], [0.1, 0.3, 0.8]] {
-            close(shift_hue(pixel, 1.0), pixel);
-            close(shift_hue(shift_hue(pixel, 0.2), -0.2), pixel);
+            close(shift_hue(pixel, sixths(1.0)), pixel);
+            close(
+                shift_hue(shift_hue(pixel, sixths(0.2)), sixths(-0.2)),
+                pixel,
+            );
         }
     }
 
     #[test]
     fn a_grey_pixel_has_no_hue_to_shift_and_its_own_luma() {
-        assert_eq!(shift_hue([0.5; 3], 0.3), [0.5; 3]);
+        assert_eq!(shift_hue([0.5; 3], sixths(0.3)), [0.5; 3]);
         let mut pixels = [[0.2, 0.4, 0.6]];
         drop_colour(&mut pixels);
         // 0.299 · 0.2 + 0.587 · 0.4 + 0.114 · 0.6, rounded in f32.

@@ -151,7 +151,7 @@ impl Lane {
     pub(super) fn take<T: DeviceRepr>(&self, len: usize) -> Result<CudaSlice<T>> {
         // No array is empty: the driver does not give out nothing.
         let (len, bytes) = (len.max(1), (len * size_of::<T>()) as u64);
-        if self.most_bytes > 0 && self.used()? + bytes > self.most_bytes {
+        if !self.has_room(bytes)? {
             return exhausted(format!(
                 "an array of {bytes} bytes exceeds cuda.memory_mb ({}): raise it, or lower serving.max_batch or training.batch",
                 self.most_bytes >> 20
@@ -184,12 +184,29 @@ impl Lane {
         Ok(used + recorded)
     }
 
+    /// Whether so many bytes more are within the bound, if need be without what recordings hold that are gone.
+    fn has_room(&self, bytes: u64) -> Result<bool> {
+        if self.most_bytes == 0 || self.used()? + bytes <= self.most_bytes {
+            return Ok(true);
+        }
+        self.trim()?;
+        Ok(self.used()? + bytes <= self.most_bytes)
+    }
+
     /// An error if recordings have taken more than is allowed.
     pub(super) fn check_bound(&self) -> Result<()> {
-        if self.most_bytes > 0 && self.used()? > self.most_bytes {
-            return exhausted("recordings exceed cuda.memory_mb".to_owned());
+        match self.has_room(0)? {
+            true => Ok(()),
+            false => exhausted("recordings exceed cuda.memory_mb".to_owned()),
         }
-        Ok(())
+    }
+
+    /// Gives back the memory of recordings that are not running; those that are kept take it again when they run.
+    fn trim(&self) -> Result<()> {
+        // SAFETY: the device is open.
+        unsafe { sys::cuDeviceGraphMemTrim(self.stream.context().cu_device()) }
+            .result()
+            .w()
     }
 
     /// A new tensor of `shape`, all of which `fill` must write.
@@ -254,8 +271,11 @@ impl Lane {
             .begin_capture(CU_STREAM_CAPTURE_MODE_RELAXED)
             .w()?;
         let queued = queue();
+        // Arrays that are given back after a recording broke leave an error, which would keep it from being ended.
+        let broken = self.stream.context().check_err();
         let graph = self.stream.end_capture(sys::CUgraphInstantiate_flags(0));
         queued?;
+        broken.w()?;
         match graph.w()? {
             Some(graph) => Ok(graph),
             None => bail!("nothing was recorded"),
@@ -264,13 +284,8 @@ impl Lane {
 
     /// Clears what a recording that failed has left: its memory, and errors that have been told by now.
     pub(super) fn forget_recordings(&self) {
-        let context = self.stream.context();
-        // SAFETY: the device is open.
-        let trimmed = unsafe { sys::cuDeviceGraphMemTrim(context.cu_device()) }.result();
-        for error in [context.check_err(), trimmed]
-            .into_iter()
-            .filter_map(std::result::Result::err)
-        {
+        let told = self.stream.context().check_err().w();
+        for error in [told, self.trim()].into_iter().filter_map(Result::err) {
             tracing::debug!(%error, "after a failed recording");
         }
     }

@@ -110,17 +110,26 @@ where
         ])
     }
 
-    /// Records on a stream of its own, where no other thread queues anything meanwhile.
+    /// Records on a queue of its own, where no other thread queues anything meanwhile.
     fn record(&self, shape: [usize; 4], pass: Pass<'_>) -> Result<Recording> {
         let mut recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner);
         let on = match &mut *recorder {
             Some(on) => on,
             none => none.insert(Box::new(self.beside().map_err(candle_core::Error::Msg)?)),
         };
+        let recording = self.record_on(on, shape, pass);
+        if recording.is_err() {
+            // Whatever state it is in.
+            *recorder = None;
+        }
+        recording
+    }
+
+    fn record_on(&self, on: &Self, shape: [usize; 4], pass: Pass<'_>) -> Result<Recording> {
         let pixels = self.lane.build::<T>(&shape, |_| Ok(()))?;
         self.lane.stream.synchronize().w()?;
         // Once without recording: it chooses algorithms and loads kernels, which must not happen within one.
-        let once = pass(&**on, on.padded(&pixels)?);
+        let once = pass(on, on.padded(&pixels)?);
         on.convolutions.forget_workspace();
         let lengths = once?.map(|tensor| tensor.elem_count());
         on.lane.stream.synchronize().w()?;
@@ -128,7 +137,7 @@ where
         let [embedding, hidden] = lengths.map(|length| on.lane.pinned(length));
         let mut outputs = [embedding?, hidden?];
         let graph = on.lane.record(|| {
-            let queued = pass(&**on, on.padded(&pixels)?).and_then(|found| {
+            let queued = pass(on, on.padded(&pixels)?).and_then(|found| {
                 for (tensor, output) in found.iter().zip(&mut outputs) {
                     let wide = on.widened(tensor)?;
                     on.lane.fetch(on.floats(&wide)?, output)?;
