@@ -1,6 +1,8 @@
 //! One anchor as an objective sees it: its scores against the batch and against what else was encoded, and who may be its negative.
 //! Must never know: objectives, gradients.
 
+use std::cell::OnceCell;
+
 use super::{forward::Forward, loss::dot};
 use crate::{
     mcmc::{PairGraph, Positives, Visit},
@@ -12,7 +14,9 @@ pub(super) struct Anchor<'a> {
     /// Its row of the batch.
     pub(super) visit: Visit<'a>,
     forward: &'a Forward,
-    positives: Positives<'a>,
+    graph: &'a PairGraph,
+    /// Looked up when first asked for: not every objective does.
+    positives: OnceCell<Positives<'a>>,
 }
 
 impl<'a> Anchor<'a> {
@@ -37,7 +41,8 @@ impl<'a> Anchor<'a> {
             position,
             visit,
             forward,
-            positives: graph.positives(key),
+            graph,
+            positives: OnceCell::new(),
         }
     }
 
@@ -70,7 +75,9 @@ impl<'a> Anchor<'a> {
 
     /// Whether an image outside the batch may be its negative: no known positive, and not found to be gone.
     pub(super) fn admits(&self, image: ImageKey) -> bool {
-        !self.forward.gone.contains(&image) && !self.positives.excludes_image(image)
+        let positives = || self.graph.positives(self.visit.anchor);
+        !self.forward.gone.contains(&image)
+            && !self.positives.get_or_init(positives).excludes_image(image)
     }
 
     /// β times the cosine with a vector.

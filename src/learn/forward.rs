@@ -46,6 +46,7 @@ pub(super) struct Forward {
     pub(super) terms: Vec<Option<Term>>,
     /// See [`Objective::factors`].
     pub(super) factors: Vec<f32>,
+    pub(super) score_seconds: f64,
     pub(super) walk_seconds: f64,
     pub(super) encode_seconds: f64,
     pub(super) beta: f32,
@@ -62,6 +63,7 @@ impl Forward {
             scores: Vec::new(),
             terms: Vec::new(),
             factors: Vec::new(),
+            score_seconds: 0.0,
             walk_seconds: 0.0,
             encode_seconds: 0.0,
             beta,
@@ -75,7 +77,7 @@ impl Forward {
         let seating = Seating::new(&batch.pairs, context.graph, chains);
         let outside = context.objective.outside(&seating, context.graph)?;
         let mut forward = Self::new(seating, context.beta, batch.step);
-        forward.walk_seconds = started.elapsed().as_secs_f64();
+        forward.score_seconds = started.elapsed().as_secs_f64();
         forward.encode_batch(context, &batch.pixels, &outside)?;
         forward.visit_all(context.objective, context.graph, context.seed);
         forward.encode_wanted(context)?;
@@ -143,6 +145,8 @@ impl Forward {
         let started = Instant::now();
         let slots = self.seating.slots.len();
         self.scores = scores(self.beta, self.encoded.dim, &self.encoded.embedding, slots);
+        self.score_seconds += started.elapsed().as_secs_f64();
+        let started = Instant::now();
         self.terms = (0..slots)
             .into_par_iter()
             .map(|anchor| objective.term(&Anchor::new(self, graph, seed, anchor)))

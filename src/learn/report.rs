@@ -28,7 +28,9 @@ pub struct StepReport {
     pub carried_encoded: usize,
     /// Global L2 norm of the gradient, before clipping.
     pub gradient_norm: f32,
-    /// Seconds in masks, scores and visits.
+    /// Seconds in masks and scores, which every objective needs.
+    pub score_seconds: f64,
+    /// Seconds in visits: weights of negatives and the chains' next states.
     pub walk_seconds: f64,
     /// Seconds in forward passes, loading carried negatives included.
     pub encode_seconds: f64,
@@ -66,6 +68,7 @@ impl StepReport {
             acceptance_rate: acceptance_rate(&forward.terms),
             anchors: anchors.len(),
             carried_encoded: forward.encoded.carried.len(),
+            score_seconds: forward.score_seconds,
             walk_seconds: forward.walk_seconds,
             encode_seconds: forward.encode_seconds,
             ..Self::default()
