@@ -7,9 +7,9 @@
 Both start from float pixels in the host's memory and end with vectors there. PyTorch runs bf16, channels last, `cudnn.benchmark`, from pinned
 memory, and for embeddings also through `torch.compile` where that works. Its training step is EMC² written in two ways: the walk as a Python
 loop over the proposals, each accepted or not for all anchors at once, as the method's authors wrote it; and the subset kernel, which needs no
-loop. Negatives that are not in the batch are encoded with it, as kith does; both stand on noise, so that as many are carried. Rounds are
-interleaved; a ratio is the median of the rounds' ratios. kith's steps are those of `kith study cost`, which make their noise within the step:
-the ratios of steps understate kith by that much. They run without `cudnn.benchmark`, since the number of distinct negatives changes.
+loop. Negatives that are not in the batch are encoded with it, as kith does; both stand on noise made before, so that as many are carried.
+Rounds are interleaved; a ratio is the median of the rounds' ratios. kith's steps are those of `kith study cost`. Steps run without
+`cudnn.benchmark`, since the number of distinct negatives changes.
 """
 
 import argparse
@@ -198,7 +198,8 @@ def steps(args):
             "loop ms": middle(lambda one: one["loop"]), "vectorised ms": middle(lambda one: one["vectorised"]),
             "loop / walk": middle(lambda one: one["loop"] / one["walk"]["step_milliseconds"]),
             "vectorised / subset": middle(lambda one: one["vectorised"] / one["subset"]["step_milliseconds"]),
-            "visits' share": middle(lambda one: max(one[name]["walk_share"] for name in ("walk", "subset")))})
+            **{f"share of {what}": middle(lambda one, share=share: max(one[name][share] for name in ("walk", "subset")))
+               for what, share in (("visits", "walk_share"), ("masks and scores", "score_share"))}})
         note(str(rows[-1]))
     return rows
 

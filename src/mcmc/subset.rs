@@ -80,8 +80,8 @@ impl Subset {
         let state = standing.map(|state| state.log_weight);
         let logs = state.into_iter().chain(positions.iter().map(log_weight));
         let largest = logs.reduce(f32::max)?;
-        // exp(log weight − largest) / their sum: neither overflows nor divides by zero.
-        let weight = |log: f32| f64::from(log - largest).exp();
+        // exp(log weight − largest) / their sum: neither overflows nor divides by zero. Scores have 24 bits, and so have these.
+        let weight = |log: f32| f64::from((log - largest).exp());
         let mut standing = state.map_or(0.0, weight);
         let mut weights: Vec<f64> = (positions.iter())
             .map(|position| weight(log_weight(position)))

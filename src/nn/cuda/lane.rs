@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::backend::BackendDevice;
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaFunction, CudaGraph, CudaSlice, CudaStream, DeviceRepr, LaunchConfig, PinnedHostSlice,
-    PushKernelArg, ValidAsZeroBits, result, sys,
+    CudaFunction, CudaGraph, CudaSlice, CudaStream, DeviceRepr, DriverError, LaunchConfig,
+    PinnedHostSlice, PushKernelArg, ValidAsZeroBits, result, sys,
 };
 use candle_core::cuda_backend::cudarc::nvrtc::compile_ptx;
 use candle_core::cuda_backend::{CudaDType, CudaDevice, WrapErr};
@@ -158,10 +158,18 @@ impl Lane {
             ));
         }
         // SAFETY: each caller writes all of it before anything reads it.
-        match unsafe { self.stream.alloc(len) } {
-            Err(error) if error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => exhausted(format!(
-                "the GPU has no {bytes} bytes left: lower serving.max_batch or training.batch, or free memory on it"
-            )),
+        let alloc = || unsafe { self.stream.alloc(len) };
+        let is_full = |error: &DriverError| error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY;
+        match alloc() {
+            Err(error) if is_full(&error) => {
+                self.trim()?;
+                alloc().or_else(|error| match is_full(&error) {
+                    true => exhausted(format!(
+                        "the GPU has no {bytes} bytes left: lower serving.max_batch or training.batch, or free memory on it"
+                    )),
+                    false => Err(error).w(),
+                })
+            }
             taken => taken.w(),
         }
     }

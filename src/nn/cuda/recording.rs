@@ -17,6 +17,10 @@ use crate::nn::backend::{Memo, Pass, Pixels};
 /// Batch sizes that are kept of one encoder; when there are as many, all are forgotten.
 const MOST: usize = 256;
 
+/// Most pixels of a batch that is recorded, some 450 images of 96 px or 80 of 224: a larger one keeps the GPU longer than the CPU, and its
+/// recording would only take memory a second time.
+const MOST_PIXELS: usize = 1 << 22;
+
 /// What is kept of one encoder, by batch size.
 #[derive(Default)]
 struct Recordings(HashMap<usize, Entry>);
@@ -61,13 +65,16 @@ where
         pixels: Pixels<'_>,
         pass: Pass<'_>,
     ) -> Option<[Vec<f32>; 2]> {
+        let [batch, side, ..] = pixels.shape;
+        if batch * side * side > MOST_PIXELS {
+            return None;
+        }
         let mut kept = memo.lock();
         let kept = kept.get_or_insert_with(|| Box::<Recordings>::default());
         let Recordings(entries) = kept.downcast_mut()?;
         if entries.len() >= MOST {
             entries.clear();
         }
-        let batch = pixels.shape[0];
         let outputs = match entries.get(&batch) {
             None => {
                 entries.insert(batch, Entry::Seen);
