@@ -6,7 +6,7 @@
 
 use std::any::Any;
 use std::borrow::Cow;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 #[cfg(feature = "cuda")]
 use std::sync::{MutexGuard, PoisonError};
 
@@ -16,6 +16,7 @@ use super::layer::Layer;
 use super::update::Rule;
 
 /// The gradients of a layer's weights, in `f32`.
+#[derive(Clone)]
 pub(super) struct LayerGradient {
     pub(super) weight: Tensor,
     pub(super) bias: Tensor,
@@ -44,7 +45,8 @@ pub(super) struct Parameter<'a> {
     pub(super) gradient: &'a Tensor,
 }
 
-/// Images in the host's memory: those of `parts` one after the other, `shape` (`[batch, side, side, 3]`) together.
+/// Images in the host's memory: those of `parts` one after the other, `shape` (`[batch, side, side, 3]`) together. If they are fewer, the
+/// rest is zero.
 #[derive(Clone, Copy)]
 pub(super) struct Pixels<'a> {
     pub(super) parts: &'a [&'a [f32]],
@@ -54,7 +56,27 @@ pub(super) struct Pixels<'a> {
 /// A pass that only encodes, from images on the device to their embeddings and hidden features. It queues the same operations each time.
 pub(super) type Pass<'a> = &'a dyn Fn(&dyn Backend, Tensor) -> Result<[Tensor; 2]>;
 
-/// What a device keeps with one encoder's weights; forgotten when they change.
+/// Whatever a forward pass leaves for its backward pass.
+pub(super) type Kept = Arc<dyn Any + Send + Sync>;
+
+/// Held as long as arrays are in use that a device will write again.
+pub(super) type Lease = Arc<dyn Any + Send + Sync>;
+
+/// A forward pass that a backward pass may follow.
+pub(super) struct Taped {
+    pub(super) kept: Kept,
+    /// `[rows, dim]`.
+    pub(super) embedding: Vec<f32>,
+    pub(super) lease: Option<Lease>,
+}
+
+/// A forward pass, from images on the device to what it keeps and the embeddings, and the backward pass, from the gradient of these.
+/// Each queues the same operations each time.
+pub(super) type TapePass<'a> = &'a dyn Fn(&dyn Backend, Tensor) -> Result<(Kept, Tensor)>;
+pub(super) type BackwardPass<'a> =
+    &'a dyn Fn(&dyn Backend, Tensor, Kept) -> Result<Vec<LayerGradient>>;
+
+/// What a device keeps with an encoder.
 #[derive(Default)]
 #[cfg_attr(not(feature = "cuda"), expect(dead_code))]
 pub(super) struct Memo(Mutex<Option<Box<dyn Any + Send>>>);
@@ -83,6 +105,22 @@ pub(super) trait Backend: Send + Sync {
 
     /// What `pass` makes of `pixels`. A device may record it in `memo` and repeat it.
     fn infer(&self, memo: &Memo, pixels: Pixels<'_>, pass: Pass<'_>) -> Result<[Vec<f32>; 2]>;
+
+    /// Rows in which a training pass of `batch` images is computed: a device may add some, whose gradient is to be zero, so that fewer
+    /// sizes occur.
+    fn training_rows(&self, batch: usize, side: usize) -> usize;
+
+    /// What `pass` makes of `pixels`. A device may record it in `memo`, which outlasts changes of the weights, and repeat it.
+    fn tape(&self, memo: &Memo, pixels: Pixels<'_>, pass: TapePass<'_>) -> Result<Taped>;
+
+    /// What `pass` makes of what [`Backend::tape`] kept and of the `gradient` of the embeddings, `shape` (if it is shorter, the rest is
+    /// zero); and a lease on it.
+    fn backward(
+        &self,
+        tape: (Kept, Option<Lease>),
+        gradient: (&[f32], &[usize]),
+        pass: BackwardPass<'_>,
+    ) -> Result<(Vec<LayerGradient>, Option<Lease>)>;
 
     /// How many batch sizes have a recorded pass in `memo`.
     fn recorded(&self, memo: &Memo) -> usize;

@@ -5,7 +5,10 @@ use std::borrow::Cow;
 
 use candle_core::{Device, Result, Tensor, bail};
 
-use super::backend::{Backend, Input, LayerGradient, Memo, Parameter, Pass, Pixels};
+use super::backend::{
+    Backend, BackwardPass, Input, Kept, LayerGradient, Lease, Memo, Parameter, Pass, Pixels,
+    TapePass, Taped,
+};
 use super::kernels::{self, Finish, Images, Stem, Target};
 use super::layer::Layer;
 use super::slices::{self, View, build, build_to_keep, write};
@@ -48,12 +51,36 @@ impl Backend for Cpu {
                 here.copy_from_slice(part);
                 out = rest;
             }
+            out.fill(0.0);
         })
     }
 
     fn infer(&self, _: &Memo, pixels: Pixels<'_>, pass: Pass<'_>) -> Result<[Vec<f32>; 2]> {
         let [embedding, hidden] = pass(self, self.pixels(pixels)?)?;
         Ok([self.download(&embedding)?, self.download(&hidden)?])
+    }
+
+    fn training_rows(&self, batch: usize, _: usize) -> usize {
+        batch
+    }
+
+    fn tape(&self, _: &Memo, pixels: Pixels<'_>, pass: TapePass<'_>) -> Result<Taped> {
+        let (kept, embedding) = pass(self, self.pixels(pixels)?)?;
+        Ok(Taped {
+            kept,
+            embedding: self.download(&embedding)?,
+            lease: None,
+        })
+    }
+
+    fn backward(
+        &self,
+        (kept, _): (Kept, Option<Lease>),
+        (gradient, shape): (&[f32], &[usize]),
+        pass: BackwardPass<'_>,
+    ) -> Result<(Vec<LayerGradient>, Option<Lease>)> {
+        let gradient = self.upload(gradient.into(), shape)?;
+        Ok((pass(self, gradient, kept)?, None))
     }
 
     fn recorded(&self, _: &Memo) -> usize {

@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{Tensor, bail};
 
 use super::architecture::{LayerSpec, layers};
 use super::arrays::{Import, slots};
-use super::backend::{Backend, Memo, Pixels};
+use super::backend::{Backend, Kept, Memo, Pixels, Taped};
 use super::layer::Layer;
 use super::resnet::{Network, Trace};
 use super::{Device, EncoderConfig, Gradients, NnError, Precision, init};
@@ -37,7 +37,10 @@ pub struct Encoder {
     pub(super) device: Device,
     pub(super) specs: Arc<[LayerSpec]>,
     pub(super) layers: Arc<Vec<Layer>>,
+    /// Of these weights.
     memo: Memo,
+    /// Of any weights.
+    training_memo: Memo,
 }
 
 impl Encoder {
@@ -92,6 +95,7 @@ impl Encoder {
             specs,
             layers: Arc::new(layers),
             memo: Memo::default(),
+            training_memo: Memo::default(),
         }
     }
 
@@ -142,10 +146,10 @@ impl Encoder {
         Ok(Features { embedding, hidden })
     }
 
-    /// Batch sizes whose pass the device has recorded and repeats in one call: those that came twice since the weights changed. None on
-    /// the CPU.
-    pub fn recorded(&self) -> usize {
-        self.device.backend.recorded(&self.memo)
+    /// Batch sizes whose pass the device has recorded and repeats in one call: those that came twice, of passes that only encode since the
+    /// weights changed. `[encoding, training]`; none on the CPU.
+    pub fn recorded(&self) -> [usize; 2] {
+        [&self.memo, &self.training_memo].map(|memo| self.device.backend.recorded(memo))
     }
 
     /// Encodes `pixels` and keeps what [`Tape::backward`] needs.
@@ -155,24 +159,31 @@ impl Encoder {
 
     /// [`Encoder::forward_train`] of images that lie in several places, one after the other.
     pub fn forward_train_all(&self, parts: &[&[f32]]) -> Result<Tape, NnError> {
-        let layers: Vec<Layer> = self.layers.iter().map(Layer::fleeting).collect();
-        let on = &*self.device.backend;
-        let pixels = on.pixels(self.pixels(parts)?)?;
-        let network = Network {
-            on,
-            layers: &layers,
+        let pass = |on: &dyn Backend, pixels: Tensor| {
+            let layers: Vec<Layer> = self.layers.iter().map(Layer::fleeting).collect();
+            let network = Network {
+                on,
+                layers: &layers,
+            };
+            let trace = network.forward(pixels, true)?;
+            let embedding = trace.embedding.clone();
+            let kept: Kept = Arc::new(Recorded { layers, trace });
+            Ok((kept, embedding))
         };
-        let trace = network.forward(pixels, true)?;
-        let embedding = Vectors {
-            dim: self.config.dim,
-            data: on.download(&trace.embedding)?,
-        };
+        let backend = &self.device.backend;
+        let mut pixels = self.pixels(parts)?;
+        let [batch, side, ..] = pixels.shape;
+        pixels.shape[0] = backend.training_rows(batch, side);
+        let mut taped = backend.tape(&self.training_memo, pixels, &pass)?;
+        let (rows, dim) = (pixels.shape[0], self.config.dim);
+        let mut data = std::mem::take(&mut taped.embedding);
+        data.truncate(batch * dim);
         Ok(Tape {
             device: self.device.clone(),
             specs: self.specs.clone(),
-            layers,
-            trace,
-            embedding,
+            taped,
+            rows,
+            embedding: Vectors { dim, data },
         })
     }
 
@@ -194,9 +205,17 @@ impl Encoder {
 pub struct Tape {
     device: Device,
     specs: Arc<[LayerSpec]>,
+    taped: Taped,
+    /// Rows of the pass: those of the embeddings, and maybe more.
+    rows: usize,
+    embedding: Vectors,
+}
+
+/// What a backward pass needs.
+#[derive(Clone)]
+struct Recorded {
     layers: Vec<Layer>,
     trace: Trace,
-    embedding: Vectors,
 }
 
 impl Tape {
@@ -207,24 +226,31 @@ impl Tape {
 
     /// Gradients of all weights, given the loss's gradient with respect to the embeddings (`[batch, dim]`).
     pub fn backward(self, embedding_gradient: &[f32]) -> Result<Gradients, NnError> {
-        let on = &*self.device.backend;
-        let embedding = &self.trace.embedding;
-        let (found, wanted) = (embedding_gradient.len(), embedding.elem_count());
+        let Vectors { dim, data } = &self.embedding;
+        let (found, wanted) = (embedding_gradient.len(), data.len());
         if found != wanted {
             return Err(NnError::Config(format!(
                 "the gradient has {found} values, the embeddings {wanted}"
             )));
         }
-        let gradient = on.upload(embedding_gradient.into(), embedding.dims())?;
-        let network = Network {
-            on,
-            layers: &self.layers,
+        let pass = |on: &dyn Backend, gradient: Tensor, kept: Kept| {
+            let Ok(recorded) = kept.downcast::<Recorded>() else {
+                bail!("not what a forward pass keeps")
+            };
+            // Where nobody else has it, its maps are given back as they are used up.
+            let Recorded { layers, trace } = Arc::unwrap_or_clone(recorded);
+            let layers = &layers;
+            Network { on, layers }.backward(trace, gradient)
         };
-        let layers = network.backward(self.trace, gradient)?;
+        let (tape, shape) = (self.taped, [self.rows, 1, 1, *dim]);
+        let tape = (tape.kept, tape.lease);
+        let backend = &self.device.backend;
+        let (layers, lease) = backend.backward(tape, (embedding_gradient, &shape), &pass)?;
         Ok(Gradients {
             device: self.device.clone(),
             specs: self.specs,
             layers,
+            _lease: lease,
         })
     }
 }

@@ -7,7 +7,7 @@ use candle_core::Tensor;
 
 use super::architecture::LayerSpec;
 use super::arrays::slots;
-use super::backend::LayerGradient;
+use super::backend::{LayerGradient, Lease};
 use super::{Device, NnError};
 use crate::types::NamedArray;
 
@@ -16,6 +16,8 @@ pub struct Gradients {
     pub(super) device: Device,
     pub(super) specs: Arc<[LayerSpec]>,
     pub(super) layers: Vec<LayerGradient>,
+    /// Until it is gone, no later pass writes to them.
+    pub(super) _lease: Option<Lease>,
 }
 
 impl Drop for Gradients {

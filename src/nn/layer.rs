@@ -71,6 +71,8 @@ impl Layer {
         Self {
             packed: None,
             precision: Precision::F32,
+            #[cfg(feature = "cuda")]
+            cast: Arc::default(),
             ..self.clone()
         }
     }

@@ -8,6 +8,7 @@ use super::backend::{Backend, Input, LayerGradient};
 use super::layer::Layer;
 
 /// What a forward pass leaves behind.
+#[derive(Clone)]
 pub(super) struct Trace {
     /// `[batch, side, side, 3]`.
     pixels: Tensor,

@@ -11,11 +11,16 @@ use candle_core::cuda_backend::cudarc::driver::{
     CudaStream, DevicePtr, DevicePtrMut, DeviceRepr, DeviceSlice, SyncOnDrop, sys::CUdeviceptr,
 };
 use candle_core::cuda_backend::cudarc::{cublas::CudaBlas, driver::ValidAsZeroBits};
-use candle_core::{Result, Storage, Tensor, bail};
+use candle_core::{Result, Storage, Tensor, WithDType, bail};
 use half::bf16;
 
+/// What tensors on a GPU may be made of.
+pub(super) trait Element: CudaDType + DeviceRepr + WithDType {}
+
+impl<T: CudaDType + DeviceRepr + WithDType> Element for T {}
+
 /// What floats may travel to the GPU as. Any bits are one.
-pub(super) trait Wire: CudaDType + DeviceRepr + Copy + Send + Sync + 'static {
+pub(super) trait Wire: Element + Copy + Send + Sync + 'static {
     /// Writes `from`, rounded to the nearest, to `to`.
     fn copy(from: &[f32], to: &mut [Self]);
 }

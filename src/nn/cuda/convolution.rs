@@ -5,13 +5,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use candle_core::Result;
 use candle_core::cuda_backend::cudarc::cublas::{CudaBlas, Gemm};
 use candle_core::cuda_backend::cudarc::cudnn::{
     ActivationDescriptor, ConvBackwardData, ConvBackwardFilter, ConvBiasActivationForward,
     ConvDescriptor, ConvForward, Cudnn, CudnnError, FilterDescriptor, TensorDescriptor, sys,
 };
-use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaStream};
+use candle_core::cuda_backend::cudarc::driver::CudaStream;
+use candle_core::{Result, Tensor};
 
 use super::arrays::{Span, Value};
 use super::lane::Lane;
@@ -81,15 +81,16 @@ struct Inner<T> {
 /// Working memory that convolutions share one after the other, as large as the largest asked for: taking it anew takes the driver longer than a
 /// small convolution.
 #[derive(Default)]
-struct Workspace(Option<CudaSlice<u8>>);
+struct Workspace(Option<Tensor>);
 
 impl Workspace {
-    fn room(&mut self, lane: &Lane, bytes: usize) -> Result<Option<&mut CudaSlice<u8>>> {
-        if bytes > self.0.as_ref().map_or(0, CudaSlice::len) {
+    fn room<'a>(&'a mut self, lane: &'a Lane, bytes: usize) -> Result<Option<Span<'a, u8>>> {
+        if bytes > self.0.as_ref().map_or(0, Tensor::elem_count) {
             self.0 = None;
-            self.0 = Some(lane.take(bytes)?);
+            self.0 = Some(lane.scratch::<u8>(bytes)?);
         }
-        Ok(self.0.as_mut().filter(|_| bytes > 0))
+        let room = self.0.as_ref().filter(|_| bytes > 0);
+        room.map(|room| lane.span(room)).transpose()
     }
 }
 
@@ -173,7 +174,7 @@ where
                 let factors = (one, factor);
                 fused.launch(
                     algorithm,
-                    work.as_deref_mut(),
+                    work.as_mut(),
                     factors,
                     &x,
                     &filter,
@@ -194,7 +195,7 @@ where
         // SAFETY: as above.
         unsafe {
             plan.plain()
-                .launch(algorithm, work, factors, &x, &filter, &mut out)
+                .launch(algorithm, work.as_mut(), factors, &x, &filter, &mut out)
         }
         .map_err(failed)?;
         Ok(false)
@@ -246,10 +247,11 @@ where
             }
         };
         plan.data = Some(Choice { algorithm, bytes });
-        let work = work.room(lane, bytes)?;
+        let mut work = work.room(lane, bytes)?;
         let factors = (T::of(1.0), T::of(f32::from(u8::from(add))));
         // SAFETY: the spans have the sizes of the descriptors, which come from the same shape.
-        unsafe { conv.launch(algorithm, work, factors, &mut dx, &filter, &dy) }.map_err(failed)
+        unsafe { conv.launch(algorithm, work.as_mut(), factors, &mut dx, &filter, &dy) }
+            .map_err(failed)
     }
 
     /// The gradient with respect to the weights, `[outputs, kernel, kernel, inputs]`.
@@ -282,10 +284,10 @@ where
             }
         };
         plan.weights = Some(Choice { algorithm, bytes });
-        let work = work.room(lane, bytes)?;
+        let mut work = work.room(lane, bytes)?;
         let factors = (T::of(1.0), T::of(0.0));
         // SAFETY: the spans have the sizes of the descriptors, which come from the same shape.
-        unsafe { conv.launch(algorithm, work, factors, &x, &mut dw, &dy) }.map_err(failed)
+        unsafe { conv.launch(algorithm, work.as_mut(), factors, &x, &mut dw, &dy) }.map_err(failed)
     }
 
     /// The first algorithm whose working memory is within the bound; of those that repeat their results bit for bit, which `wanted` are.

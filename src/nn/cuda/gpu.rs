@@ -151,25 +151,29 @@ where
     ) -> Result<Tensor> {
         let shape = [conv.kernel, conv.kernel, conv.inputs, conv.outputs];
         if is_product(&conv) {
-            let product = self.lane.take::<T>(conv.weights())?;
-            let product = Span::new(&product, &self.lane.stream);
+            let product = self.lane.scratch::<T>(conv.weights())?;
+            let span = self.map(&product)?;
             let rows = batch * side * side;
-            self.products.weights(&conv, rows, [x, gradient, product])?;
-            return self.lane.build::<f32>(&shape[..], |out| {
-                let args = [product.into(), out.into(), Arg::Size(out.len as u64)];
+            self.products.weights(&conv, rows, [x, gradient, span])?;
+            let wide = self.lane.build::<f32>(&shape[..], |out| {
+                let args = [span.into(), out.into(), Arg::Size(out.len as u64)];
                 self.lane.each("widen_all", out.len, &args)
             });
+            self.lane.recycle(product);
+            return wide;
         }
         let count = conv.kernel * conv.kernel * padded_channels(conv.inputs) * conv.outputs;
-        let turned = self.lane.take::<T>(count)?;
-        let turned = Span::new(&turned, &self.lane.stream);
-        let arrays = [x, turned, gradient];
+        let turned = self.lane.scratch::<T>(count)?;
+        let span = self.map(&turned)?;
+        let arrays = [x, span, gradient];
         let lane = &self.lane;
         self.convolutions
             .backward_weights(lane, convolution(conv, side, batch), arrays)?;
-        self.lane.build::<f32>(&shape[..], |out| {
-            self.turn("unpack_weights", &conv, [turned.into(), out.into()])
-        })
+        let back = self.lane.build::<f32>(&shape[..], |out| {
+            self.turn("unpack_weights", &conv, [span.into(), out.into()])
+        });
+        self.lane.recycle(turned);
+        back
     }
 
     /// The sums of a matrix's rows.
@@ -177,17 +181,19 @@ where
         let rows = matrix.len / columns;
         let chunk = SUM_ROWS.max(rows.div_ceil(SUM_BLOCKS));
         let parts = rows.div_ceil(chunk);
-        let sums = self.lane.take::<f32>(parts * columns)?;
-        let sums = Span::new(&sums, &self.lane.stream);
+        let held = self.lane.scratch::<f32>(parts * columns)?;
+        let sums = self.floats(&held)?;
         let (width, chunk) = (Arg::Int(columns as i32), Arg::Int(chunk as i32));
         let rows = Arg::Size(rows as u64);
         let args = [matrix.into(), sums.into(), width, rows, chunk];
         let grid = (columns.div_ceil(32) as u32, parts as u32);
         self.lane.launch("sum_rows", grid, (32, 8), &args)?;
-        self.lane.build::<f32>(columns, |out| {
+        let total = self.lane.build::<f32>(columns, |out| {
             let args = [sums.into(), out.into(), width, Arg::Int(parts as i32)];
             self.lane.launch("sum_parts", (grid.0, 1), (32, 8), &args)
-        })
+        });
+        self.lane.recycle(held);
+        total
     }
 
     /// `[batch, side, side, 3]` with channels added up to [`PIXEL_CHANNELS`].

@@ -7,17 +7,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::backend::BackendDevice;
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaFunction, CudaGraph, CudaSlice, CudaStream, DeviceRepr, DriverError, LaunchConfig,
-    PinnedHostSlice, PushKernelArg, ValidAsZeroBits, result, sys,
+    CudaFunction, CudaGraph, CudaSlice, CudaStream, DeviceRepr, LaunchConfig, PinnedHostSlice,
+    PushKernelArg, ValidAsZeroBits, result, sys,
 };
 use candle_core::cuda_backend::cudarc::nvrtc::compile_ptx;
 use candle_core::cuda_backend::{CudaDType, CudaDevice, WrapErr};
-use candle_core::op::BackpropOp;
-use candle_core::{CudaStorage, Result, Shape, Storage, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 
 use super::arrays::{Span, Wire};
+use super::memory::Shelf;
 use super::pages::Pages;
-use crate::nn::{CudaConfig, Exhausted, Purpose};
+use crate::nn::{CudaConfig, Purpose};
 
 /// The source of the kernels, but for the choice of type.
 const SOURCE: &str = include_str!("kernels.cu");
@@ -73,13 +73,16 @@ impl<T> From<Span<'_, T>> for Arg {
 /// A queue of work on a GPU.
 pub(super) struct Lane {
     /// candle's handle, which tensors carry. Nothing runs on its own stream.
-    device: CudaDevice,
+    pub(super) device: CudaDevice,
     pub(super) stream: Arc<CudaStream>,
+    /// Where arrays are kept while a recording is made that keeps them, and the queue that will run it.
+    pub(super) shelf: Mutex<Option<Shelf>>,
+    pub(super) home: Arc<CudaStream>,
     functions: HashMap<&'static str, CudaFunction>,
     /// Made when first needed.
     pages: Mutex<Option<Pages>>,
     /// Most bytes that arrays may take; 0: no bound of ours.
-    most_bytes: u64,
+    pub(super) most_bytes: u64,
 }
 
 impl Lane {
@@ -109,19 +112,23 @@ impl Lane {
         keep_freed_memory(context.cu_device()).map_err(text)?;
         Ok(Self {
             device,
+            home: stream.clone(),
             stream,
+            shelf: Mutex::default(),
             functions: HashMap::new(),
             pages: Mutex::default(),
             most_bytes: (config.memory_mb as u64) << 20,
         })
     }
 
-    /// Another queue of the same GPU, with the same kernels.
+    /// Another queue of the same GPU, with the same kernels, for recordings that this one runs.
     pub(super) fn beside(&self) -> std::result::Result<Self, String> {
         let context = self.stream.context();
         Ok(Self {
             device: self.device.clone(),
             stream: context.new_stream().map_err(text)?,
+            shelf: Mutex::default(),
+            home: self.stream.clone(),
             functions: self.functions.clone(),
             pages: Mutex::default(),
             most_bytes: self.most_bytes,
@@ -147,94 +154,6 @@ impl Lane {
         capability.is_ok_and(|(major, _)| major >= 8)
     }
 
-    /// Memory for `len` values, which hold whatever was there.
-    pub(super) fn take<T: DeviceRepr>(&self, len: usize) -> Result<CudaSlice<T>> {
-        // No array is empty: the driver does not give out nothing.
-        let (len, bytes) = (len.max(1), (len * size_of::<T>()) as u64);
-        if !self.has_room(bytes)? {
-            return exhausted(format!(
-                "an array of {bytes} bytes exceeds cuda.memory_mb ({}): raise it, or lower serving.max_batch or training.batch",
-                self.most_bytes >> 20
-            ));
-        }
-        // SAFETY: each caller writes all of it before anything reads it.
-        let alloc = || unsafe { self.stream.alloc(len) };
-        let is_full = |error: &DriverError| error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY;
-        match alloc() {
-            Err(error) if is_full(&error) => {
-                self.trim()?;
-                alloc().or_else(|error| match is_full(&error) {
-                    true => exhausted(format!(
-                        "the GPU has no {bytes} bytes left: lower serving.max_batch or training.batch, or free memory on it"
-                    )),
-                    false => Err(error).w(),
-                })
-            }
-            taken => taken.w(),
-        }
-    }
-
-    /// Bytes of all arrays of the process, those within recordings included.
-    fn used(&self) -> Result<u64> {
-        let (mut used, mut recorded) = (0_u64, 0_u64);
-        let device = self.stream.context().cu_device();
-        // SAFETY: the device is open, and the attributes are 64-bit numbers.
-        unsafe {
-            let pool = result::device::get_mem_pool(device).w()?;
-            let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT;
-            result::mem_pool::get_attribute(pool, attribute, (&raw mut used).cast()).w()?;
-            let attribute = sys::CUgraphMem_attribute::CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT;
-            let at = (&raw mut recorded).cast();
-            sys::cuDeviceGetGraphMemAttribute(device, attribute, at)
-                .result()
-                .w()?;
-        }
-        Ok(used + recorded)
-    }
-
-    /// Whether so many bytes more are within the bound, if need be without what recordings hold that are gone.
-    fn has_room(&self, bytes: u64) -> Result<bool> {
-        if self.most_bytes == 0 || self.used()? + bytes <= self.most_bytes {
-            return Ok(true);
-        }
-        self.trim()?;
-        Ok(self.used()? + bytes <= self.most_bytes)
-    }
-
-    /// An error if recordings have taken more than is allowed.
-    pub(super) fn check_bound(&self) -> Result<()> {
-        match self.has_room(0)? {
-            true => Ok(()),
-            false => exhausted("recordings exceed cuda.memory_mb".to_owned()),
-        }
-    }
-
-    /// Gives back the memory of recordings that are not running; those that are kept take it again when they run.
-    fn trim(&self) -> Result<()> {
-        // SAFETY: the device is open.
-        unsafe { sys::cuDeviceGraphMemTrim(self.stream.context().cu_device()) }
-            .result()
-            .w()
-    }
-
-    /// A new tensor of `shape`, all of which `fill` must write.
-    pub(super) fn build<T: CudaDType + DeviceRepr>(
-        &self,
-        shape: impl Into<Shape>,
-        fill: impl FnOnce(Span<'_, T>) -> Result<()>,
-    ) -> Result<Tensor> {
-        let shape = shape.into();
-        let slice = self.take::<T>(shape.elem_count())?;
-        fill(Span::new(&slice, &self.stream))?;
-        Ok(self.tensor(slice, shape))
-    }
-
-    fn tensor<T: CudaDType>(&self, slice: CudaSlice<T>, shape: impl Into<Shape>) -> Tensor {
-        let storage = CudaStorage::wrap_cuda_slice(slice, self.device.clone());
-        let none = BackpropOp::none();
-        Tensor::from_storage(Storage::Cuda(storage), shape, none, false)
-    }
-
     pub(super) fn span<'a, T: CudaDType>(&'a self, tensor: &'a Tensor) -> Result<Span<'a, T>> {
         Span::of(tensor, &self.stream)
     }
@@ -244,7 +163,7 @@ impl Lane {
         self.build::<f32>(shape, |target| self.upload_to(&[values], target))
     }
 
-    /// Copies `parts`, one after the other, to `target`. Returns before the last has left.
+    /// Copies `parts`, one after the other, to `target`; the rest of it becomes zero. Returns before the last has left.
     pub(super) fn upload_to<T: Wire>(&self, parts: &[&[f32]], target: Span<'_, T>) -> Result<()> {
         let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
         let pages = match &mut *pages {
@@ -288,6 +207,16 @@ impl Lane {
             Some(graph) => Ok(graph),
             None => bail!("nothing was recorded"),
         }
+    }
+
+    /// Queues what `graph` has recorded.
+    ///
+    /// # Safety
+    /// All places that it reads and writes must be what they were when it was recorded, and it must not run already.
+    pub(super) unsafe fn run(&self, graph: &CudaGraph) -> Result<()> {
+        self.stream.context().bind_to_thread().w()?;
+        // SAFETY: the graph is whole; the rest is the caller's.
+        unsafe { result::graph::launch(graph.cu_graph_exec(), self.stream.cu_stream()) }.w()
     }
 
     /// Clears what a recording that failed has left: its memory, and errors that have been told by now.
@@ -352,10 +281,6 @@ impl Lane {
         unsafe { launch.launch(config) }.w()?;
         Ok(())
     }
-}
-
-fn exhausted<T>(what: String) -> Result<T> {
-    Err(candle_core::Error::Cuda(Box::new(Exhausted(what))))
 }
 
 /// Freed arrays stay with the process for the next ones, as long as it lives: asking the system in each step would take longer than the step.

@@ -7,9 +7,11 @@ mod arrays;
 mod convolution;
 mod gpu;
 mod lane;
+mod memory;
 mod pages;
 mod product;
 mod recording;
+mod training;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -22,7 +24,10 @@ use arrays::{Span, Value};
 use gpu::{Gpu, convolution, is_product, missing};
 use lane::{Arg, Lane, RuleArg};
 
-use super::backend::{Backend, Input, LayerGradient, Memo, Parameter, Pass, Pixels};
+use super::backend::{
+    Backend, BackwardPass, Input, Kept, LayerGradient, Lease, Memo, Parameter, Pass, Pixels,
+    TapePass, Taped,
+};
 use super::kernels::EPSILON;
 use super::layer::Layer;
 use super::update::Rule;
@@ -87,8 +92,40 @@ where
         Ok([self.download(&embedding)?, self.download(&hidden)?])
     }
 
+    fn training_rows(&self, batch: usize, side: usize) -> usize {
+        training::rows(batch, side)
+    }
+
+    fn tape(&self, memo: &Memo, pixels: Pixels<'_>, pass: TapePass<'_>) -> Result<Taped> {
+        if let Some(taped) = self.repeat_tape(memo, pixels, pass) {
+            return Ok(taped);
+        }
+        let (kept, embedding) = pass(self, self.pixels(pixels)?)?;
+        Ok(Taped {
+            kept,
+            embedding: self.download(&embedding)?,
+            lease: None,
+        })
+    }
+
+    fn backward(
+        &self,
+        (kept, lease): (Kept, Option<Lease>),
+        (gradient, shape): (&[f32], &[usize]),
+        pass: BackwardPass<'_>,
+    ) -> Result<(Vec<LayerGradient>, Option<Lease>)> {
+        if let Some(lease) = &lease
+            && let Some(gradients) = self.repeat_backward(lease, gradient, pass)
+        {
+            return Ok((gradients?, Some(lease.clone())));
+        }
+        let upload = |to: Span<'_, f32>| self.lane.upload_to(&[gradient], to);
+        let gradient = self.lane.build::<f32>(shape, upload)?;
+        Ok((pass(self, gradient, kept)?, lease))
+    }
+
     fn recorded(&self, memo: &Memo) -> usize {
-        recording::recorded(memo)
+        recording::recorded(memo) + training::recorded(memo)
     }
 
     fn conv(
@@ -276,8 +313,8 @@ where
         let table = self.lane.table(&table)?;
         let table = Span::new(&table, &self.lane.stream);
         let count = BLOCKS as usize * tensors.len();
-        let parts = self.lane.take::<f32>(count)?;
-        let parts = Span::new(&parts, &self.lane.stream);
+        let parts = self.lane.scratch::<f32>(count)?;
+        let parts = self.floats(&parts)?;
         let grid = (BLOCKS, tensors.len() as u32);
         let args = [table.into(), parts.into()];
         self.lane.launch("sum_squares", grid, (256, 1), &args)?;
@@ -290,8 +327,7 @@ where
     }
 
     fn recycle(&self, tensor: Tensor) -> Result<()> {
-        // The driver's pool takes it when it is dropped.
-        drop(tensor);
+        self.lane.recycle(tensor);
         Ok(())
     }
 }

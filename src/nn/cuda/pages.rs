@@ -36,17 +36,16 @@ impl Pages {
         Ok(Self([page()?, page()?]))
     }
 
-    /// Copies `parts`, one after the other, to `target`, whose type they take on the way. Returns before the last has left.
+    /// Copies `parts`, one after the other, to `target`, whose type they take on the way; the rest of it becomes zero. Returns before the
+    /// last has left.
     pub(super) fn upload<T: Wire>(
         &mut self,
         stream: &Arc<CudaStream>,
         parts: &[&[f32]],
         target: Span<'_, T>,
     ) -> Result<()> {
-        debug_assert_eq!(
-            parts.iter().map(|part| part.len()).sum::<usize>(),
-            target.len
-        );
+        let values: usize = parts.iter().map(|part| part.len()).sum();
+        debug_assert!(values <= target.len);
         let mut pieces = parts.iter().flat_map(|part| part.chunks(PIECE)).peekable();
         let (mut done, mut number) = (0, 0);
         while pieces.peek().is_some() {
@@ -79,6 +78,15 @@ impl Pages {
             unsafe { result::memcpy_htod_async(to, &values[..count], stream.cu_stream()) }.w()?;
             *left = Some(stream.record_event(None).w()?);
             (done, number) = (done + count, number + 1);
+        }
+        if values < target.len {
+            let (at, bytes) = (
+                target.at + (values * size_of::<T>()) as u64,
+                (target.len - values) * size_of::<T>(),
+            );
+            stream.context().bind_to_thread().w()?;
+            // SAFETY: it is the rest of the target; zero bytes are zeros of each type.
+            unsafe { result::memset_d8_async(at, 0, bytes, stream.cu_stream()) }.w()?;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::sync::PoisonError;
 
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::cublas::{CudaBlas, Gemm};
-use candle_core::cuda_backend::cudarc::driver::{CudaGraph, PinnedHostSlice, result};
+use candle_core::cuda_backend::cudarc::driver::{CudaGraph, PinnedHostSlice};
 use candle_core::{Result, Tensor};
 
 use super::arrays::Value;
@@ -23,14 +23,15 @@ const MOST_PIXELS: usize = 1 << 22;
 
 /// What is kept of one encoder, by batch size.
 #[derive(Default)]
-struct Recordings(HashMap<usize, Entry>);
+struct Recordings(HashMap<usize, Entry<Box<Recording>>>);
 
-enum Entry {
+/// What is known of one size.
+pub(super) enum Entry<R> {
     /// It ran once: a batch size that comes a second time is worth recording.
     Seen,
     /// It cannot be recorded.
     Refused,
-    Kept(Box<Recording>),
+    Kept(R),
 }
 
 /// A pass on fixed places. All else it needs is taken and given back within it.
@@ -49,7 +50,7 @@ pub(super) fn recorded(memo: &Memo) -> usize {
     let kept = memo.lock();
     let kept = kept.as_ref().and_then(|kept| kept.downcast_ref());
     kept.map_or(0, |Recordings(entries)| {
-        let kept = |entry: &&Entry| matches!(entry, Entry::Kept(_));
+        let kept = |entry: &&Entry<_>| matches!(entry, Entry::Kept(_));
         entries.values().filter(kept).count()
     })
 }
@@ -102,12 +103,9 @@ where
     fn run(&self, recording: &Recording, pixels: Pixels<'_>) -> Result<[Vec<f32>; 2]> {
         let target = self.map(&recording.pixels)?;
         self.lane.upload_to(pixels.parts, target)?;
-        let stream = &self.lane.stream;
-        stream.context().bind_to_thread().w()?;
-        // SAFETY: the graph is whole, what it reads is kept by the recording and the encoder, and nothing else runs it.
-        unsafe { result::graph::launch(recording.graph.cu_graph_exec(), stream.cu_stream()) }
-            .w()?;
-        stream.synchronize().w()?;
+        // SAFETY: what it reads is kept by the recording and the encoder, and nothing else runs it.
+        unsafe { self.lane.run(&recording.graph) }?;
+        self.lane.stream.synchronize().w()?;
         // Its memory counts from its first run on.
         self.lane.check_bound()?;
         let [embedding, hidden] = &recording.outputs;
@@ -117,14 +115,18 @@ where
         ])
     }
 
-    /// Records on a queue of its own, where no other thread queues anything meanwhile.
     fn record(&self, shape: [usize; 4], pass: Pass<'_>) -> Result<Recording> {
+        self.with_recorder(|on| self.record_on(on, shape, pass))
+    }
+
+    /// Records on a queue of its own, where no other thread queues anything meanwhile.
+    pub(super) fn with_recorder<R>(&self, record: impl FnOnce(&Self) -> Result<R>) -> Result<R> {
         let mut recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner);
         let on = match &mut *recorder {
             Some(on) => on,
             none => none.insert(Box::new(self.beside().map_err(candle_core::Error::Msg)?)),
         };
-        let recording = self.record_on(on, shape, pass);
+        let recording = record(on);
         if recording.is_err() {
             // Whatever state it is in.
             *recorder = None;

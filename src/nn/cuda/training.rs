@@ -1,0 +1,266 @@
+//! Training passes, recorded once for each number of rows (two CUDA graphs, forward and backward) and then repeated by one call each. Their
+//! arrays lie on fixed places as long as the recording lives, since what the forward pass keeps and the gradients outlast it; while a
+//! tape or its gradients are in use, other passes of as many rows are queued as before. Must never know: the network's shape.
+#![allow(unsafe_code)]
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::cuda_backend::WrapErr;
+use candle_core::cuda_backend::cudarc::cublas::{CudaBlas, Gemm};
+use candle_core::cuda_backend::cudarc::driver::{CudaGraph, PinnedHostSlice};
+use candle_core::{Result, Tensor};
+
+use super::arrays::Value;
+use super::gpu::Gpu;
+use super::memory::Shelf;
+use super::recording::Entry;
+use crate::nn::backend::{BackwardPass, Kept, LayerGradient, Lease, Memo, Pixels, TapePass, Taped};
+
+/// Numbers of rows that are recorded are multiples of this: carried negatives change them from step to step.
+const ROWS: usize = 32;
+/// Most pixels of a batch that is recorded, some 225 images of 96 px: a larger one keeps the GPU longer than the CPU, and each recording
+/// keeps its maps.
+const MOST_PIXELS: usize = 1 << 21;
+/// Recordings that are kept of one encoder; when there are as many, all are forgotten.
+const MOST: usize = 8;
+
+/// Rows in which a batch is computed, recorded or not: a run that goes on after a restart then computes as if it had not been interrupted.
+pub(super) fn rows(batch: usize, side: usize) -> usize {
+    let rows = batch.next_multiple_of(ROWS);
+    match rows * side * side <= MOST_PIXELS {
+        true => rows,
+        false => batch,
+    }
+}
+
+/// What is kept of one encoder, by rows.
+#[derive(Default)]
+struct Recordings(HashMap<usize, Entry<Arc<Step>>>);
+
+/// A forward and a backward pass on fixed places.
+struct Step {
+    /// `[rows, side, side, 3]`, as uploaded.
+    pixels: Tensor,
+    /// Of the embeddings.
+    gradient: Tensor,
+    forward: CudaGraph,
+    embedding: PinnedHostSlice<f32>,
+    kept: Kept,
+    rest: Mutex<Rest>,
+    lent: AtomicBool,
+}
+
+/// What the backward pass adds.
+struct Rest {
+    backward: Entry<(CudaGraph, Vec<LayerGradient>)>,
+    /// All arrays of both passes.
+    shelf: Shelf,
+}
+
+// SAFETY: a graph may be used by several threads one after the other: both are run by whoever has the loan, the backward one under its
+// mutex as well. All else is plain memory.
+unsafe impl Send for Step {}
+unsafe impl Sync for Step {}
+
+/// The right to a step's arrays.
+struct Loan(Arc<Step>);
+
+impl Loan {
+    fn of(step: &Arc<Step>) -> Option<Self> {
+        let free = !step.lent.swap(true, Ordering::AcqRel);
+        free.then(|| Self(step.clone()))
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        self.0.lent.store(false, Ordering::Release);
+    }
+}
+
+/// How many numbers of rows are recorded in `memo`.
+pub(super) fn recorded(memo: &Memo) -> usize {
+    let kept = memo.lock();
+    let kept = kept.as_ref().and_then(|kept| kept.downcast_ref());
+    kept.map_or(0, |Recordings(entries)| {
+        let kept = |entry: &&Entry<_>| matches!(entry, Entry::Kept(_));
+        entries.values().filter(kept).count()
+    })
+}
+
+impl<T: Value> Gpu<T>
+where
+    CudaBlas: Gemm<T>,
+{
+    /// A recorded forward pass; `None` if there is none for as many rows (yet), or its arrays are in use.
+    pub(super) fn repeat_tape(
+        &self,
+        memo: &Memo,
+        pixels: Pixels<'_>,
+        pass: TapePass<'_>,
+    ) -> Option<Taped> {
+        let [rows, side, ..] = pixels.shape;
+        if rows * side * side > MOST_PIXELS {
+            return None;
+        }
+        let mut kept = memo.lock();
+        let kept = kept.get_or_insert_with(|| Box::<Recordings>::default());
+        let Recordings(entries) = kept.downcast_mut()?;
+        if entries.len() >= MOST {
+            entries.clear();
+        }
+        let taped = match entries.get(&rows) {
+            None => {
+                entries.insert(rows, Entry::Seen);
+                return None;
+            }
+            Some(Entry::Refused) => return None,
+            Some(Entry::Kept(step)) => self.run_forward(Loan::of(step)?, pixels),
+            Some(Entry::Seen) => self.record_step(pixels.shape, pass).and_then(|step| {
+                let step = Arc::new(step);
+                let loan = Loan::of(&step);
+                entries.insert(rows, Entry::Kept(step));
+                match loan {
+                    Some(loan) => self.run_forward(loan, pixels),
+                    None => candle_core::bail!("a new recording is in use"),
+                }
+            }),
+        };
+        match taped {
+            Ok(taped) => Some(taped),
+            Err(error) => {
+                tracing::debug!(rows, %error, "a training pass is not recorded");
+                entries.insert(rows, Entry::Refused);
+                self.lane.forget_recordings();
+                None
+            }
+        }
+    }
+
+    fn run_forward(&self, loan: Loan, pixels: Pixels<'_>) -> Result<Taped> {
+        let step = &loan.0;
+        self.lane.upload_to(pixels.parts, self.map(&step.pixels)?)?;
+        // SAFETY: what it reads and writes is kept by the step, weights change in place, and there is one loan at a time.
+        unsafe { self.lane.run(&step.forward) }?;
+        self.lane.stream.synchronize().w()?;
+        Ok(Taped {
+            kept: step.kept.clone(),
+            embedding: step.embedding.as_slice().w()?.to_vec(),
+            lease: Some(Arc::new(loan)),
+        })
+    }
+
+    /// The gradients of a recorded backward pass; `None` if it cannot be recorded.
+    pub(super) fn repeat_backward(
+        &self,
+        lease: &Lease,
+        gradient: &[f32],
+        pass: BackwardPass<'_>,
+    ) -> Option<Result<Vec<LayerGradient>>> {
+        let Loan(step) = lease.downcast_ref()?;
+        let mut rest = step.rest.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(rest.backward, Entry::Seen) {
+            rest.backward = match self.record_backward(step, &mut rest.shelf, pass) {
+                Ok(recorded) => Entry::Kept(recorded),
+                Err(error) => {
+                    tracing::debug!(%error, "a backward pass is not recorded");
+                    self.lane.forget_recordings();
+                    Entry::Refused
+                }
+            };
+        }
+        let Entry::Kept((graph, gradients)) = &rest.backward else {
+            return None;
+        };
+        let run = || {
+            self.lane
+                .upload_to(&[gradient], self.floats(&step.gradient)?)?;
+            // SAFETY: as for the forward pass, which has run before.
+            unsafe { self.lane.run(graph) }?;
+            Ok(gradients.clone())
+        };
+        Some(run())
+    }
+
+    fn record_step(&self, shape: [usize; 4], pass: TapePass<'_>) -> Result<Step> {
+        let pixels = self.lane.build::<T>(&shape, |_| Ok(()))?;
+        self.lane.stream.synchronize().w()?;
+        let mut shelf = Shelf::default();
+        self.with_recorder(|on| {
+            // Once without recording: it chooses algorithms and loads kernels, which must not happen within one.
+            let once = pass(on, on.padded(&pixels)?);
+            on.convolutions.forget_workspace();
+            let (_, embedding) = once?;
+            let (count, dims) = (embedding.elem_count(), embedding.shape().clone());
+            drop(embedding);
+            on.lane.stream.synchronize().w()?;
+
+            let mut output = on.lane.pinned(count)?;
+            let mut kept = None;
+            let forward = on.recording_on(&mut shelf, || {
+                let (what, embedding) = pass(on, on.padded(&pixels)?)?;
+                kept = Some(what);
+                on.lane.fetch(on.floats(&embedding)?, &mut output)
+            })?;
+            let Some(kept) = kept else {
+                candle_core::bail!("nothing is kept")
+            };
+            Ok((forward, output, kept, dims))
+        })
+        .and_then(|(forward, embedding, kept, dims)| {
+            Ok(Step {
+                pixels,
+                gradient: self.lane.build::<f32>(dims, |_| Ok(()))?,
+                forward,
+                embedding,
+                kept,
+                rest: Mutex::new(Rest {
+                    backward: Entry::Seen,
+                    shelf,
+                }),
+                lent: AtomicBool::new(false),
+            })
+        })
+    }
+
+    fn record_backward(
+        &self,
+        step: &Step,
+        shelf: &mut Shelf,
+        pass: BackwardPass<'_>,
+    ) -> Result<(CudaGraph, Vec<LayerGradient>)> {
+        self.lane.stream.synchronize().w()?;
+        self.with_recorder(|on| {
+            let backward = || pass(on, step.gradient.clone(), step.kept.clone());
+            let once = backward();
+            on.convolutions.forget_workspace();
+            drop(once?);
+            on.lane.stream.synchronize().w()?;
+
+            let mut gradients = Vec::new();
+            let graph = on.recording_on(shelf, || {
+                gradients = backward()?;
+                Ok(())
+            })?;
+            Ok((graph, gradients))
+        })
+    }
+
+    /// Records what `queue` queues, on arrays that are kept on `shelf`.
+    fn recording_on(
+        &self,
+        shelf: &mut Shelf,
+        queue: impl FnOnce() -> Result<()>,
+    ) -> Result<CudaGraph> {
+        self.lane.keep_on(Some(std::mem::take(shelf)));
+        let graph = self.lane.record(|| {
+            let queued = queue();
+            self.convolutions.forget_workspace();
+            queued
+        });
+        *shelf = self.lane.keep_on(None).unwrap_or_default();
+        graph
+    }
+}
