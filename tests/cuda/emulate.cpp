@@ -1,5 +1,5 @@
 // The kernels of src/nn/cuda/kernels.cu on a CPU, against sums written as they are defined. A block's threads are threads here, which wait for
-// each other at __syncthreads; blocks run one after the other. Compiled with HALF 0 and 1 by `tests/all/cuda.rs`; the exit code is 1 and
+// each other at __syncthreads; blocks run one after the other. Compiled with HALF 0 and 1 by `tests/all/cuda/mod.rs`; the exit code is 1 and
 // standard error says what differs where a kernel is wrong.
 
 #include <barrier>
