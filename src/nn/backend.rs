@@ -91,6 +91,9 @@ impl Memo {
 
 /// A device's arithmetic. Tensors of one backend mean nothing to another.
 pub(super) trait Backend: Send + Sync {
+    /// Prepares this thread for dropping tensors.
+    fn enter(&self);
+
     /// `values` on the device, as `f32`. What is owned need not be copied.
     fn upload(&self, values: Cow<'_, [f32]>, shape: &[usize]) -> Result<Tensor>;
 

@@ -29,6 +29,8 @@ fn whole_stem(layer: &Layer, pixels: &Tensor) -> Result<(usize, Stem)> {
 }
 
 impl Backend for Cpu {
+    fn enter(&self) {}
+
     fn upload(&self, values: Cow<'_, [f32]>, shape: &[usize]) -> Result<Tensor> {
         match values {
             Cow::Owned(values) => Tensor::from_vec(values, shape, &Device::Cpu),

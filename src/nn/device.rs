@@ -8,10 +8,18 @@ use super::cpu::Cpu;
 use super::{CudaConfig, NnError};
 
 /// Where the encoder runs: `cpu`, or `cuda:N` in a build with the `cuda` feature. Clones share a queue of work.
+///
+/// Whoever holds tensors holds one, in a field before them: dropped first, it prepares the thread for dropping them.
 #[derive(Clone)]
 pub struct Device {
     name: Arc<str>,
     pub(super) backend: Arc<dyn Backend>,
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        self.backend.enter();
+    }
 }
 
 /// What a device is opened for: each has a queue of work of its own.

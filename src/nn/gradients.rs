@@ -22,6 +22,7 @@ pub struct Gradients {
 
 impl Drop for Gradients {
     fn drop(&mut self) {
+        self.device.backend.enter();
         for LayerGradient { weight, bias } in self.layers.drain(..) {
             for tensor in [weight, bias] {
                 // Memory that cannot be given back is freed, no more.

@@ -135,6 +135,12 @@ impl Lane {
         })
     }
 
+    /// Makes the GPU this thread's: arrays that a thread without one drops are not given back.
+    pub(super) fn enter(&self) {
+        // SAFETY: the context lives as long as its streams. An error here is one there, where it is told.
+        let _ = unsafe { result::ctx::set_current(self.stream.context().cu_ctx()) };
+    }
+
     /// Compiles the kernels for maps of 16 or of 32 bits.
     pub(super) fn load_kernels(&mut self, half: bool) -> std::result::Result<(), String> {
         let source = format!("#define HALF {}\n{SOURCE}", u8::from(half));

@@ -63,6 +63,10 @@ impl<T: Value> Backend for Gpu<T>
 where
     CudaBlas: Gemm<T>,
 {
+    fn enter(&self) {
+        self.lane.enter();
+    }
+
     fn upload(&self, values: Cow<'_, [f32]>, shape: &[usize]) -> Result<Tensor> {
         self.lane.upload(&values, shape)
     }

@@ -290,6 +290,19 @@ fn cuda_memory_is_bounded_and_fails_one_batch_alone() {
 }
 
 #[test]
+fn cuda_takes_memory_back_from_any_thread() {
+    let Some(device) = open(Compute::F32, 512) else {
+        return;
+    };
+    // 50 MB of weights each.
+    for round in 0..15 {
+        let encoder = Encoder::fresh(&FULL, round, &device).expect("memory for one");
+        let dropped = std::thread::spawn(move || drop(encoder)).join();
+        dropped.expect("no panic");
+    }
+}
+
+#[test]
 fn cuda_carries_more_than_its_pages_hold() {
     let Some(device) = gpu(Compute::F32) else {
         return;

@@ -222,8 +222,8 @@ CUresult cuMemAllocAsync(CUdeviceptr *at, size_t bytes, CUstream handle) {
 
 CUresult cuMemFreeAsync(CUdeviceptr at, CUstream handle) {
     CALL;
-    static bool said = false;
-    if (!thread_context && !said) said = true, say("cuMemFreeAsync in a thread without a current context");
+    // The driver may look only at the stream; whether it does is not written down.
+    if (!thread_context) return call.fails(CUDA_ERROR_INVALID_CONTEXT, "the thread has no current context");
     if (!at) return CUDA_SUCCESS;
     if (Capture *capture = find(handle)->capture.get()) return free_in_capture(call, *capture, at, handle);
     if (!release(at)) {
