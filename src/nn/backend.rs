@@ -6,9 +6,9 @@
 
 use std::any::Any;
 use std::borrow::Cow;
-use std::sync::{Arc, Mutex};
 #[cfg(feature = "cuda")]
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::PoisonError;
+use std::sync::{Arc, Mutex};
 
 use candle_core::{Result, Tensor};
 
@@ -81,11 +81,17 @@ pub(super) type BackwardPass<'a> =
 #[cfg_attr(not(feature = "cuda"), expect(dead_code))]
 pub(super) struct Memo(Mutex<Option<Box<dyn Any + Send>>>);
 
+#[cfg(feature = "cuda")]
 impl Memo {
-    #[cfg(feature = "cuda")]
-    pub(super) fn lock(&self) -> MutexGuard<'_, Option<Box<dyn Any + Send>>> {
+    /// What `look` finds or changes in what is kept, which is an `M`. It must be short, and not wait for the pool that computes: a thread
+    /// that waits there takes up other passes, which may look here too.
+    pub(super) fn with<M: Any + Default + Send, R>(&self, look: impl FnOnce(&mut M) -> R) -> R {
         // A panic leaves nothing half written.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = kept.take().and_then(|kept| kept.downcast().ok());
+        let result = look(found.get_or_insert_default());
+        *kept = found.map(|found: Box<M>| found as Box<dyn Any + Send>);
+        result
     }
 }
 

@@ -79,8 +79,8 @@ pub(super) struct Lane {
     pub(super) shelf: Mutex<Option<Shelf>>,
     pub(super) home: Arc<CudaStream>,
     functions: HashMap<&'static str, CudaFunction>,
-    /// Made when first needed.
-    pages: Mutex<Option<Pages>>,
+    /// Those that nobody copies through; made when needed.
+    pages: Mutex<Vec<Pages>>,
     /// Most bytes that arrays may take; 0: no bound of ours.
     pub(super) most_bytes: u64,
 }
@@ -171,12 +171,16 @@ impl Lane {
 
     /// Copies `parts`, one after the other, to `target`; the rest of it becomes zero. Returns before the last has left.
     pub(super) fn upload_to<T: Wire>(&self, parts: &[&[f32]], target: Span<'_, T>) -> Result<()> {
-        let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-        let pages = match &mut *pages {
+        let lock = || self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        // Not locked while the pool copies: a thread that waits for others there takes up other work, which may be an upload.
+        let taken = lock().pop();
+        let mut pages = match taken {
             Some(pages) => pages,
-            none => none.insert(Pages::new(&self.stream).w()?),
+            None => Pages::new(&self.stream).w()?,
         };
-        pages.upload(&self.stream, parts, target)
+        pages.upload(&self.stream, parts, target)?;
+        lock().push(pages);
+        Ok(())
     }
 
     /// Pinned memory for values that come back, of which the CPU reads.

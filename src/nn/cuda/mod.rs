@@ -93,7 +93,9 @@ where
             return Ok(outputs);
         }
         let [embedding, hidden] = pass(self, self.pixels(pixels)?)?;
-        Ok([self.download(&embedding)?, self.download(&hidden)?])
+        let outputs = [self.download(&embedding)?, self.download(&hidden)?];
+        recording::saw(memo, pixels.shape[0]);
+        Ok(outputs)
     }
 
     fn training_rows(&self, batch: usize, side: usize) -> usize {
@@ -105,9 +107,11 @@ where
             return Ok(taped);
         }
         let (kept, embedding) = pass(self, self.pixels(pixels)?)?;
+        let embedding = self.download(&embedding)?;
+        training::saw(memo, pixels.shape[0]);
         Ok(Taped {
             kept,
-            embedding: self.download(&embedding)?,
+            embedding,
             lease: None,
         })
     }

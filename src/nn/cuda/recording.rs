@@ -21,9 +21,16 @@ const MOST: usize = 256;
 /// recording would only take memory a second time.
 const MOST_PIXELS: usize = 1 << 22;
 
-/// What is kept of one encoder, by batch size.
-#[derive(Default)]
-struct Recordings(HashMap<usize, Entry<Box<Recording>>>);
+/// What is kept of one encoder, by batch size. A recording that runs is not in it.
+pub(super) struct Entries<R>(HashMap<usize, Entry<R>>);
+
+impl<R> Default for Entries<R> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+type Recordings = Entries<Recording>;
 
 /// What is known of one size.
 pub(super) enum Entry<R> {
@@ -45,14 +52,39 @@ struct Recording {
 // SAFETY: a graph may be used by several threads one after the other, and the memo's mutex sees to that.
 unsafe impl Send for Recording {}
 
+impl<R> Entries<R> {
+    /// What is known of `size`, which is nothing until it is put back.
+    pub(super) fn take(&mut self, size: usize) -> Option<Entry<R>> {
+        self.0.remove(&size)
+    }
+
+    /// A pass of `size` was queued and has ended: all that it has left with the encoder is there.
+    pub(super) fn saw(&mut self, size: usize, most: usize) {
+        if self.0.len() >= most {
+            self.0.clear();
+        }
+        self.0.entry(size).or_insert(Entry::Seen);
+    }
+
+    pub(super) fn put(&mut self, size: usize, entry: Entry<R>) {
+        self.0.insert(size, entry);
+    }
+
+    /// How many sizes are recorded.
+    pub(super) fn recorded(&self) -> usize {
+        let kept = |entry: &&Entry<R>| matches!(entry, Entry::Kept(_));
+        self.0.values().filter(kept).count()
+    }
+}
+
+/// Notes in `memo` that a pass of `batch` images has ended.
+pub(super) fn saw(memo: &Memo, batch: usize) {
+    memo.with(|entries: &mut Recordings| entries.saw(batch, MOST));
+}
+
 /// How many batch sizes are recorded in `memo`.
 pub(super) fn recorded(memo: &Memo) -> usize {
-    let kept = memo.lock();
-    let kept = kept.as_ref().and_then(|kept| kept.downcast_ref());
-    kept.map_or(0, |Recordings(entries)| {
-        let kept = |entry: &&Entry<_>| matches!(entry, Entry::Kept(_));
-        entries.values().filter(kept).count()
-    })
+    memo.with(|entries: &mut Recordings| entries.recorded())
 }
 
 impl<T: Value> Gpu<T>
@@ -70,34 +102,25 @@ where
         if batch * side * side > MOST_PIXELS {
             return None;
         }
-        let mut kept = memo.lock();
-        let kept = kept.get_or_insert_with(|| Box::<Recordings>::default());
-        let Recordings(entries) = kept.downcast_mut()?;
-        if entries.len() >= MOST {
-            entries.clear();
-        }
-        let outputs = match entries.get(&batch) {
-            None => {
-                entries.insert(batch, Entry::Seen);
+        let outputs = match memo.with(|entries: &mut Recordings| entries.take(batch))? {
+            Entry::Seen => self.record(pixels.shape, pass),
+            Entry::Kept(recording) => Ok(recording),
+            Entry::Refused => {
+                memo.with(|entries: &mut Recordings| entries.put(batch, Entry::Refused));
                 return None;
             }
-            Some(Entry::Refused) => return None,
-            Some(Entry::Kept(recording)) => self.run(recording, pixels),
-            Some(Entry::Seen) => self.record(pixels.shape, pass).and_then(|recording| {
-                let outputs = self.run(&recording, pixels);
-                entries.insert(batch, Entry::Kept(Box::new(recording)));
-                outputs
-            }),
-        };
-        match outputs {
-            Ok(outputs) => Some(outputs),
+        }
+        .and_then(|recording| Ok((self.run(&recording, pixels)?, recording)));
+        let (entry, outputs) = match outputs {
+            Ok((outputs, recording)) => (Entry::Kept(recording), Some(outputs)),
             Err(error) => {
                 tracing::debug!(batch, %error, "a pass is not recorded");
-                entries.insert(batch, Entry::Refused);
                 self.lane.forget_recordings();
-                None
+                (Entry::Refused, None)
             }
-        }
+        };
+        memo.with(|entries: &mut Recordings| entries.put(batch, entry));
+        outputs
     }
 
     fn run(&self, recording: &Recording, pixels: Pixels<'_>) -> Result<[Vec<f32>; 2]> {

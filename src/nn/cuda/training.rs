@@ -3,7 +3,6 @@
 //! tape or its gradients are in use, other passes of as many rows are queued as before. Must never know: the network's shape.
 #![allow(unsafe_code)]
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,7 +14,7 @@ use candle_core::{Result, Tensor};
 use super::arrays::Value;
 use super::gpu::Gpu;
 use super::memory::Shelf;
-use super::recording::Entry;
+use super::recording::{Entries, Entry};
 use crate::nn::backend::{BackwardPass, Kept, LayerGradient, Lease, Memo, Pixels, TapePass, Taped};
 
 /// Numbers of rows that are recorded are multiples of this: carried negatives change them from step to step.
@@ -36,8 +35,7 @@ pub(super) fn rows(batch: usize, side: usize) -> usize {
 }
 
 /// What is kept of one encoder, by rows.
-#[derive(Default)]
-struct Recordings(HashMap<usize, Entry<Arc<Step>>>);
+type Recordings = Entries<Arc<Step>>;
 
 /// A forward and a backward pass on fixed places.
 struct Step {
@@ -80,14 +78,14 @@ impl Drop for Loan {
     }
 }
 
+/// Notes in `memo` that a pass of `rows` has ended.
+pub(super) fn saw(memo: &Memo, rows: usize) {
+    memo.with(|entries: &mut Recordings| entries.saw(rows, MOST));
+}
+
 /// How many numbers of rows are recorded in `memo`.
 pub(super) fn recorded(memo: &Memo) -> usize {
-    let kept = memo.lock();
-    let kept = kept.as_ref().and_then(|kept| kept.downcast_ref());
-    kept.map_or(0, |Recordings(entries)| {
-        let kept = |entry: &&Entry<_>| matches!(entry, Entry::Kept(_));
-        entries.values().filter(kept).count()
-    })
+    memo.with(|entries: &mut Recordings| entries.recorded())
 }
 
 impl<T: Value> Gpu<T>
@@ -105,38 +103,26 @@ where
         if rows * side * side > MOST_PIXELS {
             return None;
         }
-        let mut kept = memo.lock();
-        let kept = kept.get_or_insert_with(|| Box::<Recordings>::default());
-        let Recordings(entries) = kept.downcast_mut()?;
-        if entries.len() >= MOST {
-            entries.clear();
-        }
-        let taped = match entries.get(&rows) {
-            None => {
-                entries.insert(rows, Entry::Seen);
+        let put = |entry| memo.with(|entries: &mut Recordings| entries.put(rows, entry));
+        let step = match memo.with(|entries: &mut Recordings| entries.take(rows))? {
+            Entry::Seen => self.record_step(pixels.shape, pass).map(Arc::new),
+            Entry::Kept(step) => Ok(step),
+            Entry::Refused => {
+                put(Entry::Refused);
                 return None;
             }
-            Some(Entry::Refused) => return None,
-            Some(Entry::Kept(step)) => self.run_forward(Loan::of(step)?, pixels),
-            Some(Entry::Seen) => self.record_step(pixels.shape, pass).and_then(|step| {
-                let step = Arc::new(step);
-                let loan = Loan::of(&step);
-                entries.insert(rows, Entry::Kept(step));
-                match loan {
-                    Some(loan) => self.run_forward(loan, pixels),
-                    None => candle_core::bail!("a new recording is in use"),
-                }
-            }),
         };
-        match taped {
-            Ok(taped) => Some(taped),
-            Err(error) => {
-                tracing::debug!(rows, %error, "a training pass is not recorded");
-                entries.insert(rows, Entry::Refused);
-                self.lane.forget_recordings();
-                None
-            }
-        }
+        let taped = step.and_then(|step| {
+            put(Entry::Kept(step.clone()));
+            let loan = Loan::of(&step);
+            loan.map(|loan| self.run_forward(loan, pixels)).transpose()
+        });
+        taped.unwrap_or_else(|error| {
+            tracing::debug!(rows, %error, "a training pass is not recorded");
+            put(Entry::Refused);
+            self.lane.forget_recordings();
+            None
+        })
     }
 
     fn run_forward(&self, loan: Loan, pixels: Pixels<'_>) -> Result<Taped> {

@@ -1,5 +1,7 @@
 //! Passes that a GPU has recorded, against the same queued one by one.
 
+use std::{sync::mpsc, thread, time::Duration};
+
 use kith::nn::{Compute, Device, Encoder, Gradients, Optimizer};
 
 use super::{FULL, SGD, both, cosines, gpu, gradients, pixels, values};
@@ -123,4 +125,43 @@ fn cuda_forgets_recordings_when_weights_change() {
         }
         assert_eq!(gpu.recorded()[0], 1);
     }
+}
+
+/// A thread that waits for its pool takes up other work: it must hold nothing then that this work waits for.
+#[test]
+fn cuda_passes_of_one_pool_do_not_wait_for_each_other() {
+    let Some(device) = gpu(Compute::F32) else {
+        return;
+    };
+    let (done, waiting) = mpsc::channel();
+    // Not joined: if it waits for itself, it does so for ever.
+    thread::spawn(move || {
+        let encoders: Vec<Encoder> = (0..4)
+            .map(|seed| Encoder::fresh(&TINY, seed, &device).expect("an encoder"))
+            .collect();
+        // Enough values that the pool shares in copying them.
+        let pixels = pixels(&TINY, 256);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build();
+        let pool = pool.expect("a pool");
+        let passes = |encoder: &Encoder| -> Vec<_> {
+            let pass = || encoder.forward(&pixels).expect("a pass").embedding;
+            (0..40).map(|_| pool.install(pass)).collect()
+        };
+        // Callers from outside: what they want is what a waiting thread of the pool finds.
+        let alike = thread::scope(|scope| {
+            let callers = encoders
+                .iter()
+                .map(|encoder| scope.spawn(|| passes(encoder)));
+            let callers: Vec<_> = callers.collect();
+            callers.into_iter().all(|caller| {
+                let all = caller.join().expect("no panic");
+                all.iter().all(|one| *one == all[0])
+            })
+        });
+        // The test may have given up.
+        let _ = done.send(alike);
+    });
+    // Some seconds where nothing hangs.
+    let alike = waiting.recv_timeout(Duration::from_secs(120));
+    assert_eq!(alike, Ok(true), "passes wait for each other, or differ");
 }
