@@ -133,7 +133,7 @@ where
     }
 
     fn recorded(&self, memo: &Memo) -> usize {
-        recording::recorded(memo) + training::recorded(memo)
+        recording::recorded(memo)
     }
 
     fn conv(

@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::collections::HashMap;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::cublas::{CudaBlas, Gemm};
@@ -12,6 +12,7 @@ use candle_core::{Result, Tensor};
 
 use super::arrays::Value;
 use super::gpu::Gpu;
+use super::training::Step;
 use crate::nn::backend::{Memo, Pass, Pixels};
 
 /// Batch sizes that are kept of one encoder; when there are as many, all are forgotten.
@@ -21,7 +22,7 @@ const MOST: usize = 256;
 /// recording would only take memory a second time.
 const MOST_PIXELS: usize = 1 << 22;
 
-/// What is kept of one encoder, by batch size. A recording that runs is not in it.
+/// What is known, by batch size. A recording that runs is not in it.
 pub(super) struct Entries<R>(HashMap<usize, Entry<R>>);
 
 impl<R> Default for Entries<R> {
@@ -30,7 +31,12 @@ impl<R> Default for Entries<R> {
     }
 }
 
-type Recordings = Entries<Recording>;
+/// All that is kept with an encoder; a memo holds one or the other.
+#[derive(Default)]
+pub(super) struct Recordings {
+    encoding: Entries<Recording>,
+    pub(super) training: Entries<Arc<Step>>,
+}
 
 /// What is known of one size.
 pub(super) enum Entry<R> {
@@ -79,12 +85,12 @@ impl<R> Entries<R> {
 
 /// Notes in `memo` that a pass of `batch` images has ended.
 pub(super) fn saw(memo: &Memo, batch: usize) {
-    memo.with(|entries: &mut Recordings| entries.saw(batch, MOST));
+    memo.with(|all: &mut Recordings| all.encoding.saw(batch, MOST));
 }
 
 /// How many batch sizes are recorded in `memo`.
 pub(super) fn recorded(memo: &Memo) -> usize {
-    memo.with(|entries: &mut Recordings| entries.recorded())
+    memo.with(|all: &mut Recordings| all.encoding.recorded() + all.training.recorded())
 }
 
 impl<T: Value> Gpu<T>
@@ -102,11 +108,11 @@ where
         if batch * side * side > MOST_PIXELS {
             return None;
         }
-        let outputs = match memo.with(|entries: &mut Recordings| entries.take(batch))? {
+        let outputs = match memo.with(|all: &mut Recordings| all.encoding.take(batch))? {
             Entry::Seen => self.record(pixels.shape, pass),
             Entry::Kept(recording) => Ok(recording),
             Entry::Refused => {
-                memo.with(|entries: &mut Recordings| entries.put(batch, Entry::Refused));
+                memo.with(|all: &mut Recordings| all.encoding.put(batch, Entry::Refused));
                 return None;
             }
         }
@@ -119,7 +125,7 @@ where
                 (Entry::Refused, None)
             }
         };
-        memo.with(|entries: &mut Recordings| entries.put(batch, entry));
+        memo.with(|all: &mut Recordings| all.encoding.put(batch, entry));
         outputs
     }
 

@@ -14,7 +14,7 @@ use candle_core::{Result, Tensor};
 use super::arrays::Value;
 use super::gpu::Gpu;
 use super::memory::Shelf;
-use super::recording::{Entries, Entry};
+use super::recording::{Entry, Recordings};
 use crate::nn::backend::{BackwardPass, Kept, LayerGradient, Lease, Memo, Pixels, TapePass, Taped};
 
 /// Numbers of rows that are recorded are multiples of this: carried negatives change them from step to step.
@@ -34,11 +34,8 @@ pub(super) fn rows(batch: usize, side: usize) -> usize {
     }
 }
 
-/// What is kept of one encoder, by rows.
-type Recordings = Entries<Arc<Step>>;
-
 /// A forward and a backward pass on fixed places.
-struct Step {
+pub(super) struct Step {
     /// `[rows, side, side, 3]`, as uploaded.
     pixels: Tensor,
     /// Of the embeddings.
@@ -80,12 +77,7 @@ impl Drop for Loan {
 
 /// Notes in `memo` that a pass of `rows` has ended.
 pub(super) fn saw(memo: &Memo, rows: usize) {
-    memo.with(|entries: &mut Recordings| entries.saw(rows, MOST));
-}
-
-/// How many numbers of rows are recorded in `memo`.
-pub(super) fn recorded(memo: &Memo) -> usize {
-    memo.with(|entries: &mut Recordings| entries.recorded())
+    memo.with(|all: &mut Recordings| all.training.saw(rows, MOST));
 }
 
 impl<T: Value> Gpu<T>
@@ -103,8 +95,8 @@ where
         if rows * side * side > MOST_PIXELS {
             return None;
         }
-        let put = |entry| memo.with(|entries: &mut Recordings| entries.put(rows, entry));
-        let step = match memo.with(|entries: &mut Recordings| entries.take(rows))? {
+        let put = |entry| memo.with(|all: &mut Recordings| all.training.put(rows, entry));
+        let step = match memo.with(|all: &mut Recordings| all.training.take(rows))? {
             Entry::Seen => self.record_step(pixels.shape, pass).map(Arc::new),
             Entry::Kept(step) => Ok(step),
             Entry::Refused => {
