@@ -6,9 +6,7 @@
 
 use std::any::Any;
 use std::borrow::Cow;
-#[cfg(feature = "cuda")]
-use std::sync::PoisonError;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{Result, Tensor};
 
@@ -78,8 +76,14 @@ pub(super) type BackwardPass<'a> =
 
 /// What a device keeps with an encoder.
 #[derive(Default)]
-#[cfg_attr(not(feature = "cuda"), expect(dead_code))]
 pub(super) struct Memo(Mutex<Option<Box<dyn Any + Send>>>);
+
+impl Memo {
+    /// Gives back all that is kept.
+    pub(super) fn forget(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
 
 #[cfg(feature = "cuda")]
 impl Memo {

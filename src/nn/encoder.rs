@@ -40,7 +40,7 @@ pub struct Encoder {
     /// Of these weights.
     memo: Memo,
     /// Of any weights.
-    training_memo: Memo,
+    training_memo: Arc<Memo>,
 }
 
 impl Encoder {
@@ -95,7 +95,7 @@ impl Encoder {
             specs,
             layers: Arc::new(layers),
             memo: Memo::default(),
-            training_memo: Memo::default(),
+            training_memo: Arc::default(),
         }
     }
 
@@ -149,7 +149,7 @@ impl Encoder {
     /// Batch sizes whose pass the device has recorded and repeats in one call: those that came twice, of passes that only encode since the
     /// weights changed. `[encoding, training]`; none on the CPU.
     pub fn recorded(&self) -> [usize; 2] {
-        [&self.memo, &self.training_memo].map(|memo| self.device.backend.recorded(memo))
+        [&self.memo, &*self.training_memo].map(|memo| self.device.backend.recorded(memo))
     }
 
     /// Encodes `pixels` and keeps what [`Tape::backward`] needs.
@@ -174,13 +174,15 @@ impl Encoder {
         let mut pixels = self.pixels(parts)?;
         let [batch, side, ..] = pixels.shape;
         pixels.shape[0] = backend.training_rows(batch, side);
-        let mut taped = backend.tape(&self.training_memo, pixels, &pass)?;
+        let taped = backend.tape(&self.training_memo, pixels, &pass);
+        let mut taped = taped.map_err(|error| without(&self.training_memo, error))?;
         let (rows, dim) = (pixels.shape[0], self.config.dim);
         let mut data = std::mem::take(&mut taped.embedding);
         data.truncate(batch * dim);
         Ok(Tape {
             device: self.device.clone(),
             specs: self.specs.clone(),
+            memo: self.training_memo.clone(),
             taped,
             rows,
             embedding: Vectors { dim, data },
@@ -205,10 +207,20 @@ impl Encoder {
 pub struct Tape {
     device: Device,
     specs: Arc<[LayerSpec]>,
+    memo: Arc<Memo>,
     taped: Taped,
     /// Rows of the pass: those of the embeddings, and maybe more.
     rows: usize,
     embedding: Vectors,
+}
+
+/// `error`; if it is for want of memory, the next pass has what `memo` kept.
+fn without(memo: &Memo, error: candle_core::Error) -> NnError {
+    let error = NnError::from(error);
+    if matches!(error, NnError::Memory(_)) {
+        memo.forget();
+    }
+    error
 }
 
 /// What a backward pass needs.
@@ -245,7 +257,8 @@ impl Tape {
         let (tape, shape) = (self.taped, [self.rows, 1, 1, *dim]);
         let tape = (tape.kept, tape.lease);
         let backend = &self.device.backend;
-        let (layers, lease) = backend.backward(tape, (embedding_gradient, &shape), &pass)?;
+        let gradients = backend.backward(tape, (embedding_gradient, &shape), &pass);
+        let (layers, lease) = gradients.map_err(|error| without(&self.memo, error))?;
         Ok(Gradients {
             device: self.device.clone(),
             specs: self.specs,
