@@ -19,8 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from harness import Load, Server, note, percentile, table
-from throughput import EXAMPLE, wait_for_steps
+from harness import Load, Server, note, table
+from throughput import EXAMPLE, wait_for_steps, watch
 
 WINDOW = 10
 MOST_GROWTH = 1.05
@@ -46,16 +46,8 @@ def gpu_mb(process):
 
 
 def window(server, connection, load):
-    began, before = time.monotonic(), connection.json("GET", "/v1/training")["step"]
-    time.sleep(WINDOW)
-    taken, failed = load.take()
-    status = connection.json("GET", "/v1/training")
-    latencies = [seconds for _, seconds in taken]
-    for failure in failed[:1]:
-        note(f"{len(failed)} requests failed, the first with {failure}")
-    return {"rss_mb": round(resident_mb(server.process.pid)), "gpu_mb": gpu_mb(server.process.pid), "answers": len(taken),
-            "failures": len(failed), "p50_ms": round(1e3 * percentile(latencies, 0.5), 1), "p99_ms": round(1e3 * percentile(latencies, 0.99), 1),
-            "steps_per_second": round((status["step"] - before) / (time.monotonic() - began), 2)}
+    seen = watch(connection, load, WINDOW)
+    return {"rss_mb": round(resident_mb(server.process.pid)), "gpu_mb": gpu_mb(server.process.pid), **seen}
 
 
 def growth(windows, name):

@@ -31,22 +31,27 @@ def wait_for_steps(connection, seconds=120):
         time.sleep(0.2)
 
 
+def watch(connection, load, seconds):
+    """What `load` got answered in so many seconds (and since it was last asked: no failure is lost), and the steps made meanwhile."""
+    began, before = time.monotonic(), connection.json("GET", "/v1/training")["step"]
+    time.sleep(seconds)
+    taken, failed = load.take()
+    lasted, steps = time.monotonic() - began, connection.json("GET", "/v1/training")["step"] - before
+    if failed:
+        note(f"{len(failed)} requests failed, the first with {failed[0]}")
+    latencies = [taking for _, taking in taken]
+    return {"embeddings_per_second": round(len(taken) * load.batch / lasted, 1), "failures": len(failed),
+            "p50_ms": round(1000 * percentile(latencies, 0.5), 1), "p99_ms": round(1000 * percentile(latencies, 0.99), 1),
+            "steps_per_second": round(steps / lasted, 3)}
+
+
 def measure(server, connection, images, batch, args):
     """One row: `batch` 0 sends nothing."""
     load = Load(server.url, images, batch or 1, args.threads if batch else 0)
     with load:
         time.sleep(WARM_SECONDS)
         load.take()
-        began, before = time.monotonic(), connection.json("GET", "/v1/training")["step"]
-        time.sleep(args.seconds)
-        taken, failed = load.take()
-        seconds, steps = time.monotonic() - began, connection.json("GET", "/v1/training")["step"] - before
-    if failed:
-        note(f"{len(failed)} requests failed, the first with {failed[0]}")
-    latencies = [seconds for _, seconds in taken]
-    return {"batch": batch, "embeddings_per_second": round(len(taken) * batch / seconds, 1), "failures": len(failed),
-            "p50_ms": round(1000 * percentile(latencies, 0.5), 1), "p99_ms": round(1000 * percentile(latencies, 0.99), 1),
-            "steps_per_second": round(steps / seconds, 3)}
+        return {"batch": batch, **watch(connection, load, args.seconds)}
 
 
 def main():

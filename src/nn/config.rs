@@ -63,7 +63,7 @@ pub struct CudaConfig {
     pub workspace_mb: usize,
 }
 
-#[cfg(feature = "cuda")]
+#[cfg(any(test, feature = "cuda"))]
 impl CudaConfig {
     /// Most bytes of working memory.
     pub(super) fn workspace_bytes(&self) -> usize {
@@ -98,4 +98,24 @@ pub enum Compute {
     Tf32,
     /// 32 bits throughout.
     F32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn working_memory_is_at_most_half_of_bounded_memory() {
+        let bytes = |memory_mb, workspace_mb| {
+            let config = CudaConfig {
+                memory_mb,
+                workspace_mb,
+                ..CudaConfig::default()
+            };
+            config.workspace_bytes() >> 20
+        };
+        assert_eq!(bytes(0, 1024), 1024);
+        assert_eq!(bytes(512, 1024), 256);
+        assert_eq!(bytes(512, 100), 100);
+    }
 }

@@ -362,3 +362,23 @@ fn a_gradient_that_is_only_asked_for_moves_chains_and_leaves_the_weights() {
     assert_eq!(asked.table.to_columns(), stepped.table.to_columns());
     assert_eq!(asked.table.len(), 6);
 }
+
+#[test]
+fn what_a_step_will_ask_for_is_known_when_its_batch_is_drawn() {
+    let (graph, pairs) = (graph(24), (0..24).collect::<Vec<u32>>());
+    let mut learner = learner(config(Estimator::Subset, Scores::Refreshed));
+    let mut known = 0;
+    for step in 1..=9_u64 {
+        let start = step as usize * 8 % 24;
+        let batch = batch(&graph, step, &pairs[start..start + 8]);
+        let wanted = learner.carried(&batch.pairs, &graph);
+        let store = Store::default();
+        let report = learner.step(&batch, &graph, &store, 1e-3);
+        report.expect("a step");
+        let asked = store.asked.into_inner().expect("one thread");
+        assert_eq!(asked.into_iter().collect::<Vec<_>>(), wanted, "step {step}");
+        known += wanted.len();
+    }
+    // Chains stand nowhere in the first epoch.
+    assert!(known > 0);
+}

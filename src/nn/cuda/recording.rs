@@ -55,13 +55,19 @@ struct Recording {
     outputs: [PinnedHostSlice<f32>; 2],
 }
 
-// SAFETY: a graph may be used by several threads one after the other, and the memo's mutex sees to that.
+// SAFETY: a graph may be used by several threads one after the other: who runs it has taken it out of the memo.
 unsafe impl Send for Recording {}
 
 impl<R> Entries<R> {
-    /// What is known of `size`, which is nothing until it is put back.
-    pub(super) fn take(&mut self, size: usize) -> Option<Entry<R>> {
-        self.0.remove(&size)
+    /// The recording of `size`, to be put back, or `Some(None)` if it is to be made. `None`: not yet, or it cannot be.
+    pub(super) fn take(&mut self, size: usize) -> Option<Option<R>> {
+        match self.0.get(&size)? {
+            Entry::Refused => None,
+            Entry::Seen | Entry::Kept(_) => match self.0.remove(&size)? {
+                Entry::Kept(recording) => Some(Some(recording)),
+                Entry::Seen | Entry::Refused => Some(None),
+            },
+        }
     }
 
     /// A pass of `size` was queued and has ended: all that it has left with the encoder is there.
@@ -109,12 +115,8 @@ where
             return None;
         }
         let outputs = match memo.with(|all: &mut Recordings| all.encoding.take(batch))? {
-            Entry::Seen => self.record(pixels.shape, pass),
-            Entry::Kept(recording) => Ok(recording),
-            Entry::Refused => {
-                memo.with(|all: &mut Recordings| all.encoding.put(batch, Entry::Refused));
-                return None;
-            }
+            None => self.record(pixels.shape, pass),
+            Some(recording) => Ok(recording),
         }
         .and_then(|recording| Ok((self.run(&recording, pixels)?, recording)));
         let (entry, outputs) = match outputs {

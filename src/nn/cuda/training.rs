@@ -97,12 +97,8 @@ where
         }
         let put = |entry| memo.with(|all: &mut Recordings| all.training.put(rows, entry));
         let step = match memo.with(|all: &mut Recordings| all.training.take(rows))? {
-            Entry::Seen => self.record_step(pixels.shape, pass).map(Arc::new),
-            Entry::Kept(step) => Ok(step),
-            Entry::Refused => {
-                put(Entry::Refused);
-                return None;
-            }
+            None => self.record_step(pixels.shape, pass).map(Arc::new),
+            Some(step) => Ok(step),
         };
         let taped = step.and_then(|step| {
             put(Entry::Kept(step.clone()));
