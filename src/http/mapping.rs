@@ -85,6 +85,9 @@ impl From<TrainError> for ApiError {
             TrainError::Invalid(message) => {
                 Self::BadRequest(Problem::new("invalid_value", message))
             }
+            TrainError::Unavailable(message) => {
+                Self::Unavailable(Problem::new("training_failed", message))
+            }
             TrainError::Checkpoint(error) => error.into(),
         }
     }

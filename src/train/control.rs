@@ -104,7 +104,7 @@ impl Control {
                 // The caller may have gone.
                 let _ = request
                     .answer
-                    .send(Err(TrainError::Invalid(reason.to_owned())));
+                    .send(Err(TrainError::Unavailable(reason.to_owned())));
             }
             self.acknowledge();
             let left = end.saturating_duration_since(Instant::now());

@@ -41,6 +41,9 @@ pub enum TrainError {
     /// A value cannot be used.
     #[error("{0}")]
     Invalid(String),
+    /// Not now: the same request may succeed later.
+    #[error("{0}")]
+    Unavailable(String),
     /// A checkpoint could not be read or written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
