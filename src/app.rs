@@ -1,5 +1,4 @@
 //! The running whole: which parts there are, and the order in which they start and stop.
-//! Must never know: HTTP, the command line.
 
 use std::{
     fs::{File, TryLockError},
@@ -20,6 +19,7 @@ use crate::{
 };
 
 const DATABASE: &str = "kith.db";
+const BLOBS: &str = "blobs";
 
 /// All parts, started. Cheap to clone.
 #[derive(Clone)]
@@ -50,6 +50,9 @@ impl App {
         let lock = Arc::new(lock(folder)?);
         let open = |purpose| settings.device(purpose).map_err(because("encoder.device"));
         let device = open(Purpose::Training)?;
+        if !settings.storage.accept_loss {
+            refuse_lost_database(folder).await?;
+        }
         let (db, blobs) = stores(folder).await?;
         let checkpoints = Checkpoints::new(blobs.clone(), db.clone());
         let (limits, holdout_share) = (settings.limits.clone(), settings.pairs.holdout_share);
@@ -98,20 +101,44 @@ impl App {
     }
 }
 
-/// Database and blob store of a data folder that exists, for looking only: without the lock, so that a server may use it meanwhile.
+/// Database and blob store of a data folder that exists, for looking only: nothing is written, and the lock is not taken, so that a server
+/// may use the folder meanwhile.
 pub async fn look(folder: &Path) -> Result<(Db, Blobs), StartError> {
-    match folder.join(DATABASE).is_file() {
-        true => stores(folder).await,
-        false => Err(StartError(format!(
+    if !folder.join(DATABASE).is_file() {
+        return Err(StartError(format!(
             "{} is no data folder of kith: name one with --data-dir",
             folder.display()
-        ))),
+        )));
     }
+    let db = Db::look(&folder.join(DATABASE)).await;
+    let blobs = Blobs::look(&folder.join(BLOBS));
+    Ok((
+        db.map_err(because("the database"))?,
+        blobs.map_err(because("the blob store"))?,
+    ))
+}
+
+/// A database that is missing beside stored images or checkpoints was lost: an empty one in its place would hide that.
+async fn refuse_lost_database(folder: &Path) -> Result<(), StartError> {
+    let missing = Db::is_missing(&folder.join(DATABASE)).await;
+    if !missing.map_err(because("the database"))? {
+        return Ok(());
+    }
+    let stored = Blobs::holds_any(&folder.join(BLOBS));
+    if !stored.map_err(because("the blob store"))? {
+        return Ok(());
+    }
+    Err(StartError(format!(
+        "the data folder {} holds images or checkpoints, but its database {DATABASE} is missing or empty: put {DATABASE} back from a \
+         backup, or choose another folder with --data-dir. To start without what it knew, pass --set storage.accept_loss=true: \
+         pairs are then lost, and stored images are removed for good",
+        folder.display()
+    )))
 }
 
 async fn stores(folder: &Path) -> Result<(Db, Blobs), StartError> {
     let db = Db::open(&folder.join(DATABASE)).await;
-    let blobs = Blobs::local(&folder.join("blobs"));
+    let blobs = Blobs::local(&folder.join(BLOBS));
     Ok((
         db.map_err(because("the database"))?,
         blobs.map_err(because("the blob store"))?,

@@ -86,6 +86,8 @@ pub struct ServerConfig {
 pub struct StorageConfig {
     /// Folder of database, images and checkpoints.
     pub data_dir: PathBuf,
+    /// Start although what the data folder held is lost.
+    pub accept_loss: bool,
 }
 
 /// `[log]`.

@@ -10,6 +10,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod db;
+mod disk;
 pub mod eval;
 pub mod http;
 pub mod ingest;

@@ -1,18 +1,17 @@
 //! Bytes by key, durable: content-addressed images and the parts of checkpoints.
-//! Must never know: what the bytes mean. Only room that uses `object_store`; all keys come from [`BlobKey`].
+//! Only this module uses `object_store`; all keys come from [`BlobKey`].
 
-use std::{
-    collections::BTreeSet,
-    fs, io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+mod folders;
+
+use std::{fs, io, path::Path, sync::Arc};
 
 use bytes::Bytes;
-use futures::TryStreamExt;
-use object_store::{ObjectStore, ObjectStoreExt, local::LocalFileSystem, path};
+use object_store::{ObjectStoreExt, local::LocalFileSystem, path};
 
-use crate::types::{CheckpointId, Sha256};
+use crate::{
+    disk::{self, Place},
+    types::{CheckpointId, Sha256},
+};
 
 const IMAGES: &str = "images";
 const CHECKPOINTS: &str = "checkpoints";
@@ -49,6 +48,19 @@ pub enum BlobError {
     /// No such blob.
     #[error("no blob at {0}")]
     NotFound(String),
+    /// The bytes are not those that were stored.
+    #[error("the stored bytes of {0} are damaged ({1})")]
+    Damaged(String, String),
+    /// The disk is full.
+    #[error(
+        "the disk of the data folder is full: free space on it, delete images or checkpoints, or move the folder to a larger disk"
+    )]
+    Full,
+    /// The path names another folder than the one that was opened.
+    #[error(
+        "{0} was removed or replaced while kith used it: put it back, or stop kith and start it again"
+    )]
+    Replaced(String),
     /// The store failed.
     #[error("blob store: {0}")]
     Store(String),
@@ -58,6 +70,7 @@ impl From<object_store::Error> for BlobError {
     fn from(error: object_store::Error) -> Self {
         match error {
             object_store::Error::NotFound { path, .. } => Self::NotFound(path),
+            error if disk::is_full(&error) => Self::Full,
             error => Self::Store(error.to_string()),
         }
     }
@@ -65,6 +78,9 @@ impl From<object_store::Error> for BlobError {
 
 impl From<io::Error> for BlobError {
     fn from(error: io::Error) -> Self {
+        if disk::is_full(&error) {
+            return Self::Full;
+        }
         Self::Store(error.to_string())
     }
 }
@@ -73,7 +89,7 @@ impl From<io::Error> for BlobError {
 #[derive(Clone, Debug)]
 pub struct Blobs {
     store: Arc<LocalFileSystem>,
-    root: Arc<PathBuf>,
+    root: Arc<Place>,
 }
 
 impl Blobs {
@@ -82,16 +98,31 @@ impl Blobs {
         fs::create_dir_all(root)?;
         let root = root.canonicalize()?;
         root.parent().map_or(Ok(()), sync_folder)?;
-        let store = LocalFileSystem::new_with_prefix(&root)?.with_fsync(true);
+        Self::at(&root)
+    }
+
+    /// A store that is there, for reading only.
+    pub fn look(root: &Path) -> Result<Self, BlobError> {
+        Self::at(&root.canonicalize()?)
+    }
+
+    fn at(root: &Path) -> Result<Self, BlobError> {
+        let store = LocalFileSystem::new_with_prefix(root)?.with_fsync(true);
         Ok(Self {
             store: Arc::new(store),
-            root: Arc::new(root),
+            root: Arc::new(Place::of(root)?),
         })
+    }
+
+    /// Whether anything is stored in the folder `root`, which may be missing.
+    pub fn holds_any(root: &Path) -> Result<bool, BlobError> {
+        Ok(folders::holds_any(root)?)
     }
 
     /// Puts bytes; replaces what was there.
     pub async fn put(&self, key: &BlobKey, bytes: Bytes) -> Result<(), BlobError> {
         let path = key.path();
+        self.check_root()?;
         self.store.put(&path, bytes.into()).await?;
         // The store syncs the folders that it creates itself. One that another put is creating at this moment it takes for granted,
         // so this put waits for those itself.
@@ -144,31 +175,51 @@ impl Blobs {
 
     /// Ids of all checkpoints that have a part, complete or not, ascending.
     pub async fn checkpoint_ids(&self) -> Result<Vec<CheckpointId>, BlobError> {
-        let folder = path::Path::from(CHECKPOINTS);
-        let blobs: Vec<_> = self.store.list(Some(&folder)).try_collect().await?;
-        let ids: BTreeSet<CheckpointId> = blobs
-            .iter()
-            .filter_map(|blob| blob.location.parts().nth(1)?.as_ref().parse().ok())
-            .collect();
-        Ok(ids.into_iter().collect())
+        let listed = self.listed(|root| {
+            let mut ids = Vec::new();
+            for folder in folders::folders(&root.join(CHECKPOINTS))? {
+                let name = folder.file_name().unwrap_or_default().to_string_lossy();
+                if let Ok(id) = name.parse()
+                    && !part_names(&folder)?.is_empty()
+                {
+                    ids.push(id);
+                }
+            }
+            ids.sort();
+            Ok(ids)
+        });
+        listed.await
     }
 
     /// Names of a checkpoint's parts that are there.
     pub async fn checkpoint_parts(&self, id: CheckpointId) -> Result<Vec<String>, BlobError> {
-        let folder = checkpoint_folder(id);
-        let blobs: Vec<_> = self.store.list(Some(&folder)).try_collect().await?;
-        let mut names: Vec<String> = blobs
-            .iter()
-            .filter_map(|blob| blob.location.filename().map(str::to_owned))
-            .collect();
-        names.sort();
-        Ok(names)
+        let folder = id.to_string();
+        self.listed(move |root| part_names(&root.join(CHECKPOINTS).join(folder)))
+            .await
     }
 
     /// Removes what writes that were cut off left behind (never visible as blobs), and says how many. Only for the one process that owns
     /// the folder, before it writes: it would tear another's writes.
     pub fn sweep(&self) -> Result<usize, BlobError> {
-        Ok(sweep(&self.root.join(IMAGES))? + sweep(&self.root.join(CHECKPOINTS))?)
+        Ok(folders::sweep(self.root.path())?)
+    }
+
+    /// What is written into a folder that was removed is lost, so nothing is.
+    fn check_root(&self) -> Result<(), BlobError> {
+        if self.root.holds() {
+            return Ok(());
+        }
+        Err(BlobError::Replaced(self.root.path().display().to_string()))
+    }
+
+    /// Runs `list` on the root folder where blocking is allowed.
+    async fn listed<T: Send + 'static>(
+        &self,
+        list: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, BlobError> {
+        let root = self.root.clone();
+        let done = tokio::task::spawn_blocking(move || list(root.path())).await;
+        Ok(done.map_err(|panic| BlobError::Store(panic.to_string()))??)
     }
 
     /// Runs `act` on (file of the blob, root folder) where blocking is allowed.
@@ -178,9 +229,7 @@ impl Blobs {
         act: impl FnOnce(&Path, &Path) -> io::Result<()> + Send + 'static,
     ) -> Result<(), BlobError> {
         let file = self.store.path_to_filesystem(path)?;
-        let root = self.root.clone();
-        let done = tokio::task::spawn_blocking(move || act(&file, &root)).await;
-        Ok(done.map_err(|panic| BlobError::Store(panic.to_string()))??)
+        self.listed(move |root| act(&file, root)).await
     }
 }
 
@@ -188,20 +237,9 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     fs::File::open(folder)?.sync_all()
 }
 
-/// Unfinished writes carry a `#` and a number behind the blob's name; no blob's own name can hold a `#`.
-fn sweep(folder: &Path) -> io::Result<usize> {
-    let mut swept = 0;
-    if !folder.exists() {
-        return Ok(swept);
-    }
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            swept += sweep(&entry.path())?;
-        } else if entry.file_name().as_encoded_bytes().contains(&b'#') {
-            fs::remove_file(entry.path())?;
-            swept += 1;
-        }
-    }
-    Ok(swept)
+/// The parts in a checkpoint's folder, by the names they were stored under.
+fn part_names(folder: &Path) -> io::Result<Vec<String>> {
+    let mut names = folders::files(folder)?;
+    names.retain(|name| folders::unfinished(name).is_none());
+    Ok(names)
 }

@@ -151,6 +151,11 @@ fn training(settings: &Settings) -> Vec<Rule> {
             "at least 1",
         ),
         (
+            run.metrics_rows >= 1000,
+            "training.metrics_rows",
+            "at least 1000",
+        ),
+        (
             run.max_backoff_seconds >= 1,
             "training.max_backoff_seconds",
             "at least 1",

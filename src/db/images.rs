@@ -99,7 +99,7 @@ impl Db {
     pub async fn forget_unlinked(&self, sha256: Sha256) -> Result<(), DbError> {
         sqlx::query("DELETE FROM unlinked_images WHERE sha256 = ?")
             .bind(&sha256.as_bytes()[..])
-            .execute(&self.writer)
+            .execute(&mut *self.writer().await?)
             .await?;
         Ok(())
     }

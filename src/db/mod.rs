@@ -1,28 +1,24 @@
 //! Every SQL statement of the project. SQLite (WAL, synchronous FULL), migrations embedded from `migrations/`.
-//! Must never know: bytes of images, tensors, HTTP. Only room that uses `sqlx`.
+//! Only this module uses `sqlx`.
 
 mod checkpoints;
 mod images;
 mod metrics;
+mod open;
 mod pairs;
 mod rows;
 mod split;
 
-use std::{path::Path, time::Duration};
+use std::sync::{Arc, atomic::AtomicU64};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sqlx::{
-    Sqlite, SqlitePool, Transaction,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+use sqlx::{Sqlite, SqlitePool, Transaction, pool::PoolConnection};
+
+use crate::{
+    disk::Place,
+    types::{CheckpointId, GroupKey, ImageKey, PairKey, Sha256},
 };
-
-use crate::types::{CheckpointId, GroupKey, ImageKey, PairKey, Sha256};
-
-/// Connections that read side by side.
-const READERS: u32 = 4;
-/// How long a statement waits for another process that writes (`kith evaluate` on a running server's folder, say).
-const BUSY: Duration = Duration::from_secs(10);
 
 /// What can go wrong.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +26,29 @@ pub enum DbError {
     /// The database refused or failed.
     #[error("database: {0}")]
     Sql(String),
+    /// The disk is full.
+    #[error(
+        "the disk of the data folder is full: free space on it, delete images or checkpoints, or move the folder to a larger disk"
+    )]
+    Full,
+    /// The file is damaged, or no database.
+    #[error("the database kith.db is damaged ({0}): stop kith and put kith.db back from a backup")]
+    Damaged(String),
+    /// The file was written by a kith that knows more tables than this one.
+    #[error(
+        "this data folder was last used by a newer kith (migration {0} is not known to this one): use that version or a later one"
+    )]
+    Newer(i64),
+    /// The file was written by a kith that knew fewer tables than this one.
+    #[error(
+        "this data folder was last used by an older kith: start the server on it once, which brings its database up to date"
+    )]
+    Older,
+    /// The path names another file than the one that was opened.
+    #[error(
+        "{0} was removed or replaced while kith used it: put it back, or stop kith and start it again"
+    )]
+    Replaced(String),
     /// A row holds what it never should.
     #[error("database row: {0}")]
     Corrupt(String),
@@ -43,7 +62,7 @@ pub enum DbError {
 
 impl From<sqlx::Error> for DbError {
     fn from(error: sqlx::Error) -> Self {
-        Self::Sql(error.to_string())
+        open::classify(&error)
     }
 }
 
@@ -55,6 +74,10 @@ impl From<sqlx::Error> for DbError {
 pub struct Db {
     writer: SqlitePool,
     readers: SqlitePool,
+    /// The file that was opened.
+    file: Arc<Place>,
+    /// Rows of the training series that were written since it was last thinned.
+    fresh_metrics: Arc<AtomicU64>,
 }
 
 /// A stored image.
@@ -228,29 +251,6 @@ pub struct StepMetrics {
 }
 
 impl Db {
-    /// Opens (creates) the database file and runs the migrations.
-    pub async fn open(path: &Path) -> Result<Self, DbError> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(BUSY);
-        let writer = SqlitePoolOptions::new()
-            .max_connections(1)
-            .connect_with(options.clone())
-            .await?;
-        let migrations = sqlx::migrate!();
-        let migrated = migrations.run(&writer).await;
-        migrated.map_err(|error| DbError::Sql(error.to_string()))?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .connect_with(options.pragma("query_only", "ON"))
-            .await?;
-        Ok(Self { writer, readers })
-    }
-
     /// Answers when the database does.
     pub async fn ping(&self) -> Result<(), DbError> {
         sqlx::query("SELECT 1").execute(&self.readers).await?;
@@ -265,6 +265,21 @@ impl Db {
 
     /// A transaction that holds the write lock from its start, so that what it reads stays true until it commits.
     async fn write(&self) -> Result<Transaction<'static, Sqlite>, DbError> {
+        self.check_file()?;
         Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+    }
+
+    /// The connection that writes, for a single statement.
+    async fn writer(&self) -> Result<PoolConnection<Sqlite>, DbError> {
+        self.check_file()?;
+        Ok(self.writer.acquire().await?)
+    }
+
+    /// What is written into a file that was removed is lost, so nothing is.
+    fn check_file(&self) -> Result<(), DbError> {
+        if self.file.holds() {
+            return Ok(());
+        }
+        Err(DbError::Replaced(self.file.path().display().to_string()))
     }
 }

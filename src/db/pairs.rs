@@ -1,5 +1,4 @@
 //! Statements on pairs and on the log of erased ones. `split.rs` decides what a pair is used for; this file looks up what it must know.
-//! Must never know: who trains on pairs.
 
 use std::collections::HashMap;
 
@@ -12,6 +11,9 @@ use super::{
     split::{Relations, position, split_of},
 };
 use crate::types::{ImageKey, PairKey, Sha256};
+
+/// Erasures that one statement forgets.
+const PRUNE_ROWS: u32 = 4096;
 
 impl Db {
     /// Stores images and pairs in one transaction, all or none. A pair that is there (same two images, either way round) is answered
@@ -94,7 +96,7 @@ impl Db {
         // The trigger on pairs writes the log, in the same transaction.
         let deleted = sqlx::query("DELETE FROM pairs WHERE id = ?")
             .bind(&id.as_bytes()[..])
-            .execute(&self.writer)
+            .execute(&mut *self.writer().await?)
             .await?;
         Ok(deleted.rows_affected() > 0)
     }
@@ -114,6 +116,33 @@ impl Db {
             })
         };
         page.iter().map(erasure).collect()
+    }
+
+    /// Sequence of the newest erasure there ever was, pruned or not; 0: there was none.
+    pub async fn last_erasure(&self) -> Result<u64, DbError> {
+        let last = sqlx::query_scalar("SELECT seq FROM sqlite_sequence WHERE name = 'erasures'");
+        let last: Option<i64> = last.fetch_optional(&self.readers).await?;
+        Ok(last.map_or(0, i64::cast_unsigned))
+    }
+
+    /// Forgets the erasures up to and including `sequence`, for one whose reader has taken them in. Answers how many went.
+    pub async fn prune_erasures(&self, sequence: u64) -> Result<u64, DbError> {
+        let mut pruned = 0;
+        loop {
+            // In portions, so that no other writer waits long.
+            let portion = sqlx::query(
+                "DELETE FROM erasures
+                 WHERE sequence IN (SELECT sequence FROM erasures WHERE sequence <= ? ORDER BY sequence LIMIT ?)",
+            )
+            .bind(rows::integer(sequence)?)
+            .bind(PRUNE_ROWS)
+            .execute(&mut *self.writer().await?)
+            .await?;
+            pruned += portion.rows_affected();
+            if portion.rows_affected() < PRUNE_ROWS.into() {
+                return Ok(pruned);
+            }
+        }
     }
 
     /// Number of pairs by split: (train, holdout, unused).

@@ -47,6 +47,8 @@ pub(super) enum ApiError {
     Internal(Problem),
     /// 503: not ready yet, or stopping; carries `retry-after`.
     Unavailable(Problem),
+    /// 507: the server's disk is full.
+    StorageFull(Problem),
 }
 
 /// Marks an answer that has the documented shape already.
@@ -163,6 +165,7 @@ impl ApiError {
             Self::Overloaded(p) => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", p),
             Self::Internal(p) => (StatusCode::INTERNAL_SERVER_ERROR, "server_error", p),
             Self::Unavailable(p) => (StatusCode::SERVICE_UNAVAILABLE, "server_error", p),
+            Self::StorageFull(p) => (StatusCode::INSUFFICIENT_STORAGE, "server_error", p),
         }
     }
 
@@ -178,7 +181,8 @@ impl ApiError {
             | Self::Unprocessable(p)
             | Self::Overloaded(p)
             | Self::Internal(p)
-            | Self::Unavailable(p) => p,
+            | Self::Unavailable(p)
+            | Self::StorageFull(p) => p,
         }
     }
 

@@ -3,6 +3,7 @@
 
 use super::error::{ApiError, Problem};
 use crate::{
+    blobs::BlobError,
     checkpoint::CheckpointError,
     db::DbError,
     ingest::{IngestError, Place},
@@ -52,7 +53,8 @@ impl From<IngestError> for ApiError {
                 Self::NotFound(Problem::new("unknown_image", message).at(param(place)))
             }
             IngestError::Stopping => stopping(),
-            IngestError::Blobs(_) | IngestError::Db(_) => Self::internal(message),
+            IngestError::Blobs(error) => error.into(),
+            IngestError::Db(error) => error.into(),
         }
     }
 }
@@ -71,9 +73,9 @@ impl From<CheckpointError> for ApiError {
                 let message = format!("checkpoint {id} is damaged: choose another, and delete it");
                 Self::Conflict(Problem::new("checkpoint_damaged", message))
             }
-            CheckpointError::Blobs(_) | CheckpointError::Db(_) | CheckpointError::Nn(_) => {
-                Self::internal(message)
-            }
+            CheckpointError::Blobs(error) => error.into(),
+            CheckpointError::Db(error) => error.into(),
+            CheckpointError::Nn(_) => Self::internal(message),
         }
     }
 }
@@ -95,8 +97,26 @@ impl From<TrainError> for ApiError {
 
 impl From<DbError> for ApiError {
     fn from(error: DbError) -> Self {
-        Self::internal(error)
+        match error {
+            DbError::Full => storage_full(&error),
+            error => Self::internal(error),
+        }
     }
+}
+
+impl From<BlobError> for ApiError {
+    fn from(error: BlobError) -> Self {
+        match error {
+            BlobError::Full => storage_full(&error),
+            error => Self::internal(error),
+        }
+    }
+}
+
+/// 507: nothing can be stored until someone makes room.
+fn storage_full(error: &dyn std::error::Error) -> ApiError {
+    tracing::error!(%error, "a request failed");
+    ApiError::StorageFull(Problem::new("storage_full", error.to_string()))
 }
 
 /// 503 of a server that is about to end.

@@ -64,6 +64,8 @@ pub struct RunConfig {
     pub max_steps: u64,
     /// Steps between rows of the training series.
     pub metrics_every: u64,
+    /// Rows that the training series keeps.
+    pub metrics_rows: u32,
     /// Longest wait before a failed trainer is started again, in seconds.
     pub max_backoff_seconds: u64,
 }

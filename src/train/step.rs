@@ -113,7 +113,11 @@ impl Run<'_> {
             return;
         };
         let context = self.context;
-        if let Err(error) = context.wait(context.db.insert_metrics(&[row])) {
+        if let Err(error) = context.wait(
+            context
+                .db
+                .insert_metrics(&[row], context.config.run.metrics_rows),
+        ) {
             tracing::warn!(step = self.state.step, %error, "a row of the training series is lost");
         }
     }

@@ -394,3 +394,27 @@ async fn many_writers_and_readers_are_never_refused() {
     let (train, holdout, unused) = db.count_pairs().await.unwrap();
     assert_eq!(train + holdout + unused, 160);
 }
+
+#[tokio::test]
+async fn erasures_that_were_taken_in_are_forgotten_and_their_numbers_are_never_used_again() {
+    let Fixture {
+        db,
+        folder: _folder,
+    } = open().await;
+    assert_eq!(db.last_erasure().await.unwrap(), 0);
+    for n in 0..3 {
+        let stored = post(&db, &[(1, 2 + n, None)], 0.0).await;
+        db.delete_pair(stored[0].0.id).await.unwrap();
+    }
+    let last = db.last_erasure().await.unwrap();
+    assert_eq!(db.prune_erasures(last - 1).await.unwrap(), 2);
+    let left = db.erasures_after(0, 10).await.unwrap();
+    assert_eq!(left.len(), 1);
+    assert_eq!(db.prune_erasures(last).await.unwrap(), 1);
+    assert_eq!(db.prune_erasures(last).await.unwrap(), 0);
+    assert_eq!(db.last_erasure().await.unwrap(), last);
+    let stored = post(&db, &[(1, 9, None)], 0.0).await;
+    db.delete_pair(stored[0].0.id).await.unwrap();
+    assert_eq!(db.last_erasure().await.unwrap(), last + 1);
+    assert_eq!(db.erasures_after(last, 10).await.unwrap().len(), 1);
+}

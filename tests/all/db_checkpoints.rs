@@ -147,7 +147,7 @@ async fn the_series_is_thinned_evenly_and_keeps_its_last_row() {
     let rows: Vec<_> = (1..=100)
         .map(|step| metrics(10 * step, step as f32))
         .collect();
-    db.insert_metrics(&rows).await.unwrap();
+    db.insert_metrics(&rows, 50_000).await.unwrap();
     assert_eq!(db.metrics_since(0, 100).await.unwrap(), rows);
     assert_eq!(db.metrics_since(991, 10).await.unwrap(), rows[99..]);
     assert_eq!(db.metrics_since(500, 1000).await.unwrap(), rows[49..]);
@@ -167,14 +167,41 @@ async fn the_series_is_thinned_evenly_and_keeps_its_last_row() {
 #[tokio::test]
 async fn a_step_that_is_run_again_replaces_its_row_and_a_nan_stays_one() {
     let (db, _folder) = open().await;
-    db.insert_metrics(&[metrics(10, 1.0), metrics(20, f32::NAN)])
+    db.insert_metrics(&[metrics(10, 1.0), metrics(20, f32::NAN)], 50_000)
         .await
         .unwrap();
-    db.insert_metrics(&[metrics(10, f32::INFINITY)])
+    db.insert_metrics(&[metrics(10, f32::INFINITY)], 50_000)
         .await
         .unwrap();
     let rows = db.metrics_since(0, 10).await.unwrap();
     assert_eq!(rows.len(), 2);
     assert_eq!(rows[0].loss, f32::INFINITY);
     assert!(rows[1].loss.is_nan());
+}
+
+#[tokio::test]
+async fn a_long_series_keeps_its_newest_half_and_is_even_before_that() {
+    let (db, _folder) = open().await;
+    let max = 1000;
+    for first in (1..=6000).step_by(100) {
+        let rows: Vec<_> = (first..first + 100)
+            .map(|step| metrics(step, 1.0))
+            .collect();
+        db.insert_metrics(&rows, max).await.unwrap();
+    }
+    let series = db.metrics_since(0, 100_000).await.unwrap();
+    // It is looked at every 512 rows.
+    assert!(series.len() <= 1000 + 512, "{}", series.len());
+    let steps: Vec<u64> = series.iter().map(|row| row.step).collect();
+    assert_eq!(steps[0], 1, "the first row stays");
+    assert_eq!(
+        steps[steps.len() - 500..],
+        (5501..=6000).collect::<Vec<_>>()
+    );
+    let gaps = steps.windows(2).map(|pair| pair[1] - pair[0]);
+    assert!(gaps.max() <= Some(64), "no hole in the series");
+    // A resumed run writes its rows again: nothing is there twice, nothing older is lost.
+    let again: Vec<_> = (5901..=6000).map(|step| metrics(step, 2.0)).collect();
+    db.insert_metrics(&again, max).await.unwrap();
+    assert!(db.metrics_since(0, 100_000).await.unwrap().len() <= series.len());
 }

@@ -24,6 +24,7 @@ mod pixel_kinds;
 mod pixels;
 mod probes;
 mod stationarity;
+mod storage;
 mod study;
 mod support;
 mod tiny;

@@ -4,7 +4,7 @@ use super::source::{bracketed, inline_depth, is_word, line, segments, starts};
 
 /// Rooms from the ground up: a room may name only rooms of lower floors, and those that [`SAME_FLOOR`] lists.
 const FLOORS: &[&[&str]] = &[
-    &["types", "telemetry", "memory"],
+    &["types", "telemetry", "memory", "disk"],
     &["pixels", "mcmc", "eval"],
     &["nn"],
     &["learn", "blobs", "db"],

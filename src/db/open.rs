@@ -1,0 +1,207 @@
+//! How the database file is opened: by a server, which migrates it, or for a look, which never writes to it.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use sqlx::{
+    ConnectOptions, Connection, SqliteConnection, SqlitePool,
+    migrate::MigrateError,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+use super::{Db, DbError};
+use crate::disk::{self, Place};
+
+/// Connections that read side by side.
+const READERS: u32 = 4;
+/// How long a statement waits for another process that writes.
+const BUSY: Duration = Duration::from_secs(10);
+
+/// SQLite's result codes (the low byte), and one extended code.
+const FULL: i32 = 13;
+const CORRUPT: i32 = 11;
+const NOT_A_DATABASE: i32 = 26;
+/// The shared index of the WAL cannot grow.
+const INDEX_CANNOT_GROW: i32 = 4874;
+
+impl Db {
+    /// Opens the database file for a server: creates it where it is missing, refuses damaged pages, runs the migrations.
+    pub async fn open(path: &Path) -> Result<Self, DbError> {
+        let options = options(path)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full);
+        // Later connections never create the file: an empty one in place of one that was removed would hide the loss.
+        let mut first = options.clone().create_if_missing(true).connect().await?;
+        quick_check(&mut first).await?;
+        migrate(&mut first).await?;
+        let writer = pool_options(1)
+            .after_release(|connection, _| Box::pin(is_reusable(connection)))
+            .connect_with(options.clone())
+            .await?;
+        let readers = pool(READERS, options.pragma("query_only", "ON")).await?;
+        first.close().await?;
+        Self::of(path, writer, readers)
+    }
+
+    /// Opens the database of a folder that a server may be using, for reading only. One of an older or newer schema is refused.
+    pub async fn look(path: &Path) -> Result<Self, DbError> {
+        let options = options(path).read_only(true);
+        let readers = match pool(READERS, options.clone()).await {
+            Err(DbError::Sql(_)) if is_closed_cleanly(path) => {
+                // No index of the WAL can be made on a read-only disk, nor is one needed.
+                pool(READERS, options.immutable(true)).await?
+            }
+            opened => opened?,
+        };
+        check_schema(&readers).await?;
+        Self::of(path, readers.clone(), readers)
+    }
+
+    /// Whether there is no database at `path`: no file, or one without tables.
+    pub async fn is_missing(path: &Path) -> Result<bool, DbError> {
+        // An empty file is not opened: SQLite would remove the WAL beside it.
+        if std::fs::metadata(path).map_or(true, |file| file.len() == 0) {
+            return Ok(true);
+        }
+        let mut connection = options(path).connect().await?;
+        let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_master")
+            .fetch_one(&mut connection)
+            .await?;
+        connection.close().await?;
+        Ok(tables == 0)
+    }
+
+    fn of(path: &Path, writer: SqlitePool, readers: SqlitePool) -> Result<Self, DbError> {
+        let file = Place::of(path).map_err(|error| DbError::Sql(error.to_string()))?;
+        Ok(Self {
+            writer,
+            readers,
+            file: Arc::new(file),
+            fresh_metrics: Arc::default(),
+        })
+    }
+}
+
+fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .foreign_keys(true)
+        .busy_timeout(BUSY)
+}
+
+async fn pool(connections: u32, options: SqliteConnectOptions) -> Result<SqlitePool, DbError> {
+    Ok(pool_options(connections).connect_with(options).await?)
+}
+
+fn pool_options(connections: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .max_connections(connections)
+        .max_lifetime(None)
+        .idle_timeout(None)
+}
+
+/// Whether a connection that was given back can begin a transaction. SQLite ends one by itself when the disk is full, a file cannot be
+/// read or memory runs out; the driver goes on counting it, and every later `BEGIN` fails. Such a connection is closed.
+async fn is_reusable(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    // Deferred: it takes no lock and writes nothing.
+    let tried = match connection.begin_with("BEGIN DEFERRED").await {
+        Ok(transaction) => transaction.rollback().await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = &tried {
+        tracing::warn!(%error, "a database connection that lost its transaction is replaced");
+    }
+    Ok(tried.is_ok())
+}
+
+/// Reads every page: one that is damaged is found here, not hours later in the middle of a request.
+async fn quick_check(connection: &mut SqliteConnection) -> Result<(), DbError> {
+    let found: String = sqlx::query_scalar("PRAGMA quick_check(1)")
+        .fetch_one(connection)
+        .await?;
+    match found.as_str() {
+        "ok" => Ok(()),
+        _ => Err(DbError::Damaged(found)),
+    }
+}
+
+async fn migrate(connection: &mut SqliteConnection) -> Result<(), DbError> {
+    match sqlx::migrate!().run(connection).await {
+        Err(MigrateError::VersionMissing(version)) => Err(DbError::Newer(version)),
+        Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
+            Err(classify(&error))
+        }
+        done => done.map_err(|error| DbError::Sql(error.to_string())),
+    }
+}
+
+/// Compares the newest migration of the file with the newest of this program.
+async fn check_schema(readers: &SqlitePool) -> Result<(), DbError> {
+    let known = sqlx::migrate!().iter().map(|migration| migration.version);
+    let known = known.max().unwrap_or_default();
+    let newest = sqlx::query_scalar::<_, Option<i64>>("SELECT max(version) FROM _sqlx_migrations");
+    match newest.fetch_one(readers).await?.unwrap_or_default() {
+        newest if newest > known => Err(DbError::Newer(newest)),
+        newest if newest < known => Err(DbError::Older),
+        _ => Ok(()),
+    }
+}
+
+/// Whether all that was committed is in the file itself.
+fn is_closed_cleanly(path: &Path) -> bool {
+    let mut wal = path.as_os_str().to_owned();
+    wal.push("-wal");
+    std::fs::metadata(Path::new(&wal)).map_or(true, |wal| wal.len() == 0)
+}
+
+/// The cause of a failure as far as a caller can do something about it.
+pub(super) fn classify(error: &sqlx::Error) -> DbError {
+    let code = error.as_database_error().and_then(|error| error.code());
+    let code: i32 = code.and_then(|code| code.parse().ok()).unwrap_or_default();
+    match (code, code & 0xff) {
+        (INDEX_CANNOT_GROW, _) | (_, FULL) => DbError::Full,
+        (_, CORRUPT | NOT_A_DATABASE) => DbError::Damaged(error.to_string()),
+        _ if disk::is_full(error) => DbError::Full,
+        _ => DbError::Sql(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{db::NewImage, types::Sha256};
+
+    fn images(numbers: std::ops::Range<u32>) -> Vec<NewImage> {
+        let image = |n: u32| NewImage {
+            sha256: Sha256::of(&n.to_le_bytes()),
+            bytes: 1,
+            width: 1,
+            height: 1,
+            format: "png".into(),
+        };
+        numbers.map(image).collect()
+    }
+
+    /// Lets the connection that writes find the disk full at once.
+    async fn fill_disk(db: &Db) {
+        let mut writer = db.writer().await.unwrap();
+        sqlx::query("PRAGMA max_page_count = 1")
+            .execute(&mut *writer)
+            .await
+            .unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_full_disk_fails_one_write_and_not_those_after_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Db::open(&folder.path().join("kith.db")).await.unwrap();
+        for round in 0..3 {
+            fill_disk(&db).await;
+            let many = images(1000 * round..1000 * (round + 1));
+            let full = db.insert_images(&many).await.unwrap_err();
+            assert!(matches!(full, DbError::Full), "{full}");
+            // There is room again: a new connection has no limit.
+            db.insert_images(&images(round..round + 1)).await.unwrap();
+        }
+        assert_eq!(db.count_images().await.unwrap(), 3);
+    }
+}
