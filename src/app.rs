@@ -1,12 +1,14 @@
 //! The running whole: which parts there are, and the order in which they start and stop.
 
+mod lock;
+
 use std::{
-    fs::{File, TryLockError},
     net::{SocketAddr, ToSocketAddrs},
     path::Path,
     sync::Arc,
 };
 
+pub use self::lock::FolderLock;
 use crate::{
     blobs::Blobs,
     checkpoint::Checkpoints,
@@ -40,14 +42,14 @@ pub struct App {
     pub trainer: Trainer,
     /// Where the encoder runs.
     pub device: Device,
-    lock: Arc<File>,
+    lock: Arc<FolderLock>,
 }
 
 impl App {
     /// Opens the data folder (locked against a second process), migrates, resumes or writes checkpoint 0, serves, trains.
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
         let folder = &settings.storage.data_dir;
-        let lock = Arc::new(lock(folder)?);
+        let lock = Arc::new(FolderLock::take(folder)?);
         let open = |purpose| settings.device(purpose).map_err(because("encoder.device"));
         let device = open(Purpose::Training)?;
         if !settings.storage.accept_loss {
@@ -93,7 +95,7 @@ impl App {
         let trained = self.trainer.stop().await;
         self.db.close().await;
         // Closing the file would release it too, but clones of this handle may live on.
-        let unlocked = self.lock.unlock();
+        let unlocked = self.lock.release();
         trained.map_err(because("the last snapshot"))?;
         unlocked.map_err(because("the data folder's lock"))?;
         tracing::info!("stopped");
@@ -162,33 +164,6 @@ async fn serving(
     .map_err(because("serving"))
 }
 
-/// Creates the data folder and takes it for this process. The operating system lets go of the lock when the process ends, however it ends.
-pub fn lock(folder: &Path) -> Result<File, StartError> {
-    let name = folder.display();
-    let open = || {
-        std::fs::create_dir_all(folder)?;
-        File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(folder.join("lock"))
-    };
-    let file = open().map_err(|error| {
-        StartError(format!(
-            "the data folder {name} cannot be used ({error}): choose another with --data-dir"
-        ))
-    })?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StartError(format!(
-            "another kith process uses the data folder {name}: stop it, or choose another with --data-dir"
-        ))),
-        Err(TryLockError::Error(error)) => Err(StartError(format!(
-            "the data folder {name} cannot be locked ({error}): choose one on a disk that supports file locks"
-        ))),
-    }
-}
-
 /// Refuses an address that others can reach, unless the settings allow it: there are no API keys.
 pub fn check_exposure(server: &ServerConfig) -> Result<(), StartError> {
     let listen = &server.listen;
@@ -198,13 +173,18 @@ pub fn check_exposure(server: &ServerConfig) -> Result<(), StartError> {
             StartError(format!("server.listen {listen} is not an address ({error}): write one such as 127.0.0.1:7700"))
         })?
         .collect();
-    match server.insecure || addresses.iter().all(|address| address.ip().is_loopback()) {
+    match server.insecure || addresses.iter().all(is_loopback) {
         true => Ok(()),
         false => Err(StartError(format!(
             "{listen} can be reached from other machines and kith has no API keys: listen on 127.0.0.1 behind a proxy that \
              checks who asks, or allow it with --insecure"
         ))),
     }
+}
+
+/// `::ffff:127.0.0.1` is 127.0.0.1 written as IPv6.
+fn is_loopback(address: &SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
 }
 
 /// Why the server cannot start or stop cleanly, in one sentence with the remedy.

@@ -27,6 +27,16 @@ async fn a_second_process_on_the_same_folder_is_refused_until_the_first_stops() 
 }
 
 #[tokio::test]
+async fn a_folder_whose_lock_file_was_deleted_still_lets_no_second_process_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = App::start(settings(&folder, &[])).await.unwrap();
+    std::fs::remove_file(first.settings.storage.data_dir.join("lock")).unwrap();
+    let refused = App::start(settings(&folder, &[])).await.err().unwrap();
+    assert!(refused.to_string().contains("another kith process"));
+    first.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_restart_serves_the_checkpoint_it_served_before() {
     let folder = tempfile::tempdir().unwrap();
     let first = App::start(settings(&folder, &[])).await.unwrap();
@@ -57,7 +67,12 @@ fn an_address_others_can_reach_needs_to_be_allowed() {
     let check = |sets: &[&str]| {
         check_exposure(&settings(&folder, sets).server).map_err(|error| error.to_string())
     };
-    for listen in ["127.0.0.1:0", "[::1]:0", "localhost:0"] {
+    for listen in [
+        "127.0.0.1:0",
+        "[::1]:0",
+        "[::ffff:127.0.0.1]:0",
+        "localhost:0",
+    ] {
         check(&[&format!("server.listen={listen}")]).unwrap();
     }
     let refused = check(&["server.listen=0.0.0.0:0"]).unwrap_err();
