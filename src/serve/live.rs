@@ -13,7 +13,7 @@ use super::{
     ModelInfo, ServeError,
     loaded::{Loaded, Loader},
 };
-use crate::{db::Db, types::CheckpointId};
+use crate::{db::Db, telemetry::Seldom, types::CheckpointId};
 
 /// How long the follower leaves a checkpoint alone that did not load.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
@@ -25,6 +25,7 @@ pub(super) struct Live {
     loader: Loader,
     /// Held while a checkpoint loads, so that two looks at the row never load the same one twice.
     turn: Mutex<Option<Failure>>,
+    trouble: Seldom,
 }
 
 /// A checkpoint that did not load, and when.
@@ -40,6 +41,7 @@ impl Live {
             db,
             loader,
             turn: Mutex::new(None),
+            trouble: Seldom::default(),
         }
     }
 
@@ -69,8 +71,10 @@ impl Live {
             Ok(_) => Ok(()),
             Err(error) => Err(error),
         };
-        if let Err(error) = followed {
-            tracing::error!(%error, "the live checkpoint cannot be followed");
+        if let Err(error) = followed
+            && let Some(left_out) = self.trouble.now()
+        {
+            tracing::error!(%error, left_out, "the live checkpoint cannot be followed");
         }
     }
 

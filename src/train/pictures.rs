@@ -13,6 +13,7 @@ use crate::{
     blobs::{BlobError, BlobKey},
     learn::{CarriedViews, SharedView},
     pixels::{self, Picture},
+    telemetry::Seldom,
     types::{ImageKey, Sha256, SlotKey, mix},
 };
 
@@ -25,6 +26,9 @@ pub(super) struct Pictures {
     context: Arc<Context>,
     seed: u64,
     cache: Mutex<Cache>,
+    /// A folder that is missing fails image by image, thousands of times a second.
+    gone: Seldom,
+    broken: Seldom,
 }
 
 /// Where an image was found.
@@ -42,6 +46,8 @@ impl Pictures {
             context,
             seed,
             cache,
+            gone: Seldom::default(),
+            broken: Seldom::default(),
         }
     }
 
@@ -82,7 +88,9 @@ impl Pictures {
         let (image, id) = match found {
             Found::Decoded(picture) => return Ok(Some(picture)),
             Found::Gone(image) => {
-                tracing::warn!(image = image.0, "a training image is gone");
+                if let Some(left_out) = self.gone.now() {
+                    tracing::warn!(image = image.0, left_out, "a training image is gone");
+                }
                 return Ok(None);
             }
             Found::Stored(image, id) => (image, id),
@@ -91,7 +99,9 @@ impl Pictures {
         let bytes = match context.wait(context.blobs.get(&BlobKey::Image(id))) {
             Ok(bytes) => bytes,
             Err(BlobError::NotFound(_)) => {
-                tracing::warn!(image = %id, "a training image is gone");
+                if let Some(left_out) = self.gone.now() {
+                    tracing::warn!(image = %id, left_out, "a training image is gone");
+                }
                 return Ok(None);
             }
             Err(error) => return Err(error.into()),
@@ -103,7 +113,9 @@ impl Pictures {
                 Ok(Some(picture))
             }
             Err(error) => {
-                tracing::warn!(image = %id, %error, "a training image cannot be decoded");
+                if let Some(left_out) = self.broken.now() {
+                    tracing::warn!(image = %id, %error, left_out, "a training image cannot be decoded");
+                }
                 Ok(None)
             }
         }
@@ -136,7 +148,9 @@ impl CarriedViews for Pictures {
         let (found, era) = match self.find(images) {
             Ok(found) => found,
             Err(error) => {
-                tracing::warn!(%error, "carried negatives cannot be read");
+                if let Some(left_out) = self.broken.now() {
+                    tracing::warn!(%error, left_out, "carried negatives cannot be read");
+                }
                 return vec![None; images.len()];
             }
         };
@@ -145,7 +159,9 @@ impl CarriedViews for Pictures {
             .zip(images)
             .map(|(found, image)| {
                 let picture = self.open(found, era).unwrap_or_else(|error| {
-                    tracing::warn!(%error, "a carried negative cannot be read");
+                    if let Some(left_out) = self.broken.now() {
+                        tracing::warn!(%error, left_out, "a carried negative cannot be read");
+                    }
                     None
                 })?;
                 let seed = mix(&[self.seed, step, CARRIED_VIEW, u64::from(image.0)]);
