@@ -1,11 +1,14 @@
 //! `kith serve`: settings, logs, listener and signals in; [`crate::http::serve`] does the rest.
-//! Must never know: routes, or what stopping in order means.
 
 use std::net::SocketAddr;
 
 use anyhow::Context;
 use clap::Args;
-use tokio::net::TcpListener;
+use futures::future::select_all;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+};
 
 use super::SettingsArgs;
 use crate::{
@@ -13,6 +16,9 @@ use crate::{
     config::{LogFormat, Settings},
     http, telemetry,
 };
+
+/// Exit code of a stop that was cut short by a second signal.
+const CUT_SHORT: i32 = 130;
 
 #[derive(Args, Debug)]
 pub(crate) struct ServeArgs {
@@ -70,15 +76,27 @@ fn greet(address: SocketAddr) {
     println!("  watch    curl -s http://{address}/v1/training");
 }
 
-/// Ready at the first SIGTERM or Ctrl-C. The handlers are installed before this returns, so no signal is missed.
+/// Ready at the first SIGTERM, SIGHUP or Ctrl-C; at the second the process ends at once. The handlers are installed before this returns, so
+/// no signal is missed.
 fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut signals = [
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+        // The terminal is gone. Without a handler the system would end the process, and what was learned since the last snapshot with it.
+        signal(SignalKind::hangup())?,
+    ];
     Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => (),
-            _ = interrupt.recv() => (),
-        }
+        next_of(&mut signals).await;
+        tokio::spawn(async move {
+            next_of(&mut signals).await;
+            tracing::warn!("told to stop again: ending at once, the last complete snapshot stands");
+            std::process::exit(CUT_SHORT);
+        });
     })
+}
+
+/// Waits for any of the signals.
+async fn next_of(signals: &mut [Signal]) {
+    let waits = signals.iter_mut().map(|signal| Box::pin(signal.recv()));
+    select_all(waits).await;
 }

@@ -23,6 +23,7 @@ mod objectives;
 mod pixel_kinds;
 mod pixels;
 mod probes;
+mod signals;
 mod stationarity;
 mod storage;
 mod study;

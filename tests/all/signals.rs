@@ -1,0 +1,126 @@
+//! The program told to stop by signals.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    os::unix::process::ExitStatusExt,
+    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// More than a stop takes, less than `server.grace_seconds` leaves to requests.
+const CEILING: Duration = Duration::from_secs(60);
+
+struct Process {
+    child: Child,
+    output: BufReader<ChildStdout>,
+    address: String,
+    folder: TempDir,
+}
+
+impl Process {
+    fn start(width: u32) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_kith"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(folder.path())
+            .args([
+                "--set",
+                "encoder.side=32",
+                "--set",
+                &format!("encoder.width={width}"),
+            ])
+            .args([
+                "--set",
+                "training.enabled=false",
+                "--set",
+                "server.grace_seconds=600",
+            ])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("kith listens on http://").unwrap();
+        Self {
+            address: address.to_owned(),
+            child,
+            output,
+            folder,
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = Pid::from_child(&self.child);
+        kill_process(id, signal).unwrap();
+    }
+
+    fn end(&mut self) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(start.elapsed() < CEILING, "it does not end");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn get(&self, path: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        let head = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        stream
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_lost_terminal_stops_the_server_in_order() {
+    let mut process = Process::start(8);
+    process.signal(Signal::HUP);
+    assert_eq!(process.end().code(), Some(0));
+    let mut rest = String::new();
+    process.output.read_to_string(&mut rest).unwrap();
+    assert!(process.folder.path().join("kith.db").exists());
+}
+
+#[test]
+fn a_second_signal_ends_the_process_at_once() {
+    let mut process = Process::start(32);
+    let mut answer = String::new();
+    process
+        .get("/v1/models/kith")
+        .read_to_string(&mut answer)
+        .unwrap();
+    let id = answer.split("\"checkpoint\":\"").nth(1).unwrap();
+    let id = &id[..36];
+    // A client that reads on, slowly, is waited for: half of the grace, which is longer than this test.
+    let mut reader = process.get(&format!("/v1/checkpoints/{id}/files/optimizer.safetensors"));
+    std::thread::spawn(move || {
+        let mut chunk = [0; 4096];
+        while reader.read_exact(&mut chunk).is_ok() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    process.signal(Signal::INT);
+    let start = Instant::now();
+    while TcpStream::connect(&process.address).is_ok() {
+        assert!(start.elapsed() < CEILING, "it still listens");
+    }
+    assert_eq!(process.child.try_wait().unwrap(), None);
+    process.signal(Signal::INT);
+    let status = process.end();
+    assert_eq!((status.code(), status.signal()), (Some(130), None));
+}
