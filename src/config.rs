@@ -68,6 +68,20 @@ pub struct ServerConfig {
     pub insecure: bool,
     /// Seconds a request may take.
     pub timeout_seconds: u64,
+    /// Names, besides loopback's and `listen`'s, under which requests may address the server; `*`: any.
+    pub allowed_hosts: Vec<String>,
+    /// Sites (`https://host`) whose pages may use the server, besides its own.
+    pub allowed_origins: Vec<String>,
+    /// Most connections at once.
+    pub max_connections: usize,
+    /// Seconds for a request's head to be complete.
+    pub header_timeout_seconds: u64,
+    /// Seconds that a connection may wait for its next request.
+    pub idle_timeout_seconds: u64,
+    /// Seconds for the next bytes of a body.
+    pub body_timeout_seconds: u64,
+    /// Seconds for a client to read more of its answer.
+    pub write_timeout_seconds: u64,
     /// Most bytes of a body.
     pub max_body_bytes: usize,
     /// Most bytes of all bodies that are being read or worked on.

@@ -2,12 +2,14 @@
 //! Only this module uses `object_store`; all keys come from [`BlobKey`].
 
 mod folders;
+mod stream;
 
 use std::{fs, io, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use object_store::{ObjectStoreExt, local::LocalFileSystem, path};
 
+pub use self::stream::Chunks;
 use crate::{
     disk::{self, Place},
     types::{CheckpointId, Sha256},

@@ -62,7 +62,17 @@ impl Single {
             .ok()
             .and_then(|mut table| table.remove("v"));
         Ok(match parsed {
-            Some(value) if !default.is_str() || value.is_str() => value,
+            Some(value) if default.is_array() && value.is_array() => value,
+            Some(value) if !default.is_array() && !default.is_str() => value,
+            Some(value) if default.is_str() && value.is_str() => value,
+            _ if default.is_array() => {
+                let names = self
+                    .text
+                    .split(',')
+                    .map(|name| name.trim().trim_matches('"'));
+                let names = names.filter(|name| !name.is_empty());
+                Value::Array(names.map(|name| Value::String(name.to_owned())).collect())
+            }
             _ => Value::String(self.text.clone()),
         })
     }

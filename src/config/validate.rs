@@ -11,6 +11,7 @@ type Rule = (bool, &'static str, &'static str);
 pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
     let broken: Vec<String> = [
         server(settings),
+        connections(settings),
         encoder(settings),
         training(settings),
         learning(settings),
@@ -34,6 +35,53 @@ fn positive(value: f32) -> bool {
 
 fn share(value: f32) -> bool {
     (0.0..=1.0).contains(&value)
+}
+
+fn connections(settings: &Settings) -> Vec<Rule> {
+    let server = &settings.server;
+    let host = |name: &String| !name.is_empty() && !name.contains("://") && !name.contains('/');
+    let origin = |site: &String| {
+        let place = site.split_once("://").map(|(_, place)| place);
+        place.is_some_and(|place| !place.is_empty() && !place.trim_end_matches('/').contains('/'))
+    };
+    let hours = 1..=86_400;
+    vec![
+        (
+            server.allowed_hosts.iter().all(host),
+            "server.allowed_hosts",
+            "names such as kith.example.org, without https:// before them",
+        ),
+        (
+            server.allowed_origins.iter().all(origin),
+            "server.allowed_origins",
+            "sites such as https://app.example.org, without a path",
+        ),
+        (
+            (1..=65_536).contains(&server.max_connections),
+            "server.max_connections",
+            "from 1 to 65536",
+        ),
+        (
+            hours.contains(&server.header_timeout_seconds),
+            "server.header_timeout_seconds",
+            "from 1 to 86400",
+        ),
+        (
+            hours.contains(&server.idle_timeout_seconds),
+            "server.idle_timeout_seconds",
+            "from 1 to 86400",
+        ),
+        (
+            hours.contains(&server.body_timeout_seconds),
+            "server.body_timeout_seconds",
+            "from 1 to 86400",
+        ),
+        (
+            hours.contains(&server.write_timeout_seconds),
+            "server.write_timeout_seconds",
+            "from 1 to 86400",
+        ),
+    ]
 }
 
 fn server(settings: &Settings) -> Vec<Rule> {

@@ -1,14 +1,7 @@
-//! The bound on bytes of request bodies held at once: a body's share is taken before any of it is read.
-//! Must never know: what a body holds.
+//! The bound on bytes of request bodies held at once. A body is charged for what has arrived of it, never for what it says will come.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use axum::{
-    body::HttpBody,
-    extract::{Request, State},
-    middleware::Next,
-    response::{IntoResponse, Response},
-};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::{ApiError, Problem};
@@ -20,63 +13,82 @@ const UNIT: usize = 1024;
 #[derive(Clone)]
 pub(super) struct Budget {
     units: Arc<Semaphore>,
-    max_body_bytes: usize,
 }
 
-/// A request's share, given back when the last clone goes. A stream keeps one until its end.
+/// What one request holds. It grows as bytes arrive, and is given back when the last clone goes.
 #[derive(Clone)]
-pub(super) struct Share {
-    _permit: Arc<OwnedSemaphorePermit>,
+pub(super) struct Charge {
+    budget: Budget,
+    held: Arc<Mutex<Held>>,
+}
+
+#[derive(Default)]
+struct Held {
+    bytes: usize,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Budget {
-    /// `bytes`: in all; `max_body_bytes`: what a body of unknown length counts as.
-    pub(super) fn new(bytes: usize, max_body_bytes: usize) -> Self {
+    /// `bytes`: in all.
+    pub(super) fn new(bytes: usize) -> Self {
         let units = bytes.div_ceil(UNIT).min(Semaphore::MAX_PERMITS);
         Self {
             units: Arc::new(Semaphore::new(units)),
-            max_body_bytes,
         }
     }
 
-    /// Takes the share of a body of `length` bytes, at once or not at all.
-    pub(super) fn take(&self, length: Option<u64>) -> Result<Share, ApiError> {
-        let length = length.and_then(|length| usize::try_from(length).ok());
-        let bytes = length
-            .unwrap_or(self.max_body_bytes)
-            .min(self.max_body_bytes);
-        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX);
-        let permit = self.units.clone().try_acquire_many_owned(units);
-        let permit = permit.map_err(|_| {
-            let message = "too many large requests are being read: retry in a moment";
-            ApiError::Overloaded(Problem::new("overloaded", message))
-        })?;
-        Ok(Share {
-            _permit: Arc::new(permit),
-        })
+    /// A charge of nothing yet.
+    pub(super) fn open(&self) -> Charge {
+        Charge {
+            budget: self.clone(),
+            held: Arc::default(),
+        }
+    }
+
+    /// Refuses at once what has no room at this moment. Takes nothing: a declared length is only words.
+    pub(super) fn check(&self, bytes: u64) -> Result<(), ApiError> {
+        let free = self.units.available_permits() as u64 * UNIT as u64;
+        if bytes <= free { Ok(()) } else { Err(full()) }
     }
 }
 
-/// Gives each request its share or refuses it with 429.
-pub(super) async fn bound(
-    State(budget): State<Budget>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    // A stream of lines counts as one body, whatever its length: only a part of it is held at a time.
-    let length = match super::ndjson::is_stream(request.headers()) {
-        true => None,
-        false => request.body().size_hint().exact(),
-    };
-    match budget.take(length) {
-        Ok(share) => {
-            request.extensions_mut().insert(share.clone());
-            let response = next.run(request).await;
-            drop(share);
-            response
+impl Charge {
+    /// Takes `bytes` more, at once or not at all.
+    pub(super) fn add(&self, bytes: usize) -> Result<(), ApiError> {
+        let mut held = self.held();
+        let wanted = (held.bytes + bytes).div_ceil(UNIT);
+        let more = wanted - held.bytes.div_ceil(UNIT);
+        let more = u32::try_from(more).unwrap_or(u32::MAX);
+        let permit = self.budget.units.clone().try_acquire_many_owned(more);
+        let permit = permit.map_err(|_| full())?;
+        match &mut held.permit {
+            Some(all) => all.merge(permit),
+            none => *none = Some(permit),
         }
-        Err(error) => error.into_response(),
+        held.bytes += bytes;
+        Ok(())
     }
+
+    /// Gives `bytes` back: a stream is done with them.
+    pub(super) fn release(&self, bytes: usize) {
+        let mut held = self.held();
+        let left = held.bytes.saturating_sub(bytes);
+        let fewer = held.bytes.div_ceil(UNIT) - left.div_ceil(UNIT);
+        held.bytes = left;
+        if let Some(all) = &mut held.permit {
+            drop(all.split(fewer));
+        }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        // Every change is whole before the lock goes, so a panic elsewhere leaves it usable.
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn full() -> ApiError {
+    let message = "too many large requests are being read: retry in a moment";
+    ApiError::Overloaded(Problem::new("overloaded", message))
 }
 
 #[cfg(test)]
@@ -85,11 +97,26 @@ mod tests {
 
     #[test]
     fn bodies_share_the_budget_and_give_it_back() {
-        let budget = Budget::new(4 * UNIT, 2 * UNIT);
-        let first = budget.take(Some(UNIT as u64)).unwrap();
-        let _unknown_length = budget.take(None).unwrap();
-        assert!(matches!(budget.take(None), Err(ApiError::Overloaded(_))));
+        let budget = Budget::new(4 * UNIT);
+        let (first, second) = (budget.open(), budget.open());
+        first.add(3 * UNIT).unwrap();
+        assert!(matches!(second.add(2 * UNIT), Err(ApiError::Overloaded(_))));
         drop(first);
-        assert!(budget.take(None).is_ok());
+        second.add(4 * UNIT).unwrap();
+        assert!(budget.check(1).is_err());
+    }
+
+    #[test]
+    fn many_small_chunks_cost_their_bytes_and_not_a_unit_each() {
+        let budget = Budget::new(2 * UNIT);
+        let charge = budget.open();
+        for _ in 0..2 * UNIT {
+            charge.add(1).unwrap();
+        }
+        assert!(charge.add(1).is_err());
+        charge.release(UNIT);
+        budget.check(UNIT as u64).unwrap();
+        charge.release(10 * UNIT);
+        budget.check(2 * UNIT as u64).unwrap();
     }
 }

@@ -4,7 +4,7 @@
 use axum::{
     Json, Router,
     extract::{Path, State},
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -14,12 +14,15 @@ use serde_json::{Value, json};
 
 use super::{
     context::Context,
+    download::Download,
     error::{ApiError, Problem},
     extract::{Body, Id, Params, parse},
+    words::quoted,
 };
 use crate::{
     app::App,
-    checkpoint::Part,
+    blobs::BlobKey,
+    checkpoint::{CheckpointError, Part},
     db::{CheckpointRole, CheckpointRow, CheckpointStatus},
     types::CheckpointId,
 };
@@ -163,10 +166,12 @@ async fn describe(app: &App, row: CheckpointRow) -> Result<Checkpoint, ApiError>
 async fn file(
     State(app): State<App>,
     Path((id, name)): Path<(String, String)>,
+    headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let lacking = || {
+        let (name, id) = (quoted(&name), quoted(&id));
         let message = format!(
-            "there is no file {name:?} in checkpoint {id:?}: GET /v1/checkpoints/ID lists its files"
+            "there is no file {name} in checkpoint {id}: GET /v1/checkpoints/ID lists its files"
         );
         ApiError::NotFound(Problem::new("unknown_file", message).at("name"))
     };
@@ -175,21 +180,28 @@ async fn file(
     if name == MANIFEST {
         return Ok(Json(manifest).into_response());
     }
-    let part = manifest
-        .parts
-        .iter()
-        .find(|part| part.name == name)
-        .ok_or_else(lacking)?;
-    let bytes = app.checkpoints.part(checkpoint, &part.name).await?;
-    let headers = [
-        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
-        (
-            header::CONTENT_DISPOSITION,
-            format!("attachment; filename=\"{}\"", part.name),
-        ),
-        (header::ETAG, format!("\"{}\"", part.sha256)),
-    ];
-    Ok((headers, bytes).into_response())
+    let part = manifest.part(&name).ok_or_else(lacking)?;
+    let key = BlobKey::CheckpointPart(checkpoint, part.name.clone());
+    // What is streamed cannot be taken back: at least the length is right before it begins; the client has the hash for the rest.
+    if app.blobs.size(&key).await.ok() != Some(part.bytes) {
+        let what = format!("{} is missing or has another length", part.name);
+        let id = checkpoint;
+        return Err(CheckpointError::Damaged { id, what }.into());
+    }
+    let download = Download {
+        key,
+        size: part.bytes,
+        sha256: part.sha256.clone(),
+        headers: [
+            (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+            (
+                header::CONTENT_DISPOSITION,
+                format!("attachment; filename=\"{}\"", part.name),
+            ),
+        ],
+        request: &headers,
+    };
+    download.answer(&app.blobs, ()).await
 }
 
 /// Answers once it serves here.

@@ -26,7 +26,7 @@ impl Context {
         let server = &app.settings.server;
         Self {
             idempotency: Arc::new(Idempotency::new(KEPT_ANSWERS)),
-            budget: Budget::new(server.max_buffered_bytes, server.max_body_bytes),
+            budget: Budget::new(server.max_buffered_bytes),
             app,
             stopping,
         }

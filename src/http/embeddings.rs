@@ -1,9 +1,8 @@
 //! `POST /v1/embeddings`: images in, vectors out, all from one checkpoint that the answer names.
-//! Must never know: how an image becomes a vector.
 
 use axum::{
     Json, Router,
-    extract::{FromRequest, FromRequestParts, Multipart, Request, State},
+    extract::{FromRequest, Multipart, Request, State},
     routing::post,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -15,6 +14,7 @@ use super::{
     error::{ApiError, Problem},
     extract::{Body, Media, Params, parse},
     input::{ImageInput, OneOrMany},
+    json,
     models::{self, name},
     multipart::{next, unknown_part},
 };
@@ -28,38 +28,32 @@ pub(super) fn router() -> Router<Context> {
     Router::new().route("/v1/embeddings", post(embed))
 }
 
-/// The options, as JSON fields or query parameters.
+/// The options, as JSON fields or query parameters; `None`: not given, or null.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Options {
-    #[serde(default = "kith")]
-    model: String,
-    #[serde(default)]
-    encoding_format: Encoding,
+    model: Option<String>,
+    #[serde(default, deserialize_with = "json::name")]
+    encoding_format: Option<Encoding>,
     dimensions: Option<usize>,
-    #[serde(default)]
-    layer: Layer,
+    #[serde(default, deserialize_with = "json::name")]
+    layer: Option<Layer>,
 }
 
 /// The JSON body. Written out rather than flattened, so that unknown fields are refused.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Document {
+struct EmbeddingsRequest {
     input: OneOrMany<ImageInput>,
-    #[serde(default = "kith")]
-    model: String,
-    #[serde(default)]
-    encoding_format: Encoding,
+    model: Option<String>,
+    #[serde(default, deserialize_with = "json::name")]
+    encoding_format: Option<Encoding>,
     dimensions: Option<usize>,
-    #[serde(default)]
-    layer: Layer,
+    #[serde(default, deserialize_with = "json::name")]
+    layer: Option<Layer>,
     /// OpenAI's clients may send it; it changes nothing.
     #[serde(default, rename = "user")]
     _user: Option<String>,
-}
-
-fn kith() -> String {
-    models::LIVE.to_owned()
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -110,13 +104,18 @@ struct Usage {
     total_tokens: u32,
 }
 
-async fn embed(State(app): State<App>, request: Request) -> Result<Json<Answer>, ApiError> {
+async fn embed(
+    State(app): State<App>,
+    Params(query): Params<Options>,
+    request: Request,
+) -> Result<Json<Answer>, ApiError> {
     const TAKEN: [Media; 3] = [Media::Json, Media::Image, Media::Multipart];
     let (images, options) = match Media::of(request.headers(), &TAKEN)? {
-        Media::Json => from_json(&app.settings, request).await?,
-        media => from_files(&app.settings, media, request).await?,
+        Media::Json => from_json(&app.settings, query, request).await?,
+        Media::Multipart => (files(&app.settings, request).await?, query),
+        _ => (vec![Body::from_request(request, &()).await?.0], query),
     };
-    let which = models::which(&options.model)?;
+    let which = models::which(options.model.as_deref().unwrap_or(models::LIVE))?;
     let model = app.serving.model(which).await?;
     options.check(&model)?;
     let embedded = app.serving.embed(which, images).await?;
@@ -127,11 +126,12 @@ async fn embed(State(app): State<App>, request: Request) -> Result<Json<Answer>,
 
 async fn from_json(
     settings: &Settings,
+    query: Options,
     request: Request,
 ) -> Result<(Vec<Bytes>, Options), ApiError> {
     let Body(body) = Body::from_request(request, &()).await?;
     let (max_images, max_bytes) = (settings.server.max_images, settings.limits.max_bytes);
-    parse(body, move |document: Document| {
+    parse(body, move |document: EmbeddingsRequest| {
         let inputs = document.input.0;
         count(inputs.len(), max_images)?;
         let images = inputs.iter().enumerate();
@@ -139,30 +139,27 @@ async fn from_json(
             images.map(|(index, input)| input.bytes(max_bytes, &format!("input[{index}]")));
         let images = images.collect::<Result<_, _>>()?;
         let options = Options {
-            model: document.model,
-            encoding_format: document.encoding_format,
-            dimensions: document.dimensions,
-            layer: document.layer,
+            model: once("model", document.model, query.model)?,
+            encoding_format: once(
+                "encoding_format",
+                document.encoding_format,
+                query.encoding_format,
+            )?,
+            dimensions: once("dimensions", document.dimensions, query.dimensions)?,
+            layer: once("layer", document.layer, query.layer)?,
         };
         Ok((images, options))
     })
     .await
 }
 
-/// A raw image or a form of files; the options are query parameters.
-async fn from_files(
-    settings: &Settings,
-    media: Media,
-    request: Request,
-) -> Result<(Vec<Bytes>, Options), ApiError> {
-    let (mut parts, body) = request.into_parts();
-    let Params(options) = Params::<Options>::from_request_parts(&mut parts, &()).await?;
-    let request = Request::from_parts(parts, body);
-    let images = match media {
-        Media::Multipart => files(settings, request).await?,
-        _ => vec![Body::from_request(request, &()).await?.0],
-    };
-    Ok((images, options))
+/// An option may stand in the body or in the query, not in both.
+fn once<T>(name: &str, body: Option<T>, query: Option<T>) -> Result<Option<T>, ApiError> {
+    if body.is_some() && query.is_some() {
+        let message = "this option is in the body and in the query: send it once";
+        return Err(ApiError::invalid("invalid_parameter", name, message));
+    }
+    Ok(body.or(query))
 }
 
 async fn files(settings: &Settings, request: Request) -> Result<Vec<Bytes>, ApiError> {
@@ -212,7 +209,7 @@ impl Options {
         };
         let refuse =
             |message: String| ApiError::invalid("invalid_dimensions", "dimensions", message);
-        if self.layer == Layer::Hidden {
+        if self.layer == Some(Layer::Hidden) {
             return Err(refuse(
                 "hidden features are not ordered, so they cannot be cut: leave dimensions out"
                     .to_owned(),
@@ -243,11 +240,11 @@ impl Options {
     }
 
     fn vector(&self, row: Row) -> Vector {
-        let values = match self.layer {
+        let values = match self.layer.unwrap_or_default() {
             Layer::Embedding => truncate(row.embedding, self.dimensions),
             Layer::Hidden => row.hidden,
         };
-        match self.encoding_format {
+        match self.encoding_format.unwrap_or_default() {
             Encoding::Float => Vector::Float(values),
             Encoding::Base64 => {
                 let bytes: Vec<u8> = values

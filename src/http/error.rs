@@ -1,5 +1,5 @@
 //! Every error answer: a variant for each status, one JSON shape, `{"error": {message, type, param, code}}`, as OpenAI's clients parse it.
-//! Must never know: which room an error came from (`mapping.rs` does).
+//! Every message leaves through here, so here it gets its bound. Which module an error came from, `mapping.rs` knows.
 
 use axum::{
     Json,
@@ -7,6 +7,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+
+use super::words::{MAX_MESSAGE, MAX_PARAM, bounded};
 
 /// Seconds after which a refused caller may try again.
 const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("1");
@@ -27,6 +29,8 @@ pub(super) struct Problem {
 pub(super) enum ApiError {
     /// 400: the request is wrong; sending it again will not help.
     BadRequest(Problem),
+    /// 403: a web page of another site asks, or the request was addressed to a name that is not this server's.
+    Forbidden(Problem),
     /// 404: no such route or thing.
     NotFound(Problem),
     /// 405: the route has no such method; the `allow` header lists those it has.
@@ -37,12 +41,18 @@ pub(super) enum ApiError {
     Conflict(Problem),
     /// 413: more bytes, images or pairs than the limits allow.
     TooLarge(Problem),
-    /// 415: a content type that the route does not take.
+    /// 414: an address longer than the server reads.
+    UriTooLong(Problem),
+    /// 415: a content type or encoding that the route does not take.
     UnsupportedMedia(Problem),
+    /// 416: a range that the file does not have.
+    BadRange(Problem),
     /// 422: an idempotency key used again for something else.
     Unprocessable(Problem),
     /// 429: a bound is reached for the moment; carries `retry-after`.
     Overloaded(Problem),
+    /// 431: more headers than the server reads.
+    HeadersTooLarge(Problem),
     /// 500: the server failed; the log says why under the request's id.
     Internal(Problem),
     /// 503: not ready yet, or stopping; carries `retry-after`.
@@ -51,20 +61,20 @@ pub(super) enum ApiError {
     StorageFull(Problem),
 }
 
-/// Marks an answer that has the documented shape already.
+/// Marks an answer that has the documented shape already, with its code for the log.
 #[derive(Clone, Copy)]
-pub(super) struct Shaped;
+pub(super) struct Shaped(pub(super) &'static str);
 
 #[derive(Serialize)]
-struct Envelope<'a> {
-    error: Fields<'a>,
+struct Envelope {
+    error: Fields,
 }
 
 #[derive(Serialize)]
-struct Fields<'a> {
-    message: &'a str,
+struct Fields {
+    message: String,
     r#type: &'static str,
-    param: Option<&'a str>,
+    param: Option<String>,
     code: &'static str,
 }
 
@@ -111,6 +121,7 @@ impl ApiError {
                 "unknown_route",
                 "there is no such route: GET / lists them",
             )),
+            403 => Self::Forbidden(problem("forbidden", "this request is not allowed")),
             405 => Self::MethodNotAllowed(problem(
                 "method_not_allowed",
                 "this route has no such method: see the allow header",
@@ -122,6 +133,14 @@ impl ApiError {
             413 => Self::TooLarge(problem(
                 "body_too_large",
                 "the body is larger than server.max_body_bytes: send less at once",
+            )),
+            414 => Self::UriTooLong(problem(
+                "uri_too_long",
+                "the address is longer than this server reads: send long values in the body",
+            )),
+            431 => Self::HeadersTooLarge(problem(
+                "headers_too_large",
+                "the request has more or longer headers than this server reads: send fewer",
             )),
             415 => Self::UnsupportedMedia(problem(
                 "unsupported_media_type",
@@ -155,14 +174,18 @@ impl ApiError {
         const INVALID: &str = "invalid_request_error";
         match self {
             Self::BadRequest(p) => (StatusCode::BAD_REQUEST, INVALID, p),
+            Self::Forbidden(p) => (StatusCode::FORBIDDEN, "permission_error", p),
             Self::NotFound(p) => (StatusCode::NOT_FOUND, "not_found_error", p),
             Self::MethodNotAllowed(p) => (StatusCode::METHOD_NOT_ALLOWED, INVALID, p),
             Self::Timeout(p) => (StatusCode::REQUEST_TIMEOUT, "timeout_error", p),
             Self::Conflict(p) => (StatusCode::CONFLICT, "conflict_error", p),
             Self::TooLarge(p) => (StatusCode::PAYLOAD_TOO_LARGE, INVALID, p),
+            Self::UriTooLong(p) => (StatusCode::URI_TOO_LONG, INVALID, p),
             Self::UnsupportedMedia(p) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID, p),
+            Self::BadRange(p) => (StatusCode::RANGE_NOT_SATISFIABLE, INVALID, p),
             Self::Unprocessable(p) => (StatusCode::UNPROCESSABLE_ENTITY, INVALID, p),
             Self::Overloaded(p) => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", p),
+            Self::HeadersTooLarge(p) => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, INVALID, p),
             Self::Internal(p) => (StatusCode::INTERNAL_SERVER_ERROR, "server_error", p),
             Self::Unavailable(p) => (StatusCode::SERVICE_UNAVAILABLE, "server_error", p),
             Self::StorageFull(p) => (StatusCode::INSUFFICIENT_STORAGE, "server_error", p),
@@ -172,6 +195,10 @@ impl ApiError {
     fn problem_mut(&mut self) -> &mut Problem {
         match self {
             Self::BadRequest(p)
+            | Self::Forbidden(p)
+            | Self::UriTooLong(p)
+            | Self::BadRange(p)
+            | Self::HeadersTooLarge(p)
             | Self::NotFound(p)
             | Self::MethodNotAllowed(p)
             | Self::Timeout(p)
@@ -191,7 +218,7 @@ impl ApiError {
         serde_json::json!(self.envelope())
     }
 
-    fn envelope(&self) -> Envelope<'_> {
+    fn envelope(&self) -> Envelope {
         let (_, r#type, problem) = self.parts();
         let Problem {
             message,
@@ -200,9 +227,9 @@ impl ApiError {
         } = problem;
         Envelope {
             error: Fields {
-                message,
+                message: bounded(message, MAX_MESSAGE),
                 r#type,
-                param: param.as_deref(),
+                param: param.as_deref().map(|param| bounded(param, MAX_PARAM)),
                 code,
             },
         }
@@ -212,7 +239,9 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (self.status(), Json(self.envelope())).into_response();
-        response.extensions_mut().insert(Shaped);
+        response
+            .extensions_mut()
+            .insert(Shaped(self.problem().code));
         if matches!(self, Self::Overloaded(_) | Self::Unavailable(_)) {
             response.headers_mut().insert(RETRY_AFTER, RETRY_SECONDS);
         }

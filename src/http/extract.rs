@@ -1,20 +1,18 @@
 //! Extractors whose refusals have the documented shape and name the field.
-//! Must never know: what the fields mean.
 
 use axum::{
-    body::Bytes,
-    extract::{
-        FromRequest, FromRequestParts, Path, Query, Request,
-        rejection::{BytesRejection, QueryRejection},
-    },
-    http::{HeaderMap, StatusCode, header::CONTENT_TYPE, request::Parts},
+    body::{Bytes, to_bytes},
+    extract::{FromRequest, FromRequestParts, Path, Query, Request, rejection::QueryRejection},
+    http::{HeaderMap, header::CONTENT_TYPE, request::Parts},
 };
 use serde::de::DeserializeOwned;
 
-use super::error::{ApiError, Problem};
-
-/// Above this a body is parsed away from the async threads, in bytes.
-const PARSE_ELSEWHERE: usize = 64 * 1024;
+pub(super) use super::json::parse;
+use super::{
+    error::{ApiError, Problem},
+    incoming::refusal,
+    wrong_field::explain,
+};
 
 /// The whole body, within the limit.
 pub(super) struct Body(pub(super) Bytes);
@@ -28,19 +26,15 @@ pub(super) struct Id<T>(pub(super) T);
 impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let bytes = Bytes::from_request(request, state).await;
-        bytes.map(Self).map_err(unreadable)
-    }
-}
-
-fn unreadable(rejection: BytesRejection) -> ApiError {
-    match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => too_large(),
-        _ => ApiError::BadRequest(Problem::new(
-            "invalid_body",
-            "the body broke off: send it again",
-        )),
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        // The body carries its own bound.
+        let bytes = to_bytes(request.into_body(), usize::MAX).await;
+        bytes.map(Self).map_err(|error| {
+            refusal(&error).unwrap_or_else(|| {
+                let message = "the body broke off or cannot be inflated: send it again";
+                ApiError::BadRequest(Problem::new("invalid_body", message))
+            })
+        })
     }
 }
 
@@ -57,14 +51,9 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
         let query = Query::from_request_parts(parts, state).await;
         let query = query.map_err(|rejection: QueryRejection| {
             let text = rejection.body_text();
-            let reason = text
-                .split_once(": ")
-                .map_or(text.as_str(), |(_, reason)| reason);
-            let message = format!("the query cannot be read: {reason}");
-            match reason.split_once(": ") {
-                Some((field, _)) => ApiError::invalid("invalid_parameter", field, message),
-                None => ApiError::BadRequest(Problem::new("invalid_parameter", message)),
-            }
+            let (_, reason) = text.split_once(": ").unwrap_or(("", &text));
+            let (field, reason) = reason.split_once(": ").unwrap_or(("", reason));
+            ApiError::BadRequest(explain("invalid_parameter", field, reason))
         })?;
         Ok(Self(query.0))
     }
@@ -131,40 +120,4 @@ impl Media {
             Self::Lines => "application/x-ndjson",
         }
     }
-}
-
-/// Parses a JSON body and checks it with `then`; a large one away from the async threads, as both may take long.
-pub(super) async fn parse<T: DeserializeOwned, R: Send + 'static>(
-    body: Bytes,
-    then: impl FnOnce(T) -> Result<R, ApiError> + Send + 'static,
-) -> Result<R, ApiError> {
-    let small = body.len() <= PARSE_ELSEWHERE;
-    let work = move || json(&body).and_then(then);
-    if small {
-        return work();
-    }
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|panic| Err(ApiError::internal(panic)))
-}
-
-/// Parses JSON; a refusal names the field.
-pub(super) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
-    let mut document = serde_json::Deserializer::from_slice(body);
-    let value = serde_path_to_error::deserialize(&mut document).map_err(|error| {
-        let path = error.path().to_string();
-        let inner = error.into_inner();
-        match inner.classify() {
-            serde_json::error::Category::Data => {
-                ApiError::invalid("invalid_field", path, inner.to_string())
-            }
-            _ => not_json(&inner),
-        }
-    })?;
-    document.end().map_err(|error| not_json(&error))?;
-    Ok(value)
-}
-
-fn not_json(error: &serde_json::Error) -> ApiError {
-    let message = format!("the body is not JSON: {error}");
-    ApiError::BadRequest(Problem::new("invalid_json", message))
 }

@@ -1,12 +1,11 @@
 //! `/v1/images`: images stored by content, listed, given back, erased.
-//! Must never know: what they are used for.
 
 use axum::{
     Json, Router,
     body::Bytes,
     extract::{FromRequest, Multipart, Request, State},
-    http::{HeaderName, StatusCode, header},
-    response::IntoResponse,
+    http::{HeaderMap, StatusCode, header},
+    response::Response,
     routing::{get, post},
 };
 use jiff::Timestamp;
@@ -14,14 +13,17 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     context::Context,
+    download::Download,
     error::{ApiError, Problem},
     extract::{Body, Id, Media, Params, parse},
     input::ImageInput,
-    multipart::{broken, next, unknown_part},
+    multipart::{next, unknown_part},
     page::{Page, PageParams},
+    words::quoted,
 };
 use crate::{
     app::App,
+    blobs::BlobKey,
     config::Settings,
     db::ImageRow,
     types::{ImageKey, Sha256},
@@ -101,11 +103,8 @@ async fn file<E>(form: Result<Multipart, E>, max_bytes: usize) -> Result<Bytes, 
     };
     let mut form = form.map_err(|_| lacking())?;
     let part = next(&mut form, max_bytes).await?.ok_or_else(lacking)?;
-    match form.next_field().await.map_err(broken)? {
-        Some(second) => Err(unknown_part(
-            second.name().unwrap_or_default(),
-            "send one file at a time",
-        )),
+    match next(&mut form, max_bytes).await? {
+        Some(second) => Err(unknown_part(&second.name, "send one file at a time")),
         None => Ok(part.bytes),
     }
 }
@@ -130,21 +129,30 @@ async fn one(State(app): State<App>, Id(id): Id<String>) -> Result<Json<Image>, 
     Ok(Json(find(&app, &id).await?.into()))
 }
 
+/// Read whole once, which verifies it, then streamed: a reader that stalls holds a chunk of it.
 async fn content(
-    State(app): State<App>,
+    State(context): State<Context>,
     Id(id): Id<String>,
-) -> Result<impl IntoResponse, ApiError> {
-    let row = find(&app, &id).await?;
-    let bytes = app
-        .ingest
-        .image_bytes(row.sha256)
-        .await?
-        .ok_or_else(|| unknown(&id))?;
-    let headers: [(HeaderName, String); 2] = [
-        (header::CONTENT_TYPE, format!("image/{}", row.format)),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
-    ];
-    Ok((headers, bytes))
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let app = &context.app;
+    let row = find(app, &id).await?;
+    let charge = context.budget.open();
+    charge.add(usize::try_from(row.bytes).unwrap_or(usize::MAX))?;
+    let bytes = app.ingest.image_bytes(row.sha256).await?;
+    let size = bytes.ok_or_else(|| unknown(&id))?.len();
+    drop(charge);
+    let download = Download {
+        key: BlobKey::Image(row.sha256),
+        size: size as u64,
+        sha256: row.sha256.to_string(),
+        headers: [
+            (header::CONTENT_TYPE, format!("image/{}", row.format)),
+            (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
+        ],
+        request: &headers,
+    };
+    download.answer(&app.blobs, ()).await
 }
 
 /// Erases the bytes, the pairs and, by way of the trainer, the chains that hold it.
@@ -162,6 +170,9 @@ async fn find(app: &App, id: &str) -> Result<ImageRow, ApiError> {
 }
 
 fn unknown(id: &str) -> ApiError {
-    let message = format!("no image {id:?} is stored; an id is the SHA-256 of the image's bytes");
+    let message = format!(
+        "no image {} is stored; an id is the SHA-256 of the image's bytes",
+        quoted(id)
+    );
     ApiError::NotFound(Problem::new("unknown_image", message).at("id"))
 }

@@ -1,7 +1,7 @@
 //! Images as JSON carries them: a data URI, bare base64, or an object around either.
-//! Must never know: what becomes of an image. Nothing here fetches anything.
+//! Nothing here fetches anything.
 
-use std::{fmt, marker::PhantomData};
+use std::{borrow::Cow, fmt, marker::PhantomData};
 
 use base64::{
     Engine, alphabet,
@@ -90,6 +90,7 @@ impl ImageInput {
     pub(super) fn bytes(&self, max_bytes: usize, param: &str) -> Result<Bytes, ApiError> {
         let text =
             base64_part(&self.0).map_err(|problem| ApiError::BadRequest(problem.at(param)))?;
+        let text = plain(text);
         // Four characters hold three bytes; refused before the bytes are allocated.
         if text.len() / 4 * 3 > max_bytes.saturating_add(3) {
             let message = format!(
@@ -99,7 +100,7 @@ impl ImageInput {
                 Problem::new("image_too_large", message).at(param),
             ));
         }
-        decode(text).ok_or_else(|| {
+        decode(&text).ok_or_else(|| {
             let message = "this is neither a data URI nor base64: send data:image/png;base64,…";
             ApiError::invalid("image_undecodable", param, message)
         })
@@ -108,6 +109,7 @@ impl ImageInput {
 
 /// The base64 text of a data URI or of a bare string.
 fn base64_part(text: &str) -> Result<&str, Problem> {
+    let text = text.trim();
     let starts = |prefix: &str| {
         let start = text.get(..prefix.len());
         start.is_some_and(|start| start.eq_ignore_ascii_case(prefix))
@@ -120,28 +122,52 @@ fn base64_part(text: &str) -> Result<&str, Problem> {
     if !starts("data:") {
         return Ok(text);
     }
-    let parts = text.split_once(',');
-    let encoded = parts.filter(|(head, _)| head.to_ascii_lowercase().ends_with(";base64"));
+    // A parameter may hold a comma in quotes; base64 holds none.
+    let parts = text.rsplit_once(',');
+    let encoded = parts.filter(|(head, _)| {
+        let mut parameters = head.split(';').skip(1);
+        parameters.any(|parameter| parameter.trim().eq_ignore_ascii_case("base64"))
+    });
     encoded.map(|(_, data)| data).ok_or_else(|| {
         let message = "the data URI is not base64: send data:image/png;base64,…";
         Problem::new("image_undecodable", message)
     })
 }
 
-/// Either alphabet, padded or not; line breaks are skipped.
+/// Without line breaks and blanks, and without the escapes that a URI may have in place of `+`, `/` and `=`.
+fn plain(text: &str) -> Cow<'_, str> {
+    let mut plain = Cow::Borrowed(text);
+    if text.contains('%') {
+        let escapes = [
+            ("%2b", "+"),
+            ("%2f", "/"),
+            ("%3d", "="),
+            ("%0a", ""),
+            ("%0d", ""),
+            ("%20", ""),
+        ];
+        for (escape, letter) in escapes {
+            plain = plain
+                .replace(escape, letter)
+                .replace(&escape.to_ascii_uppercase(), letter)
+                .into();
+        }
+    }
+    if plain.contains(|c: char| c.is_ascii_whitespace()) {
+        plain = plain.split_ascii_whitespace().collect::<String>().into();
+    }
+    plain
+}
+
+/// Either alphabet, padded or not.
 fn decode(text: &str) -> Option<Bytes> {
-    let engine = match text.contains(['-', '_']) {
-        true => URL_SAFE,
-        false => STANDARD,
+    let engine = if text.contains(['-', '_']) {
+        URL_SAFE
+    } else {
+        STANDARD
     };
-    let decoded = match text.contains(|c: char| c.is_ascii_whitespace()) {
-        true => engine.decode(text.split_ascii_whitespace().collect::<String>()),
-        false => engine.decode(text),
-    };
-    decoded
-        .ok()
-        .filter(|bytes| !bytes.is_empty())
-        .map(Bytes::from)
+    let decoded = engine.decode(text).ok();
+    decoded.filter(|bytes| !bytes.is_empty()).map(Bytes::from)
 }
 
 #[cfg(test)]
@@ -160,6 +186,9 @@ mod tests {
             "+/8A",
             "-_8A",
             "+/\n8A\n",
+            " data:image/png; charset=utf-8 ;name=\"a,b\"; base64 , +/8A ",
+            "data:image/png;base64;charset=utf-8,+/8A",
+            "data:image/png;base64,%2B%2f8A",
         ] {
             assert_eq!(bytes(text).unwrap()[..], [0xfb, 0xff, 0], "{text}");
         }

@@ -14,12 +14,26 @@ use crate::{
 
 impl From<PixelError> for ApiError {
     fn from(error: PixelError) -> Self {
-        let problem = Problem::new(error.code(), error.to_string());
+        let problem = Problem::new(error.code(), without_decoder_words(&error.to_string()));
         match error {
             PixelError::TooLarge(_) => Self::TooLarge(problem),
             PixelError::Undecodable(_) => Self::BadRequest(problem),
         }
     }
+}
+
+/// What a decoder said stands in brackets after `decode` or `decoded`, and speaks of its insides: it is for the log.
+fn without_decoder_words(message: &str) -> String {
+    let start = ["decode (", "decoded ("].into_iter().find_map(|words| {
+        let start = message.find(words)?;
+        Some(start + words.len() - " (".len())
+    });
+    let parts = start.and_then(|start| Some((start, message.rfind(')')?)));
+    let Some((start, end)) = parts.filter(|(start, end)| start < end) else {
+        return message.to_owned();
+    };
+    tracing::debug!(message, "an image was refused");
+    format!("{}{}", &message[..start], &message[end + 1..])
 }
 
 impl From<ServeError> for ApiError {

@@ -1,42 +1,84 @@
-//! What surrounds every route: request id, log span, error shape, time limit, panics.
-//! Must never know: routes.
+//! What surrounds every route: request id, log, error shape, who may ask, time limit, bounds of the body, panics.
 
 use std::{any::Any, time::Duration};
 
 use axum::{
     Router,
-    extract::Request,
-    http::{HeaderName, StatusCode, header::CONTENT_LENGTH},
-    middleware::{from_fn_with_state, map_response},
+    extract::{DefaultBodyLimit, Request},
+    http::{HeaderValue, Method, StatusCode, header},
+    middleware::{from_fn, from_fn_with_state, map_request, map_response},
     response::{IntoResponse, Response},
 };
 use tower_http::{
     catch_panic::CatchPanicLayer,
-    request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer},
+    cors::{AllowHeaders, CorsLayer},
+    decompression::RequestDecompressionLayer,
+    request_id::{PropagateRequestIdLayer, SetRequestIdLayer},
     timeout::TimeoutLayer,
     trace::TraceLayer,
 };
 
 use super::{
-    budget::{Budget, bound},
+    encoding::check_encoding,
     error::{ApiError, Shaped},
+    incoming::{Bounds, bound_body, check_length},
+    origin::{Allowed, guard},
+    request_id::{MakeId, REQUEST_ID, keep_plain},
+    words::bounded,
 };
+use crate::config::ServerConfig;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Most bytes of a path in the log.
+const MAX_PATH: usize = 256;
 
 /// Puts the layers around `routes`, the innermost first.
-pub(super) fn surround(routes: Router, budget: Budget, timeout: Duration) -> Router {
-    routes
-        .layer(from_fn_with_state(budget, bound))
+pub(super) fn apply_layers(routes: Router, bounds: Bounds, server: &ServerConfig) -> Router {
+    let timeout = Duration::from_secs(server.timeout_seconds);
+    let routes = routes
+        // The bounds below count all bodies, those of forms and streams too.
+        .layer(DefaultBodyLimit::disable())
+        .layer(from_fn_with_state(bounds.clone(), bound_body))
+        .layer(RequestDecompressionLayer::new())
+        .layer(from_fn(check_encoding))
+        .layer(from_fn_with_state(bounds, check_length))
         .layer(TimeoutLayer::with_status_code(
             StatusCode::REQUEST_TIMEOUT,
             timeout,
-        ))
+        ));
+    let routes = match cors(&server.allowed_origins) {
+        Some(cors) => routes.layer(cors),
+        None => routes,
+    };
+    routes
+        .layer(from_fn_with_state(Allowed::new(server), guard))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(map_response(shape))
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
         .layer(TraceLayer::new_for_http().make_span_with(span))
-        .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
+        .layer(SetRequestIdLayer::new(REQUEST_ID, MakeId))
+        .layer(map_request(async |request: Request| keep_plain(request)))
+}
+
+/// Lets the pages of listed sites read the answers. Without any there is nothing to tell a browser.
+fn cors(origins: &[String]) -> Option<CorsLayer> {
+    let origins = origins.iter();
+    let origins = origins.filter_map(|origin| origin.trim_end_matches('/').parse().ok());
+    let origins: Vec<HeaderValue> = origins.collect();
+    if origins.is_empty() {
+        return None;
+    }
+    let layer = CorsLayer::new()
+        .allow_origin(origins)
+        .allow_methods([
+            Method::GET,
+            Method::POST,
+            Method::PUT,
+            Method::PATCH,
+            Method::DELETE,
+        ])
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers([REQUEST_ID, header::LOCATION, header::ETAG]);
+    Some(layer)
 }
 
 fn span(request: &Request) -> tracing::Span {
@@ -44,13 +86,25 @@ fn span(request: &Request) -> tracing::Span {
     tracing::info_span!(
         "request",
         method = %request.method(),
-        path = request.uri().path(),
+        path = bounded(request.uri().path(), MAX_PATH),
         id = id.and_then(|id| id.to_str().ok()),
     )
 }
 
-/// Gives the documented shape to errors that a layer made from a bare status; its other headers (`allow`) stay.
+/// Gives the documented shape to errors that a layer made from a bare status; its other headers (`allow`) stay. Refusals are logged here,
+/// under the request's id.
 async fn shape(response: Response) -> Response {
+    let response = shaped(response);
+    let status = response.status();
+    if status.is_client_error()
+        && let Some(Shaped(code)) = response.extensions().get()
+    {
+        tracing::info!(status = status.as_u16(), code, "refused");
+    }
+    response
+}
+
+fn shaped(response: Response) -> Response {
     if response.extensions().get::<Shaped>().is_some() {
         return response;
     }
@@ -59,7 +113,7 @@ async fn shape(response: Response) -> Response {
     };
     let (mut parts, body) = error.into_response().into_parts();
     let mut headers = response.into_parts().0.headers;
-    headers.remove(CONTENT_LENGTH);
+    headers.remove(header::CONTENT_LENGTH);
     for (name, value) in &parts.headers {
         headers.insert(name, value.clone());
     }

@@ -1,5 +1,4 @@
 //! `GET /v1/models`: the names that embeddings can be asked under, in OpenAI's shape, and how a name is read.
-//! Must never know: how a model is loaded.
 
 use axum::{Json, Router, extract::State, routing::get};
 use serde::Serialize;
@@ -8,6 +7,7 @@ use super::{
     context::Context,
     error::{ApiError, Problem},
     extract::Id,
+    words::quoted,
 };
 use crate::{
     app::App,
@@ -64,7 +64,8 @@ pub(super) fn which(model: &str) -> Result<Which, ApiError> {
         None if model == LIVE => Ok(Which::Live),
         _ => {
             let message = format!(
-                "there is no model {model:?}: ask for \"kith\" or \"kith@CHECKPOINT\" (GET /v1/models lists them)"
+                "there is no model {}: ask for \"kith\" or \"kith@CHECKPOINT\" (GET /v1/models lists them)",
+                quoted(model)
             );
             Err(ApiError::NotFound(
                 Problem::new("unknown_model", message).at("model"),

@@ -1,13 +1,12 @@
 //! Multipart bodies, field by field, each file bounded while it is read.
-//! Must never know: which fields a route wants.
 
 use axum::extract::multipart::{Field, Multipart, MultipartError};
-use axum::http::StatusCode;
 use bytes::{Bytes, BytesMut};
 
 use super::{
     error::{ApiError, Problem},
-    extract::too_large,
+    incoming::refusal,
+    words::quoted,
 };
 
 /// One part of a form.
@@ -18,15 +17,20 @@ pub(super) struct Part {
     pub(super) bytes: Bytes,
 }
 
-/// The next part, of at most `max_bytes`.
+/// The next part that holds something, of at most `max_bytes`. Browsers send fields that were left empty, too: those count as absent.
 pub(super) async fn next(form: &mut Multipart, max_bytes: usize) -> Result<Option<Part>, ApiError> {
-    let Some(field) = form.next_field().await.map_err(broken)? else {
-        return Ok(None);
-    };
-    let name = field.name().unwrap_or_default().to_owned();
-    let file = field.file_name().is_some();
-    let bytes = read(field, &name, max_bytes).await?;
-    Ok(Some(Part { name, file, bytes }))
+    while let Some(field) = form.next_field().await.map_err(broken)? {
+        let name = field.name().unwrap_or_default().to_owned();
+        let file = field.file_name().map(str::to_owned);
+        let bytes = read(field, &name, max_bytes).await?;
+        // A file that was chosen and is empty is an image that cannot be read, not an absent one.
+        let chosen = file.as_deref().is_some_and(|file| !file.is_empty());
+        if chosen || !bytes.is_empty() {
+            let file = file.is_some();
+            return Ok(Some(Part { name, file, bytes }));
+        }
+    }
+    Ok(None)
 }
 
 async fn read(mut field: Field<'_>, name: &str, max_bytes: usize) -> Result<Bytes, ApiError> {
@@ -45,19 +49,19 @@ async fn read(mut field: Field<'_>, name: &str, max_bytes: usize) -> Result<Byte
     Ok(whole.freeze())
 }
 
-/// A form that cannot be read, or is too long.
+/// A form that cannot be read, or whose body broke a bound.
 pub(super) fn broken(error: MultipartError) -> ApiError {
-    match error.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => too_large(),
-        _ => {
-            let message = "the multipart form cannot be read: send it with a boundary, complete";
-            ApiError::BadRequest(Problem::new("invalid_multipart", message))
-        }
-    }
+    refusal(&error).unwrap_or_else(|| {
+        let message = "the multipart form cannot be read: send it with a boundary, complete";
+        ApiError::BadRequest(Problem::new("invalid_multipart", message))
+    })
 }
 
 /// 400 for a part that the route does not know.
 pub(super) fn unknown_part(name: &str, known: &str) -> ApiError {
-    let message = format!("this form has no place for a part named \"{name}\": {known}");
+    let message = format!(
+        "this form has no place for a part named {}: {known}",
+        quoted(name)
+    );
     ApiError::invalid("unknown_field", name, message)
 }

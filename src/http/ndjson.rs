@@ -1,6 +1,5 @@
 //! `POST /v1/pairs` as a stream: one pair a line in, one result a line out, in order, whatever the number of lines.
 //! What is held at a time is one line more than the lines that have arrived together. A line that fails says so in its place and the stream goes on.
-//! Must never know: how a pair is stored.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -14,10 +13,11 @@ use futures::{StreamExt, stream};
 use serde_json::Value;
 
 use super::{
-    budget::Share,
+    budget::Charge,
     context::Context,
     error::{ApiError, Problem},
-    extract::json,
+    incoming::refusal,
+    json::json,
     mapping::stopping,
     pair_request::PairDocument,
     pairs::Pair,
@@ -37,24 +37,27 @@ pub(super) fn is_stream(headers: &HeaderMap) -> bool {
 }
 
 /// Answers at once with 200; the results follow as the lines come.
-pub(super) fn answer(context: Context, share: Share, body: Body) -> Response {
+/// `charge` is what the body is charged to; bytes whose lines are stored are given back.
+pub(super) fn answer(context: Context, charge: Charge, body: Body) -> Response {
     let server = &context.app.settings.server;
     let lines = Lines {
         body: body.into_data_stream(),
+        charge,
         buffer: BytesMut::new(),
+        used: 0,
         scanned: 0,
         ended: false,
         max_line: server.max_body_bytes,
         most: server.max_pairs,
         patience: Duration::from_secs(server.timeout_seconds),
     };
-    let results = stream::unfold(Some((context, share, lines)), |state| async move {
-        let (context, share, mut lines) = state?;
+    let results = stream::unfold(Some((context, lines)), |state| async move {
+        let (context, mut lines) = state?;
         match lines.next(&context).await {
             Ok(batch) if batch.is_empty() => None,
             Ok(batch) => {
                 let results = store(&context, batch).await;
-                Some((results, Some((context, share, lines))))
+                Some((results, Some((context, lines))))
             }
             // The stream cannot be followed any more: a last line says why.
             Err(error) => Some((line(&error.to_value()), None)),
@@ -67,7 +70,10 @@ pub(super) fn answer(context: Context, share: Share, body: Body) -> Response {
 /// Cuts a body into lines.
 struct Lines {
     body: BodyDataStream,
+    charge: Charge,
     buffer: BytesMut,
+    /// Bytes of the lines that were given last.
+    used: usize,
     /// Bytes of the buffer that are known to hold no line break.
     scanned: usize,
     ended: bool,
@@ -82,6 +88,8 @@ struct Lines {
 impl Lines {
     /// Waits for a line, then gives all that are there, at most `most`. Blank ones are skipped. Empty: the stream has ended.
     async fn next(&mut self, context: &Context) -> Result<Vec<Bytes>, ApiError> {
+        // Whoever asks for more is done with the lines that were given before.
+        self.charge.release(std::mem::take(&mut self.used));
         let mut stopped = context.stopping.clone();
         loop {
             let lines = self.complete();
@@ -104,9 +112,11 @@ impl Lines {
         match tokio::time::timeout(self.patience, self.body.next()).await {
             Ok(Some(Ok(chunk))) => self.buffer.extend_from_slice(&chunk),
             Ok(None) => self.ended = true,
-            Ok(Some(Err(_))) => {
-                let message = "the body broke off: send the lines that have no result again";
-                return Err(ApiError::BadRequest(Problem::new("invalid_body", message)));
+            Ok(Some(Err(error))) => {
+                return Err(refusal(&error).unwrap_or_else(|| {
+                    let message = "the body broke off: send the lines that have no result again";
+                    ApiError::BadRequest(Problem::new("invalid_body", message))
+                }));
             }
             Err(_) => {
                 let message =
@@ -122,6 +132,7 @@ impl Lines {
         let mut lines = Vec::new();
         while lines.len() < self.most {
             let Some(line) = self.cut() else { break };
+            self.used += line.len();
             if !line.trim_ascii().is_empty() {
                 lines.push(line);
             }

@@ -1,5 +1,4 @@
 //! Posted pairs as JSON and forms write them, turned into uploads.
-//! Must never know: how a pair is stored.
 
 use axum::extract::Multipart;
 use bytes::Bytes;
@@ -8,6 +7,7 @@ use serde::Deserialize;
 use super::{
     error::{ApiError, Problem},
     input::ImageInput,
+    json::Object,
     multipart::{next, unknown_part},
 };
 use crate::{
@@ -22,15 +22,15 @@ const MAX_GROUP: usize = 512;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PairsDocument {
-    pub(super) pairs: Vec<PairDocument>,
+    pub(super) pairs: Vec<Object<PairDocument>>,
 }
 
 /// One pair; also one line of a stream.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PairDocument {
-    anchor: SideDocument,
-    positive: Option<SideDocument>,
+    anchor: Object<SideDocument>,
+    positive: Option<Object<SideDocument>>,
     group: Option<String>,
 }
 
@@ -46,9 +46,9 @@ impl PairDocument {
     /// `place`: where the pair stands in the request, such as `pairs[2].`; empty for a line of a stream.
     pub(super) fn upload(&self, max_bytes: usize, place: &str) -> Result<PairUpload, ApiError> {
         check_group(self.group.as_deref(), place)?;
-        let anchor = self.anchor.upload(max_bytes, &format!("{place}anchor"))?;
+        let anchor = self.anchor.0.upload(max_bytes, &format!("{place}anchor"))?;
         let positive = self.positive.as_ref();
-        let positive = positive.map(|side| side.upload(max_bytes, &format!("{place}positive")));
+        let positive = positive.map(|side| side.0.upload(max_bytes, &format!("{place}positive")));
         Ok(PairUpload {
             anchor,
             positive: positive.transpose()?,

@@ -1,5 +1,4 @@
 //! `/v1/pairs`: pairs stored durably, listed, erased.
-//! Must never know: what training does with them.
 
 use axum::{
     Json, Router,
@@ -14,7 +13,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{
-    budget::Share,
+    budget::Charge,
     context::Context,
     error::{ApiError, Problem},
     extract::{Body, Id, Media, Params, parse},
@@ -85,14 +84,14 @@ impl Pair {
 
 async fn add(
     State(context): State<Context>,
-    Extension(share): Extension<Share>,
+    Extension(charge): Extension<Charge>,
     request: Request,
 ) -> Result<Response, ApiError> {
     const TAKEN: [Media; 3] = [Media::Json, Media::Multipart, Media::Lines];
     let media = Media::of(request.headers(), &TAKEN)?;
     let key = idempotency::key(request.headers())?;
     if media == Media::Lines {
-        return stream(context, share, key, request);
+        return stream(context, charge, key, request);
     }
     let (pairs, fingerprint) = match media {
         Media::Multipart => form(&context.app, request).await?,
@@ -105,12 +104,12 @@ async fn add(
 
 fn stream(
     context: Context,
-    share: Share,
+    charge: Charge,
     key: Option<String>,
     request: Request,
 ) -> Result<Response, ApiError> {
     match key {
-        None => Ok(ndjson::answer(context, share, request.into_body())),
+        None => Ok(ndjson::answer(context, charge, request.into_body())),
         Some(_) => {
             let message = "a stream takes no idempotency key: send its lines again, pairs that are there are not stored twice";
             Err(ApiError::invalid(
@@ -129,7 +128,8 @@ async fn document(app: &App, request: Request) -> Result<(Vec<PairUpload>, Sha25
     parse(body, move |document: PairsDocument| {
         count(document.pairs.len(), max_pairs)?;
         let pairs = document.pairs.iter().enumerate();
-        let pairs = pairs.map(|(index, pair)| pair.upload(max_bytes, &format!("pairs[{index}].")));
+        let pairs =
+            pairs.map(|(index, pair)| pair.0.upload(max_bytes, &format!("pairs[{index}].")));
         Ok((pairs.collect::<Result<_, _>>()?, Sha256::of(&whole)))
     })
     .await

@@ -1,9 +1,8 @@
 //! The server: routes put together, a listener served until told to stop, then everything stopped in order and in time.
-//! Must never know: signals; the caller brings the listener and the wish to stop.
 
 use std::time::Duration;
 
-use axum::{Router, extract::DefaultBodyLimit};
+use axum::{Router, middleware::from_fn};
 use tokio::{
     net::TcpListener,
     sync::watch,
@@ -11,7 +10,8 @@ use tokio::{
 };
 
 use super::{
-    checkpoints, context::Context, embeddings, health, images, middleware, models, pairs, training,
+    checkpoints, connections::Connections, context::Context, embeddings, health, images,
+    incoming::Bounds, middleware, models, pairs, query, training, transport::Patience,
 };
 use crate::app::{App, StartError};
 
@@ -22,9 +22,13 @@ pub fn router(app: App) -> Router {
 }
 
 fn routes(context: Context) -> Router {
-    let server = &context.app.settings.server;
-    let timeout = Duration::from_secs(server.timeout_seconds);
-    let (limit, budget) = (server.max_body_bytes, context.budget.clone());
+    let settings = context.app.settings.clone();
+    let bounds = Bounds {
+        budget: context.budget.clone(),
+        max_bytes: settings.server.max_body_bytes,
+        patience: Duration::from_secs(settings.server.body_timeout_seconds),
+        stopping: context.stopping.clone(),
+    };
     let routes = Router::new()
         .merge(embeddings::router())
         .merge(models::router())
@@ -33,9 +37,9 @@ fn routes(context: Context) -> Router {
         .merge(training::router())
         .merge(checkpoints::router())
         .merge(health::router())
-        .layer(DefaultBodyLimit::max(limit))
+        .layer(from_fn(query::refuse_unread))
         .with_state(context);
-    middleware::surround(routes, budget, timeout)
+    middleware::apply_layers(routes, bounds, &settings.server)
 }
 
 /// Serves until `shutdown` is ready, then answers what was accepted and stops the app, within `server.grace_seconds`.
@@ -44,15 +48,13 @@ pub async fn serve(
     app: App,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), StartError> {
-    let grace = Duration::from_secs(app.settings.server.grace_seconds);
+    let server = &app.settings.server;
+    let grace = Duration::from_secs(server.grace_seconds);
     let (stop, stopping) = watch::channel(false);
-    let mut stopped = stopping.clone();
-    let server = axum::serve(listener, routes(Context::new(app.clone(), stopping)))
-        .with_graceful_shutdown(async move {
-            // An error means that the sender is gone, which is a wish to stop, too.
-            let _ = stopped.wait_for(|stop| *stop).await;
-        });
-    let mut server = tokio::spawn(server.into_future());
+    let (patience, max) = (Patience::new(server), server.max_connections);
+    let routes = routes(Context::new(app.clone(), stopping.clone()));
+    let connections = Connections::new(routes, patience, max, stopping);
+    let mut server = tokio::spawn(connections.serve(listener));
     shutdown.await;
     tracing::info!(grace_seconds = grace.as_secs(), "stopping");
     let now = Instant::now();

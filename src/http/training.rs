@@ -10,6 +10,7 @@ use super::{
     context::Context,
     error::{ApiError, Problem},
     extract::{Body, Params, parse},
+    json::name,
 };
 use crate::{
     app::App,
@@ -45,6 +46,7 @@ struct Newest {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Change {
+    #[serde(default, deserialize_with = "name")]
     state: Option<Wish>,
     learning_rate: Option<f32>,
 }

@@ -1,8 +1,14 @@
 //! The HTTP interface through all its layers, over a real app with a tiny encoder.
 
+mod bodies;
 mod checkpoints;
+mod connections;
+mod downloads;
 mod embeddings;
 mod errors;
+mod guard;
 mod images;
+mod live;
+mod messages;
 mod pairs;
 mod server;

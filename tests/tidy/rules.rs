@@ -29,6 +29,8 @@ const HOMES: &[(&str, &str)] = &[
     ("sqlx", "db"),
     ("object_store", "blobs"),
     ("axum", "http"),
+    ("hyper", "http"),
+    ("hyper_util", "http"),
     ("tower", "http"),
     ("tower_http", "http"),
     ("arc_swap", "serve"),

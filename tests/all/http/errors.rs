@@ -4,6 +4,7 @@ use axum::{
     body::Body,
     http::{Method, Request, StatusCode},
 };
+use futures::StreamExt;
 use serde_json::json;
 
 use crate::support::{Served, data_uri, png, request};
@@ -30,7 +31,25 @@ async fn json_that_is_broken_unknown_or_of_the_wrong_kind_is_refused_with_its_pl
     let image = data_uri(&png(1));
     for (body, code, param) in [
         ("{\"input\": ".to_owned(), "invalid_json", None),
-        ("{} {}".to_owned(), "invalid_field", None),
+        ("{}".to_owned(), "missing_field", Some("input")),
+        (String::new(), "invalid_json", None),
+        (
+            format!("{{\"input\": \"{image}\"}} {{}}"),
+            "invalid_json",
+            None,
+        ),
+        // A list is no object, even where its items stand in the fields' order.
+        (json!([image]).to_string(), "invalid_field", None),
+        (
+            json!({"input": image, "layer": 5}).to_string(),
+            "invalid_field",
+            Some("layer"),
+        ),
+        (
+            json!({"input": image, "model": ["kith"]}).to_string(),
+            "invalid_field",
+            Some("model"),
+        ),
         (
             json!({"input": image, "dimension": 4}).to_string(),
             "invalid_field",
@@ -105,7 +124,8 @@ async fn bodies_beyond_the_shared_budget_are_429() {
         "server.max_buffered_bytes=4096",
     ])
     .await;
-    let endless = Body::from_stream(futures::stream::pending::<Result<Vec<u8>, std::io::Error>>());
+    let held = futures::stream::iter([Ok::<_, std::io::Error>(vec![0; 4096])]);
+    let endless = Body::from_stream(held.chain(futures::stream::pending()));
     let slow = served.send(request(
         Method::POST,
         "/v1/embeddings",

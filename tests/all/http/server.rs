@@ -24,7 +24,7 @@ async fn a_server_told_to_stop_ends_cleanly_and_the_folder_is_free_again() {
         let image = png(1);
         let mut socket = TcpStream::connect(address).unwrap();
         let head = format!(
-            "POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+            "POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ncontent-type: image/png\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
             image.len()
         );
         socket.write_all(head.as_bytes()).unwrap();
