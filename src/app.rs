@@ -56,7 +56,7 @@ impl App {
             refuse_lost_database(folder).await?;
         }
         let (db, blobs) = stores(folder).await?;
-        let checkpoints = Checkpoints::new(blobs.clone(), db.clone());
+        let checkpoints = Checkpoints::new(blobs.clone(), db.clone(), settings.policy());
         let (limits, holdout_share) = (settings.limits.clone(), settings.pairs.holdout_share);
         let ingest = Ingest::new(blobs.clone(), db.clone(), limits, holdout_share);
         // The folder is this process's alone: what a kill cut off, writes and erasures, is tidied up.

@@ -12,7 +12,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    checkpoint::{GateConfig, Retention},
+    checkpoint::{GateConfig, Policy, Retention},
     learn::{LearnConfig, ScheduleConfig},
     nn::{CudaConfig, Device, EncoderConfig, NnError, OptimizerConfig, Purpose},
     pixels::{AugmentConfig, Limits},
@@ -172,6 +172,14 @@ impl Settings {
             limits: self.limits.clone(),
             precision: self.serving.precision,
             snapshots: self.snapshots.clone(),
+            policy: self.policy(),
+            accept_loss: self.storage.accept_loss,
+        }
+    }
+
+    /// What decisions about checkpoints follow.
+    pub fn policy(&self) -> Policy {
+        Policy {
             gate: self.gate.clone(),
             retention: self.retention.clone(),
         }

@@ -155,6 +155,13 @@ pub struct NamedArray {
     pub data: Vec<f32>,
 }
 
+impl NamedArray {
+    /// Whether no value is infinite or not a number.
+    pub fn is_finite(&self) -> bool {
+        self.data.iter().all(|value| value.is_finite())
+    }
+}
+
 /// One 64-bit seed from several: (seed, step, what for). Two lists that differ anywhere give unrelated seeds, which is what lets a
 /// resumed run draw the same numbers as one that was never stopped. The mixer is SplitMix64's finaliser (Steele, Lea & Flood 2014).
 pub fn mix(words: &[u64]) -> u64 {

@@ -1,19 +1,27 @@
-//! A model judged on pairs of images: retrieval in both directions and the shape of its embeddings.
-//! Must never know: what follows from the numbers.
+//! A model judged on pairs of images: retrieval in both directions, the shape of its embeddings, and its answers one by one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{CheckpointError, EvaluationSet, GateConfig, Model};
+use super::{CheckpointError, EvaluationSet, Model, Score};
 use crate::{
     db::CheckpointRow,
     eval::{self, Geometry, Retrieval},
     nn::Encoder,
     pixels::{self, Limits},
 };
+
+/// What judging a model gives.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Judged {
+    /// The figures.
+    pub evaluation: Evaluation,
+    /// The answers that another model's are compared with.
+    pub score: Score,
+}
 
 /// Images encoded at once, whatever the set's size.
 const CHUNK: usize = 32;
@@ -41,11 +49,6 @@ impl Evaluation {
     pub fn of_row(row: &CheckpointRow) -> Option<Self> {
         serde_json::from_value(row.evaluation.clone()?).ok()
     }
-
-    /// Whether the embeddings count as collapsed; see [`GateConfig::collapsed`].
-    pub fn collapsed(&self, config: &GateConfig) -> bool {
-        config.collapsed(self.geometry.spread, self.geometry.mean_cosine)
-    }
 }
 
 impl EvaluationSet {
@@ -56,7 +59,7 @@ impl EvaluationSet {
         model: &Model,
         encoder: &Encoder,
         limits: &Limits,
-    ) -> Result<Evaluation, CheckpointError> {
+    ) -> Result<Judged, CheckpointError> {
         let judged = self.judge_while(model, encoder, limits, &|| true)?;
         Ok(judged.unwrap_or_default())
     }
@@ -68,7 +71,7 @@ impl EvaluationSet {
         encoder: &Encoder,
         limits: &Limits,
         go_on: &dyn Fn() -> bool,
-    ) -> Result<Option<Evaluation>, CheckpointError> {
+    ) -> Result<Option<Judged>, CheckpointError> {
         let mut sides: [Rows; 2] = Default::default();
         let files = [
             (&self.anchors, &self.anchor_labels),
@@ -89,7 +92,10 @@ impl EvaluationSet {
                 what: "its embeddings are not finite".to_owned(),
             });
         }
-        Ok(Some(evaluate(model.encoder.dim, &anchors, &positives)))
+        let mut judged = evaluate(model.encoder.dim, &anchors, &positives);
+        // The same images at another side are other questions.
+        judged.score.questions = format!("{}-{}", self.questions, model.encoder.side);
+        Ok(Some(judged))
     }
 }
 
@@ -143,39 +149,69 @@ impl Rows {
         rows
     }
 
-    /// The vectors of the rows whose label is in `gallery`, and the gallery rows relevant to each.
-    fn queries(
-        &self,
-        dim: usize,
-        gallery: &HashMap<u64, Vec<usize>>,
-    ) -> (Vec<f32>, Vec<Vec<usize>>) {
-        let mut vectors = Vec::new();
-        let mut relevant = Vec::new();
+    /// The rows whose label is in `gallery`, as queries.
+    fn queries(&self, dim: usize, gallery: &HashMap<u64, Vec<usize>>) -> Queries {
+        let mut queries = Queries::default();
         for (row, label) in self.vectors.chunks_exact(dim).zip(&self.labels) {
             if let Some(rows) = gallery.get(label) {
-                vectors.extend_from_slice(row);
-                relevant.push(rows.clone());
+                queries.vectors.extend_from_slice(row);
+                queries.relevant.push(rows.clone());
+                queries.labels.push(*label);
             }
         }
-        (vectors, relevant)
+        queries
     }
 }
 
-fn evaluate(dim: usize, anchors: &Rows, positives: &Rows) -> Evaluation {
-    let (forth, relevant) = anchors.queries(dim, &positives.by_label());
-    if relevant.is_empty() {
-        return Evaluation::default();
+/// Queries (`[rows, dim]`), the gallery rows relevant to each, and their labels.
+#[derive(Default)]
+struct Queries {
+    vectors: Vec<f32>,
+    relevant: Vec<Vec<usize>>,
+    labels: Vec<u64>,
+}
+
+fn evaluate(dim: usize, anchors: &Rows, positives: &Rows) -> Judged {
+    let forth = anchors.queries(dim, &positives.by_label());
+    if forth.relevant.is_empty() {
+        return Judged::default();
     }
-    let first: Vec<f32> = relevant
+    let first: Vec<f32> = forth
+        .relevant
         .iter()
         .flat_map(|rows| &positives.vectors[rows[0] * dim..][..dim])
         .copied()
         .collect();
-    let (back, relevant_back) = positives.queries(dim, &anchors.by_label());
-    Evaluation {
-        pairs: relevant.len(),
-        anchor_to_positive: eval::retrieval(dim, &forth, &positives.vectors, &relevant),
-        positive_to_anchor: eval::retrieval(dim, &back, &anchors.vectors, &relevant_back),
-        geometry: eval::geometry(dim, &forth, &first),
+    let back = positives.queries(dim, &anchors.by_label());
+    let ranks = [
+        eval::ranks(dim, &forth.vectors, &positives.vectors, &forth.relevant),
+        eval::ranks(dim, &back.vectors, &anchors.vectors, &back.relevant),
+    ];
+    let [anchor_to_positive, positive_to_anchor] =
+        [&ranks[0], &ranks[1]].map(|ranks| Retrieval::from_ranks(ranks));
+    Judged {
+        evaluation: Evaluation {
+            pairs: forth.relevant.len(),
+            anchor_to_positive,
+            positive_to_anchor,
+            geometry: eval::geometry(dim, &forth.vectors, &first),
+        },
+        score: score(&[forth.labels, back.labels], &ranks),
+    }
+}
+
+/// Counts by label: queries of joined images are one unit.
+fn score(labels: &[Vec<u64>; 2], ranks: &[Vec<Option<usize>>; 2]) -> Score {
+    let mut units: BTreeMap<u64, (u32, u32)> = BTreeMap::new();
+    for (label, rank) in labels.iter().flatten().zip(ranks.iter().flatten()) {
+        let (found, asked) = units.entry(*label).or_default();
+        *found += u32::from(*rank == Some(1));
+        *asked += 1;
+    }
+    let (found, asked) = units.into_values().unzip();
+    Score {
+        questions: String::new(),
+        found,
+        asked,
     }
 }

@@ -1,5 +1,4 @@
 //! Which pairs a model is judged on: a fixed choice of the database's, with their images in memory.
-//! Must never know: models.
 
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
@@ -9,7 +8,7 @@ use super::CheckpointError;
 use crate::{
     blobs::{BlobError, BlobKey, Blobs},
     db::{Db, PairKeys, Split},
-    types::{GroupKey, ImageKey, PairKey, mix},
+    types::{GroupKey, ImageKey, PairKey, Sha256, mix},
 };
 
 /// Most bytes of encoded images a set holds: further pairs are left out.
@@ -29,6 +28,8 @@ pub struct EvaluationSet {
     pub anchor_labels: Vec<u64>,
     /// One label for each positive.
     pub positive_labels: Vec<u64>,
+    /// Digest of the images and labels, by which two evaluations know that they asked the same. Empty for a set that is not the database's.
+    pub questions: String,
 }
 
 impl EvaluationSet {
@@ -60,6 +61,7 @@ impl EvaluationSet {
         let mut images = Images::default();
         let mut seen: [HashSet<ImageKey>; 2] = Default::default();
         let mut set = Self::default();
+        let mut asked = Vec::new();
         for (place, (pair, label)) in pairs.iter().zip(labels).enumerate() {
             if images.bytes > MAX_BYTES {
                 let chosen = pairs.len();
@@ -78,14 +80,27 @@ impl EvaluationSet {
             if seen[0].insert(pair.images[0]) {
                 set.anchors.push(anchor);
                 set.anchor_labels.push(label);
+                asked.push([0, u64::from(pair.images[0].0), label]);
             }
             if seen[1].insert(pair.images[1]) {
                 set.positives.push(positive);
                 set.positive_labels.push(label);
+                asked.push([1, u64::from(pair.images[1].0), label]);
             }
         }
+        set.questions = digest(&asked);
         Ok(set)
     }
+}
+
+/// Half of a SHA-256 over (side, image, label) of all images: keys of images are never used twice.
+fn digest(asked: &[[u64; 3]]) -> String {
+    let bytes: Vec<u8> = asked
+        .as_flattened()
+        .iter()
+        .flat_map(|n| n.to_le_bytes())
+        .collect();
+    Sha256::of(&bytes).to_string()[..32].to_owned()
 }
 
 /// Images read so far: one that stands in several pairs is read once.

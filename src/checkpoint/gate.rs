@@ -1,8 +1,8 @@
-//! The gate: may a candidate serve? A decision from numbers alone. Must never know: how a model is judged or promoted.
+//! The gate: what may be said of a candidate beside another checkpoint, from numbers alone.
 
 use serde::{Deserialize, Serialize};
 
-use super::Evaluation;
+use super::{Evaluation, Score};
 
 /// When a candidate may serve.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -10,8 +10,11 @@ use super::Evaluation;
 pub struct GateConfig {
     /// With fewer held-out pairs, recall says too little: only collapse is looked at.
     pub min_pairs: usize,
-    /// How far the candidate's mean recall@1 may lie below the live one's, absolute.
-    pub tolerance: f64,
+    /// How sure the gate must be that a candidate is better before it serves, 0.5 (any lead will do) to below 1: one less the p-value of a
+    /// paired test.
+    pub confidence: f64,
+    /// Candidates in a row that are worse than the best one, at the same confidence, after which training returns to that; 0: never.
+    pub max_refusals: u32,
     /// Spread below which embeddings count as collapsed (1: uniform sphere, 0: one point) …
     pub collapse_spread: f64,
     /// … when the mean cosine of random pairs is above this, too.
@@ -23,107 +26,106 @@ impl GateConfig {
     pub fn collapsed(&self, spread: f64, mean_cosine: f64) -> bool {
         spread < self.collapse_spread && mean_cosine > self.collapse_cosine
     }
+
+    /// Why an evaluation counts as collapsed, if it does.
+    pub fn collapse(&self, evaluation: &Evaluation) -> Option<String> {
+        let geometry = &evaluation.geometry;
+        self.collapsed(geometry.spread, geometry.mean_cosine)
+            .then(|| {
+                format!(
+                    "the embeddings collapsed: spread {:.3} (below {}) and mean cosine {:.3} (above {})",
+                    geometry.spread,
+                    self.collapse_spread,
+                    geometry.mean_cosine,
+                    self.collapse_cosine
+                )
+            })
+    }
+
+    /// The first model against the second, on the same questions; `None` where these differ.
+    pub fn compare(&self, first: &Score, second: &Score) -> Option<Finding> {
+        let comparison = first.compare(second)?;
+        let chance = 1.0 - self.confidence;
+        let tails = comparison.tails;
+        Some(if tails.lead <= chance {
+            Finding::Better(tails.lead)
+        } else if comparison.lead < 0 && tails.deficit <= chance {
+            Finding::Worse(tails.deficit)
+        } else {
+            Finding::Undecided
+        })
+    }
 }
 
-/// The gate's decision.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Verdict {
-    /// It may serve.
-    Promote,
-    /// It is no better: keep serving the live one.
-    Refuse(String),
-    /// Its embeddings collapsed: the trainer must recover.
-    Collapsed(String),
-}
-
-/// Decides purely from numbers: collapse first, then whether there is enough evidence, then recall@1.
-/// `live`: the live model on the same pairs; `None`: nothing serves, so anything that did not collapse may.
-pub fn judge(candidate: &Evaluation, live: Option<&Evaluation>, config: &GateConfig) -> Verdict {
-    let geometry = &candidate.geometry;
-    if config.collapsed(geometry.spread, geometry.mean_cosine) {
-        return Verdict::Collapsed(format!(
-            "the embeddings collapsed: spread {:.3} (below {}) and mean cosine {:.3} (above {})",
-            geometry.spread, config.collapse_spread, geometry.mean_cosine, config.collapse_cosine
-        ));
-    }
-    let Some(live) = live.filter(|_| candidate.pairs >= config.min_pairs) else {
-        return Verdict::Promote;
-    };
-    let (found, wanted) = (candidate.recall_at_1(), live.recall_at_1());
-    if found >= wanted - config.tolerance {
-        return Verdict::Promote;
-    }
-    Verdict::Refuse(format!(
-        "held-out recall@1 is {found:.3}, more than {} below the live checkpoint's {wanted:.3} ({} pairs)",
-        config.tolerance, candidate.pairs
-    ))
+/// What a paired comparison says, with its p-value.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Finding {
+    /// The first model finds more, and chance does not explain it.
+    Better(f64),
+    /// Chance explains the difference.
+    Undecided,
+    /// The first model finds fewer, and chance does not explain it.
+    Worse(f64),
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::eval::{Geometry, Retrieval};
-
-    fn evaluation(pairs: usize, recall: [f64; 2], spread: f64, mean_cosine: f64) -> Evaluation {
-        let retrieval = |recall_at_1| Retrieval {
-            recall_at_1,
-            ..Retrieval::default()
-        };
-        Evaluation {
-            pairs,
-            anchor_to_positive: retrieval(recall[0]),
-            positive_to_anchor: retrieval(recall[1]),
-            geometry: Geometry {
-                spread,
-                mean_cosine,
-                ..Geometry::default()
-            },
-        }
-    }
+    use crate::eval::Geometry;
 
     const CONFIG: GateConfig = GateConfig {
         min_pairs: 20,
-        tolerance: 0.02,
+        confidence: 0.9,
+        max_refusals: 5,
         collapse_spread: 0.2,
         collapse_cosine: 0.95,
     };
 
+    fn score(found: &[u32]) -> Score {
+        Score {
+            questions: "today's".to_owned(),
+            found: found.to_vec(),
+            asked: vec![1; found.len()],
+        }
+    }
+
     #[test]
-    fn collapse_counts_before_recall_and_needs_both_signs() {
-        let live = evaluation(30, [0.1, 0.1], 0.9, 0.1);
-        let verdict = |spread, cosine| {
-            judge(
-                &evaluation(30, [0.9, 0.9], spread, cosine),
-                Some(&live),
-                &CONFIG,
-            )
+    fn collapse_needs_both_signs_and_says_them() {
+        let why = |spread, mean_cosine| {
+            CONFIG.collapse(&Evaluation {
+                geometry: Geometry {
+                    spread,
+                    mean_cosine,
+                    ..Geometry::default()
+                },
+                ..Evaluation::default()
+            })
         };
-        assert!(
-            matches!(verdict(0.1, 0.99), Verdict::Collapsed(why) if why.contains("0.100") && why.contains("0.990"))
-        );
-        assert_eq!(verdict(0.1, 0.9), Verdict::Promote);
-        assert_eq!(verdict(0.3, 0.99), Verdict::Promote);
+        let text = why(0.1, 0.99).unwrap();
+        assert!(text.contains("0.100") && text.contains("0.990"), "{text}");
+        assert_eq!((why(0.1, 0.9), why(0.3, 0.99)), (None, None));
     }
 
     #[test]
-    fn the_mean_of_both_directions_may_fall_by_the_tolerance() {
-        let live = evaluation(30, [0.6, 0.4], 0.9, 0.1);
-        let verdict = |recall| judge(&evaluation(30, recall, 0.9, 0.1), Some(&live), &CONFIG);
-        assert_eq!(verdict([0.4, 0.6]), Verdict::Promote);
-        assert_eq!(verdict([0.49, 0.49]), Verdict::Promote);
-        assert!(
-            matches!(verdict([0.45, 0.5]), Verdict::Refuse(why) if why.contains("0.475") && why.contains("0.500"))
-        );
+    fn a_lead_counts_when_chance_does_not_explain_it() {
+        // Of equally good models 4 of 4 discordant units go to one of them in 1 of 16 cases, 3 of 3 in 1 of 8.
+        let (low, high) = (score(&[0; 10]), score(&[1, 1, 1, 1, 0, 0, 0, 0, 0, 0]));
+        let three = score(&[1, 1, 1, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(CONFIG.compare(&high, &low), Some(Finding::Better(0.0625)));
+        assert_eq!(CONFIG.compare(&low, &high), Some(Finding::Worse(0.0625)));
+        assert_eq!(CONFIG.compare(&three, &low), Some(Finding::Undecided));
+        assert_eq!(CONFIG.compare(&low, &low), Some(Finding::Undecided));
     }
 
     #[test]
-    fn few_pairs_or_no_live_one_only_ask_for_life() {
-        let live = evaluation(19, [1.0, 1.0], 0.9, 0.1);
-        let worse = evaluation(19, [0.0, 0.0], 0.9, 0.1);
-        assert_eq!(judge(&worse, Some(&live), &CONFIG), Verdict::Promote);
-        let many = evaluation(200, [0.0, 0.0], 0.9, 0.1);
-        assert_eq!(judge(&many, None, &CONFIG), Verdict::Promote);
-        let dead = evaluation(3, [1.0, 1.0], 0.0, 1.0);
-        assert!(matches!(judge(&dead, None, &CONFIG), Verdict::Collapsed(_)));
+    fn at_confidence_one_half_any_lead_counts_and_a_tie_does_not() {
+        let lax = GateConfig {
+            confidence: 0.5,
+            ..CONFIG
+        };
+        let (one, other, both) = (score(&[1, 0]), score(&[0, 1]), score(&[1, 1]));
+        assert_eq!(lax.compare(&both, &one), Some(Finding::Better(0.5)));
+        assert_eq!(lax.compare(&one, &both), Some(Finding::Worse(0.5)));
+        assert_eq!(lax.compare(&one, &other), Some(Finding::Undecided));
     }
 }

@@ -1,5 +1,4 @@
 //! Reading a checkpoint back: nothing leaves this file that does not agree with the manifest.
-//! Must never know: which checkpoint is wanted, or why.
 
 use bytes::Bytes;
 
@@ -7,49 +6,44 @@ use super::{
     CheckpointError, Checkpoints, Manifest, Model, Snapshot, TrainerState,
     manifest::{CHAINS, MANIFEST, MODEL, OPTIMIZER, PARTS, TRAINER},
     parts,
+    roles::check_finite,
     store::{blocking, damaged},
 };
 use crate::{
     blobs::{BlobError, BlobKey},
     db::{CheckpointRow, CheckpointStatus},
     mcmc::ChainColumns,
-    types::CheckpointId,
+    types::{CheckpointId, mix},
 };
 
 impl Checkpoints {
-    /// Reads and verifies everything. A damaged or missing chain table only is no refusal: the table starts empty, which is logged as an
-    /// error, since chains are a hint that a few visits restore.
+    /// Reads and verifies everything. The weights are what a checkpoint is about: where they are whole and another part is damaged or missing,
+    /// that part starts anew, which is logged as an error. Moments and chains are restored by some steps; the position within an epoch
+    /// matters little.
     pub async fn load(&self, id: CheckpointId) -> Result<Snapshot, CheckpointError> {
+        let Model {
+            encoder,
+            arrays: model,
+            step,
+            ..
+        } = self.load_model(id).await?;
         let manifest = self.manifest(id).await?;
         let arrays = |bytes: Bytes| parts::arrays_from_bytes(&bytes);
-        let model = self.read(&manifest, MODEL, arrays).await?;
-        let optimizer = self.read(&manifest, OPTIMIZER, arrays).await?;
-        let trainer: TrainerState = self
-            .read(&manifest, TRAINER, |bytes| {
-                serde_json::from_slice(&bytes).map_err(|error| error.to_string())
-            })
-            .await?;
-        if trainer.step != manifest.step {
-            let what = format!(
-                "{TRAINER} is of step {}, {MANIFEST} of step {}",
-                trainer.step, manifest.step
-            );
-            return Err(damaged(id, what));
-        }
-        let chains = self
-            .read(&manifest, CHAINS, |bytes| parts::chains_from_bytes(&bytes))
-            .await;
-        let chains = chains.or_else(|error| forget_chains(id, error))?;
+        let optimizer = self.read(&manifest, OPTIMIZER, arrays).await;
+        let chains = self.read(&manifest, CHAINS, |bytes| parts::chains_from_bytes(&bytes));
+        let chains = chains.await;
+        let trainer = self.read(&manifest, TRAINER, move |bytes| position(&bytes, step));
+        let trainer = trainer.await;
         Ok(Snapshot {
-            encoder: manifest.encoder,
+            encoder,
             model,
-            optimizer,
-            chains,
-            trainer,
+            optimizer: or_anew(optimizer, Vec::new)?,
+            chains: or_anew(chains, ChainColumns::default)?,
+            trainer: or_anew(trainer, || TrainerState::new(step, new_seed(id)))?,
         })
     }
 
-    /// Reads and verifies the model only.
+    /// Reads and verifies the model only. Weights that are not finite are refused: no path serves or trains on them.
     pub async fn load_model(&self, id: CheckpointId) -> Result<Model, CheckpointError> {
         let manifest = self.manifest(id).await?;
         let arrays = self
@@ -59,7 +53,7 @@ impl Checkpoints {
             id,
             step: manifest.step,
             encoder: manifest.encoder,
-            arrays,
+            arrays: check_finite(id, arrays).await?,
         })
     }
 
@@ -139,15 +133,35 @@ impl Model {
     }
 }
 
-fn forget_chains(
-    id: CheckpointId,
-    error: CheckpointError,
-) -> Result<ChainColumns, CheckpointError> {
-    match error {
-        CheckpointError::Damaged { what, .. } => {
-            tracing::error!(checkpoint = %id, what, "the chain table is damaged: all chains start anew");
-            Ok(ChainColumns::default())
-        }
-        other => Err(other),
+/// The trainer's position; what is wrong if it is not that of `step`.
+fn position(bytes: &[u8], step: u64) -> Result<TrainerState, String> {
+    let state: TrainerState = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    if state.step == step {
+        Ok(state)
+    } else {
+        Err(format!(
+            "it is of step {}, {MANIFEST} of step {step}",
+            state.step
+        ))
     }
+}
+
+/// What was read, or a new beginning for what is damaged; a store that fails for the moment is an error.
+fn or_anew<T>(
+    read: Result<T, CheckpointError>,
+    anew: impl FnOnce() -> T,
+) -> Result<T, CheckpointError> {
+    match read {
+        Err(CheckpointError::Damaged { id, what }) => {
+            tracing::error!(checkpoint = %id, what, "a part is damaged: it starts anew, with the weights as they are");
+            Ok(anew())
+        }
+        read => read,
+    }
+}
+
+/// The seed of a run whose own is lost.
+fn new_seed(id: CheckpointId) -> u64 {
+    let (high, low) = id.0.as_u64_pair();
+    mix(&[high, low])
 }

@@ -1,5 +1,4 @@
-//! `manifest.json`: what a complete checkpoint consists of, and the names of its files.
-//! Must never know: what the parts mean.
+//! `manifest.json`: what a complete checkpoint consists of, and the names of its files. `trainer.json`: the trainer's position.
 
 use serde::{Deserialize, Serialize};
 
@@ -83,6 +82,9 @@ pub struct Manifest {
     pub note: Option<String>,
     /// The checkpoint it was trained from.
     pub parent: Option<CheckpointId>,
+    /// Its place in the order in which checkpoints were taken, should the database be lost.
+    #[serde(default)]
+    pub sequence: Option<u64>,
 }
 
 impl Manifest {
@@ -134,12 +136,61 @@ pub struct TrainerState {
     pub epoch: u64,
     /// Order key of the last pair that this epoch drew: `(hash, pair)`; `None` at its start.
     pub cursor: Option<(u64, u32)>,
-    /// Factor on the learning rate, lowered by each recovery from collapse.
+    /// Factor on the learning rate, lowered by each recovery and raised again as steps go well.
     pub rate_scale: f32,
     /// Learning rate set by a caller, in place of the schedule's base rate.
     pub rate_override: Option<f32>,
     /// Steps skipped because a loss or gradient was not finite.
     pub skipped: u64,
+    /// Where recovering from bad turns stands.
+    #[serde(default)]
+    pub recovery: Recovery,
+    /// The averages by which a collapse is suspected.
+    #[serde(default)]
+    pub watch: CollapseWatch,
+}
+
+/// Recoveries so far, and what they wait for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recovery {
+    /// Recoveries since a candidate was last found better, or a caller last set the rate.
+    pub tries: u32,
+    /// Step at which the rate's factor last changed.
+    pub since: u64,
+    /// Candidates in a row that were worse than the best checkpoint.
+    pub refusals: u32,
+}
+
+/// Moving averages of what the batches' embeddings show.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CollapseWatch {
+    /// Steps looked at.
+    pub steps: u64,
+    /// Average spread. An `f32`, since JSON brings these back to the last bit.
+    pub spread: f32,
+    /// Average cosine of random pairs.
+    pub mean_cosine: f32,
+    /// Nothing is suspected before this step.
+    pub quiet_until: u64,
+}
+
+impl TrainerState {
+    /// The beginning of everything, at step `step`.
+    pub fn new(step: u64, seed: u64) -> Self {
+        Self {
+            step,
+            seed,
+            epoch: 0,
+            cursor: None,
+            rate_scale: 1.0,
+            rate_override: None,
+            skipped: 0,
+            recovery: Recovery::default(),
+            watch: CollapseWatch::default(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -160,6 +211,7 @@ mod tests {
             created_at: jiff::Timestamp::now(),
             note: None,
             parent: None,
+            sequence: Some(1),
         }
     }
 

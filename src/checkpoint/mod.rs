@@ -1,25 +1,33 @@
-//! The life of a checkpoint: parts, manifest, write, verify, load, evaluate, gate, promote, retention.
-//! Must never know: how training or serving work.
+//! Checkpoints: parts, manifest, write, verify, load, evaluate, and the decisions of their life (`life.rs`).
 
 mod evaluation;
 mod evaluation_set;
 mod gate;
+mod life;
 mod load;
 mod manifest;
 mod parts;
+mod reason;
 mod retention;
+mod roles;
+mod score;
 mod start;
 mod store;
+mod usage;
 
-pub use evaluation::Evaluation;
+pub use evaluation::{Evaluation, Judged};
 pub use evaluation_set::EvaluationSet;
-pub use gate::{GateConfig, Verdict, judge};
+pub use gate::{Finding, GateConfig};
+pub use life::{Action, Entry, Event, Life, Outcome, Policy};
 pub use manifest::{
-    CHAINS, FORMAT, MANIFEST, MODEL, Manifest, OPTIMIZER, PARTS, Part, TRAINER, TrainerState,
+    CHAINS, CollapseWatch, FORMAT, MANIFEST, MODEL, Manifest, OPTIMIZER, PARTS, Part, Recovery,
+    TRAINER, TrainerState,
 };
 pub use parts::{arrays_from_bytes, arrays_to_bytes, chains_from_bytes, chains_to_bytes};
 pub use retention::Retention;
+pub use score::{Comparison, Score};
 pub use store::Checkpoints;
+pub use usage::InUse;
 
 use crate::{
     blobs::BlobError,
@@ -53,6 +61,20 @@ pub struct Label {
     pub note: Option<String>,
     /// The checkpoint it was trained from.
     pub parent: Option<CheckpointId>,
+    /// Whether retention leaves it alone: a caller asked for it.
+    pub kept: bool,
+}
+
+impl Label {
+    /// A new id, without a note.
+    pub fn new(parent: Option<CheckpointId>) -> Self {
+        Self {
+            id: CheckpointId::now(),
+            note: None,
+            parent,
+            kept: false,
+        }
+    }
 }
 
 /// What can go wrong.
@@ -69,9 +91,32 @@ pub enum CheckpointError {
         /// What is wrong.
         what: String,
     },
+    /// Its weights are not finite: no vector of it would mean anything.
+    #[error("the weights of checkpoint {0} are not finite: choose another, and delete it")]
+    NotFinite(CheckpointId),
     /// The live checkpoint cannot be deleted.
     #[error("checkpoint {0} is live: promote another first")]
     Live(CheckpointId),
+    /// A name points to it.
+    #[error("a name points to checkpoint {0}: move the name first (GET /v1/aliases lists them)")]
+    Aliased(CheckpointId),
+    /// As many checkpoints are kept as may be.
+    #[error(
+        "{kept} checkpoints are kept, and retention.max_kept allows no more: delete one, let one go with {{\"keep\": false}}, or raise the setting"
+    )]
+    Quota {
+        /// Those that are kept.
+        kept: usize,
+    },
+    /// No checkpoint of a data folder that held some can be read.
+    #[error(
+        "none of the {complete} checkpoints can be read: restore them from a backup, or start from fresh weights in their place with \
+         --set storage.accept_loss=true"
+    )]
+    AllLost {
+        /// Those that should be there.
+        complete: usize,
+    },
     /// The blob store failed.
     #[error(transparent)]
     Blobs(#[from] BlobError),

@@ -1,39 +1,53 @@
-//! What a start finds: leftovers of a kill are tidied up, and the newest checkpoint that verifies is chosen.
-//! Must never know: what is done with it.
+//! What a start finds: leftovers of a kill are tidied up, and the newest checkpoint that loads is chosen.
 
 use std::collections::HashMap;
 
-use super::{CheckpointError, Checkpoints, Label, Snapshot, store::new_row};
+use super::{CheckpointError, Checkpoints, Label, Manifest, Snapshot, store::new_row};
 use crate::{
     db::{CheckpointRow, CheckpointStatus},
     types::CheckpointId,
 };
 
 impl Checkpoints {
-    /// The newest checkpoint that verifies, trying older ones (each refusal logged as an error); rows cut off while `writing` are
-    /// marked failed, and complete ones without a row (a kill between manifest and row) get theirs. `None`: there is no checkpoint
-    /// that can be read. A damaged or missing chain table only is no refusal: see [`Checkpoints::load`].
+    /// The newest checkpoint whose weights verify, trying older ones (each refusal logged as an error); rows cut off while `writing` are
+    /// marked failed, and complete ones without a row (a kill between manifest and row) get theirs. `None`: there is none yet.
+    /// Damaged parts other than the weights are no refusal: see [`Checkpoints::load`].
     ///
     /// For a start only: whatever is being written meanwhile would be taken for cut off.
+    ///
+    /// # Errors
+    /// [`CheckpointError::AllLost`] where there are complete checkpoints and none can be read.
     pub async fn newest(&self) -> Result<Option<(CheckpointId, Snapshot)>, CheckpointError> {
         self.tidy().await?;
-        self.newest_where(|_| true).await
+        let rows = self.db.checkpoints().await?;
+        let complete = rows
+            .iter()
+            .filter(|row| row.status == CheckpointStatus::Complete);
+        let ids: Vec<CheckpointId> = complete.map(|row| row.id).collect();
+        match self.first_of(&ids).await? {
+            None if !ids.is_empty() => Err(CheckpointError::AllLost {
+                complete: ids.len(),
+            }),
+            found => Ok(found),
+        }
     }
 
-    /// The newest complete checkpoint that verifies among those whose row is `wanted`; each refusal is logged as an error.
-    pub async fn newest_where(
+    /// The first of `ids` that loads; each refusal is logged as an error.
+    pub async fn first_of(
         &self,
-        wanted: impl Fn(&CheckpointRow) -> bool,
+        ids: &[CheckpointId],
     ) -> Result<Option<(CheckpointId, Snapshot)>, CheckpointError> {
-        let mut rows = self.db.checkpoints().await?;
-        rows.retain(|row| row.status == CheckpointStatus::Complete && wanted(row));
-        rows.sort_unstable_by_key(|row| std::cmp::Reverse(row.id));
-        for row in rows {
-            match self.load(row.id).await {
-                Ok(snapshot) => return Ok(Some((row.id, snapshot))),
-                Err(error @ (CheckpointError::Damaged { .. } | CheckpointError::Blobs(_))) => {
-                    tracing::error!(checkpoint = %row.id, step = row.step, %error, "a damaged checkpoint is passed over");
+        for id in ids {
+            match self.load(*id).await {
+                Ok(snapshot) => return Ok(Some((*id, snapshot))),
+                Err(
+                    error @ (CheckpointError::Damaged { .. }
+                    | CheckpointError::NotFinite(_)
+                    | CheckpointError::Unknown(_)),
+                ) => {
+                    tracing::error!(checkpoint = %id, %error, "a damaged checkpoint is passed over");
                 }
+                // A store that fails for the moment says nothing about the checkpoint.
                 Err(error) => return Err(error),
             }
         }
@@ -56,40 +70,54 @@ impl Checkpoints {
         for row in without_files {
             self.cut_off(row.id).await?;
         }
+        let mut without_row = Vec::new();
         for id in stored {
             match rows.get(&id).map(|row| row.status) {
                 Some(CheckpointStatus::Complete) => {}
                 Some(CheckpointStatus::Failed) => self.remove_files(id).await?,
-                Some(CheckpointStatus::Writing) => self.finish(id, true).await?,
-                None => self.finish(id, false).await?,
+                Some(CheckpointStatus::Writing) => match self.manifest_or_leftovers(id).await? {
+                    Some(manifest) => self.restore(&manifest).await?,
+                    None => self.cut_off(id).await?,
+                },
+                None => without_row.extend(self.manifest_or_leftovers(id).await?),
             }
+        }
+        without_row.sort_by_key(|manifest| (manifest.sequence, manifest.step, manifest.id));
+        for manifest in without_row {
+            let label = Label {
+                id: manifest.id,
+                note: manifest.note.clone(),
+                parent: manifest.parent,
+                kept: manifest.note.is_some(),
+            };
+            let row = new_row(&label, manifest.step, manifest.created_at);
+            self.db.insert_checkpoint(&row).await?;
+            self.restore(&manifest).await?;
         }
         Ok(())
     }
 
-    /// A checkpoint whose row was not completed: if its manifest can be read it exists (whether it verifies is seen when it is loaded);
-    /// otherwise its leftovers go.
-    async fn finish(&self, id: CheckpointId, has_row: bool) -> Result<(), CheckpointError> {
-        let manifest = match self.stored_manifest(id).await {
-            Ok(manifest) => manifest,
-            Err(CheckpointError::Damaged { .. }) if has_row => return self.cut_off(id).await,
+    /// The manifest of a checkpoint whose row was not completed: with it the checkpoint exists (whether it verifies is seen when it is
+    /// loaded); without it what is left of it goes.
+    async fn manifest_or_leftovers(
+        &self,
+        id: CheckpointId,
+    ) -> Result<Option<Manifest>, CheckpointError> {
+        match self.stored_manifest(id).await {
+            Ok(manifest) => Ok(Some(manifest)),
             Err(CheckpointError::Damaged { what, .. }) => {
                 tracing::warn!(checkpoint = %id, what, "leftovers of a checkpoint that was never complete are removed");
-                return self.remove_files(id).await;
+                self.remove_files(id).await?;
+                Ok(None)
             }
-            Err(error) => return Err(error),
-        };
-        if !has_row {
-            let label = Label {
-                id,
-                note: manifest.note.clone(),
-                parent: manifest.parent,
-            };
-            let row = new_row(&label, manifest.step, manifest.created_at);
-            self.db.insert_checkpoint(&row).await?;
+            Err(error) => Err(error),
         }
-        self.db.complete_checkpoint(id, manifest.bytes()).await?;
-        tracing::info!(checkpoint = %id, step = manifest.step, "the row of a complete checkpoint is restored");
+    }
+
+    async fn restore(&self, manifest: &Manifest) -> Result<(), CheckpointError> {
+        let bytes = manifest.bytes();
+        self.db.complete_checkpoint(manifest.id, bytes).await?;
+        tracing::info!(checkpoint = %manifest.id, step = manifest.step, "the row of a complete checkpoint is restored");
         Ok(())
     }
 

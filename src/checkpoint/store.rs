@@ -1,5 +1,4 @@
-//! The checkpoints of a data folder: write, promote, delete.
-//! Must never know: how training or serving work; which checkpoints should be kept.
+//! The checkpoints of a data folder: how one is written and its files are removed.
 
 use std::sync::Arc;
 
@@ -7,13 +6,14 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::{
-    CheckpointError, Label, Manifest, Part, Retention, Snapshot,
+    CheckpointError, Label, Manifest, Part, Policy, Snapshot,
     manifest::{CHAINS, FORMAT, MANIFEST, MODEL, OPTIMIZER, PARTS, TRAINER},
     parts,
+    usage::Usage,
 };
 use crate::{
     blobs::{BlobKey, Blobs},
-    db::{CheckpointRole, CheckpointRow, CheckpointStatus, Db},
+    db::{CheckpointRow, Db},
     types::CheckpointId,
 };
 
@@ -22,17 +22,21 @@ use crate::{
 pub struct Checkpoints {
     pub(super) blobs: Blobs,
     pub(super) db: Db,
-    /// Promoting and deleting exclude each other: between the look at a row and the removal it must not go live.
-    roles: Arc<tokio::sync::Mutex<()>>,
+    /// Decisions exclude each other: what one was taken on must hold until it is carried out.
+    pub(super) roles: Arc<tokio::sync::Mutex<()>>,
+    pub(super) usage: Usage,
+    pub(super) policy: Arc<Policy>,
 }
 
 impl Checkpoints {
-    /// A handle.
-    pub fn new(blobs: Blobs, db: Db) -> Self {
+    /// A handle; decisions follow `policy`.
+    pub fn new(blobs: Blobs, db: Db, policy: Policy) -> Self {
         Self {
             blobs,
             db,
             roles: Arc::default(),
+            usage: Usage::default(),
+            policy: Arc::new(policy),
         }
     }
 
@@ -72,6 +76,7 @@ impl Checkpoints {
             created_at: row.created_at,
             note: label.note.clone(),
             parent: label.parent,
+            sequence: Some(row.sequence),
         };
         // Each source is dropped when its bytes are made, so that a large state is never there three times.
         let (model, optimizer) = (snapshot.model, snapshot.optimizer);
@@ -145,45 +150,6 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// Verifies the model, then makes it live.
-    pub async fn promote(&self, id: CheckpointId) -> Result<(), CheckpointError> {
-        let _roles = self.roles.lock().await;
-        self.load_model(id).await?;
-        match self.db.promote_checkpoint(id).await? {
-            true => Ok(()),
-            false => Err(CheckpointError::Unknown(id)),
-        }
-    }
-
-    /// Removes a checkpoint: manifest first, then parts, then row. The live one is refused; one being written is not there yet.
-    pub async fn delete(&self, id: CheckpointId) -> Result<(), CheckpointError> {
-        let _roles = self.roles.lock().await;
-        let row = self.row(id).await?.ok_or(CheckpointError::Unknown(id))?;
-        if row.role == CheckpointRole::Live {
-            return Err(CheckpointError::Live(id));
-        }
-        if row.status == CheckpointStatus::Writing {
-            return Err(CheckpointError::Unknown(id));
-        }
-        self.remove_files(id).await?;
-        self.db.delete_checkpoint(id).await?;
-        Ok(())
-    }
-
-    /// Deletes what [`Retention`] no longer keeps; answers what went. One that cannot be removed (promoted meanwhile, or a failing
-    /// store) is logged and tried again the next time.
-    pub async fn prune(&self, retention: &Retention) -> Result<Vec<CheckpointId>, CheckpointError> {
-        let rows = self.db.checkpoints().await?;
-        let mut gone = Vec::new();
-        for id in retention.expired(&rows) {
-            match self.delete(id).await {
-                Ok(()) => gone.push(id),
-                Err(error) => tracing::warn!(checkpoint = %id, %error, "not pruned"),
-            }
-        }
-        Ok(gone)
-    }
-
     pub(super) async fn row(
         &self,
         id: CheckpointId,
@@ -195,16 +161,10 @@ impl Checkpoints {
 /// A row of a checkpoint that is being written.
 pub(super) fn new_row(label: &Label, step: u64, created_at: Timestamp) -> CheckpointRow {
     CheckpointRow {
-        id: label.id,
-        status: CheckpointStatus::Writing,
-        role: CheckpointRole::Candidate,
-        step,
-        bytes: 0,
         note: label.note.clone(),
         parent: label.parent,
-        created_at,
-        evaluation: None,
-        reason: None,
+        kept: label.kept,
+        ..CheckpointRow::new(label.id, step, created_at)
     }
 }
 

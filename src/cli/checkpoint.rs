@@ -36,8 +36,25 @@ enum Action {
         #[arg(long)]
         note: Option<String>,
     },
-    /// Let a checkpoint serve; an older one is a rollback
-    Promote { id: CheckpointId },
+    /// Let a checkpoint serve; an older one is a rollback. The choice holds until "kith checkpoint auto"
+    Promote {
+        id: CheckpointId,
+        /// Let the gate replace it by a better one
+        #[arg(long)]
+        no_hold: bool,
+    },
+    /// Give the choice of what serves back to the gate
+    Auto,
+    /// Keep a checkpoint from being pruned, or let it go
+    Keep {
+        id: CheckpointId,
+        /// Let it go
+        #[arg(long)]
+        off: bool,
+        /// A remark to keep with it
+        #[arg(long)]
+        note: Option<String>,
+    },
     /// Delete a checkpoint that does not serve
     Delete { id: CheckpointId },
     /// Check every file of a checkpoint on disk against its manifest; the server may run or not
@@ -60,8 +77,14 @@ pub(crate) fn run(args: &CheckpointArgs) -> anyhow::Result<()> {
                 .map_or(json!({}), |note| json!({"note": note}));
             client.post("/v1/checkpoints?wait=true", &document)?
         }
-        Action::Promote { id } => {
-            client.post(&format!("/v1/checkpoints/{id}/promote"), &json!({}))?
+        Action::Promote { id, no_hold } => {
+            let document = json!({"hold": !no_hold});
+            client.post(&format!("/v1/checkpoints/{id}/promote"), &document)?
+        }
+        Action::Auto => client.post("/v1/checkpoints/auto", &json!({}))?,
+        Action::Keep { id, off, note } => {
+            let document = json!({"keep": !off, "note": note});
+            client.patch(&format!("/v1/checkpoints/{id}"), &document)?
         }
         Action::Verify { name, settings } => return block_on(verify(name, &settings.load()?)),
         Action::Delete { id } => {

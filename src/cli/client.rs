@@ -69,6 +69,7 @@ pub(crate) struct Client {
 enum Call<'a> {
     Get,
     Delete,
+    Patch(&'a Value),
     Post(Payload<'a>),
 }
 
@@ -103,6 +104,10 @@ impl Client {
 
     pub(crate) fn post(&self, path: &str, document: &Value) -> Result<Value, ClientError> {
         self.json(path, Call::Post(Payload::Json(document)))
+    }
+
+    pub(crate) fn patch(&self, path: &str, document: &Value) -> Result<Value, ClientError> {
+        self.json(path, Call::Patch(document))
     }
 
     pub(crate) fn delete(&self, path: &str) -> Result<(), ClientError> {
@@ -148,6 +153,7 @@ impl Client {
         let answer = match call {
             Call::Get => self.agent.get(&url).call(),
             Call::Delete => self.agent.delete(&url).call(),
+            Call::Patch(document) => self.agent.patch(&url).send_json(document),
             Call::Post(Payload::Json(document)) => self.agent.post(&url).send_json(document),
             Call::Post(Payload::Lines(lines)) => {
                 let request = self.agent.post(&url).content_type("application/x-ndjson");

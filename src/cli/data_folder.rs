@@ -25,7 +25,7 @@ pub(crate) struct DataFolder {
 impl DataFolder {
     pub(crate) async fn open(settings: &Settings) -> anyhow::Result<Self> {
         let (db, blobs) = app::look(&settings.storage.data_dir).await?;
-        let checkpoints = Checkpoints::new(blobs.clone(), db.clone());
+        let checkpoints = Checkpoints::new(blobs.clone(), db.clone(), settings.policy());
         Ok(Self {
             db,
             blobs,

@@ -65,6 +65,7 @@ pub(crate) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
         .build()?;
     let encoder = model.open(&device, settings.serving.precision)?;
     let judged = pool.install(|| set.judge(&model, &encoder, &settings.limits))?;
+    let judged = judged.evaluation;
     if judged.pairs == 0 {
         bail!("no query with a match could be decoded");
     }

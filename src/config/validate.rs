@@ -335,9 +335,14 @@ fn snapshots(settings: &Settings) -> Vec<Rule> {
         ),
         (recovery, "snapshots.recovery_rate", "above 0 and at most 1"),
         (
-            (0.0..=1.0).contains(&gate.tolerance),
-            "gate.tolerance",
-            "from 0 to 1",
+            snapshots.recovery_floor > 0.0 && snapshots.recovery_floor <= 1.0,
+            "snapshots.recovery_floor",
+            "above 0 and at most 1",
+        ),
+        (
+            (0.5..1.0).contains(&gate.confidence),
+            "gate.confidence",
+            "from 0.5 to below 1",
         ),
         (
             (0.0..=1.0).contains(&gate.collapse_spread),

@@ -1,20 +1,24 @@
-//! Statements on checkpoints: their state, and which one is live.
-//! Must never know: what a checkpoint holds.
+//! Statements on checkpoints: their state, and which one is live. The order is that of `sequence`, never a clock's.
 
-use super::{CheckpointRow, Db, DbError, rows};
+use jiff::Timestamp;
+
+use super::{
+    CheckpointRow, Db, DbError, Decision, Verdict,
+    checkpoint_row::name,
+    rows::{self, found},
+};
 use crate::types::CheckpointId;
 
 impl Db {
-    /// A new row, as given (one that is being written: status `writing`, role `candidate`).
+    /// A new row, as given but for its sequence, which is the next one.
     pub async fn insert_checkpoint(&self, row: &CheckpointRow) -> Result<(), DbError> {
         sqlx::query(
-            "INSERT INTO checkpoints
-                 (id, status, role, step, bytes, note, parent, created_at, evaluation, reason)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO checkpoints (id, status, role, step, bytes, note, parent, created_at, evaluation, reason, kept)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(&row.id.0.as_bytes()[..])
-        .bind(rows::status_name(row.status))
-        .bind(rows::role_name(row.role))
+        .bind(name(row.status)?)
+        .bind(name(row.role)?)
         .bind(rows::integer(row.step)?)
         .bind(rows::integer(row.bytes)?)
         .bind(&row.note)
@@ -22,7 +26,8 @@ impl Db {
         .bind(row.created_at.to_string())
         .bind(row.evaluation.as_ref().map(ToString::to_string))
         .bind(&row.reason)
-        .execute(&self.writer)
+        .bind(row.kept)
+        .execute(&mut *self.writer().await?)
         .await?;
         Ok(())
     }
@@ -34,7 +39,7 @@ impl Db {
         )
         .bind(rows::integer(bytes)?)
         .bind(&id.0.as_bytes()[..])
-        .execute(&self.writer)
+        .execute(&mut *self.writer().await?)
         .await?;
         found(id, done.rows_affected())
     }
@@ -43,41 +48,70 @@ impl Db {
     pub async fn fail_checkpoint(&self, id: CheckpointId, reason: &str) -> Result<(), DbError> {
         let done = sqlx::query(
             "UPDATE checkpoints
-             SET status = 'failed', reason = ?, role = CASE role WHEN 'live' THEN 'retired' ELSE role END
+             SET status = 'failed', reason = ?, held = 0, kept = 0,
+                 role = CASE role WHEN 'live' THEN 'retired' ELSE role END
              WHERE id = ?",
         )
         .bind(reason)
         .bind(&id.0.as_bytes()[..])
-        .execute(&self.writer)
+        .execute(&mut *self.writer().await?)
         .await?;
         found(id, done.rows_affected())
     }
 
-    /// Stores the newest evaluation of a checkpoint, and why it was refused if it was.
+    /// Stores the newest evaluation of a checkpoint, with its answers to the held-out questions.
     pub async fn set_evaluation(
         &self,
         id: CheckpointId,
         evaluation: &serde_json::Value,
-        reason: Option<&str>,
+        score: &serde_json::Value,
     ) -> Result<(), DbError> {
-        let done = sqlx::query("UPDATE checkpoints SET evaluation = ?, reason = ? WHERE id = ?")
+        let done = sqlx::query("UPDATE checkpoints SET evaluation = ?, score = ? WHERE id = ?")
             .bind(evaluation.to_string())
-            .bind(reason)
+            .bind(score.to_string())
             .bind(&id.0.as_bytes()[..])
-            .execute(&self.writer)
+            .execute(&mut *self.writer().await?)
             .await?;
         found(id, done.rows_affected())
     }
 
-    /// In one transaction: the live checkpoint retires, `id` is live. `false`: it is not there or not complete.
-    pub async fn promote_checkpoint(&self, id: CheckpointId) -> Result<bool, DbError> {
+    /// Stores what was found about a checkpoint; without a reason the one that stands there stays.
+    pub async fn set_verdict(
+        &self,
+        id: CheckpointId,
+        verdict: Verdict,
+        reason: Option<&str>,
+    ) -> Result<(), DbError> {
+        let done = sqlx::query(
+            "UPDATE checkpoints SET verdict = ?, reason = coalesce(?, reason) WHERE id = ?",
+        )
+        .bind(name(verdict)?)
+        .bind(reason)
+        .bind(&id.0.as_bytes()[..])
+        .execute(&mut *self.writer().await?)
+        .await?;
+        found(id, done.rows_affected())
+    }
+
+    /// In one transaction: the live checkpoint retires, `id` is live, and the decision stands on it. `false`: it is not there or
+    /// not complete.
+    pub async fn promote_checkpoint(
+        &self,
+        id: CheckpointId,
+        decision: &Decision,
+    ) -> Result<bool, DbError> {
         let mut transaction = self.write().await?;
-        sqlx::query("UPDATE checkpoints SET role = 'retired' WHERE role = 'live'")
+        sqlx::query("UPDATE checkpoints SET role = 'retired', held = 0 WHERE role = 'live'")
             .execute(&mut *transaction)
             .await?;
         let promoted = sqlx::query(
-            "UPDATE checkpoints SET role = 'live' WHERE id = ? AND status = 'complete'",
+            "UPDATE checkpoints SET role = 'live', held = ?, decided_by = ?, decided_at = ?, reason = ?
+             WHERE id = ? AND status = 'complete'",
         )
+        .bind(decision.hold)
+        .bind(name(decision.by)?)
+        .bind(Timestamp::now().to_string())
+        .bind(&decision.why)
         .bind(&id.0.as_bytes()[..])
         .execute(&mut *transaction)
         .await?;
@@ -89,12 +123,44 @@ impl Db {
         Ok(true)
     }
 
+    /// The live checkpoint is held no more.
+    pub async fn release_checkpoint(&self) -> Result<(), DbError> {
+        sqlx::query("UPDATE checkpoints SET held = 0 WHERE held = 1")
+            .execute(&mut *self.writer().await?)
+            .await?;
+        Ok(())
+    }
+
+    /// Whether retention leaves a checkpoint alone.
+    pub async fn keep_checkpoint(&self, id: CheckpointId, kept: bool) -> Result<(), DbError> {
+        let done = sqlx::query("UPDATE checkpoints SET kept = ? WHERE id = ?")
+            .bind(kept)
+            .bind(&id.0.as_bytes()[..])
+            .execute(&mut *self.writer().await?)
+            .await?;
+        found(id, done.rows_affected())
+    }
+
+    /// Replaces a checkpoint's note.
+    pub async fn note_checkpoint(
+        &self,
+        id: CheckpointId,
+        note: Option<&str>,
+    ) -> Result<(), DbError> {
+        let done = sqlx::query("UPDATE checkpoints SET note = ? WHERE id = ?")
+            .bind(note)
+            .bind(&id.0.as_bytes()[..])
+            .execute(&mut *self.writer().await?)
+            .await?;
+        found(id, done.rows_affected())
+    }
+
     /// The live checkpoint.
     pub async fn live_checkpoint(&self) -> Result<Option<CheckpointRow>, DbError> {
         let row = sqlx::query("SELECT * FROM checkpoints WHERE role = 'live'")
             .fetch_optional(&self.readers)
             .await?;
-        row.as_ref().map(rows::checkpoint).transpose()
+        row.as_ref().map(CheckpointRow::from_columns).transpose()
     }
 
     /// One checkpoint.
@@ -103,30 +169,23 @@ impl Db {
             .bind(&id.0.as_bytes()[..])
             .fetch_optional(&self.readers)
             .await?;
-        row.as_ref().map(rows::checkpoint).transpose()
+        row.as_ref().map(CheckpointRow::from_columns).transpose()
     }
 
     /// All checkpoints, newest first.
     pub async fn checkpoints(&self) -> Result<Vec<CheckpointRow>, DbError> {
-        let all = sqlx::query("SELECT * FROM checkpoints ORDER BY id DESC")
+        let all = sqlx::query("SELECT * FROM checkpoints ORDER BY sequence DESC")
             .fetch_all(&self.readers)
             .await?;
-        all.iter().map(rows::checkpoint).collect()
+        all.iter().map(CheckpointRow::from_columns).collect()
     }
 
     /// Removes a row, never the live one's. `false`: there was none to remove.
     pub async fn delete_checkpoint(&self, id: CheckpointId) -> Result<bool, DbError> {
         let deleted = sqlx::query("DELETE FROM checkpoints WHERE id = ? AND role <> 'live'")
             .bind(&id.0.as_bytes()[..])
-            .execute(&self.writer)
+            .execute(&mut *self.writer().await?)
             .await?;
         Ok(deleted.rows_affected() > 0)
-    }
-}
-
-fn found(id: CheckpointId, rows: u64) -> Result<(), DbError> {
-    match rows {
-        0 => Err(DbError::MissingCheckpoint(id)),
-        _ => Ok(()),
     }
 }

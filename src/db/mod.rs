@@ -1,7 +1,9 @@
 //! Every SQL statement of the project. SQLite (WAL, synchronous FULL), migrations embedded from `migrations/`.
 //! Only this module uses `sqlx`.
 
+mod checkpoint_row;
 mod checkpoints;
+mod choices;
 mod images;
 mod metrics;
 mod open;
@@ -18,6 +20,13 @@ use sqlx::{Sqlite, SqlitePool, Transaction, pool::PoolConnection};
 use crate::{
     disk::Place,
     types::{CheckpointId, GroupKey, ImageKey, PairKey, Sha256},
+};
+
+pub use self::{
+    checkpoint_row::{
+        CheckpointRole, CheckpointRow, CheckpointStatus, DecidedBy, Decision, Verdict,
+    },
+    choices::Alias,
 };
 
 /// What can go wrong.
@@ -176,55 +185,6 @@ pub struct Erasure {
     pub sequence: u64,
     /// The pair that is gone.
     pub pair: PairKey,
-}
-
-/// Whether a checkpoint's parts are all there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CheckpointStatus {
-    /// Parts are being written.
-    Writing,
-    /// The manifest is there.
-    Complete,
-    /// Writing failed or was cut off.
-    Failed,
-}
-
-/// What a checkpoint is to the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CheckpointRole {
-    /// Not judged, or refused by the gate.
-    Candidate,
-    /// It serves. At most one.
-    Live,
-    /// It served before.
-    Retired,
-}
-
-/// A checkpoint's row.
-#[derive(Clone, Debug, PartialEq)]
-pub struct CheckpointRow {
-    /// Its id.
-    pub id: CheckpointId,
-    /// Whether it is complete.
-    pub status: CheckpointStatus,
-    /// Its role.
-    pub role: CheckpointRole,
-    /// Training step at which it was taken.
-    pub step: u64,
-    /// Sum of its parts' bytes; 0 while writing.
-    pub bytes: u64,
-    /// The caller's note.
-    pub note: Option<String>,
-    /// The checkpoint it was trained from.
-    pub parent: Option<CheckpointId>,
-    /// When it was taken.
-    pub created_at: Timestamp,
-    /// The newest evaluation, as JSON ([`crate::db::Db::set_evaluation`]).
-    pub evaluation: Option<serde_json::Value>,
-    /// Why it failed or was refused.
-    pub reason: Option<String>,
 }
 
 /// One row of the training series.

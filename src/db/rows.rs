@@ -5,10 +5,7 @@ use jiff::Timestamp;
 use sqlx::{Row, sqlite::SqliteRow};
 use uuid::Uuid;
 
-use super::{
-    CheckpointRole, CheckpointRow, CheckpointStatus, DbError, ImageRow, PairKeys, PairRow, Split,
-    StepMetrics,
-};
+use super::{DbError, ImageRow, PairKeys, PairRow, Split, StepMetrics};
 use crate::types::{CheckpointId, GroupKey, ImageKey, PairKey, Sha256};
 
 /// SQLite's integers are signed: steps and sizes stay below 2⁶³.
@@ -31,11 +28,11 @@ pub(super) fn digest(bytes: Vec<u8>) -> Result<Sha256, DbError> {
     })?))
 }
 
-fn timestamp(row: &SqliteRow, column: &str) -> Result<Timestamp, DbError> {
+pub(super) fn timestamp(row: &SqliteRow, column: &str) -> Result<Timestamp, DbError> {
     row.try_get::<&str, _>(column)?.parse().map_err(corrupt)
 }
 
-fn uuid(bytes: &[u8]) -> Result<Uuid, DbError> {
+pub(super) fn uuid(bytes: &[u8]) -> Result<Uuid, DbError> {
     Uuid::from_slice(bytes).map_err(corrupt)
 }
 
@@ -94,58 +91,12 @@ pub(super) fn split(name: &str) -> Result<Split, DbError> {
     }
 }
 
-pub(super) fn status_name(status: CheckpointStatus) -> &'static str {
-    match status {
-        CheckpointStatus::Writing => "writing",
-        CheckpointStatus::Complete => "complete",
-        CheckpointStatus::Failed => "failed",
+/// An update that reached no row is about a checkpoint that is not there.
+pub(super) fn found(id: CheckpointId, rows: u64) -> Result<(), DbError> {
+    if rows == 0 {
+        return Err(DbError::MissingCheckpoint(id));
     }
-}
-
-fn status(name: &str) -> Result<CheckpointStatus, DbError> {
-    match name {
-        "writing" => Ok(CheckpointStatus::Writing),
-        "complete" => Ok(CheckpointStatus::Complete),
-        "failed" => Ok(CheckpointStatus::Failed),
-        other => Err(corrupt(format!("status {other}"))),
-    }
-}
-
-pub(super) fn role_name(role: CheckpointRole) -> &'static str {
-    match role {
-        CheckpointRole::Candidate => "candidate",
-        CheckpointRole::Live => "live",
-        CheckpointRole::Retired => "retired",
-    }
-}
-
-fn role(name: &str) -> Result<CheckpointRole, DbError> {
-    match name {
-        "candidate" => Ok(CheckpointRole::Candidate),
-        "live" => Ok(CheckpointRole::Live),
-        "retired" => Ok(CheckpointRole::Retired),
-        other => Err(corrupt(format!("role {other}"))),
-    }
-}
-
-pub(super) fn checkpoint(row: &SqliteRow) -> Result<CheckpointRow, DbError> {
-    let parent: Option<&[u8]> = row.try_get("parent")?;
-    let evaluation: Option<&str> = row.try_get("evaluation")?;
-    Ok(CheckpointRow {
-        id: CheckpointId(uuid(row.try_get("id")?)?),
-        status: status(row.try_get("status")?)?,
-        role: role(row.try_get("role")?)?,
-        step: row.try_get("step")?,
-        bytes: row.try_get("bytes")?,
-        note: row.try_get("note")?,
-        parent: parent.map(uuid).transpose()?.map(CheckpointId),
-        created_at: timestamp(row, "created_at")?,
-        evaluation: evaluation
-            .map(serde_json::from_str)
-            .transpose()
-            .map_err(corrupt)?,
-        reason: row.try_get("reason")?,
-    })
+    Ok(())
 }
 
 pub(super) fn metrics(row: &SqliteRow) -> Result<StepMetrics, DbError> {

@@ -16,32 +16,49 @@ pub struct Retrieval {
     pub mrr: f64,
 }
 
-/// For each query row the relevant gallery rows (any of them counts); cosine of unit rows of `dim` values.
-///
-/// A query's rank is that of its best relevant row among the rows that are not relevant to it. A query without a relevant row, or whose
-/// best cosine is not a number, is never found. No queries give zeros. Runs in rayon's current pool.
+impl Retrieval {
+    /// From the rank of each query's match; `None`: never found. No queries give zeros.
+    pub fn from_ranks(ranks: &[Option<usize>]) -> Self {
+        let mean = |value: &dyn Fn(usize) -> f64| {
+            let found = ranks.iter().flatten().map(|rank| value(*rank));
+            found.sum::<f64>() / ranks.len().max(1) as f64
+        };
+        let recall = |at: usize| mean(&|rank| f64::from(u8::from(rank <= at)));
+        Self {
+            recall_at_1: recall(1),
+            recall_at_5: recall(5),
+            recall_at_10: recall(10),
+            mrr: mean(&|rank| 1.0 / rank as f64),
+        }
+    }
+}
+
+/// [`Retrieval::from_ranks`] of [`ranks`].
 pub fn retrieval(
     dim: usize,
     queries: &[f32],
     gallery: &[f32],
     relevant: &[Vec<usize>],
 ) -> Retrieval {
+    Retrieval::from_ranks(&ranks(dim, queries, gallery, relevant))
+}
+
+/// For each query row the rank of its match among the relevant gallery rows (any of them counts); cosine of unit rows of `dim` values.
+///
+/// A query's rank is that of its best relevant row among the rows that are not relevant to it. A query without a relevant row, or whose
+/// best cosine is not a number, is never found. Runs in rayon's current pool.
+pub fn ranks(
+    dim: usize,
+    queries: &[f32],
+    gallery: &[f32],
+    relevant: &[Vec<usize>],
+) -> Vec<Option<usize>> {
     debug_assert_eq!(queries.len(), dim * relevant.len());
-    let ranks: Vec<Option<usize>> = queries
+    queries
         .par_chunks_exact(dim.max(1))
         .zip(relevant)
         .map(|(query, relevant)| rank(query, gallery, relevant))
-        .collect();
-    let mean = |value: &dyn Fn(usize) -> f64| {
-        ranks.iter().flatten().map(|rank| value(*rank)).sum::<f64>() / ranks.len().max(1) as f64
-    };
-    let recall = |at: usize| mean(&|rank| f64::from(u8::from(rank <= at)));
-    Retrieval {
-        recall_at_1: recall(1),
-        recall_at_5: recall(5),
-        recall_at_10: recall(10),
-        mrr: mean(&|rank| 1.0 / rank as f64),
-    }
+        .collect()
 }
 
 /// 1 + the number of rows that are not relevant and not farther than the best relevant one.

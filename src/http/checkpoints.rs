@@ -1,5 +1,4 @@
-//! `/v1/checkpoints`: snapshots taken, listed, given out, promoted, deleted.
-//! Must never know: what a checkpoint is made of.
+//! `/v1/checkpoints`: snapshots taken, listed, given out, promoted, kept, deleted.
 
 use axum::{
     Json, Router,
@@ -8,6 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ use crate::{
     app::App,
     blobs::BlobKey,
     checkpoint::{CheckpointError, Part},
-    db::{CheckpointRole, CheckpointRow, CheckpointStatus},
+    db::{CheckpointRole, CheckpointRow, CheckpointStatus, DecidedBy, Verdict},
     types::CheckpointId,
 };
 
@@ -35,15 +35,32 @@ const MAX_NOTE: usize = 4096;
 pub(super) fn router() -> Router<Context> {
     Router::new()
         .route("/v1/checkpoints", post(snapshot).get(list))
-        .route("/v1/checkpoints/{id}", get(one).delete(remove))
+        .route("/v1/checkpoints/auto", post(release))
+        .route(
+            "/v1/checkpoints/{id}",
+            get(one).patch(change).delete(remove),
+        )
         .route("/v1/checkpoints/{id}/promote", post(promote))
         .route("/v1/checkpoints/{id}/files/{name}", get(file))
 }
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Document {
+struct SnapshotRequest {
     note: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PromotionRequest {
+    hold: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ChangeRequest {
+    note: Option<String>,
+    keep: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -66,8 +83,17 @@ struct Checkpoint {
     #[serde(skip_serializing_if = "Option::is_none")]
     files: Option<Vec<Part>>,
     evaluation: Option<Value>,
-    /// Why it failed, or why the gate refused it.
+    /// What the evaluation found.
+    verdict: Option<Verdict>,
+    /// Who decided that it serves, if it ever did.
+    decided_by: Option<DecidedBy>,
+    decided_at: Option<Timestamp>,
+    /// Why it failed, why it serves, or why it was refused.
     reason: Option<String>,
+    /// Whether retention leaves it alone.
+    keep: bool,
+    /// Whether it serves by a person's choice that holds.
+    held: bool,
     parent: Option<CheckpointId>,
 }
 
@@ -83,7 +109,12 @@ impl From<CheckpointRow> for Checkpoint {
             bytes: row.bytes,
             files: None,
             evaluation: row.evaluation,
+            verdict: row.verdict,
+            decided_by: row.decided_by,
+            decided_at: row.decided_at,
             reason: row.reason,
+            keep: row.kept,
+            held: row.held,
             parent: row.parent,
         }
     }
@@ -100,22 +131,9 @@ async fn snapshot(
     Params(Wait { wait }): Params<Wait>,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
-    let document = match body.is_empty() {
-        true => Document::default(),
-        false => parse(body, Ok).await?,
-    };
-    if document
-        .note
-        .as_ref()
-        .is_some_and(|note| note.len() > MAX_NOTE)
-    {
-        return Err(ApiError::invalid(
-            "invalid_field",
-            "note",
-            format!("a note has at most {MAX_NOTE} bytes"),
-        ));
-    }
-    let id = app.trainer.snapshot(document.note).await?;
+    let request: SnapshotRequest = or_default(body).await?;
+    check_note(request.note.as_deref())?;
+    let id = app.trainer.snapshot(request.note).await?;
     let location = [(header::LOCATION, format!("/v1/checkpoints/{id}"))];
     if !wait {
         let body = Json(json!({"id": id, "status": CheckpointStatus::Writing}));
@@ -147,8 +165,7 @@ async fn one(
     State(app): State<App>,
     Id(id): Id<CheckpointId>,
 ) -> Result<Json<Checkpoint>, ApiError> {
-    let row = app.db.checkpoint(id).await?.ok_or_else(|| unknown(id))?;
-    Ok(Json(describe(&app, row).await?))
+    show(&app, id).await
 }
 
 async fn describe(app: &App, row: CheckpointRow) -> Result<Checkpoint, ApiError> {
@@ -201,18 +218,80 @@ async fn file(
         ],
         request: &headers,
     };
-    download.answer(&app.blobs, ()).await
+    let in_use = app.checkpoints.begin_use(checkpoint);
+    download.answer(&app.blobs, in_use).await
 }
 
-/// Answers once it serves here.
+/// Answers once it serves here. The choice holds until it is released, unless the caller says otherwise.
 async fn promote(
     State(app): State<App>,
     Id(id): Id<CheckpointId>,
+    Body(body): Body,
 ) -> Result<Json<Checkpoint>, ApiError> {
-    app.checkpoints.promote(id).await?;
+    let request: PromotionRequest = or_default(body).await?;
+    let hold = request.hold.unwrap_or(true);
+    app.checkpoints.promote(id, hold).await?;
     app.serving.follow_now().await?;
+    show(&app, id).await
+}
+
+/// Gives the choice of what serves back to the gate; answers with what serves then.
+async fn release(State(app): State<App>) -> Result<Json<Checkpoint>, ApiError> {
+    app.checkpoints.release().await?;
+    app.serving.follow_now().await?;
+    let live = app.db.live_checkpoint().await?;
+    let live = live.ok_or_else(|| {
+        ApiError::Unavailable(Problem::new("not_ready", "no checkpoint is loaded yet"))
+    })?;
+    Ok(Json(describe(&app, live).await?))
+}
+
+/// A note makes a checkpoint one that is kept, unless the same request says otherwise. An empty note removes the one there is.
+async fn change(
+    State(app): State<App>,
+    Id(id): Id<CheckpointId>,
+    Body(body): Body,
+) -> Result<Json<Checkpoint>, ApiError> {
+    let request: ChangeRequest = parse(body, Ok).await?;
+    check_note(request.note.as_deref())?;
+    let noted = request.note.as_deref().is_some_and(|note| !note.is_empty());
+    let keep = request.keep.or(noted.then_some(true));
+    if keep.is_none() && request.note.is_none() {
+        let message = "nothing to change: send \"note\" or \"keep\"";
+        return Err(ApiError::BadRequest(Problem::new("missing_field", message)));
+    }
+    if let Some(keep) = keep {
+        app.checkpoints.keep(id, keep).await?;
+    }
+    if let Some(note) = request.note {
+        let note = Some(note.as_str()).filter(|note| !note.is_empty());
+        app.checkpoints.note(id, note).await?;
+    }
+    show(&app, id).await
+}
+
+async fn show(app: &App, id: CheckpointId) -> Result<Json<Checkpoint>, ApiError> {
     let row = app.db.checkpoint(id).await?.ok_or_else(|| unknown(id))?;
-    Ok(Json(describe(&app, row).await?))
+    Ok(Json(describe(app, row).await?))
+}
+
+/// An empty body asks for nothing in particular.
+async fn or_default<T: Default + serde::de::DeserializeOwned + Send + 'static>(
+    body: Bytes,
+) -> Result<T, ApiError> {
+    if body.is_empty() {
+        Ok(T::default())
+    } else {
+        parse(body, Ok).await
+    }
+}
+
+fn check_note(note: Option<&str>) -> Result<(), ApiError> {
+    if note.is_none_or(|note| note.len() <= MAX_NOTE) {
+        return Ok(());
+    }
+    let message = format!("a note has at most {MAX_NOTE} bytes");
+    Err(ApiError::invalid("invalid_field", "note", message))
 }
 
 async fn remove(State(app): State<App>, Id(id): Id<CheckpointId>) -> Result<StatusCode, ApiError> {

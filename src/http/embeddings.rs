@@ -115,7 +115,8 @@ async fn embed(
         Media::Multipart => (files(&app.settings, request).await?, query),
         _ => (vec![Body::from_request(request, &()).await?.0], query),
     };
-    let which = models::which(options.model.as_deref().unwrap_or(models::LIVE))?;
+    let model = options.model.as_deref().unwrap_or(models::LIVE);
+    let which = models::which(&app, model).await?;
     let model = app.serving.model(which).await?;
     options.check(&model)?;
     let embedded = app.serving.embed(which, images).await?;

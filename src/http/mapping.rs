@@ -82,6 +82,15 @@ impl From<CheckpointError> for ApiError {
             }
             CheckpointError::Stopping => stopping(),
             CheckpointError::Live(_) => Self::Conflict(Problem::new("checkpoint_live", message)),
+            CheckpointError::NotFinite(_) => {
+                Self::Conflict(Problem::new("checkpoint_not_finite", message))
+            }
+            CheckpointError::Aliased(_) => {
+                Self::Conflict(Problem::new("checkpoint_aliased", message))
+            }
+            CheckpointError::Quota { .. } => {
+                Self::Conflict(Problem::new("checkpoint_quota", message))
+            }
             CheckpointError::Damaged { id, .. } => {
                 tracing::error!(error = %message, "a damaged checkpoint was asked for");
                 let message = format!("checkpoint {id} is damaged: choose another, and delete it");
@@ -89,7 +98,7 @@ impl From<CheckpointError> for ApiError {
             }
             CheckpointError::Blobs(error) => error.into(),
             CheckpointError::Db(error) => error.into(),
-            CheckpointError::Nn(_) => Self::internal(message),
+            CheckpointError::AllLost { .. } | CheckpointError::Nn(_) => Self::internal(message),
         }
     }
 }
@@ -104,6 +113,10 @@ impl From<TrainError> for ApiError {
             TrainError::Unavailable(message) => {
                 Self::Unavailable(Problem::new("training_failed", message))
             }
+            TrainError::Disabled => {
+                Self::Conflict(Problem::new("training_disabled", error.to_string()))
+            }
+            TrainError::Unsaved(_) => Self::internal(error),
             TrainError::Checkpoint(error) => error.into(),
         }
     }

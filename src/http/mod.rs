@@ -2,6 +2,7 @@
 //! A handler extracts, calls one module and responds. `axum`, `hyper` and `tower` are used only here.
 
 mod activity;
+mod aliases;
 mod bare_answer;
 mod budget;
 mod checkpoints;

@@ -54,24 +54,30 @@ pub(super) fn name(id: CheckpointId) -> String {
     format!("{LIVE}@{id}")
 }
 
-/// Reads a model's name.
-pub(super) fn which(model: &str) -> Result<Which, ApiError> {
+/// Reads a model's name: the live one's, a pinned one's, or one that a caller gave.
+pub(super) async fn which(app: &App, model: &str) -> Result<Which, ApiError> {
+    if model == LIVE {
+        return Ok(Which::Live);
+    }
     let pinned = model
         .strip_prefix(LIVE)
         .and_then(|rest| rest.strip_prefix('@'));
-    match pinned.map(str::parse) {
-        Some(Ok(id)) => Ok(Which::Pinned(id)),
-        None if model == LIVE => Ok(Which::Live),
-        _ => {
-            let message = format!(
-                "there is no model {}: ask for \"kith\" or \"kith@CHECKPOINT\" (GET /v1/models lists them)",
-                quoted(model)
-            );
-            Err(ApiError::NotFound(
-                Problem::new("unknown_model", message).at("model"),
-            ))
-        }
+    if let Some(Ok(id)) = pinned.map(str::parse) {
+        return Ok(Which::Pinned(id));
     }
+    let aliases = app.db.aliases().await?;
+    match aliases.into_iter().find(|alias| alias.name == model) {
+        Some(alias) => Ok(alias.checkpoint.map_or(Which::Live, Which::Pinned)),
+        None => Err(unknown(model)),
+    }
+}
+
+fn unknown(model: &str) -> ApiError {
+    let model = quoted(model);
+    let message = format!(
+        "there is no model {model}: ask for \"kith\" or \"kith@CHECKPOINT\" (GET /v1/models lists them)"
+    );
+    ApiError::NotFound(Problem::new("unknown_model", message).at("model"))
 }
 
 async fn list(State(app): State<App>) -> Result<Json<List>, ApiError> {
@@ -90,6 +96,14 @@ async fn list(State(app): State<App>) -> Result<Json<List>, ApiError> {
             Err(_) => continue,
         }
     }
+    for alias in app.db.aliases().await? {
+        let target = alias.checkpoint.or(app.serving.live().map(|live| live.id));
+        if let Some(id) = target
+            && let Ok(model) = describe(&app, alias.name, id).await
+        {
+            data.push(model);
+        }
+    }
     Ok(Json(List {
         object: "list",
         data,
@@ -97,7 +111,7 @@ async fn list(State(app): State<App>) -> Result<Json<List>, ApiError> {
 }
 
 async fn one(State(app): State<App>, Id(id): Id<String>) -> Result<Json<Model>, ApiError> {
-    let checkpoint = match which(&id)? {
+    let checkpoint = match which(&app, &id).await? {
         Which::Live => app.serving.model(Which::Live).await?.id,
         Which::Pinned(checkpoint) => checkpoint,
     };

@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::{
-    checkpoints, connections::Connections, context::Context, embeddings, health, images,
+    aliases, checkpoints, connections::Connections, context::Context, embeddings, health, images,
     incoming::Bounds, middleware, models, pairs, query, training, transport::Patience,
 };
 use crate::app::{App, StartError};
@@ -36,6 +36,7 @@ fn routes(context: Context) -> Router {
         .merge(pairs::router())
         .merge(training::router())
         .merge(checkpoints::router())
+        .merge(aliases::router())
         .merge(health::router())
         .layer(from_fn(query::refuse_unread))
         .with_state(context);

@@ -1,5 +1,4 @@
 //! `/v1/training`: what the trainer does, how to pause it, its series.
-//! Must never know: how training works.
 
 use axum::{Json, Router, extract::State, routing::get};
 use jiff::Timestamp;
@@ -14,7 +13,7 @@ use super::{
 };
 use crate::{
     app::App,
-    db::{CheckpointStatus, StepMetrics},
+    db::{CheckpointRole, CheckpointStatus, DecidedBy, StepMetrics},
     train::TrainingStatus,
     types::CheckpointId,
 };
@@ -41,6 +40,12 @@ struct Newest {
     live: Option<CheckpointId>,
     /// The newest complete one.
     latest: Option<CheckpointId>,
+    /// Whether the live one serves by a person's choice that holds: the gate replaces it only after `POST /v1/checkpoints/auto`.
+    held: bool,
+    /// Who decided that the live one serves.
+    decided_by: Option<DecidedBy>,
+    /// Why it serves.
+    reason: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -85,11 +90,16 @@ async fn status(State(app): State<App>) -> Result<Json<Status>, ApiError> {
     let latest = rows
         .iter()
         .find(|row| row.status == CheckpointStatus::Complete);
+    let latest = latest.map(|row| row.id);
+    let chosen = rows.iter().find(|row| row.role == CheckpointRole::Live);
     Ok(Json(Status {
         training: app.trainer.status(),
         checkpoint: Newest {
             live: app.serving.live().map(|live| live.id),
-            latest: latest.map(|row| row.id),
+            latest,
+            held: chosen.is_some_and(|row| row.held),
+            decided_by: chosen.and_then(|row| row.decided_by),
+            reason: chosen.and_then(|row| row.reason.clone()),
         },
     }))
 }

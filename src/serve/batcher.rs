@@ -220,6 +220,7 @@ mod tests {
         Arc::new(Loaded {
             info,
             network: Box::new(Echo),
+            _in_use: None,
         })
     }
 

@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 
 use super::{ModelInfo, ServeError};
 use crate::{
-    checkpoint::{Checkpoints, Model},
+    checkpoint::{Checkpoints, InUse, Model},
     nn::{Device, Encoder, Features, NnError, Precision},
     types::CheckpointId,
 };
@@ -29,6 +29,8 @@ impl Network for Encoder {
 pub(super) struct Loaded {
     pub(super) info: ModelInfo,
     pub(super) network: Box<dyn Network>,
+    /// Keeps the checkpoint from being pruned; tests have none.
+    pub(super) _in_use: Option<InUse>,
 }
 
 /// Loads checkpoints, away from the async threads.
@@ -72,6 +74,7 @@ impl Loader {
         Ok(Arc::new(Loaded {
             info,
             network: Box::new(encoder),
+            _in_use: Some(self.checkpoints.begin_use(model.id)),
         }))
     }
 }

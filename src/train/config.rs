@@ -1,9 +1,9 @@
-//! The settings of training. Must never know: where they were read from.
+//! The settings of training.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    checkpoint::{GateConfig, Retention},
+    checkpoint::Policy,
     learn::{LearnConfig, ScheduleConfig},
     nn::{EncoderConfig, OptimizerConfig, Precision},
     pixels::{AugmentConfig, Limits},
@@ -30,10 +30,10 @@ pub struct TrainConfig {
     pub precision: Precision,
     /// `[snapshots]`.
     pub snapshots: SnapshotConfig,
-    /// `[gate]`.
-    pub gate: GateConfig,
-    /// `[retention]`.
-    pub retention: Retention,
+    /// `[gate]` and `[retention]`.
+    pub policy: Policy,
+    /// `storage.accept_loss`.
+    pub accept_loss: bool,
 }
 
 /// `[training]`.
@@ -80,6 +80,12 @@ pub struct SnapshotConfig {
     pub every_minutes: f64,
     /// Most held-out pairs an evaluation uses.
     pub evaluation_pairs: usize,
-    /// Factor on the learning rate after a recovery from collapse.
+    /// Factor on the learning rate after a recovery.
     pub recovery_rate: f32,
+    /// Least factor that recoveries leave of the learning rate.
+    pub recovery_floor: f32,
+    /// Steps after which a lowered rate is raised again by one recovery's factor; 0: never.
+    pub recovery_steps: u64,
+    /// Recoveries, without a better candidate in between, after which training gives up until a caller resumes it.
+    pub max_recoveries: u32,
 }

@@ -1,5 +1,4 @@
 //! What all of the trainer's threads share: settings, stores, the board, the pool; and how a thread of theirs is made.
-//! Must never know: what the threads do.
 
 use std::{
     sync::Arc,
@@ -12,7 +11,7 @@ use tokio::runtime::Handle;
 use super::{TrainConfig, status::Board};
 use crate::{
     blobs::{BlobError, Blobs},
-    checkpoint::{CheckpointError, Checkpoints},
+    checkpoint::{CheckpointError, Checkpoints, GateConfig},
     db::{Db, DbError},
     learn::LearnError,
     nn::{Device, NnError},
@@ -20,27 +19,41 @@ use crate::{
 
 /// Why training broke off: one sentence, for the log and the status.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct Fault(pub(super) String);
+pub(super) enum Fault {
+    /// A store failed. What training holds in memory is whole, and goes on when the store does.
+    #[error("{0}")]
+    Store(String),
+    /// What training holds in memory cannot be trusted any more, or was never there.
+    #[error("{0}")]
+    Broken(String),
+}
+
+impl Fault {
+    pub(super) fn broken(what: impl ToString) -> Self {
+        Self::Broken(what.to_string())
+    }
+}
+
+impl From<CheckpointError> for Fault {
+    fn from(error: CheckpointError) -> Self {
+        match error {
+            CheckpointError::Blobs(_) | CheckpointError::Db(_) => Self::Store(error.to_string()),
+            error => Self::Broken(error.to_string()),
+        }
+    }
+}
 
 macro_rules! fault_from {
-    ($($error:ty),+) => {
+    ($variant:ident: $($error:ty),+) => {
         $(impl From<$error> for Fault {
             fn from(error: $error) -> Self {
-                Self(error.to_string())
+                Self::$variant(error.to_string())
             }
         })+
     };
 }
-fault_from!(
-    BlobError,
-    CheckpointError,
-    DbError,
-    LearnError,
-    NnError,
-    std::io::Error,
-    rayon::ThreadPoolBuildError
-);
+fault_from!(Store: BlobError, DbError);
+fault_from!(Broken: LearnError, NnError, std::io::Error, rayon::ThreadPoolBuildError);
 
 /// Shared by all threads of the trainer.
 #[derive(Debug)]
@@ -59,6 +72,11 @@ impl Context {
     /// Waits for a store, on a thread of the trainer's own.
     pub(super) fn wait<F: Future>(&self, future: F) -> F::Output {
         self.runtime.block_on(future)
+    }
+
+    /// What decisions about checkpoints follow.
+    pub(super) fn gate(&self) -> &GateConfig {
+        &self.checkpoints.policy().gate
     }
 
     /// A pool whose threads give way to serving; 0 threads: one for each core.

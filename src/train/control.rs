@@ -1,4 +1,4 @@
-//! What callers ask of the trainer, and what of it still holds when a run breaks off. Must never know: steps, stores.
+//! What callers ask of the trainer, and what of it still holds when a run breaks off.
 
 use std::time::{Duration, Instant};
 
@@ -37,6 +37,8 @@ pub(super) struct Control {
     pub(super) paused: bool,
     /// Rate set since this process started.
     pub(super) rate: Option<f32>,
+    /// A caller has set it since the loop last looked.
+    pub(super) rate_changed: bool,
     /// A caller asked to go on, which also lifts a failure.
     pub(super) resumed: bool,
     /// Snapshots that wait to be taken.
@@ -49,12 +51,13 @@ pub(super) struct Control {
 }
 
 impl Control {
-    pub(super) fn new(commands: mpsc::Receiver<Command>, runtime: Handle) -> Self {
+    pub(super) fn new(commands: mpsc::Receiver<Command>, runtime: Handle, paused: bool) -> Self {
         Self {
             commands,
             runtime,
-            paused: false,
+            paused,
             rate: None,
+            rate_changed: false,
             resumed: false,
             requests: Vec::new(),
             stopping: false,
@@ -139,6 +142,7 @@ impl Control {
             }
             Command::Rate(rate, done) => {
                 self.rate = Some(rate);
+                self.rate_changed = true;
                 self.waiting.push(done);
             }
             Command::Snapshot(request) => self.requests.push(request),

@@ -1,5 +1,4 @@
 //! The order in which pairs are drawn: epochs without replacement, shuffled by hash, so that two numbers say where one stands.
-//! Must never know: what a pair is, databases.
 
 use std::{collections::BTreeSet, ops::Bound};
 
@@ -62,6 +61,12 @@ impl Epoch {
             self.position.cursor = Some(*last);
         }
         drawn.into_iter().map(|(_, pair)| PairKey(pair)).collect()
+    }
+
+    /// Goes back to an earlier position, as if what was drawn since had not been.
+    pub(super) fn rewind(&mut self, position: Position) {
+        self.position = position;
+        self.order = self.order.iter().map(|(_, pair)| self.key(*pair)).collect();
     }
 
     fn ahead(&self, wanted: usize) -> Vec<(u64, u32)> {
@@ -141,6 +146,19 @@ mod tests {
                 prop_assert_eq!(straight.draw(batch), resumed.draw(batch));
                 prop_assert_eq!(straight.position(), resumed.position());
             }
+        }
+
+        #[test]
+        fn what_was_drawn_and_taken_back_is_drawn_again(
+            seed: u64, pairs in 1u32..60, batch in 1usize..20, before in 0usize..9, ahead in 0usize..9,
+        ) {
+            let mut epoch = epoch(seed, START, 0..pairs);
+            (0..before).for_each(|_| drop(epoch.draw(batch)));
+            let position = epoch.position();
+            let first: Vec<_> = (0..ahead).map(|_| epoch.draw(batch)).collect();
+            epoch.rewind(position);
+            let again: Vec<_> = (0..ahead).map(|_| epoch.draw(batch)).collect();
+            prop_assert_eq!(first, again);
         }
 
         #[test]

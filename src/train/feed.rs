@@ -1,5 +1,4 @@
 //! Keeps the trained pairs in step with the database: new ones by key, erased ones by sequence, in pages.
-//! Must never know: what is done with the pairs.
 
 use std::time::{Duration, Instant};
 
@@ -15,12 +14,27 @@ const PERIOD: Duration = Duration::from_millis(200);
 /// Rows read in one look; the rest comes at the next step boundary.
 const PAGE: u32 = 4096;
 
-/// How far the database was read.
+/// Follows the database.
 #[derive(Debug, Default)]
 pub(super) struct Feed {
-    last_pair: Option<PairKey>,
-    last_erasure: u64,
+    position: Position,
     looked: Option<Instant>,
+}
+
+/// How far the database was read.
+#[derive(Clone, Copy, Debug)]
+struct Position {
+    last_pair: PairKey,
+    last_erasure: u64,
+}
+
+impl Default for Position {
+    fn default() -> Self {
+        Self {
+            last_pair: PairKey(0),
+            last_erasure: 0,
+        }
+    }
 }
 
 /// What happened since the last look. A pair may be in both lists: it came and went.
@@ -33,32 +47,51 @@ pub(super) struct Changes {
 }
 
 impl Feed {
-    /// Everything there is. Erasures are read before pairs: one that happens in between shows up at the next look.
+    /// Every pair there is. The log of erasures is entered at its end, before the pairs are read: one that happens in between shows up
+    /// at the next look, and what went before is not among the pairs.
     pub(super) fn fill(&mut self, context: &Context) -> Result<Changes, DbError> {
+        self.position.last_erasure = context.wait(context.db.last_erasure())?;
         let mut all = Changes::default();
-        while self.erasures(context, &mut all)? {}
-        while self.pairs(context, &mut all)? {}
+        while self.position.pairs(context, &mut all)? {}
         Ok(all)
     }
 
-    /// What is new, if it is time for a look.
+    /// What is new, if it is time for a look. A look that fails changes nothing: the next one finds the same.
     pub(super) fn poll(&mut self, context: &Context) -> Result<Option<Changes>, DbError> {
         if self.looked.is_some_and(|looked| looked.elapsed() < PERIOD) {
             return Ok(None);
         }
-        let mut new = Changes::default();
-        let more_pairs = self.pairs(context, &mut new)?;
-        let more_erasures = self.erasures(context, &mut new)?;
+        let (mut new, mut ahead) = (Changes::default(), self.position);
+        let more_pairs = ahead.pairs(context, &mut new)?;
+        let more_erasures = ahead.erasures(context, &mut new)?;
+        self.position = ahead;
         // A full page: go on at the next boundary.
         self.looked = (!more_pairs && !more_erasures).then(Instant::now);
         Ok(Some(new))
     }
 
+    /// All that is new, whenever the last look was: what a snapshot must not miss.
+    pub(super) fn catch_up(&mut self, context: &Context) -> Result<Changes, DbError> {
+        let mut new = Changes::default();
+        let mut ahead = self.position;
+        while ahead.pairs(context, &mut new)? {}
+        while ahead.erasures(context, &mut new)? {}
+        self.position = ahead;
+        Ok(new)
+    }
+
+    /// Lets the database forget erasures that have been taken note of.
+    pub(super) fn prune(&self, context: &Context) -> Result<(), DbError> {
+        context.wait(context.db.prune_erasures(self.position.last_erasure))?;
+        Ok(())
+    }
+}
+
+impl Position {
     /// One page of pairs; whether there may be more.
     fn pairs(&mut self, context: &Context, into: &mut Changes) -> Result<bool, DbError> {
-        let after = self.last_pair.unwrap_or(PairKey(0));
-        let page = context.wait(context.db.pair_keys_after(after, PAGE))?;
-        self.last_pair = page.last().map(|row| row.pair).or(self.last_pair);
+        let page = context.wait(context.db.pair_keys_after(self.last_pair, PAGE))?;
+        self.last_pair = page.last().map_or(self.last_pair, |row| row.pair);
         into.added.extend(page.iter().filter_map(trained));
         Ok(page.len() as u32 == PAGE)
     }

@@ -1,4 +1,4 @@
-//! The handle to the trainer: what callers can ask, as messages to its thread. Must never know: how training works.
+//! The handle to the trainer: what callers can ask, as messages to its thread.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -44,6 +44,14 @@ pub enum TrainError {
     /// Not now: the same request may succeed later.
     #[error("{0}")]
     Unavailable(String),
+    /// `training.enabled` is false: there is nothing to pause or to set a rate for.
+    #[error("training is off: set training.enabled = true and start the server again")]
+    Disabled,
+    /// The last snapshot of a stop could not be written.
+    #[error(
+        "the last snapshot could not be written ({0}): what was learned since the newest complete checkpoint is lost"
+    )]
+    Unsaved(String),
     /// A checkpoint could not be read or written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -59,6 +67,7 @@ struct Shared {
     commands: mpsc::Sender<Command>,
     board: Arc<Board>,
     db: Db,
+    enabled: bool,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -81,6 +90,9 @@ impl Trainer {
             return Err(TrainError::Invalid(reason.to_owned()));
         }
         let board = Arc::new(Board::new(objective(&config.learn)));
+        let checkpoints = checkpoints.with_policy(config.policy.clone());
+        let (enabled, paused) = (config.run.enabled, db.is_training_paused().await);
+        let paused = paused.map_err(CheckpointError::from)?;
         let context = Arc::new(Context {
             config,
             device,
@@ -97,9 +109,9 @@ impl Trainer {
             status.resumed_from = Some(id);
         });
         let (commands, queue) = mpsc::channel(QUEUE);
-        let control = Control::new(queue, Handle::current());
+        let control = Control::new(queue, Handle::current(), paused);
         let pool = context.pool("kith-learn", context.config.run.threads);
-        let pool = pool.map_err(|Fault(reason)| TrainError::Invalid(reason))?;
+        let pool = pool.map_err(|fault: Fault| TrainError::Invalid(fault.to_string()))?;
         let body = {
             let context = context.clone();
             move || supervisor::train(&context, &pool, control, start)
@@ -112,6 +124,7 @@ impl Trainer {
                 commands,
                 board,
                 db,
+                enabled,
                 thread: Mutex::new(Some(thread)),
             }),
         })
@@ -122,14 +135,18 @@ impl Trainer {
         self.shared.board.status()
     }
 
-    /// Pauses or resumes; returns once the trainer has taken note (a running step is finished first). Resuming also starts a trainer
-    /// that gave up: from its last healthy checkpoint.
+    /// Pauses or resumes, beyond restarts; returns once the trainer has taken note (a running step is finished first). Resuming also starts
+    /// a trainer that gave up: from the best checkpoint.
     pub async fn set_paused(&self, paused: bool) -> Result<(), TrainError> {
+        self.check_enabled()?;
+        let kept = self.shared.db.set_training_paused(paused).await;
+        kept.map_err(CheckpointError::from)?;
         self.ask(|done| Command::Pause(paused, done)).await
     }
 
     /// Overrides the schedule's base rate (kept across restarts, from the next snapshot on).
     pub async fn set_learning_rate(&self, rate: f32) -> Result<(), TrainError> {
+        self.check_enabled()?;
         if !(rate.is_finite() && rate > 0.0) {
             let reason = format!("learning_rate must be a positive number, not {rate}");
             return Err(TrainError::Invalid(reason));
@@ -163,7 +180,10 @@ impl Trainer {
         }
     }
 
-    /// Finishes the step, takes a last snapshot if steps were made since the newest, ends all threads. Stopping twice is no error.
+    /// Finishes the step, takes a last snapshot if steps were made since the newest, ends all threads. Stopping twice is no error of its own.
+    ///
+    /// # Errors
+    /// [`TrainError::Unsaved`] if that snapshot could not be written.
     pub async fn stop(&self) -> Result<(), TrainError> {
         // When the thread has ended already there is only the joining left.
         let _ = self.ask(Command::Stop).await;
@@ -179,7 +199,18 @@ impl Trainer {
                 tracing::error!("the trainer's thread panicked");
             }
         }
-        Ok(())
+        self.shared
+            .board
+            .unsaved()
+            .map_or(Ok(()), |why| Err(TrainError::Unsaved(why)))
+    }
+
+    fn check_enabled(&self) -> Result<(), TrainError> {
+        if self.shared.enabled {
+            Ok(())
+        } else {
+            Err(TrainError::Disabled)
+        }
     }
 
     async fn ask<T>(

@@ -1,5 +1,4 @@
-//! What follows a snapshot: it is evaluated on held-out pairs, passes the gate or not, is promoted or not, and older ones go.
-//! Must never know: how checkpoints are written, steps.
+//! What follows a snapshot: it is evaluated on held-out pairs beside the best ones before it, and the life of checkpoints goes on.
 
 use std::sync::Arc;
 
@@ -7,12 +6,13 @@ use rayon::ThreadPool;
 
 use super::{
     context::{Context, Fault},
+    recovery,
     snapshotter::Job,
-    status::Alarm,
+    status::{Judgement, News},
 };
 use crate::{
-    checkpoint::{CheckpointError, Evaluation, EvaluationSet, Verdict, judge},
-    db::CheckpointRow,
+    checkpoint::{Action, CheckpointError, EvaluationSet, Event, Judged, Outcome},
+    db::Verdict,
     types::CheckpointId,
 };
 
@@ -40,39 +40,91 @@ impl Judge {
         Ok(Self { context, pool })
     }
 
-    /// Judges the checkpoint of `job` and acts on the verdict, unless `go_on` says to leave off.
+    /// Judges the checkpoint of `job` and has the consequences carried out, unless `go_on` says to leave off.
     pub(super) fn judge(&self, job: &Job, go_on: &(dyn Fn() -> bool + Sync)) -> Result<(), Fault> {
         let id = job.label.id;
         let context = &self.context;
         let exam = self.exam(go_on)?;
-        let candidate = match self.examine(id, &exam) {
-            Ok(Some(evaluation)) => evaluation,
-            Ok(None) => return Ok(()),
-            Err(CheckpointError::Damaged { what, .. }) => {
-                let unknown = serde_json::Value::Null;
-                context.wait(context.db.set_evaluation(id, &unknown, Some(&what)))?;
-                self.alarm(job, what);
-                return Ok(());
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let live = context.wait(context.db.live_checkpoint())?;
-        if live.as_ref().is_some_and(|live| live.id == id) {
-            return self.store(id, &candidate, None);
-        }
-        let Some(live) = self.live_evaluation(live, &candidate, &exam)? else {
+        let Some(outcome) = self.outcome(job, &exam)? else {
             return Ok(());
         };
-        self.act(
-            job,
-            &candidate,
-            judge(&candidate, live.as_ref(), &context.config.gate),
-        )?;
-        let gone = context.wait(context.checkpoints.prune(&context.config.retention))?;
+        let event = Event::Judged { id, outcome };
+        let actions = context.wait(context.checkpoints.decide(&event))?;
+        for action in &actions {
+            self.report(job, action);
+        }
+        let gone = context.wait(context.checkpoints.prune())?;
         if !gone.is_empty() {
             tracing::debug!(checkpoints = gone.len(), "pruned");
         }
         Ok(())
+    }
+
+    /// What came out; `None`: told to leave off.
+    fn outcome(&self, job: &Job, exam: &Exam<'_>) -> Result<Option<Outcome>, Fault> {
+        let (id, context) = (job.label.id, &self.context);
+        let judged = match self.examine(id, exam) {
+            Ok(Some(judged)) => judged,
+            Ok(None) => return Ok(None),
+            Err(error @ (CheckpointError::Damaged { .. } | CheckpointError::NotFinite(_))) => {
+                return Ok(Some(Outcome::Collapsed(error.to_string())));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        context.wait(context.checkpoints.set_judged(id, &judged))?;
+        if let Some(why) = context.gate().collapse(&judged.evaluation) {
+            return self.collapsed(job.step, why).map(Some);
+        }
+        let live_readable = self.judge_others(id, &judged, exam)?;
+        Ok(live_readable.map(|live_readable| Outcome::Scored {
+            pairs: judged.evaluation.pairs,
+            live_readable,
+        }))
+    }
+
+    /// Embeddings that lie close together: those of weights that are still near their start are no collapse.
+    fn collapsed(&self, step: u64, why: String) -> Result<Outcome, Fault> {
+        let context = &self.context;
+        let life = context.wait(context.checkpoints.life())?;
+        let warmup = context.config.schedule.warmup_steps;
+        if recovery::believed(step, warmup, recovery::ever_healthy(&life)) {
+            return Ok(Outcome::Collapsed(why));
+        }
+        Ok(Outcome::Untrained(format!(
+            "step {step} is too near the fresh weights to be judged (schedule.warmup_steps is {warmup})"
+        )))
+    }
+
+    /// Has the live checkpoint and the best ones answer the same questions, where they have not. Whether the live one could be read;
+    /// `None`: told to leave off.
+    fn judge_others(
+        &self,
+        candidate: CheckpointId,
+        judged: &Judged,
+        exam: &Exam<'_>,
+    ) -> Result<Option<bool>, Fault> {
+        let context = &self.context;
+        let life = context.wait(context.checkpoints.life())?;
+        let most = context.checkpoints.policy().retention.keep_best.max(1);
+        let live = life.live().map(|live| live.id);
+        let mut live_readable = true;
+        for id in life.to_judge_again(&judged.score.questions, most) {
+            if id == candidate {
+                continue;
+            }
+            match self.examine(id, exam) {
+                Ok(Some(judged)) => context.wait(context.checkpoints.set_judged(id, &judged))?,
+                Ok(None) => return Ok(None),
+                Err(error @ (CheckpointError::Damaged { .. } | CheckpointError::NotFinite(_))) => {
+                    tracing::error!(checkpoint = %id, %error, "a checkpoint cannot be judged again");
+                    live_readable &= live != Some(id);
+                }
+                // Deleted meanwhile.
+                Err(CheckpointError::Unknown(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Some(live_readable))
     }
 
     fn exam<'a>(&self, go_on: &'a (dyn Fn() -> bool + Sync)) -> Result<Exam<'a>, Fault> {
@@ -99,7 +151,7 @@ impl Judge {
         &self,
         id: CheckpointId,
         exam: &Exam<'_>,
-    ) -> Result<Option<Evaluation>, CheckpointError> {
+    ) -> Result<Option<Judged>, CheckpointError> {
         let context = &self.context;
         let model = context.wait(context.checkpoints.load_model(id))?;
         // In the precision that it would serve in.
@@ -108,85 +160,35 @@ impl Judge {
             self.pool
                 .install(|| set.judge_while(&model, &encoder, &context.config.limits, exam.go_on))
         };
-        let Some(mut evaluation) = judged(&exam.held_out)? else {
+        let Some(mut judgement) = judged(&exam.held_out)? else {
             return Ok(None);
         };
         if let Some(sample) = &exam.sample {
             let Some(trained) = judged(sample)? else {
                 return Ok(None);
             };
-            evaluation.geometry = trained.geometry;
+            judgement.evaluation.geometry = trained.evaluation.geometry;
         }
-        Ok(Some(evaluation))
+        Ok(Some(judgement))
     }
 
-    /// The live checkpoint's figures on the same pairs, taken now if they are of others. The outer `None`: told to leave off.
-    fn live_evaluation(
-        &self,
-        live: Option<CheckpointRow>,
-        candidate: &Evaluation,
-        exam: &Exam<'_>,
-    ) -> Result<Option<Option<Evaluation>>, Fault> {
-        let Some(live) = live else {
-            return Ok(Some(None));
+    /// Tells the log and the loop what was found out about the candidate.
+    fn report(&self, job: &Job, action: &Action) {
+        let Action::Mark { id, verdict, why } = action else {
+            return;
         };
-        let known = Evaluation::of_row(&live).filter(|known| known.pairs == candidate.pairs);
-        if known.is_some() {
-            return Ok(Some(known));
-        }
-        match self.examine(live.id, exam) {
-            Ok(None) => Ok(None),
-            Ok(Some(evaluation)) => {
-                self.store(live.id, &evaluation, live.reason.as_deref())?;
-                Ok(Some(Some(evaluation)))
-            }
-            Err(CheckpointError::Damaged { what, .. }) => {
-                tracing::error!(checkpoint = %live.id, what, "the live checkpoint cannot be judged: the candidate is held to nothing");
-                Ok(Some(None))
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn store(
-        &self,
-        id: CheckpointId,
-        evaluation: &Evaluation,
-        reason: Option<&str>,
-    ) -> Result<(), Fault> {
-        let value = serde_json::to_value(evaluation)
-            .map_err(|error| Fault(format!("the evaluation cannot be stored: {error}")))?;
-        let context = &self.context;
-        Ok(context.wait(context.db.set_evaluation(id, &value, reason))?)
-    }
-
-    fn act(&self, job: &Job, evaluation: &Evaluation, verdict: Verdict) -> Result<(), Fault> {
-        let (id, step) = (job.label.id, job.step);
-        let recall = evaluation.recall_at_1();
-        match verdict {
-            Verdict::Promote => {
-                self.store(id, evaluation, None)?;
-                self.context.wait(self.context.checkpoints.promote(id))?;
-                tracing::info!(checkpoint = %id, step, recall, pairs = evaluation.pairs, "promoted");
-            }
-            Verdict::Refuse(reason) => {
-                self.store(id, evaluation, Some(&reason))?;
-                tracing::info!(checkpoint = %id, step, recall, reason, "not promoted");
-            }
-            Verdict::Collapsed(reason) => {
-                self.store(id, evaluation, Some(&reason))?;
-                tracing::warn!(checkpoint = %id, step, recall, reason, "not promoted");
-                self.alarm(job, reason);
-            }
-        }
-        Ok(())
-    }
-
-    fn alarm(&self, job: &Job, why: String) {
-        self.context.board.raise(Alarm {
+        let why = why.as_deref().unwrap_or("it serves");
+        tracing::info!(checkpoint = %id, step = job.step, ?verdict, why, "judged");
+        let why = why.to_owned();
+        let news = match verdict {
+            Verdict::Better => News::Better,
+            Verdict::Worse => News::Worse(why),
+            Verdict::Collapsed => News::Collapsed(why),
+            Verdict::Undecided | Verdict::Untested | Verdict::Untrained => News::Undecided,
+        };
+        self.context.board.tell(Judgement {
             lineage: job.lineage,
-            step: job.step,
-            why,
+            news,
         });
     }
 }

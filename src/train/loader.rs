@@ -1,4 +1,4 @@
-//! Reads, decodes and augments batches ahead of the trainer. Must never know: learning, which pairs come next.
+//! Reads, decodes and augments batches ahead of the trainer.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -90,6 +90,11 @@ impl Loader {
         let oldest = self.ahead.pop_front().ok_or_else(ended)?;
         oldest.recv().map_err(|_| ended())?
     }
+
+    /// Forgets all plans that were given: what comes next is planned anew.
+    pub(super) fn clear(&mut self) {
+        self.ahead.clear();
+    }
 }
 
 impl Drop for Loader {
@@ -105,7 +110,7 @@ impl Drop for Loader {
 }
 
 fn ended() -> Fault {
-    Fault("the loader ended early".to_owned())
+    Fault::broken("the loader ended early")
 }
 
 fn work(queue: &Receiver<Job>, pool: &ThreadPool, pictures: &Pictures) {

@@ -1,5 +1,5 @@
 //! The background trainer: epochs, loader threads, the step loop, snapshots, evaluation, gate, recovery.
-//! Must never know: serving, HTTP. It meets the serving side only in the database row of the live checkpoint.
+//! It meets the serving side only in the database row of the live checkpoint.
 
 mod config;
 mod context;
@@ -14,6 +14,7 @@ mod origin;
 mod pictures;
 mod recovery;
 mod run;
+mod snapshots;
 mod snapshotter;
 mod status;
 mod step;

@@ -1,9 +1,8 @@
 //! Where training starts from: the newest checkpoint, or fresh weights that become checkpoint 0; and what serves meanwhile.
-//! Must never know: how training goes on.
 
 use super::{TrainConfig, TrainError, context::Context};
 use crate::{
-    checkpoint::{CheckpointError, Label, Snapshot, TrainerState},
+    checkpoint::{CheckpointError, Event, Label, Snapshot, TrainerState},
     mcmc::ChainColumns,
     nn::{Device, Encoder, NnError, Optimizer},
     types::CheckpointId,
@@ -18,7 +17,14 @@ pub(super) struct Start {
 
 /// The newest checkpoint that verifies, else checkpoint 0, which is made; and a live row that points to one that verifies.
 pub(super) async fn open(context: &Context) -> Result<(CheckpointId, Start), TrainError> {
-    let (id, snapshot) = match context.checkpoints.newest().await? {
+    let found = match context.checkpoints.newest().await {
+        Err(error @ CheckpointError::AllLost { .. }) if context.config.accept_loss => {
+            tracing::error!(%error, "fresh weights take the place of what is lost, as storage.accept_loss says");
+            None
+        }
+        found => found?,
+    };
+    let (id, snapshot) = match found {
         Some((id, snapshot)) => {
             same_shape(context, id, &snapshot)?;
             let chains = snapshot.chains.anchor.len();
@@ -57,11 +63,7 @@ async fn first(context: &Context) -> Result<(CheckpointId, Snapshot), TrainError
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         Err(_) => return Err(TrainError::Stopped),
     };
-    let label = Label {
-        id: CheckpointId::now(),
-        note: Some("fresh weights".to_owned()),
-        parent: None,
-    };
+    let label = Label::new(None);
     context.checkpoints.begin(&label, 0).await?;
     context.checkpoints.write(&label, snapshot.clone()).await?;
     tracing::info!(checkpoint = %label.id, "started from fresh weights");
@@ -77,35 +79,27 @@ pub(super) fn fresh(config: &TrainConfig, seed: u64, device: &Device) -> Result<
         model: encoder.to_arrays()?,
         optimizer: optimizer.to_arrays()?,
         chains: ChainColumns::default(),
-        trainer: TrainerState {
-            step: 0,
-            seed,
-            epoch: 0,
-            cursor: None,
-            rate_scale: 1.0,
-            rate_override: None,
-            skipped: 0,
-        },
+        trainer: TrainerState::new(0, seed),
     })
 }
 
-/// Something whole must serve: if the live checkpoint cannot be read, `newest` (which can) takes its place.
+/// Something whole must serve: if the live checkpoint does not load, `newest` (which does) takes its place.
 async fn keep_live(context: &Context, newest: CheckpointId) -> Result<(), TrainError> {
     let live = context.db.live_checkpoint().await;
-    match live.map_err(CheckpointError::from)? {
-        Some(row) if row.id == newest => return Ok(()),
+    let live_loads = match live.map_err(CheckpointError::from)? {
+        None => false,
+        Some(row) if row.id == newest => true,
         Some(row) => match context.checkpoints.load_model(row.id).await {
-            Ok(_) => return Ok(()),
-            Err(
-                error @ (CheckpointError::Damaged { .. }
-                | CheckpointError::Unknown(_)
-                | CheckpointError::Blobs(_)),
-            ) => {
-                tracing::error!(damaged = %row.id, promoted = %newest, %error, "the live checkpoint is damaged: the newest that is whole serves in its place");
+            Ok(_) => true,
+            Err(error @ (CheckpointError::Blobs(_) | CheckpointError::Db(_))) => {
+                return Err(error.into());
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                tracing::error!(damaged = %row.id, %error, "the live checkpoint does not load: the newest that does serves in its place");
+                false
+            }
         },
-        None => tracing::info!(checkpoint = %newest, "promoted: nothing was live"),
-    }
-    Ok(context.checkpoints.promote(newest).await?)
+    };
+    let event = Event::Started { newest, live_loads };
+    Ok(context.checkpoints.decide(&event).await.map(drop)?)
 }

@@ -1,22 +1,71 @@
-//! Collapse: when it is believed, and what training goes back to. Must never know: how embeddings are judged.
+//! Ways back: when training has taken a bad turn, and what it goes back to.
 
 use super::{
+    config::SnapshotConfig,
     context::{Context, Fault},
     origin::{Start, fresh},
 };
 use crate::{
-    checkpoint::{Evaluation, GateConfig},
-    db::{CheckpointRow, CheckpointStatus},
+    checkpoint::{CollapseWatch, GateConfig, Life, Recovery, TrainerState},
+    db::Verdict,
     learn::StepReport,
     types::mix,
 };
 
 /// Weight of the newest step in the watched averages.
-const NEWEST: f64 = 0.05;
+const NEWEST: f32 = 0.05;
 /// Steps before the averages mean something.
 const ENOUGH: u64 = 20;
 /// Steps after a suspicion before the next.
 const QUIET: u64 = 200;
+/// What the randomness is for: draws after a recovery differ from those that led to it.
+const AGAIN: u64 = 0xa6;
+
+/// A way back to health.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Relapse {
+    /// What happened.
+    pub(super) why: String,
+    /// The rate's factor from now on.
+    pub(super) rate_scale: f32,
+    /// Recoveries, this one included.
+    pub(super) tries: u32,
+}
+
+impl Relapse {
+    /// After a bad turn: at a lower rate, down to the floor. `None`: it was tried often enough.
+    pub(super) fn lower(
+        why: String,
+        state: &TrainerState,
+        config: &SnapshotConfig,
+    ) -> Option<Self> {
+        let lowered = state.rate_scale * config.recovery_rate;
+        (state.recovery.tries < config.max_recoveries).then(|| Self {
+            why,
+            // A factor that a caller's settings put below the floor is not raised to it.
+            rate_scale: lowered.max(config.recovery_floor.min(state.rate_scale)),
+            tries: state.recovery.tries + 1,
+        })
+    }
+
+    /// A caller resumes what had given up: at the rate as it is, with all tries before it.
+    pub(super) fn resumed(why: String, state: &TrainerState) -> Self {
+        Self {
+            why,
+            rate_scale: state.rate_scale,
+            tries: 0,
+        }
+    }
+}
+
+/// Raises a lowered rate by one recovery's factor once enough steps went well.
+pub(super) fn raise_rate(state: &mut TrainerState, config: &SnapshotConfig) {
+    let since = state.step.saturating_sub(state.recovery.since);
+    if state.rate_scale < 1.0 && config.recovery_steps > 0 && since >= config.recovery_steps {
+        state.rate_scale = (state.rate_scale / config.recovery_rate).min(1.0);
+        state.recovery.since = state.step;
+    }
+}
 
 /// Whether a checkpoint of step `step` that was judged collapsed calls for a recovery. Fresh weights map all images close together, so
 /// neither the warm-up counts nor, as long as nothing healthy was ever seen, the time up to twice its length.
@@ -24,85 +73,106 @@ pub(super) fn believed(step: u64, warmup: u64, ever_healthy: bool) -> bool {
     step > warmup && (ever_healthy || step >= 2 * warmup)
 }
 
-/// Whether a checkpoint was judged and is fit to go back to.
-pub(super) fn is_healthy(row: &CheckpointRow, gate: &GateConfig) -> bool {
-    row.status == CheckpointStatus::Complete
-        && Evaluation::of_row(row)
-            .is_some_and(|evaluation| evaluation.pairs > 0 && !evaluation.collapsed(gate))
+/// Whether any checkpoint was judged and found sound.
+pub(super) fn ever_healthy(life: &Life) -> bool {
+    let sound = |verdict| !matches!(verdict, Verdict::Collapsed | Verdict::Untrained);
+    let mut verdicts = life.entries.iter().filter_map(|entry| entry.verdict);
+    verdicts.any(sound)
 }
 
-/// Whether any checkpoint is healthy.
-pub(super) fn ever_healthy(context: &Context) -> Result<bool, Fault> {
-    let rows = context.wait(context.db.checkpoints())?;
-    let gate = &context.config.gate;
-    Ok(rows.iter().any(|row| is_healthy(row, gate)))
-}
-
-/// The newest healthy checkpoint with its rate multiplied by `factor`; if there is none, fresh weights from another seed. `scale` is the
-/// factor that training had when it went wrong.
-pub(super) fn last_healthy(context: &Context, scale: f32, factor: f32) -> Result<Start, Fault> {
-    let gate = &context.config.gate;
-    let healthy = |row: &CheckpointRow| is_healthy(row, gate);
-    let found = context.wait(context.checkpoints.newest_where(healthy))?;
+/// The best sound checkpoint; if there is none, fresh weights from another seed.
+pub(super) fn way_back(context: &Context, relapse: &Relapse) -> Result<Start, Fault> {
+    let life = context.wait(context.checkpoints.life())?;
+    let found = context.wait(context.checkpoints.first_of(&life.way_back()))?;
     let found = found.filter(|(_, snapshot)| snapshot.encoder == context.config.encoder);
     let mut start = match found {
         Some((id, snapshot)) => Start {
             parent: Some(id),
             snapshot,
         },
-        None => {
-            // The scale differs from one recovery to the next, restarts included.
-            let seed = mix(&[
-                context.config.run.seed,
-                u64::from((scale * factor).to_bits()),
-            ]);
-            Start {
-                parent: None,
-                snapshot: fresh(&context.config, seed, &context.device)?,
-            }
-        }
+        None => Start {
+            parent: None,
+            snapshot: fresh(&context.config, context.config.run.seed, &context.device)?,
+        },
     };
-    start.snapshot.trainer.rate_scale = scale * factor;
+    let state = &mut start.snapshot.trainer;
+    // With the seed of before, the same draws would lead to the same end. The factor differs from one recovery to the next, restarts included.
+    let turn = u64::from(relapse.rate_scale.to_bits()) << 32 | u64::from(relapse.tries);
+    state.seed = mix(&[state.seed, AGAIN, turn]);
+    state.cursor = None;
+    state.rate_scale = relapse.rate_scale;
+    state.recovery = Recovery {
+        tries: relapse.tries,
+        since: state.step,
+        refusals: 0,
+    };
+    state.watch = CollapseWatch::default();
     Ok(start)
 }
 
-/// A cheap look at every step: moving averages of what the batch's embeddings show. A suspicion calls for a snapshot, and its
-/// evaluation decides.
-#[derive(Debug, Default)]
-pub(super) struct Watch {
-    steps: u64,
-    spread: f64,
-    mean_cosine: f64,
-    quiet_until: u64,
-}
-
-impl Watch {
-    /// Adds a step; whether collapse is suspected now.
-    pub(super) fn suspects(
-        &mut self,
-        step: u64,
-        report: &StepReport,
-        gate: &GateConfig,
-        warmup: u64,
-    ) -> bool {
-        let weight = if self.steps == 0 { 1.0 } else { NEWEST };
-        self.steps += 1;
-        self.spread += weight * (f64::from(report.spread) - self.spread);
-        self.mean_cosine += weight * (f64::from(report.mean_cosine) - self.mean_cosine);
-        let suspected = self.steps >= ENOUGH
-            && step >= self.quiet_until
-            && step > 2 * warmup
-            && gate.collapsed(self.spread, self.mean_cosine);
-        if suspected {
-            self.quiet_until = step + QUIET;
-        }
-        suspected
+/// Adds a step to the moving averages of what the batches' embeddings show; whether collapse is suspected now. A suspicion calls for a
+/// snapshot, and its evaluation decides.
+pub(super) fn suspects(
+    watch: &mut CollapseWatch,
+    step: u64,
+    report: &StepReport,
+    gate: &GateConfig,
+    warmup: u64,
+) -> bool {
+    let weight = if watch.steps == 0 { 1.0 } else { NEWEST };
+    watch.steps += 1;
+    watch.spread += weight * (report.spread - watch.spread);
+    watch.mean_cosine += weight * (report.mean_cosine - watch.mean_cosine);
+    let suspected = watch.steps >= ENOUGH
+        && step >= watch.quiet_until
+        && step > 2 * warmup
+        && gate.collapsed(watch.spread.into(), watch.mean_cosine.into());
+    if suspected {
+        watch.quiet_until = step + QUIET;
     }
+    suspected
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const CONFIG: SnapshotConfig = SnapshotConfig {
+        every_steps: 0,
+        every_minutes: 0.0,
+        evaluation_pairs: 1,
+        recovery_rate: 0.5,
+        recovery_floor: 0.1,
+        recovery_steps: 100,
+        max_recoveries: 6,
+    };
+
+    #[test]
+    fn recoveries_lower_the_rate_to_the_floor_and_no_further_and_end() {
+        let mut state = TrainerState::new(40, 1);
+        let mut scales = Vec::new();
+        while let Some(relapse) = Relapse::lower("again".to_owned(), &state, &CONFIG) {
+            (state.rate_scale, state.recovery.tries) = (relapse.rate_scale, relapse.tries);
+            scales.push(relapse.rate_scale);
+        }
+        assert_eq!(scales, [0.5, 0.25, 0.125, 0.1, 0.1, 0.1]);
+    }
+
+    #[test]
+    fn steps_that_go_well_raise_the_rate_again_and_no_higher_than_it_was() {
+        let mut state = TrainerState::new(0, 1);
+        state.rate_scale = 0.2;
+        let mut raised = Vec::new();
+        for step in 1..=400 {
+            state.step = step;
+            let before = state.rate_scale;
+            raise_rate(&mut state, &CONFIG);
+            if state.rate_scale != before {
+                raised.push((step, state.rate_scale));
+            }
+        }
+        assert_eq!(raised, [(100, 0.4), (200, 0.8), (300, 1.0)]);
+    }
 
     #[test]
     fn an_untrained_encoder_is_not_taken_for_a_collapsed_one() {
@@ -126,7 +196,8 @@ mod tests {
 
     const GATE: GateConfig = GateConfig {
         min_pairs: 20,
-        tolerance: 0.02,
+        confidence: 0.9,
+        max_refusals: 5,
         collapse_spread: 0.2,
         collapse_cosine: 0.95,
     };
@@ -141,19 +212,21 @@ mod tests {
 
     #[test]
     fn the_watch_suspects_what_lasts_and_not_what_passes() {
-        let mut watch = Watch::default();
-        assert!(!(0..300).any(|step| watch.suspects(step, &report(0.8, 0.1), &GATE, 10)));
-        assert!(!watch.suspects(300, &report(0.0, 1.0), &GATE, 10));
-        let first = (301..600).find(|step| watch.suspects(*step, &report(0.0, 1.0), &GATE, 10));
+        let mut watch = CollapseWatch::default();
+        let mut sees =
+            |step, spread, cosine| suspects(&mut watch, step, &report(spread, cosine), &GATE, 10);
+        assert!(!(0..300).any(|step| sees(step, 0.8, 0.1)));
+        assert!(!sees(300, 0.0, 1.0));
+        let first = (301..600).find(|step| sees(*step, 0.0, 1.0));
         // 0.8 · 0.95^n < 0.2 from n = 28 on, and the cosine's average passes 0.95 from n = 57 on.
         assert_eq!(first, Some(356));
     }
 
     #[test]
     fn the_watch_is_quiet_for_a_while_after_a_suspicion_and_in_the_warm_up() {
-        let mut watch = Watch::default();
+        let mut watch = CollapseWatch::default();
         let suspicions: Vec<u64> = (0..500)
-            .filter(|step| watch.suspects(*step, &report(0.0, 1.0), &GATE, 20))
+            .filter(|step| suspects(&mut watch, *step, &report(0.0, 1.0), &GATE, 20))
             .collect();
         assert_eq!(suspicions, [41, 241, 441]);
     }

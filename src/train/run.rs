@@ -1,5 +1,4 @@
 //! The loop between step boundaries: hear callers, follow the database, take snapshots, wait or step.
-//! Must never know: how a step is computed, how a checkpoint is written.
 
 use std::{
     collections::HashSet,
@@ -12,21 +11,22 @@ use rayon::ThreadPool;
 use super::{
     TrainingState,
     context::{Context, Fault},
-    control::{Control, Request},
+    control::Control,
     epoch::{Epoch, Position},
     feed::{Changes, Feed},
     loader::Loader,
     meter::Meter,
     origin::Start,
     pictures::Pictures,
-    recovery::{self, Watch},
+    recovery::Relapse,
     snapshotter::{Job, Snapshotter},
-    status::Alarm,
-    supervisor::{End, Relapse},
+    status::{Judgement, News},
+    supervisor::{Backoff, End},
     triggers::Triggers,
 };
 use crate::{
-    checkpoint::{Evaluation, Label, Snapshot, TrainerState},
+    checkpoint::{Label, Recovery, Snapshot, TrainerState},
+    db::Verdict,
     learn::Learner,
     mcmc::{ChainTable, PairGraph},
     nn::{Encoder, Optimizer},
@@ -40,7 +40,7 @@ const IDLE: Duration = Duration::from_millis(100);
 pub(super) struct Run<'a> {
     pub(super) context: &'a Arc<Context>,
     pub(super) pool: &'a ThreadPool,
-    snapshotter: &'a Snapshotter,
+    pub(super) snapshotter: &'a Snapshotter,
     pub(super) learner: Learner,
     pub(super) state: TrainerState,
     pub(super) graph: PairGraph,
@@ -48,7 +48,6 @@ pub(super) struct Run<'a> {
     pub(super) pictures: Arc<Pictures>,
     pub(super) loader: Loader,
     pub(super) meter: Meter,
-    pub(super) watch: Watch,
     pub(super) triggers: Triggers,
     /// The next step to plan.
     pub(super) planned: u64,
@@ -57,9 +56,10 @@ pub(super) struct Run<'a> {
     pub(super) unusable: u32,
     /// Why training stands still until a caller resumes it.
     pub(super) given_up: Option<String>,
-    feed: Feed,
-    parent: Option<CheckpointId>,
-    lineage: u64,
+    pub(super) feed: Feed,
+    pub(super) parent: Option<CheckpointId>,
+    pub(super) lineage: u64,
+    backoff: Backoff,
 }
 
 impl<'a> Run<'a> {
@@ -88,7 +88,6 @@ impl<'a> Run<'a> {
             loader: Loader::start(context, &pictures)?,
             pictures,
             meter: Meter::new(),
-            watch: Watch::default(),
             triggers: Triggers::new(&context.config.snapshots, state.step, Instant::now()),
             planned: state.step,
             skipped: 0,
@@ -97,12 +96,15 @@ impl<'a> Run<'a> {
             feed: Feed::default(),
             parent: start.parent,
             lineage,
+            backoff: Backoff::new(Duration::from_secs(
+                context.config.run.max_backoff_seconds.max(1),
+            )),
             state,
         };
         let all = run.feed.fill(context)?;
         run.apply(all);
         run.forget_strangers();
-        run.look_back()?;
+        run.judge_parent()?;
         Ok(run)
     }
 
@@ -111,33 +113,66 @@ impl<'a> Run<'a> {
         self.triggers.force();
     }
 
-    /// Trains until told to stop, or until it must go back.
+    /// Trains until told to stop, or until it must go back. While a store fails it keeps what it holds, and tries again.
     pub(super) fn drive(&mut self, control: &mut Control) -> Result<End, Fault> {
         loop {
-            control.listen();
-            if control.stopping {
-                self.finish(control)?;
-                return Ok(End::Stop);
-            }
-            if let Some(changes) = self.feed.poll(self.context)? {
-                self.apply(changes);
-            }
-            self.heed(control);
-            if let Some(relapse) = self.relapse(control)? {
-                return Ok(End::Recover(relapse));
-            }
-            self.snapshot_if_due(control)?;
-            let obstacle = self.obstacle(control);
-            self.show(&obstacle);
-            control.acknowledge();
-            match obstacle {
-                Some(_) => control.wait(IDLE),
-                None => self.advance()?,
+            let before = self.state.step;
+            match self.turn(control) {
+                Ok(Some(end)) => return Ok(end),
+                Ok(None) => self.backoff.forgive(self.state.step - before),
+                Err(Fault::Store(error)) if !control.stopping => self.wait_out(control, &error),
+                Err(fault) => return Err(fault),
             }
         }
     }
 
-    fn apply(&mut self, changes: Changes) {
+    /// What happens between two step boundaries.
+    fn turn(&mut self, control: &mut Control) -> Result<Option<End>, Fault> {
+        control.listen();
+        if control.stopping {
+            self.finish(control)?;
+            return Ok(Some(End::Stop));
+        }
+        if let Some(changes) = self.feed.poll(self.context)? {
+            self.apply(changes);
+        }
+        self.apply_commands(control);
+        if let Some(relapse) = self.relapse(control) {
+            return Ok(Some(End::Recover(relapse)));
+        }
+        self.snapshot_if_due(control)?;
+        let obstacle = self.obstacle(control);
+        self.show(&obstacle);
+        control.acknowledge();
+        match obstacle {
+            Some(_) => control.wait(IDLE),
+            None => self.advance()?,
+        }
+        Ok(None)
+    }
+
+    /// A store failed: weights, moments and chains are whole. Batches that were planned are planned again, so that none is lost.
+    fn wait_out(&mut self, control: &mut Control, error: &str) {
+        let rest = self.backoff.next();
+        tracing::error!(
+            error,
+            rest_seconds = rest.as_secs(),
+            step = self.state.step,
+            "a store failed: training rests and keeps its state"
+        );
+        self.context
+            .board
+            .update(|status| super::supervisor::fail(status, error.to_owned()));
+        control.rest(rest);
+        self.loader.clear();
+        self.planned = self.state.step;
+        self.epoch.rewind(Position {
+            epoch: self.state.epoch,
+            cursor: self.state.cursor,
+        });
+    }
+
+    pub(super) fn apply(&mut self, changes: Changes) {
         for (pair, entry) in changes.added {
             self.graph.insert(pair, entry);
             self.epoch.insert(pair);
@@ -153,6 +188,8 @@ impl<'a> Run<'a> {
             }
         }
         self.learner.forget(&gone, &self.graph);
+        // A snapshot of before holds what is erased now.
+        self.triggers.mark_dirty();
     }
 
     /// Chains of pairs that were erased since the checkpoint, however long ago.
@@ -165,38 +202,34 @@ impl<'a> Run<'a> {
             .collect();
         if !gone.is_empty() {
             self.learner.forget(&gone, &self.graph);
+            self.triggers.mark_dirty();
         }
     }
 
-    /// The checkpoint that the run starts from: one that was written just before a stop was not judged, and one that was found collapsed
-    /// may not have been recovered from.
-    fn look_back(&self) -> Result<(), Fault> {
+    /// The checkpoint that the run starts from may have been written just before a stop and not been judged.
+    fn judge_parent(&self) -> Result<(), Fault> {
         let Some(id) = self.parent else { return Ok(()) };
         let context = self.context;
         let row = context.wait(context.db.checkpoint(id))?;
         let Some(row) = row.filter(|row| row.step > 0) else {
             return Ok(());
         };
-        if let Some(evaluation) = Evaluation::of_row(&row) {
-            if evaluation.collapsed(&context.config.gate) {
-                context.board.raise(Alarm {
-                    lineage: self.lineage,
-                    step: row.step,
-                    why: row.reason.unwrap_or_else(|| "it had collapsed".to_owned()),
-                });
-            }
+        if row.verdict == Some(Verdict::Collapsed) {
+            context.board.tell(Judgement {
+                lineage: self.lineage,
+                news: News::Collapsed(row.reason.unwrap_or_else(|| "it had collapsed".to_owned())),
+            });
+        }
+        if row.verdict.is_some() || !self.snapshotter.is_idle() {
             return Ok(());
         }
-        if row.evaluation.is_some() || !self.snapshotter.is_idle() {
-            return Ok(());
-        }
-        let label = Label {
-            id,
-            note: row.note,
-            parent: row.parent,
-        };
         self.snapshotter.submit(Job {
-            label,
+            label: Label {
+                id,
+                note: row.note,
+                parent: row.parent,
+                kept: row.kept,
+            },
             step: row.step,
             snapshot: None,
             lineage: self.lineage,
@@ -204,34 +237,74 @@ impl<'a> Run<'a> {
     }
 
     /// Settings changed by callers, and checkpoints that were lost.
-    fn heed(&mut self, control: &Control) {
+    pub(super) fn apply_commands(&mut self, control: &mut Control) {
+        if std::mem::take(&mut control.rate_changed) {
+            // A rate that a caller sets is the rate: what recoveries left of the one before is forgotten.
+            self.state.rate_scale = 1.0;
+            self.state.recovery = Recovery {
+                since: self.state.step,
+                ..Recovery::default()
+            };
+            self.triggers.mark_dirty();
+        }
         if control.rate.is_some() && control.rate != self.state.rate_override {
             self.state.rate_override = control.rate;
-            self.triggers.soil();
+            self.triggers.mark_dirty();
         }
         if self.snapshotter.lost_one() {
-            self.triggers.soil();
+            self.triggers.mark_dirty();
         }
     }
 
-    /// Whether training must go back to health: collapse that is believed, or a caller who resumes what had given up.
-    fn relapse(&mut self, control: &mut Control) -> Result<Option<Relapse>, Fault> {
+    /// Whether training must go back: collapse, a run of worse candidates, or a caller who resumes what had given up.
+    fn relapse(&mut self, control: &mut Control) -> Option<Relapse> {
         let resumed = std::mem::take(&mut control.resumed);
-        let scale = self.state.rate_scale;
-        let back = |why: String, factor| Relapse { why, scale, factor };
         if let Some(why) = self.given_up.take_if(|_| resumed) {
-            return Ok(Some(back(why, 1.0)));
+            return Some(Relapse::resumed(why, &self.state));
         }
-        let Some(alarm) = self.context.board.alarm() else {
-            return Ok(None);
-        };
-        let config = &self.context.config;
-        let warmup = config.schedule.warmup_steps;
-        let ours = alarm.lineage == self.lineage;
-        if ours && recovery::believed(alarm.step, warmup, recovery::ever_healthy(self.context)?) {
-            return Ok(Some(back(alarm.why, config.snapshots.recovery_rate)));
+        let ours = self.lineage;
+        let judgements = self.context.board.judgements();
+        let mut news = judgements.into_iter().filter(|j| j.lineage == ours);
+        let why = news.find_map(|judgement| self.bad_turn(judgement.news))?;
+        if self.given_up.is_some() {
+            return None;
         }
-        Ok(None)
+        let relapse = Relapse::lower(why.clone(), &self.state, &self.context.config.snapshots);
+        if relapse.is_none() {
+            self.give_up(format!(
+                "{} recoveries did not help; the last followed this: {why}. Look at the pairs, set a lower learning rate, then set the state \
+                 to running, which goes back to the best checkpoint",
+                self.state.recovery.tries
+            ));
+        }
+        relapse
+    }
+
+    /// Takes note of a judgement; why training must go back, if it must.
+    fn bad_turn(&mut self, news: News) -> Option<String> {
+        let recovery = &mut self.state.recovery;
+        let most = self.context.gate().max_refusals;
+        match news {
+            News::Better => (recovery.tries, recovery.refusals) = (0, 0),
+            News::Undecided => recovery.refusals = 0,
+            News::Worse(why) => {
+                recovery.refusals += 1;
+                if most > 0 && recovery.refusals >= most {
+                    return Some(format!("{most} candidates in a row were worse: {why}"));
+                }
+            }
+            News::Collapsed(why) => return Some(why),
+        }
+        None
+    }
+
+    /// Training stands still until a caller resumes it.
+    pub(super) fn give_up(&mut self, reason: String) {
+        tracing::error!(step = self.state.step, reason, "training gave up");
+        self.context
+            .board
+            .update(|status| status.last_error = Some(reason.clone()));
+        self.given_up = Some(reason);
     }
 
     /// What keeps the next step from being made.
@@ -254,7 +327,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn is_complete(&self) -> bool {
+    pub(super) fn is_complete(&self) -> bool {
         let most = self.context.config.run.max_steps;
         most > 0 && self.state.step >= most
     }
@@ -271,82 +344,13 @@ impl<'a> Run<'a> {
             status.images = self.graph.images() as u64;
             status.skipped = self.state.skipped;
             status.learning_rate = self.rate();
+            status.rate_scale = self.state.rate_scale;
             self.meter.show(status);
             if state != TrainingState::Running {
                 status.steps_per_second = 0.0;
                 status.images_per_second = 0.0;
             }
         });
-    }
-
-    fn snapshot_if_due(&mut self, control: &mut Control) -> Result<(), Fault> {
-        let (step, now) = (self.state.step, Instant::now());
-        let complete = self.is_complete() && self.triggers.is_dirty(step);
-        let automatic = self.given_up.is_none() && (complete || self.triggers.due(step, now));
-        let asked = !control.requests.is_empty();
-        let room = self.snapshotter.has_room();
-        if asked && room || automatic && self.snapshotter.is_idle() {
-            return self.snapshot(std::mem::take(&mut control.requests));
-        }
-        if automatic && !complete && !self.triggers.is_forced() {
-            tracing::warn!(
-                step,
-                "an automatic snapshot is skipped: the one before is still being written or judged"
-            );
-            self.triggers.skip(step, now);
-        }
-        Ok(())
-    }
-
-    /// Copies the state and hands it over; all `requests` get its id.
-    fn snapshot(&mut self, requests: Vec<Request>) -> Result<(), Fault> {
-        let notes: Vec<&str> = requests
-            .iter()
-            .filter_map(|request| request.note.as_deref())
-            .collect();
-        let label = Label {
-            id: CheckpointId::now(),
-            note: (!notes.is_empty()).then(|| notes.join("; ")),
-            parent: self.parent,
-        };
-        let step = self.state.step;
-        let snapshot = Some(Box::new(self.capture()?));
-        self.context
-            .wait(self.context.checkpoints.begin(&label, step))?;
-        for request in requests {
-            // The caller may have gone; the snapshot is taken all the same.
-            let _ = request.answer.send(Ok(label.id));
-        }
-        self.parent = Some(label.id);
-        self.triggers.taken(step, Instant::now());
-        self.snapshotter.submit(Job {
-            label,
-            step,
-            snapshot,
-            lineage: self.lineage,
-        })
-    }
-
-    fn capture(&self) -> Result<Snapshot, Fault> {
-        Ok(Snapshot {
-            encoder: self.learner.encoder.config().clone(),
-            model: self.learner.encoder.to_arrays()?,
-            optimizer: self.learner.optimizer.to_arrays()?,
-            chains: self.learner.table.to_columns(),
-            trainer: self.state.clone(),
-        })
-    }
-
-    fn finish(&mut self, control: &mut Control) -> Result<(), Fault> {
-        self.snapshotter.hurry();
-        self.heed(control);
-        let requests = std::mem::take(&mut control.requests);
-        let news = self.triggers.is_dirty(self.state.step) || self.triggers.is_forced();
-        let dirty = news && self.given_up.is_none();
-        if dirty || !requests.is_empty() {
-            self.snapshot(requests)?;
-        }
-        Ok(())
     }
 }
 
@@ -355,12 +359,14 @@ fn learner(context: &Context, snapshot: Snapshot) -> Result<Learner, Fault> {
     let config = &context.config;
     let encoder = Encoder::from_arrays(&config.encoder, &snapshot.model, &context.device)?;
     let mut optimizer = Optimizer::new(&config.optimizer, &encoder)?;
-    if let Err(error) = optimizer.load_arrays(&snapshot.optimizer) {
+    // Moments that were lost have been reported when the checkpoint was read.
+    if !snapshot.optimizer.is_empty()
+        && let Err(error) = optimizer.load_arrays(&snapshot.optimizer)
+    {
         tracing::warn!(%error, "the optimiser's moments are of another kind: they start anew");
         optimizer = Optimizer::new(&config.optimizer, &encoder)?;
     }
-    let table =
-        ChainTable::from_columns(&snapshot.chains).map_err(|error| Fault(error.to_string()))?;
+    let table = ChainTable::from_columns(&snapshot.chains).map_err(Fault::broken)?;
     let seed = snapshot.trainer.seed;
     Ok(Learner::new(
         config.learn.clone(),

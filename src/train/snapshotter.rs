@@ -1,9 +1,9 @@
-//! The thread that turns a copy of the trainer's state into a checkpoint, and has it judged. Must never know: steps.
+//! The thread that turns a copy of the trainer's state into a checkpoint, and has it judged.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
@@ -14,7 +14,10 @@ use super::{
     context::{Context, Fault},
     judge::Judge,
 };
-use crate::checkpoint::{Label, Snapshot};
+use crate::{
+    checkpoint::{Label, Snapshot},
+    types::NamedArray,
+};
 
 /// A checkpoint to write, or to judge if it is written already.
 pub(super) struct Job {
@@ -37,6 +40,8 @@ struct Shared {
     pending: AtomicUsize,
     hurry: AtomicBool,
     lost: AtomicBool,
+    /// Why the newest snapshot could not be written, if it could not.
+    unsaved: Mutex<Option<String>>,
 }
 
 impl Snapshotter {
@@ -74,7 +79,7 @@ impl Snapshotter {
 
     /// Gives a job to the thread.
     pub(super) fn submit(&self, job: Job) -> Result<(), Fault> {
-        let ended = || Fault("the snapshot thread ended early".to_owned());
+        let ended = || Fault::broken("the snapshot thread ended early");
         self.shared.pending.fetch_add(1, Ordering::AcqRel);
         let jobs = self.jobs.as_ref().ok_or_else(ended)?;
         jobs.send(job).map_err(|_| ended())
@@ -83,6 +88,16 @@ impl Snapshotter {
     /// The end is near: what is written still counts, judging can wait for another day.
     pub(super) fn hurry(&self) {
         self.shared.hurry.store(true, Ordering::Release);
+    }
+}
+
+impl Snapshotter {
+    /// Writes what was given, and ends. Why the last snapshot is not there, if it is not.
+    pub(super) fn end(self) -> Option<String> {
+        let shared = self.shared.clone();
+        drop(self);
+        let unsaved = shared.unsaved.lock();
+        unsaved.unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -99,6 +114,12 @@ impl Drop for Snapshotter {
     }
 }
 
+impl Shared {
+    fn note_unsaved(&self, why: Option<String>) {
+        *self.unsaved.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+}
+
 struct Writer {
     context: Arc<Context>,
     judge: Judge,
@@ -112,7 +133,7 @@ impl Writer {
             let done = catch_unwind(AssertUnwindSafe(|| self.take(job)));
             let failure = match done {
                 Ok(Ok(())) => None,
-                Ok(Err(fault)) => Some(fault.0),
+                Ok(Err(fault)) => Some(fault.to_string()),
                 Err(panic) => Some(super::supervisor::message(&*panic)),
             };
             if let Some(error) = failure {
@@ -128,8 +149,10 @@ impl Writer {
 
     fn take(&self, mut job: Job) -> Result<(), Fault> {
         if let Some(snapshot) = job.snapshot.take() {
-            self.write(&job, *snapshot)
-                .inspect_err(|_| self.shared.lost.store(true, Ordering::Release))?;
+            let written = self.write(&job, *snapshot);
+            let why = written.as_ref().err().map(ToString::to_string);
+            self.shared.note_unsaved(why);
+            written.inspect_err(|_| self.shared.lost.store(true, Ordering::Release))?;
             self.context.board.note_written();
         }
         let hurry = || self.shared.hurry.load(Ordering::Acquire);
@@ -139,11 +162,10 @@ impl Writer {
     fn write(&self, job: &Job, snapshot: Snapshot) -> Result<(), Fault> {
         let context = &self.context;
         let id = job.label.id;
-        let finite = |array: &crate::types::NamedArray| array.data.iter().all(|x| x.is_finite());
-        if !snapshot.model.iter().all(finite) {
+        if !snapshot.model.iter().all(NamedArray::is_finite) {
             let reason = "the weights are not finite";
             context.wait(context.db.fail_checkpoint(id, reason))?;
-            return Err(Fault(reason.to_owned()));
+            return Err(Fault::broken(reason));
         }
         let written = context.wait(context.checkpoints.write(&job.label, snapshot));
         let row = written?;

@@ -1,7 +1,9 @@
 //! What the trainer shows of itself: the status that callers read, and the board on which its threads write it.
-//! Must never know: how training works.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -55,30 +57,48 @@ pub struct TrainingStatus {
     pub learning_rate: f32,
     /// Steps skipped for a loss or gradient that was not finite.
     pub skipped: u64,
-    /// Recoveries from collapse.
+    /// Recoveries from collapse, or from a run of worse candidates, since this process started.
     pub recoveries: u64,
+    /// Factor that recoveries have left of the learning rate.
+    pub rate_scale: f32,
     /// The last failure or refusal.
     pub last_error: Option<String>,
     /// The checkpoint that training started or resumed from.
     pub resumed_from: Option<CheckpointId>,
 }
 
-/// A verdict of the snapshotter that the loop must act on.
+/// What judging a checkpoint showed, as the loop must know it.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Alarm {
+pub(super) struct Judgement {
     /// Which stretch of training it is about; one from before a recovery is void.
     pub(super) lineage: u64,
-    /// Step of the checkpoint that was judged.
-    pub(super) step: u64,
-    /// What is wrong with it.
-    pub(super) why: String,
+    /// What came out.
+    pub(super) news: News,
 }
+
+/// What is new about a candidate.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum News {
+    /// It is better than what served.
+    Better,
+    /// Nothing speaks for or against it.
+    Undecided,
+    /// It is worse than the best one, for this reason.
+    Worse(String),
+    /// It collapsed, or is not finite, for this reason.
+    Collapsed(String),
+}
+
+/// Most judgements that wait for the loop. One snapshot at a time is judged, and the loop looks after every step.
+const MOST_JUDGEMENTS: usize = 64;
 
 /// What the trainer's threads tell each other and their callers.
 #[derive(Debug)]
 pub(super) struct Board {
     status: Mutex<TrainingStatus>,
-    alarm: Mutex<Option<Alarm>>,
+    judgements: Mutex<VecDeque<Judgement>>,
+    /// Why the last snapshot of a stop is not there.
+    unsaved: Mutex<Option<String>>,
     /// Counts checkpoints whose writing ended, well or not.
     written: watch::Sender<u64>,
 }
@@ -87,7 +107,8 @@ impl Board {
     pub(super) fn new(objective: String) -> Self {
         Self {
             status: Mutex::new(TrainingStatus::at_start(objective)),
-            alarm: Mutex::default(),
+            judgements: Mutex::default(),
+            unsaved: Mutex::default(),
             written: watch::Sender::new(0),
         }
     }
@@ -100,13 +121,27 @@ impl Board {
         change(&mut locked(&self.status));
     }
 
-    /// Raises an alarm; a newer one takes the place of one not yet seen.
-    pub(super) fn raise(&self, alarm: Alarm) {
-        *locked(&self.alarm) = Some(alarm);
+    /// Tells the loop of a judgement.
+    pub(super) fn tell(&self, judgement: Judgement) {
+        let mut judgements = locked(&self.judgements);
+        if judgements.len() == MOST_JUDGEMENTS {
+            judgements.pop_front();
+        }
+        judgements.push_back(judgement);
     }
 
-    pub(super) fn alarm(&self) -> Option<Alarm> {
-        locked(&self.alarm).take()
+    /// The judgements since the last look, oldest first.
+    pub(super) fn judgements(&self) -> VecDeque<Judgement> {
+        std::mem::take(&mut locked(&self.judgements))
+    }
+
+    /// Notes that the last snapshot could not be written.
+    pub(super) fn note_unsaved(&self, why: String) {
+        *locked(&self.unsaved) = Some(why);
+    }
+
+    pub(super) fn unsaved(&self) -> Option<String> {
+        locked(&self.unsaved).clone()
     }
 
     /// A checkpoint's writing ended: whoever waits looks at its row.
@@ -138,6 +173,7 @@ impl TrainingStatus {
             learning_rate: 0.0,
             skipped: 0,
             recoveries: 0,
+            rate_scale: 1.0,
             last_error: None,
             resumed_from: None,
         }

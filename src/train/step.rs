@@ -1,11 +1,11 @@
 //! One step of the loop: plan ahead, take the loaded batch, learn from it, and note how it went.
-//! Must never know: snapshots, callers.
 
 use std::{collections::HashMap, time::Instant};
 
 use super::{
     context::Fault,
     loader::{Ahead, Loaded, Plan},
+    recovery,
     run::Run,
 };
 use crate::{
@@ -95,8 +95,9 @@ impl Run<'_> {
         if step.is_multiple_of(config.run.metrics_every.max(1)) {
             self.write_metrics();
         }
-        let warmup = config.schedule.warmup_steps;
-        if self.watch.suspects(step, report, &config.gate, warmup) {
+        recovery::raise_rate(&mut self.state, &config.snapshots);
+        let (warmup, gate) = (config.schedule.warmup_steps, self.context.gate());
+        if recovery::suspects(&mut self.state.watch, step, report, gate, warmup) {
             tracing::warn!(
                 step,
                 spread = report.spread,
@@ -138,11 +139,7 @@ impl Run<'_> {
             "{most} steps in a row were skipped, the last because {error}: lower {remedy}, then set the state to running, \
              which goes back to the last healthy checkpoint"
         );
-        tracing::error!(step = self.state.step, reason, "training gave up");
-        self.context
-            .board
-            .update(|status| status.last_error = Some(reason.clone()));
-        self.given_up = Some(reason);
+        self.give_up(reason);
     }
 
     fn unusable(&mut self) -> Result<(), Fault> {
@@ -150,7 +147,7 @@ impl Run<'_> {
         if self.unusable < MOST_UNUSABLE {
             return Ok(());
         }
-        Err(Fault(format!(
+        Err(Fault::Broken(format!(
             "{MOST_UNUSABLE} batches in a row had fewer than two pairs whose images can be read"
         )))
     }

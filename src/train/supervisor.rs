@@ -1,5 +1,4 @@
 //! Keeps training alive: a run that panics or fails is reported and started again after a rest that doubles each time.
-//! Must never know: what a run does.
 
 use std::{
     any::Any,
@@ -15,11 +14,12 @@ use super::{
     context::{Context, Fault},
     control::Control,
     origin::Start,
-    recovery,
+    recovery::{self, Relapse},
     run::Run,
     snapshotter::Snapshotter,
     status::Board,
 };
+use crate::db::CheckpointStatus;
 
 /// The first rest.
 const FIRST_REST: Duration = Duration::from_secs(1);
@@ -31,17 +31,6 @@ pub(super) enum End {
     Stop,
     /// It must go on from a healthy checkpoint.
     Recover(Relapse),
-}
-
-/// A way back to health.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Relapse {
-    /// What happened.
-    pub(super) why: String,
-    /// The rate's scale at that time.
-    pub(super) scale: f32,
-    /// What it is multiplied by.
-    pub(super) factor: f32,
 }
 
 /// What the next run starts from.
@@ -57,7 +46,9 @@ pub(super) fn train(context: &Arc<Context>, pool: &ThreadPool, mut control: Cont
         Ok(snapshotter) => snapshotter,
         Err(error) => {
             tracing::error!(%error, "training cannot start");
-            return context.board.update(|status| fail(status, error.0));
+            return context
+                .board
+                .update(|status| fail(status, error.to_string()));
         }
     };
     let mut lineage = 0;
@@ -80,7 +71,9 @@ pub(super) fn train(context: &Arc<Context>, pool: &ThreadPool, mut control: Cont
             run.drive(control)
         },
     );
-    drop(snapshotter);
+    if let Some(why) = snapshotter.end() {
+        context.board.note_unsaved(why);
+    }
     context.board.update(|status| {
         status.state = TrainingState::Waiting;
         status.waiting_for = Some("the server is stopping".to_owned());
@@ -93,8 +86,13 @@ fn begin(context: &Context, next: Next) -> Result<Start, Fault> {
     match next {
         Next::From(start) => Ok(*start),
         Next::Newest => {
-            let found = context.wait(context.checkpoints.newest_where(|_| true))?;
-            let nothing = || Fault("no checkpoint can be read".to_owned());
+            let rows = context.wait(context.db.checkpoints())?;
+            let complete = rows
+                .iter()
+                .filter(|row| row.status == CheckpointStatus::Complete);
+            let ids: Vec<_> = complete.map(|row| row.id).collect();
+            let found = context.wait(context.checkpoints.first_of(&ids))?;
+            let nothing = || Fault::broken("no checkpoint can be read");
             let (id, snapshot) = found.ok_or_else(nothing)?;
             tracing::info!(checkpoint = %id, step = snapshot.trainer.step, "training again");
             Ok(Start {
@@ -103,7 +101,7 @@ fn begin(context: &Context, next: Next) -> Result<Start, Fault> {
             })
         }
         Next::Healthy(relapse) => {
-            let start = recovery::last_healthy(context, relapse.scale, relapse.factor)?;
+            let start = recovery::way_back(context, &relapse)?;
             let step = start.snapshot.trainer.step;
             let from = start.parent.map(|id| id.to_string());
             let from = from.as_deref().unwrap_or("fresh weights");
@@ -111,7 +109,8 @@ fn begin(context: &Context, next: Next) -> Result<Start, Fault> {
                 why = relapse.why,
                 from,
                 step,
-                rate_scale = relapse.scale * relapse.factor,
+                rate_scale = relapse.rate_scale,
+                tries = relapse.tries,
                 "recovered"
             );
             context.board.update(|status| {
@@ -140,13 +139,16 @@ fn supervise(
         };
         let before = board.status().step;
         let ended = catch_unwind(AssertUnwindSafe(|| body(control, next)));
-        let ended = ended.unwrap_or_else(|panic| Err(Fault(message(&*panic))));
+        let ended = ended.unwrap_or_else(|panic| Err(Fault::Broken(message(&*panic))));
         backoff.forgive(board.status().step.saturating_sub(before));
         match ended {
             Ok(End::Stop) => return,
             Ok(End::Recover(relapse)) => next = Next::Healthy(relapse),
-            Err(Fault(error)) => {
-                let rest = backoff.next();
+            Err(fault) => {
+                let (rest, error) = (backoff.next(), fault.to_string());
+                if control.stopping {
+                    board.note_unsaved(error.clone());
+                }
                 tracing::error!(error, rest_seconds = rest.as_secs(), "training failed");
                 board.update(|status| fail(status, error));
                 control.rest(rest);
@@ -156,7 +158,7 @@ fn supervise(
     }
 }
 
-fn fail(status: &mut super::TrainingStatus, error: String) {
+pub(super) fn fail(status: &mut super::TrainingStatus, error: String) {
     status.state = TrainingState::Failed;
     status.waiting_for = None;
     status.last_error = Some(error);
@@ -172,29 +174,35 @@ pub(super) fn message(panic: &(dyn Any + Send)) -> String {
 }
 
 /// The rests between attempts: doubling from one second, forgotten once training went well for a while.
-struct Backoff {
+#[derive(Debug)]
+pub(super) struct Backoff {
     next: Duration,
     most: Duration,
+    /// Steps since the last failure.
+    good: u64,
 }
 
 impl Backoff {
-    fn new(most: Duration) -> Self {
+    pub(super) fn new(most: Duration) -> Self {
         Self {
             next: FIRST_REST.min(most),
             most,
+            good: 0,
         }
     }
 
-    fn next(&mut self) -> Duration {
+    pub(super) fn next(&mut self) -> Duration {
         let rest = self.next;
         self.next = (2 * rest).min(self.most);
+        self.good = 0;
         rest
     }
 
-    /// A run made `steps` steps before it failed: enough of them, and the next rest is a short one again.
-    fn forgive(&mut self, steps: u64) {
+    /// Another `steps` steps went well: after enough of them, the next rest is a short one again.
+    pub(super) fn forgive(&mut self, steps: u64) {
         const ENOUGH: u64 = 100;
-        if steps >= ENOUGH {
+        self.good += steps;
+        if self.good >= ENOUGH {
             self.next = FIRST_REST.min(self.most);
         }
     }
@@ -222,7 +230,7 @@ mod tests {
     async fn a_panic_is_reported_and_tried_again_when_a_caller_asks() {
         let (commands, queue) = mpsc::channel(QUEUE);
         let board = Arc::new(Board::new("emc2".to_owned()));
-        let mut control = Control::new(queue, tokio::runtime::Handle::current());
+        let mut control = Control::new(queue, tokio::runtime::Handle::current(), false);
         let thread = std::thread::spawn({
             let board = board.clone();
             move || {

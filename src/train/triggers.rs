@@ -1,4 +1,4 @@
-//! When an automatic snapshot is due. Must never know: how one is taken.
+//! When an automatic snapshot is due.
 
 use std::time::{Duration, Instant};
 
@@ -69,7 +69,7 @@ impl Triggers {
     }
 
     /// What was taken is not enough any more: a setting changed, or the writing failed.
-    pub(super) fn soil(&mut self) {
+    pub(super) fn mark_dirty(&mut self) {
         self.last_step = None;
     }
 }
@@ -84,6 +84,9 @@ mod tests {
             every_minutes,
             evaluation_pairs: 1,
             recovery_rate: 0.5,
+            recovery_floor: 0.01,
+            recovery_steps: 0,
+            max_recoveries: 1,
         };
         Triggers::new(&config, 0, now)
     }
@@ -127,7 +130,7 @@ mod tests {
         assert!(triggers.due(0, now));
         triggers.taken(0, now);
         assert!(!triggers.due(0, now) && !triggers.is_dirty(0));
-        triggers.soil();
+        triggers.mark_dirty();
         assert!(triggers.is_dirty(0));
     }
 }

@@ -2,7 +2,10 @@
 
 use jiff::Timestamp;
 use kith::{
-    db::{CheckpointRole, CheckpointRow, CheckpointStatus, Db, DbError, StepMetrics},
+    db::{
+        CheckpointRole, CheckpointRow, CheckpointStatus, Db, DbError, DecidedBy, Decision,
+        StepMetrics, Verdict,
+    },
     types::CheckpointId,
 };
 use tempfile::TempDir;
@@ -15,16 +18,18 @@ async fn open() -> (Db, TempDir) {
 
 fn checkpoint(status: CheckpointStatus) -> CheckpointRow {
     CheckpointRow {
-        id: CheckpointId::now(),
         status,
-        role: CheckpointRole::Candidate,
-        step: 7,
-        bytes: 0,
         note: Some("before the move".into()),
         parent: Some(CheckpointId::now()),
-        created_at: Timestamp::now(),
-        evaluation: None,
-        reason: None,
+        ..CheckpointRow::new(CheckpointId::now(), 7, Timestamp::now())
+    }
+}
+
+fn decision() -> Decision {
+    Decision {
+        by: DecidedBy::Gate,
+        why: "it is better".to_owned(),
+        hold: false,
     }
 }
 
@@ -33,18 +38,28 @@ async fn a_checkpoints_row_follows_its_life() {
     let (db, _folder) = open().await;
     let written = checkpoint(CheckpointStatus::Writing);
     db.insert_checkpoint(&written).await.unwrap();
-    assert_eq!(
-        db.checkpoint(written.id).await.unwrap(),
-        Some(written.clone())
-    );
+    let stored = db.checkpoint(written.id).await.unwrap().unwrap();
+    let sequence = stored.sequence;
+    assert!(sequence > 0, "the database gives it");
+    let expected = CheckpointRow {
+        sequence,
+        ..written.clone()
+    };
+    assert_eq!(stored, expected);
     assert!(
-        !db.promote_checkpoint(written.id).await.unwrap(),
+        !db.promote_checkpoint(written.id, &decision())
+            .await
+            .unwrap(),
         "it is not complete"
     );
 
     db.complete_checkpoint(written.id, 1 << 33).await.unwrap();
     let evaluation = serde_json::json!({"recall": 0.5});
-    db.set_evaluation(written.id, &evaluation, Some("worse"))
+    let score = serde_json::json!({"found": [1]});
+    db.set_evaluation(written.id, &evaluation, &score)
+        .await
+        .unwrap();
+    db.set_verdict(written.id, Verdict::Worse, Some("worse"))
         .await
         .unwrap();
     let row = db.checkpoint(written.id).await.unwrap().unwrap();
@@ -55,6 +70,10 @@ async fn a_checkpoints_row_follows_its_life() {
     assert_eq!(
         (row.evaluation, row.reason.as_deref()),
         (Some(evaluation), Some("worse"))
+    );
+    assert_eq!(
+        (row.score, row.verdict),
+        (Some(score), Some(Verdict::Worse))
     );
 
     let newer = checkpoint(CheckpointStatus::Writing);
@@ -69,7 +88,7 @@ async fn a_checkpoints_row_follows_its_life() {
         (all[0].status, all[0].reason.as_deref()),
         (CheckpointStatus::Failed, Some("disk full"))
     );
-    assert!(!db.promote_checkpoint(newer.id).await.unwrap());
+    assert!(!db.promote_checkpoint(newer.id, &decision()).await.unwrap());
 
     assert!(db.delete_checkpoint(newer.id).await.unwrap());
     assert!(!db.delete_checkpoint(newer.id).await.unwrap());
@@ -89,7 +108,11 @@ async fn promotion_leaves_exactly_one_live() {
     }
     assert_eq!(db.live_checkpoint().await.unwrap(), None);
     for promoted in [0, 1, 0, 2, 2] {
-        assert!(db.promote_checkpoint(rows[promoted].id).await.unwrap());
+        assert!(
+            db.promote_checkpoint(rows[promoted].id, &decision())
+                .await
+                .unwrap()
+        );
         let all = db.checkpoints().await.unwrap();
         let live: Vec<_> = all
             .iter()
@@ -100,7 +123,11 @@ async fn promotion_leaves_exactly_one_live() {
             [rows[promoted].id]
         );
     }
-    assert!(!db.promote_checkpoint(CheckpointId::now()).await.unwrap());
+    assert!(
+        !db.promote_checkpoint(CheckpointId::now(), &decision())
+            .await
+            .unwrap()
+    );
     let live = db.live_checkpoint().await.unwrap().unwrap();
     assert_eq!(
         live.id, rows[2].id,

@@ -32,7 +32,7 @@ impl Lab {
         let db = Db::open(&folder.path().join("kith.db")).await.unwrap();
         let limits = config(&[]).limits;
         Self {
-            checkpoints: Checkpoints::new(blobs.clone(), db.clone()),
+            checkpoints: Checkpoints::new(blobs.clone(), db.clone(), config(&[]).policy),
             ingest: Ingest::new(blobs.clone(), db.clone(), limits, holdout_share),
             folder,
             blobs,
@@ -106,8 +106,8 @@ pub(crate) fn config(sets: &[&str]) -> TrainConfig {
 pub(crate) fn collapsing(sets: &[&str]) -> TrainConfig {
     let mut config = config(sets);
     // The settings refuse such a threshold: no spread is above 1.
-    config.gate.collapse_spread = 2.0;
-    config.gate.collapse_cosine = -1.0;
+    config.policy.gate.collapse_spread = 2.0;
+    config.policy.gate.collapse_cosine = -1.0;
     config
 }
 

@@ -136,19 +136,25 @@ impl Served {
 
     /// A complete checkpoint with other weights than any other seed's.
     pub(crate) async fn write_checkpoint(&self, seed: u64) -> CheckpointId {
-        let label = Label {
-            id: CheckpointId::now(),
-            note: None,
-            parent: None,
-        };
-        let (_, mut snapshot) = self.app.checkpoints.newest().await.unwrap().unwrap();
-        fill(&mut snapshot, seed, &self.app);
-        self.app
-            .checkpoints
+        self.write_changed(|snapshot| fill(snapshot, seed, &self.app))
+            .await
+    }
+
+    /// A complete checkpoint of which one weight is not a number.
+    pub(crate) async fn write_broken_checkpoint(&self) -> CheckpointId {
+        self.write_changed(|snapshot| snapshot.model[0].data[0] = f32::NAN)
+            .await
+    }
+
+    async fn write_changed(&self, change: impl FnOnce(&mut Snapshot)) -> CheckpointId {
+        let (checkpoints, label) = (&self.app.checkpoints, Label::new(None));
+        let (_, mut snapshot) = checkpoints.newest().await.unwrap().unwrap();
+        change(&mut snapshot);
+        checkpoints
             .begin(&label, snapshot.trainer.step)
             .await
             .unwrap();
-        self.app.checkpoints.write(&label, snapshot).await.unwrap();
+        checkpoints.write(&label, snapshot).await.unwrap();
         label.id
     }
 }

@@ -26,8 +26,7 @@ async fn train_to_the_end(lab: &Lab, config: TrainConfig) -> Snapshot {
 }
 
 async fn newest(lab: &Lab) -> Snapshot {
-    let found = lab.checkpoints.newest_where(|_| true).await.unwrap();
-    found.unwrap().1
+    lab.checkpoints.newest().await.unwrap().unwrap().1
 }
 
 async fn snapshot(lab: &Lab, trainer: &Trainer) -> Snapshot {
@@ -112,9 +111,16 @@ async fn a_first_start_writes_and_promotes_checkpoint_0_even_when_it_does_not_tr
     .await;
     assert_eq!(status.state, TrainingState::Waiting);
     assert_eq!(snapshot(&lab, &trainer).await.trainer.step, 0);
+    // What has no effect is refused, not answered as if it had.
+    for refused in [
+        trainer.set_paused(true).await,
+        trainer.set_learning_rate(1e-4).await,
+    ] {
+        assert!(matches!(refused, Err(TrainError::Disabled)), "{refused:?}");
+    }
     trainer.stop().await.unwrap();
     assert!(matches!(
-        trainer.set_paused(true).await,
+        trainer.snapshot(None).await,
         Err(TrainError::Stopped)
     ));
 }
@@ -222,7 +228,13 @@ async fn a_pause_holds_and_ends_and_a_set_rate_survives_a_restart() {
     assert_eq!(newest(&lab).await.trainer.rate_override, Some(0.003));
 
     let trainer = lab.start(config(&[])).await;
-    assert!(trainer.status().step >= paused.step);
+    until(&trainer, |status| status.state == TrainingState::Paused).await;
+    assert_eq!(
+        trainer.status().step,
+        paused.step,
+        "a pause outlives a restart"
+    );
+    trainer.set_paused(false).await.unwrap();
     until(&trainer, |status| status.step > paused.step + 2).await;
     assert_eq!(trainer.status().learning_rate, 0.003);
     trainer.stop().await.unwrap();
@@ -282,10 +294,10 @@ async fn collapse_is_recovered_from_at_a_lower_rate() {
 async fn a_snapshot_that_passes_the_gate_goes_live_with_its_evaluation() {
     let lab = Lab::new(0.4).await;
     lab.post(0..30).await;
-    // Nothing counts as collapsed, and any recall will do.
+    // Nothing counts as collapsed, and no recall is asked for.
     let sets = [
         "gate.collapse_spread=0.0",
-        "gate.tolerance=1.0",
+        "gate.min_pairs=1000",
         "snapshots.every_steps=4",
         "training.max_steps=4",
     ];

@@ -172,7 +172,15 @@ async fn training_says_what_it_does_and_refuses_changes_that_make_no_sense() {
         (&json!("waiting"), &json!(0))
     );
     let live = served.app.serving.live().unwrap().id.to_string();
-    assert_eq!(status["checkpoint"], json!({"live": live, "latest": live}));
+    let checkpoint = &status["checkpoint"];
+    assert_eq!(
+        (
+            &checkpoint["live"],
+            &checkpoint["latest"],
+            &checkpoint["held"]
+        ),
+        (&json!(live), &json!(live), &json!(false))
+    );
     let patch = async |body: Value| {
         served
             .send(request(
@@ -219,4 +227,177 @@ async fn training_is_paused_and_resumed() {
         "there are no pairs yet"
     );
     served.app.stop().await.unwrap();
+}
+
+async fn patch(served: &Served, path: &str, body: Value) -> crate::support::Reply {
+    let body = Body::from(body.to_string());
+    served
+        .send(request(Method::PATCH, path, Some("application/json"), body))
+        .await
+}
+
+#[tokio::test]
+async fn a_promotion_holds_until_it_is_released_unless_told_otherwise() {
+    let served = Served::start(&[]).await;
+    let new = served.write_checkpoint(7).await;
+    let path = format!("/v1/checkpoints/{new}/promote");
+    let chosen = served.post(&path, &json!({})).await.json();
+    assert_eq!(
+        (&chosen["held"], &chosen["decided_by"]),
+        (&json!(true), &json!("person"))
+    );
+    let shown = served.get("/v1/training").await.json();
+    assert_eq!(shown["checkpoint"]["held"], true);
+    assert!(
+        shown["checkpoint"]["reason"]
+            .as_str()
+            .unwrap()
+            .contains("a person chose it")
+    );
+
+    let served = served.restart(&[]).await;
+    let shown = served.get("/v1/training").await.json();
+    assert_eq!(
+        shown["checkpoint"]["held"], true,
+        "a choice outlives a restart"
+    );
+    let released = served.post("/v1/checkpoints/auto", &json!({})).await;
+    assert_eq!(released.status, StatusCode::OK, "{}", released.text());
+    assert_eq!(
+        (&released.json()["held"], &released.json()["id"]),
+        (&json!(false), &json!(new.to_string()))
+    );
+    let free = served.post(&path, &json!({"hold": false})).await.json();
+    assert_eq!(free["held"], false);
+    let refused = served.post(&path, &json!({"holds": true})).await;
+    assert_eq!(
+        refused.error(StatusCode::BAD_REQUEST).1.as_deref(),
+        Some("holds")
+    );
+}
+
+#[tokio::test]
+async fn notes_and_keeping_are_changed_and_an_unknown_checkpoint_is_404() {
+    let served = Served::start(&[]).await;
+    let id = served.write_checkpoint(7).await;
+    let path = format!("/v1/checkpoints/{id}");
+    let noted = patch(&served, &path, json!({"note": "for the audit"}))
+        .await
+        .json();
+    assert_eq!(
+        (&noted["note"], &noted["keep"]),
+        (&json!("for the audit"), &json!(true))
+    );
+    let freed = patch(&served, &path, json!({"keep": false, "note": null}))
+        .await
+        .json();
+    assert_eq!(
+        (&freed["note"], &freed["keep"]),
+        (&json!("for the audit"), &json!(false))
+    );
+    let bare = patch(&served, &path, json!({"note": ""})).await.json();
+    assert_eq!(bare["note"], Value::Null);
+    let nothing = patch(&served, &path, json!({})).await;
+    assert_eq!(nothing.error(StatusCode::BAD_REQUEST).0, "missing_field");
+    let other = format!("/v1/checkpoints/{}", kith::types::CheckpointId::now());
+    let unknown = patch(&served, &other, json!({"keep": true})).await;
+    assert_eq!(unknown.error(StatusCode::NOT_FOUND).0, "unknown_checkpoint");
+}
+
+#[tokio::test]
+async fn a_name_points_where_it_was_moved_and_protects_what_it_points_to() {
+    let served = Served::start(&[]).await;
+    let live = served.app.serving.live().unwrap().id;
+    let other = served.write_checkpoint(7).await;
+    let put = async |name: &str, body: Value| {
+        let path = format!("/v1/aliases/{name}");
+        let body = Body::from(body.to_string());
+        served
+            .send(request(Method::PUT, &path, Some("application/json"), body))
+            .await
+    };
+    let asked = async |model: &str| {
+        let document = json!({"model": model, "input": data_uri(&png(1))});
+        served.post("/v1/embeddings", &document).await
+    };
+    assert_eq!(
+        asked("shop").await.error(StatusCode::NOT_FOUND).0,
+        "unknown_model"
+    );
+    let set = put("shop", json!({"checkpoint": other.to_string()})).await;
+    assert_eq!(set.status, StatusCode::OK, "{}", set.text());
+    assert_eq!(asked("shop").await.json()["model"], format!("kith@{other}"));
+    let refused = served.delete(&format!("/v1/checkpoints/{other}")).await;
+    assert_eq!(refused.error(StatusCode::CONFLICT).0, "checkpoint_aliased");
+    let moved = put("shop", json!({"checkpoint": "auto"})).await.json();
+    assert_eq!(moved["checkpoint"], "auto");
+    assert_eq!(asked("shop").await.json()["model"], format!("kith@{live}"));
+    let models = served.get("/v1/models").await.json();
+    let names = models["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| m["id"].clone());
+    assert!(names.into_iter().any(|name| name == "shop"));
+    assert_eq!(
+        served.get("/v1/models/shop").await.json()["checkpoint"],
+        live.to_string()
+    );
+
+    for (name, body, code) in [
+        ("kith", json!({"checkpoint": "auto"}), "invalid_name"),
+        ("a%20b", json!({"checkpoint": "auto"}), "invalid_name"),
+        ("shop", json!({"checkpoint": "newest"}), "invalid_id"),
+    ] {
+        assert_eq!(put(name, body).await.error(StatusCode::BAD_REQUEST).0, code);
+    }
+    let nowhere = json!({"checkpoint": kith::types::CheckpointId::now().to_string()});
+    assert_eq!(
+        put("shop", nowhere).await.error(StatusCode::NOT_FOUND).0,
+        "unknown_checkpoint"
+    );
+    assert_eq!(
+        served.delete("/v1/aliases/shop").await.status,
+        StatusCode::NO_CONTENT
+    );
+    assert_eq!(
+        served
+            .delete("/v1/aliases/shop")
+            .await
+            .error(StatusCode::NOT_FOUND)
+            .0,
+        "unknown_alias"
+    );
+    assert_eq!(served.get("/v1/aliases").await.json()["data"], json!([]));
+}
+
+#[tokio::test]
+async fn weights_that_are_not_finite_are_refused_wherever_they_are_asked_for() {
+    let served = Served::start(&[]).await;
+    let live = served.app.serving.live().unwrap().id;
+    let id = served.write_broken_checkpoint().await;
+    let promoted = served
+        .post(&format!("/v1/checkpoints/{id}/promote"), &json!({}))
+        .await;
+    assert_eq!(
+        promoted.error(StatusCode::CONFLICT).0,
+        "checkpoint_not_finite"
+    );
+    let pinned = json!({"model": format!("kith@{id}"), "input": data_uri(&png(1))});
+    let refused = served.post("/v1/embeddings", &pinned).await;
+    assert_eq!(
+        refused.error(StatusCode::CONFLICT).0,
+        "checkpoint_not_finite"
+    );
+    let ready = served.get("/readyz").await.json();
+    assert_eq!(ready["checkpoint"], live.to_string());
+}
+
+#[tokio::test]
+async fn a_change_that_would_have_no_effect_is_refused_while_training_is_off() {
+    let served = Served::start(&[]).await;
+    for body in [json!({"state": "paused"}), json!({"learning_rate": 1e-4})] {
+        let refused = patch(&served, "/v1/training", body).await;
+        assert_eq!(refused.error(StatusCode::CONFLICT).0, "training_disabled");
+    }
 }

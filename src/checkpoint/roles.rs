@@ -1,0 +1,187 @@
+//! Carries out what [`Life`] decides: one decision at a time, from what the database says at that moment.
+
+use std::collections::HashSet;
+
+use super::{
+    Action, CheckpointError, Checkpoints, Entry, Event, InUse, Life, Policy, Score,
+    store::{blocking, damaged},
+};
+use crate::{
+    db::{CheckpointRow, Decision},
+    types::CheckpointId,
+};
+
+impl Checkpoints {
+    /// The same checkpoints under other settings.
+    pub fn with_policy(&self, policy: Policy) -> Self {
+        Self {
+            policy: policy.into(),
+            ..self.clone()
+        }
+    }
+
+    /// The settings that decisions follow.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// What is known of all checkpoints at this moment.
+    pub async fn life(&self) -> Result<Life, CheckpointError> {
+        let mut rows = self.db.checkpoints().await?;
+        rows.reverse();
+        let aliases = self.db.aliases().await?;
+        let aliased: HashSet<CheckpointId> = aliases.iter().filter_map(|a| a.checkpoint).collect();
+        let entries = rows.into_iter().map(|row| {
+            let (aliased, in_use) = (aliased.contains(&row.id), self.usage.is_used(row.id));
+            entry(row, aliased, in_use)
+        });
+        Ok(Life {
+            entries: entries.collect(),
+        })
+    }
+
+    /// Asks the state machine, and does what it says. One decision at a time: what it was taken on still holds when it is carried out.
+    pub async fn decide(&self, event: &Event) -> Result<Vec<Action>, CheckpointError> {
+        let _roles = self.roles.lock().await;
+        let actions = self.life().await?.decide(event, &self.policy)?;
+        for action in &actions {
+            self.act(action).await?;
+        }
+        Ok(actions)
+    }
+
+    async fn act(&self, action: &Action) -> Result<(), CheckpointError> {
+        match action {
+            Action::Serve { id, by, why, hold } => {
+                self.load_model(*id).await?;
+                let decision = Decision {
+                    by: *by,
+                    why: why.clone(),
+                    hold: *hold,
+                };
+                if !self.db.promote_checkpoint(*id, &decision).await? {
+                    return Err(CheckpointError::Unknown(*id));
+                }
+                tracing::info!(checkpoint = %id, ?by, why, hold, "promoted");
+            }
+            Action::Mark { id, verdict, why } => {
+                self.db.set_verdict(*id, *verdict, why.as_deref()).await?;
+            }
+            Action::Release => self.db.release_checkpoint().await?,
+            Action::Keep(id, kept) => self.db.keep_checkpoint(*id, *kept).await?,
+            Action::Remove(id) => {
+                self.remove_files(*id).await?;
+                self.db.delete_checkpoint(*id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a checkpoint serve because a person wants it. With `hold` the gate leaves it until [`Checkpoints::release`].
+    pub async fn promote(&self, id: CheckpointId, hold: bool) -> Result<(), CheckpointError> {
+        self.decide(&Event::Chosen { id, hold }).await.map(drop)
+    }
+
+    /// Gives the choice of what serves back to the gate, which acts at once on what it knows.
+    pub async fn release(&self) -> Result<(), CheckpointError> {
+        self.decide(&Event::Released).await.map(drop)
+    }
+
+    /// Changes what retention does with a checkpoint.
+    pub async fn keep(&self, id: CheckpointId, kept: bool) -> Result<(), CheckpointError> {
+        self.decide(&Event::Kept { id, kept }).await.map(drop)
+    }
+
+    /// Replaces a checkpoint's note.
+    pub async fn note(&self, id: CheckpointId, note: Option<&str>) -> Result<(), CheckpointError> {
+        Ok(self.db.note_checkpoint(id, note).await?)
+    }
+
+    /// Removes a checkpoint: manifest first, then parts, then row. The live one and those that a name points to are refused; one being
+    /// written is not there yet.
+    pub async fn delete(&self, id: CheckpointId) -> Result<(), CheckpointError> {
+        self.decide(&Event::Deleted(id)).await.map(drop)
+    }
+
+    /// Points a name at a complete checkpoint, or at whichever is live.
+    pub async fn set_alias(
+        &self,
+        name: &str,
+        checkpoint: Option<CheckpointId>,
+    ) -> Result<(), CheckpointError> {
+        // Nothing may remove the checkpoint between the look at it and the name.
+        let _roles = self.roles.lock().await;
+        if let Some(id) = checkpoint {
+            self.manifest(id).await?;
+        }
+        Ok(self.db.set_alias(name, checkpoint).await?)
+    }
+
+    /// Keeps a checkpoint from being pruned until the guard goes.
+    pub fn begin_use(&self, id: CheckpointId) -> InUse {
+        self.usage.begin(id)
+    }
+
+    /// Removes what nobody needs any more; answers what went. One that cannot be removed is logged and tried again the next time.
+    pub async fn prune(&self) -> Result<Vec<CheckpointId>, CheckpointError> {
+        let _roles = self.roles.lock().await;
+        let actions = self.life().await?.decide(&Event::Tidied, &self.policy)?;
+        let mut gone = Vec::new();
+        for action in &actions {
+            let Action::Remove(id) = action else { continue };
+            match self.act(action).await {
+                Ok(()) => gone.push(*id),
+                Err(error) => tracing::warn!(checkpoint = %id, %error, "not pruned"),
+            }
+        }
+        Ok(gone)
+    }
+
+    /// Stores what judging a checkpoint gave.
+    pub async fn set_judged(
+        &self,
+        id: CheckpointId,
+        judged: &super::Judged,
+    ) -> Result<(), CheckpointError> {
+        let json = |value: serde_json::Result<serde_json::Value>| {
+            value.map_err(|error| damaged(id, format!("its evaluation: {error}")))
+        };
+        let evaluation = json(serde_json::to_value(judged.evaluation))?;
+        let score = json(serde_json::to_value(&judged.score))?;
+        Ok(self.db.set_evaluation(id, &evaluation, &score).await?)
+    }
+}
+
+fn entry(row: CheckpointRow, aliased: bool, in_use: bool) -> Entry {
+    Entry {
+        id: row.id,
+        step: row.step,
+        status: row.status,
+        role: row.role,
+        kept: row.kept,
+        held: row.held,
+        aliased,
+        in_use,
+        verdict: row.verdict,
+        score: row
+            .score
+            .and_then(|score| serde_json::from_value::<Score>(score).ok()),
+    }
+}
+
+/// Whether all weights are finite; looked at off the async threads.
+pub(super) async fn check_finite(
+    id: CheckpointId,
+    arrays: Vec<crate::types::NamedArray>,
+) -> Result<Vec<crate::types::NamedArray>, CheckpointError> {
+    let (arrays, finite) = blocking(move || {
+        let finite = arrays.iter().all(crate::types::NamedArray::is_finite);
+        (arrays, finite)
+    })
+    .await?;
+    if finite {
+        Ok(arrays)
+    } else {
+        Err(CheckpointError::NotFinite(id))
+    }
+}

@@ -1,0 +1,173 @@
+//! The loop's snapshots: when one is taken, who shares it, and what it holds.
+
+use std::time::Instant;
+
+use super::{
+    TrainError,
+    context::Fault,
+    control::{Control, Request},
+    run::Run,
+    snapshotter::Job,
+};
+use crate::{
+    checkpoint::{CheckpointError, Event, Label, Snapshot},
+    db::CheckpointStatus,
+    types::CheckpointId,
+};
+
+impl Run<'_> {
+    /// Answers callers who ask for a snapshot, and takes those that are due.
+    pub(super) fn snapshot_if_due(&mut self, control: &mut Control) -> Result<(), Fault> {
+        let (step, now) = (self.state.step, Instant::now());
+        let complete = self.is_complete() && self.triggers.is_dirty(step);
+        let automatic = self.given_up.is_none() && (complete || self.triggers.due(step, now));
+        if !control.requests.is_empty() {
+            self.catch_up()?;
+            if let Some(id) = self.taken_already()? {
+                return self.share(id, std::mem::take(&mut control.requests));
+            }
+        }
+        let asked = !control.requests.is_empty() && self.snapshotter.has_room();
+        if asked || automatic && self.snapshotter.is_idle() {
+            return self.snapshot(std::mem::take(&mut control.requests));
+        }
+        if automatic && !complete && !self.triggers.is_forced() {
+            tracing::warn!(
+                step,
+                "an automatic snapshot is skipped: the one before is still being written or judged"
+            );
+            self.triggers.skip(step, now);
+        }
+        Ok(())
+    }
+
+    /// The snapshot of this very state, if there is one.
+    fn taken_already(&self) -> Result<Option<CheckpointId>, Fault> {
+        let step = self.state.step;
+        let Some(id) = self.parent.filter(|_| !self.triggers.is_dirty(step)) else {
+            return Ok(None);
+        };
+        let row = self.context.wait(self.context.db.checkpoint(id))?;
+        let there = row.filter(|row| row.status != CheckpointStatus::Failed && row.step == step);
+        Ok(there.map(|row| row.id))
+    }
+
+    /// Several callers at one step share one snapshot, which is kept from then on.
+    fn share(&self, id: CheckpointId, requests: Vec<Request>) -> Result<(), Fault> {
+        let context = self.context;
+        let shared = context.wait(async {
+            context.checkpoints.keep(id, true).await?;
+            let row = context.db.checkpoint(id).await?;
+            let notes = joined(row.and_then(|row| row.note), &requests);
+            context.checkpoints.note(id, notes.as_deref()).await
+        });
+        answer(requests, shared.map(|()| id));
+        Ok(())
+    }
+
+    /// Copies the state and hands it over; all `requests` get its id.
+    pub(super) fn snapshot(&mut self, requests: Vec<Request>) -> Result<(), Fault> {
+        self.catch_up()?;
+        let kept = !requests.is_empty();
+        let label = Label {
+            note: joined(None, &requests),
+            kept,
+            ..Label::new(self.parent)
+        };
+        let snapshot = Some(Box::new(self.capture()?));
+        let step = self.state.step;
+        let checkpoints = &self.context.checkpoints;
+        let begun = self.context.wait(async {
+            if kept {
+                checkpoints.decide(&Event::SnapshotAsked).await?;
+            }
+            checkpoints.begin(&label, step).await
+        });
+        if let Err(error) = begun {
+            return refused(requests, error);
+        }
+        answer(requests, Ok(label.id));
+        self.parent = Some(label.id);
+        self.triggers.taken(step, Instant::now());
+        self.snapshotter.submit(Job {
+            label,
+            step,
+            snapshot,
+            lineage: self.lineage,
+        })
+    }
+
+    /// What was erased up to now is in no snapshot from now on.
+    fn catch_up(&mut self) -> Result<(), Fault> {
+        let changes = self.feed.catch_up(self.context)?;
+        self.apply(changes);
+        // A start knows by the pairs that are left what chains must forget: nobody needs the log of what was taken note of.
+        self.feed.prune(self.context)?;
+        Ok(())
+    }
+
+    fn capture(&self) -> Result<Snapshot, Fault> {
+        Ok(Snapshot {
+            encoder: self.learner.encoder.config().clone(),
+            model: self.learner.encoder.to_arrays()?,
+            optimizer: self.learner.optimizer.to_arrays()?,
+            chains: self.learner.table.to_columns(),
+            trainer: self.state.clone(),
+        })
+    }
+
+    /// The last snapshot, if anything happened since the newest or a caller still waits for one.
+    pub(super) fn finish(&mut self, control: &mut Control) -> Result<(), Fault> {
+        self.snapshotter.hurry();
+        self.apply_commands(control);
+        let requests = std::mem::take(&mut control.requests);
+        let news = self.triggers.is_dirty(self.state.step) || self.triggers.is_forced();
+        let dirty = news && self.given_up.is_none();
+        if dirty || !requests.is_empty() {
+            self.snapshot(requests)?;
+        }
+        Ok(())
+    }
+}
+
+/// The notes of all who asked, behind the one that stands there.
+fn joined(there: Option<String>, requests: &[Request]) -> Option<String> {
+    const BETWEEN: &str = "; ";
+    let there = there.unwrap_or_default();
+    let mut notes: Vec<&str> = there
+        .split(BETWEEN)
+        .filter(|note| !note.is_empty())
+        .collect();
+    for note in requests
+        .iter()
+        .filter_map(|request| request.note.as_deref())
+    {
+        if !notes.contains(&note) {
+            notes.push(note);
+        }
+    }
+    (!notes.is_empty()).then(|| notes.join(BETWEEN))
+}
+
+/// Tells all who asked the same. One of them may have gone: the snapshot is taken all the same.
+fn answer(requests: Vec<Request>, outcome: Result<CheckpointId, CheckpointError>) {
+    let outcome = outcome.map_err(|error| match error {
+        CheckpointError::Quota { kept } => (Some(kept), error.to_string()),
+        error => (None, error.to_string()),
+    });
+    for request in requests {
+        let own = outcome.clone().map_err(|(kept, message)| match kept {
+            Some(kept) => TrainError::Checkpoint(CheckpointError::Quota { kept }),
+            None => TrainError::Unavailable(message),
+        });
+        let _ = request.answer.send(own);
+    }
+}
+
+/// A caller's wish that cannot be had is the caller's affair; a store that fails is the loop's, too.
+fn refused(requests: Vec<Request>, error: CheckpointError) -> Result<(), Fault> {
+    let callers_only = matches!(error, CheckpointError::Quota { .. });
+    let fault = Fault::Store(error.to_string());
+    answer(requests, Err(error));
+    if callers_only { Ok(()) } else { Err(fault) }
+}

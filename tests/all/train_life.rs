@@ -1,0 +1,331 @@
+//! Training and the life of checkpoints together: choices that hold, ways back that end, stores that fail for a while.
+
+use kith::{
+    checkpoint::CheckpointError,
+    db::{CheckpointRow, CheckpointStatus, DecidedBy, Verdict},
+    train::{TrainError, Trainer, TrainingState},
+    types::{CheckpointId, SlotKey},
+};
+
+use crate::lab::{Lab, collapsing, config, until};
+
+/// Looks at the database until it is as wished; a minute is far beyond what any of the tests' steps take.
+async fn until_rows(lab: &Lab, wish: impl Fn(&[CheckpointRow]) -> bool) -> Vec<CheckpointRow> {
+    let look = async {
+        loop {
+            let rows = lab.db.checkpoints().await.unwrap();
+            if wish(&rows) {
+                return rows;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    let found = tokio::time::timeout(std::time::Duration::from_secs(60), look).await;
+    found.expect("the checkpoints never came to be as wished")
+}
+
+async fn taken(lab: &Lab, trainer: &Trainer, note: Option<&str>) -> CheckpointRow {
+    let id = trainer.snapshot(note.map(str::to_owned)).await.unwrap();
+    trainer.written(id).await.unwrap();
+    lab.db.checkpoint(id).await.unwrap().unwrap()
+}
+
+/// Settings under which every candidate serves: there are too few held-out pairs to compare by.
+const ALL_SERVE: [&str; 3] = [
+    "snapshots.every_steps=2",
+    "gate.min_pairs=1000",
+    "gate.collapse_spread=0.0",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_persons_choice_holds_while_candidates_come_and_over_a_restart() {
+    let lab = Lab::new(0.4).await;
+    lab.post(0..30).await;
+    let trainer = lab.start(config(&ALL_SERVE)).await;
+    let first = lab.db.live_checkpoint().await.unwrap().unwrap().id;
+    until_rows(&lab, |rows| {
+        rows.iter()
+            .any(|row| row.step > 0 && row.decided_at.is_some())
+    })
+    .await;
+    lab.checkpoints.promote(first, true).await.unwrap();
+    let chosen_at = trainer.status().step;
+    let later = |rows: &[CheckpointRow], after: u64| {
+        let judged = |row: &&CheckpointRow| row.step > after && row.verdict.is_some();
+        rows.iter().filter(judged).count()
+    };
+    // Retention keeps three of the newest: the chosen one is older than all of them by then.
+    until_rows(&lab, |rows| later(rows, chosen_at + 10) >= 3).await;
+    let live = lab.db.live_checkpoint().await.unwrap().unwrap();
+    assert_eq!((live.id, live.held), (first, true));
+    assert_eq!(live.decided_by, Some(DecidedBy::Person));
+    trainer.stop().await.unwrap();
+
+    let trainer = lab.start(config(&ALL_SERVE)).await;
+    let resumed_at = trainer.status().step;
+    until_rows(&lab, |rows| later(rows, resumed_at + 2) >= 2).await;
+    let live = lab.db.live_checkpoint().await.unwrap().unwrap();
+    assert_eq!((live.id, live.held), (first, true));
+
+    lab.checkpoints.release().await.unwrap();
+    let rows = until_rows(&lab, |rows| {
+        rows.iter()
+            .any(|row| row.decided_by == Some(DecidedBy::Gate) && row.step > resumed_at)
+    })
+    .await;
+    let refused = rows
+        .iter()
+        .find(|row| row.verdict == Some(Verdict::Untested));
+    assert!(refused.unwrap().reason.is_some());
+    trainer.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_was_asked_for_outlives_many_newer_ones() {
+    let lab = Lab::new(0.4).await;
+    lab.post(0..30).await;
+    let trainer = lab.start(config(&ALL_SERVE)).await;
+    until(&trainer, |status| status.step > 2).await;
+    let asked = taken(&lab, &trainer, Some("before the sale")).await;
+    assert!(asked.kept);
+    until_rows(&lab, |rows| {
+        rows.iter()
+            .filter(|row| row.step > asked.step + 8 && row.verdict.is_some())
+            .count()
+            >= 3
+    })
+    .await;
+    assert!(lab.db.checkpoint(asked.id).await.unwrap().is_some());
+    lab.checkpoints.keep(asked.id, false).await.unwrap();
+    until_rows(&lab, |rows| rows.iter().all(|row| row.id != asked.id)).await;
+    trainer.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshots_of_one_step_are_one_and_a_quota_refuses_more() {
+    let lab = Lab::new(0.0).await;
+    lab.post(0..6).await;
+    let trainer = lab.start(config(&["retention.max_kept=2"])).await;
+    until(&trainer, |status| status.step > 2).await;
+    trainer.set_paused(true).await.unwrap();
+    let mut ids = Vec::new();
+    for note in ["one", "two", "two"] {
+        ids.push(taken(&lab, &trainer, Some(note)).await.id);
+    }
+    assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    let row = lab.db.checkpoint(ids[0]).await.unwrap().unwrap();
+    assert_eq!(row.note.as_deref(), Some("one; two"));
+
+    let go_on = async |steps: u64| {
+        let now = trainer.status().step;
+        trainer.set_paused(false).await.unwrap();
+        until(&trainer, |status| status.step > now + steps).await;
+        trainer.set_paused(true).await.unwrap();
+    };
+    go_on(1).await;
+    taken(&lab, &trainer, None).await;
+    go_on(1).await;
+    let refused = trainer.snapshot(None).await.unwrap_err();
+    assert!(
+        matches!(
+            refused,
+            TrainError::Checkpoint(CheckpointError::Quota { kept: 2 })
+        ),
+        "{refused}"
+    );
+    lab.checkpoints.keep(ids[0], false).await.unwrap();
+    assert_eq!(
+        taken(&lab, &trainer, None).await.status,
+        CheckpointStatus::Complete
+    );
+    trainer.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn recoveries_keep_the_rate_above_its_floor_end_and_are_forgotten_for_a_callers_rate() {
+    let lab = Lab::new(0.0).await;
+    lab.post(0..8).await;
+    let sets = [
+        "snapshots.every_steps=6",
+        "snapshots.recovery_rate=0.1",
+        "snapshots.recovery_floor=0.05",
+        "snapshots.max_recoveries=3",
+        "snapshots.recovery_steps=0",
+    ];
+    let trainer = lab.start(collapsing(&sets)).await;
+    let status = until(&trainer, |status| status.state == TrainingState::Failed).await;
+    assert_eq!(status.recoveries, 3);
+    assert_eq!(status.rate_scale, 0.05, "0.1, then the floor twice");
+    let why = status.last_error.unwrap();
+    assert!(
+        why.contains("3 recoveries") && why.contains("collapsed"),
+        "{why}"
+    );
+
+    trainer.set_learning_rate(0.002).await.unwrap();
+    trainer.set_paused(false).await.unwrap();
+    let status = until(&trainer, |status| status.state == TrainingState::Running).await;
+    assert_eq!(status.rate_scale, 1.0);
+    let status = until(&trainer, |status| {
+        status.step > 3 && status.rate_scale == 1.0
+    })
+    .await;
+    assert_eq!(status.learning_rate, 0.002);
+    trainer.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_run_of_worse_candidates_training_goes_back_to_the_best() {
+    let lab = Lab::new(0.4).await;
+    lab.post(0..40).await;
+    // A rate that ruins the weights; what they end as is not called collapsed here.
+    let sets = [
+        "snapshots.every_steps=3",
+        "schedule.learning_rate=0.1",
+        "optimizer.clip_norm=0.0",
+        "gate.collapse_spread=0.0",
+        "gate.min_pairs=2",
+        "gate.confidence=0.6",
+        "gate.max_refusals=2",
+        "snapshots.recovery_rate=0.5",
+    ];
+    let trainer = lab.start(config(&sets)).await;
+    let status = until(&trainer, |status| status.recoveries >= 1).await;
+    let why = status.last_error.unwrap();
+    assert!(why.contains("2 candidates in a row were worse"), "{why}");
+    until(&trainer, |status| status.rate_scale < 1.0).await;
+    // Whatever was found better before is what serves and what training went back to.
+    let best = status.resumed_from.unwrap();
+    assert!(lab.db.checkpoint(best).await.unwrap().is_some());
+    trainer.stop().await.unwrap();
+    let live = lab.db.live_checkpoint().await.unwrap().unwrap();
+    assert_ne!(live.verdict, Some(Verdict::Worse));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn weights_near_their_start_are_called_untrained_and_not_collapsed() {
+    let lab = Lab::new(0.4).await;
+    lab.post(0..30).await;
+    // All embeddings look collapsed to this gate; the warm-up is far from over.
+    let trainer = lab
+        .start(collapsing(&["schedule.warmup_steps=90000"]))
+        .await;
+    until(&trainer, |status| status.step >= 1).await;
+    let id = taken(&lab, &trainer, None).await.id;
+    let rows = until_rows(&lab, |rows| {
+        rows.iter().any(|row| row.id == id && row.verdict.is_some())
+    })
+    .await;
+    let row = rows.iter().find(|row| row.id == id).unwrap();
+    assert_eq!(row.verdict, Some(Verdict::Untrained));
+    let why = row.reason.as_deref().unwrap();
+    assert!(
+        why.contains("fresh weights") && !why.contains("collapse"),
+        "{why}"
+    );
+    assert_eq!(trainer.status().recoveries, 0);
+    trainer.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_fails_for_a_while_costs_no_step() {
+    let lab = Lab::new(0.0).await;
+    lab.post(0..8).await;
+    let trainer = lab.start(config(&[])).await;
+    until(&trainer, |status| status.step > 5).await;
+    let rename = async |from: &str, to: &str| {
+        let file = lab.folder.path().join("kith.db");
+        let url = format!("sqlite://{}", file.display());
+        let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
+        let statement = format!("ALTER TABLE {from} RENAME TO {to}");
+        sqlx::query(sqlx::AssertSqlSafe(statement))
+            .execute(&pool)
+            .await
+            .unwrap();
+        pool.close().await;
+    };
+    rename("erasures", "erasures_away").await;
+    let failed = until(&trainer, |status| status.state == TrainingState::Failed).await;
+    assert!(failed.step > 5);
+    assert!(failed.last_error.unwrap().contains("erasures"));
+    rename("erasures_away", "erasures").await;
+    trainer.set_paused(false).await.unwrap();
+    let status = until(&trainer, |status| status.state == TrainingState::Running).await;
+    assert!(
+        status.step >= failed.step,
+        "{} < {}",
+        status.step,
+        failed.step
+    );
+    until(&trainer, |status| status.step > failed.step + 3).await;
+    assert_eq!(trainer.status().recoveries, 0);
+    trainer.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_erased_just_before_a_snapshot_is_not_in_it() {
+    let lab = Lab::new(0.0).await;
+    let rows = lab.post(0..12).await;
+    let trainer = lab.start(config(&[])).await;
+    until(&trainer, |status| status.epoch >= 3).await;
+    for row in &rows[..4] {
+        lab.db.delete_pair(row.id).await.unwrap();
+        let id = taken(&lab, &trainer, None).await.id;
+        let chains = lab.checkpoints.load(id).await.unwrap().chains;
+        let slots = chains.anchor.iter().chain(&chains.negative);
+        let pairs: Vec<u32> = slots
+            .map(|slot| SlotKey::from_packed(*slot).pair().0)
+            .collect();
+        assert!(!pairs.is_empty() && !pairs.contains(&row.key.0));
+    }
+    assert_eq!(
+        lab.db.erasures_after(0, 10).await.unwrap().len(),
+        0,
+        "what was taken note of need not be kept"
+    );
+    trainer.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_last_snapshot_that_cannot_be_written_is_the_stops_error() {
+    let lab = Lab::new(0.0).await;
+    lab.post(0..8).await;
+    let trainer = lab.start(config(&[])).await;
+    until(&trainer, |status| status.step > 2).await;
+    let folder = lab.folder.path().join("blobs/checkpoints");
+    std::fs::rename(&folder, lab.folder.path().join("away")).unwrap();
+    std::fs::write(&folder, "no folder").unwrap();
+    let stopped = trainer.stop().await;
+    assert!(
+        matches!(stopped, Err(TrainError::Unsaved(_))),
+        "{stopped:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_checkpoints_are_replaced_by_fresh_weights_only_when_told_to() {
+    let lab = Lab::new(0.0).await;
+    let trainer = lab.start(config(&["training.enabled=false"])).await;
+    let first: CheckpointId = trainer.status().resumed_from.unwrap();
+    trainer.stop().await.unwrap();
+    let file = format!("blobs/checkpoints/{first}/model.safetensors");
+    std::fs::write(lab.folder.path().join(file), "nothing").unwrap();
+    let start = |sets: &[&str]| {
+        Trainer::start(
+            config(sets),
+            kith::nn::Device::cpu(),
+            lab.blobs.clone(),
+            lab.db.clone(),
+            lab.checkpoints.clone(),
+        )
+    };
+    let refused = start(&["training.enabled=false"]).await;
+    let Err(TrainError::Checkpoint(CheckpointError::AllLost { complete: 1 })) = refused else {
+        panic!("a start without a readable checkpoint must be refused");
+    };
+    let trainer = start(&["training.enabled=false", "storage.accept_loss=true"])
+        .await
+        .unwrap();
+    assert_ne!(trainer.status().resumed_from, Some(first));
+    trainer.stop().await.unwrap();
+}
