@@ -12,7 +12,7 @@ CREATE TABLE checkpoints_new (
     created_at TEXT    NOT NULL,
     evaluation TEXT    CHECK (evaluation IS NULL OR json_valid(evaluation)),
     score      TEXT    CHECK (score IS NULL OR json_valid(score)),   -- which held-out queries found their match: what the gate compares
-    verdict    TEXT    CHECK (verdict IN ('better', 'undecided', 'worse', 'untested', 'untrained', 'collapsed')),
+    verdict    TEXT    CHECK (verdict IN ('better', 'undecided', 'worse', 'untested', 'untrained', 'collapsed', 'damaged')),
     decided_by TEXT    CHECK (decided_by IN ('person', 'gate', 'start')),
     decided_at TEXT,
     reason     TEXT,                                                 -- why it failed, serves, or was refused

@@ -1,5 +1,6 @@
 //! Checkpoints: parts, manifest, write, verify, load, evaluate, and the decisions of their life (`life.rs`).
 
+mod decide;
 mod evaluation;
 mod evaluation_set;
 mod gate;

@@ -8,6 +8,8 @@ pub(super) const CHOSEN: &str = "a person chose it; the gate may replace it";
 pub(super) const NOTHING_SERVES: &str = "nothing served before";
 pub(super) const LIVE_UNREADABLE: &str =
     "the checkpoint that served before it cannot be read or judged";
+pub(super) const UNREADABLE: &str =
+    "it could not be read when it was wanted: kith checkpoint verify says what is wrong with it";
 /// Of a candidate that was judged while a person's choice serves.
 const CHOICE_HOLDS: &str = "a person's choice holds and serves";
 

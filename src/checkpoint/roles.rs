@@ -7,7 +7,7 @@ use super::{
     store::{blocking, damaged},
 };
 use crate::{
-    db::{CheckpointRow, Decision},
+    db::{CheckpointRow, DecidedBy, Decision},
     types::CheckpointId,
 };
 
@@ -41,13 +41,32 @@ impl Checkpoints {
     }
 
     /// Asks the state machine, and does what it says. One decision at a time: what it was taken on still holds when it is carried out.
+    ///
+    /// Where the gate's choice turns out not to be readable, that is written down and the question is asked again.
     pub async fn decide(&self, event: &Event) -> Result<Vec<Action>, CheckpointError> {
         let _roles = self.roles.lock().await;
-        let actions = self.life().await?.decide(event, &self.policy)?;
-        for action in &actions {
+        loop {
+            let actions = self.life().await?.decide(event, &self.policy)?;
+            let unreadable = match self.carry_out(&actions).await {
+                Ok(()) => return Ok(actions),
+                Err(CheckpointError::Damaged { id, .. } | CheckpointError::NotFinite(id))
+                    if gates_choice(&actions, id) =>
+                {
+                    id
+                }
+                Err(error) => return Err(error),
+            };
+            let marked = Event::Unreadable(unreadable);
+            let marked = self.life().await?.decide(&marked, &self.policy)?;
+            self.carry_out(&marked).await?;
+        }
+    }
+
+    async fn carry_out(&self, actions: &[Action]) -> Result<(), CheckpointError> {
+        for action in actions {
             self.act(action).await?;
         }
-        Ok(actions)
+        Ok(())
     }
 
     async fn act(&self, action: &Action) -> Result<(), CheckpointError> {
@@ -150,6 +169,13 @@ impl Checkpoints {
         let score = json(serde_json::to_value(&judged.score))?;
         Ok(self.db.set_evaluation(id, &evaluation, &score).await?)
     }
+}
+
+/// Whether `id` is what the gate wanted to serve.
+fn gates_choice(actions: &[Action], id: CheckpointId) -> bool {
+    actions.iter().any(|action| {
+        matches!(action, Action::Serve { id: chosen, by: DecidedBy::Gate, .. } if *chosen == id)
+    })
 }
 
 fn entry(row: CheckpointRow, aliased: bool, in_use: bool) -> Entry {

@@ -47,6 +47,8 @@ pub enum Verdict {
     Untrained,
     /// Its embeddings collapsed, or are not finite.
     Collapsed,
+    /// It could not be read when it was wanted.
+    Damaged,
 }
 
 /// Who decided that a checkpoint serves.

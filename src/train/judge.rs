@@ -117,6 +117,7 @@ impl Judge {
                 Ok(None) => return Ok(None),
                 Err(error @ (CheckpointError::Damaged { .. } | CheckpointError::NotFinite(_))) => {
                     tracing::error!(checkpoint = %id, %error, "a checkpoint cannot be judged again");
+                    context.wait(context.checkpoints.decide(&Event::Unreadable(id)))?;
                     live_readable &= live != Some(id);
                 }
                 // Deleted meanwhile.
@@ -184,7 +185,9 @@ impl Judge {
             Verdict::Better => News::Better,
             Verdict::Worse => News::Worse(why),
             Verdict::Collapsed => News::Collapsed(why),
-            Verdict::Undecided | Verdict::Untested | Verdict::Untrained => News::Undecided,
+            Verdict::Undecided | Verdict::Untested | Verdict::Untrained | Verdict::Damaged => {
+                News::Undecided
+            }
         };
         self.context.board.tell(Judgement {
             lineage: job.lineage,

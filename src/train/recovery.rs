@@ -7,7 +7,6 @@ use super::{
 };
 use crate::{
     checkpoint::{CollapseWatch, GateConfig, Life, Recovery, TrainerState},
-    db::Verdict,
     learn::StepReport,
     types::mix,
 };
@@ -75,9 +74,8 @@ pub(super) fn believed(step: u64, warmup: u64, ever_healthy: bool) -> bool {
 
 /// Whether any checkpoint was judged and found sound.
 pub(super) fn ever_healthy(life: &Life) -> bool {
-    let sound = |verdict| !matches!(verdict, Verdict::Collapsed | Verdict::Untrained);
-    let mut verdicts = life.entries.iter().filter_map(|entry| entry.verdict);
-    verdicts.any(sound)
+    let mut entries = life.entries.iter();
+    entries.any(|entry| entry.verdict.is_some() && entry.may_serve())
 }
 
 /// The best sound checkpoint; if there is none, fresh weights from another seed.

@@ -44,7 +44,8 @@ impl Run<'_> {
     /// The snapshot of this very state, if there is one.
     fn taken_already(&self) -> Result<Option<CheckpointId>, Fault> {
         let step = self.state.step;
-        let Some(id) = self.parent.filter(|_| !self.triggers.is_dirty(step)) else {
+        let changed = self.triggers.is_dirty(step) || self.triggers.is_forced();
+        let Some(id) = self.parent.filter(|_| !changed) else {
             return Ok(None);
         };
         let row = self.context.wait(self.context.db.checkpoint(id))?;

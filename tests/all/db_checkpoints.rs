@@ -232,3 +232,58 @@ async fn a_long_series_keeps_its_newest_half_and_is_even_before_that() {
     db.insert_metrics(&again, max).await.unwrap();
     assert!(db.metrics_since(0, 100_000).await.unwrap().len() <= series.len());
 }
+
+/// A database as it was before checkpoints had a sequence.
+async fn open_before_the_sequence(file: &std::path::Path) -> sqlx::SqlitePool {
+    let url = format!("sqlite://{}?mode=rwc", file.display());
+    let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
+    let mut old = sqlx::migrate!("./migrations");
+    old.migrations = old
+        .migrations
+        .iter()
+        .filter(|m| m.version < 4)
+        .cloned()
+        .collect();
+    old.run(&pool).await.unwrap();
+    pool
+}
+
+#[tokio::test]
+async fn checkpoints_of_an_older_database_keep_their_order_what_serves_and_the_callers_notes() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kith.db");
+    let old = open_before_the_sequence(&file).await;
+    for (id, role, note, step) in [
+        (2u8, "live", None, 9),
+        (1, "retired", Some("mine"), 5),
+        (3, "candidate", None, 12),
+    ] {
+        sqlx::query("INSERT INTO checkpoints VALUES (?, 'complete', ?, ?, 1, ?, NULL, '2026-01-02T03:04:05Z', NULL, NULL)")
+            .bind(&[id; 16][..])
+            .bind(role)
+            .bind(step)
+            .bind(note)
+            .execute(&old)
+            .await
+            .unwrap();
+    }
+    old.close().await;
+    let db = Db::open(&file).await.unwrap();
+    let rows = db.checkpoints().await.unwrap();
+    let described: Vec<_> = rows
+        .iter()
+        .map(|row| (row.step, row.kept, row.role))
+        .collect();
+    assert_eq!(
+        described,
+        [
+            (12, false, CheckpointRole::Candidate),
+            (9, false, CheckpointRole::Live),
+            (5, true, CheckpointRole::Retired)
+        ]
+    );
+    let newer = checkpoint(CheckpointStatus::Writing);
+    db.insert_checkpoint(&newer).await.unwrap();
+    assert_eq!(db.checkpoints().await.unwrap()[0].id, newer.id);
+    assert_eq!(db.live_checkpoint().await.unwrap().unwrap().step, 9);
+}

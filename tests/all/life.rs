@@ -103,9 +103,31 @@ impl World {
     }
 
     fn decide(&mut self, event: &Event) -> Result<Vec<Action>, CheckpointError> {
-        let actions = self.life.decide(event, &self.policy)?;
-        actions.iter().for_each(|action| self.life.apply(action));
-        Ok(actions)
+        loop {
+            let actions = self.life.decide(event, &self.policy)?;
+            let unreadable = actions.iter().find_map(|action| match action {
+                Action::Serve {
+                    id,
+                    by: DecidedBy::Gate,
+                    ..
+                } if self.damaged.contains(id) => Some(*id),
+                _ => None,
+            });
+            let Some(id) = unreadable else {
+                actions.iter().for_each(|action| self.life.apply(action));
+                return Ok(actions);
+            };
+            // Whoever carries it out finds that it does not load, writes that down, and asks again.
+            self.mark_unreadable(id);
+        }
+    }
+
+    fn mark_unreadable(&mut self, id: CheckpointId) {
+        let marked = self
+            .life
+            .decide(&Event::Unreadable(id), &self.policy)
+            .unwrap();
+        marked.iter().for_each(|action| self.life.apply(action));
     }
 
     /// A new complete checkpoint. Ids go down with time: no decision may lean on their order.
@@ -152,6 +174,7 @@ impl World {
         self.answer(id);
         for other in self.life.to_judge_again(&questions, 2) {
             if self.damaged.contains(&other) {
+                self.mark_unreadable(other);
                 live_readable &= self.life.live().map(|live| live.id) != Some(other);
             } else {
                 self.answer(other);
@@ -189,7 +212,9 @@ impl World {
         entries.find(|entry| entry.id == id).unwrap()
     }
 
-    fn happen(&mut self, what: &Happening) {
+    /// Answers whether a candidate was judged.
+    fn happen(&mut self, what: &Happening) -> bool {
+        let taken = self.made;
         match what {
             Happening::Snapshot { quality, collapsed } => {
                 let id = self.take(*quality, false);
@@ -236,6 +261,7 @@ impl World {
             }
             Happening::Restart => self.restart(),
         }
+        self.made > taken
     }
 
     fn damaged_here(&self) -> usize {
@@ -275,7 +301,8 @@ impl World {
         let Some(own) = live.score.as_ref() else {
             return Ok(());
         };
-        for other in self.life.entries.iter().filter(|entry| entry.may_serve()) {
+        let readable = |entry: &&Entry| entry.may_serve() && !self.damaged.contains(&entry.id);
+        for other in self.life.entries.iter().filter(readable) {
             let theirs = other
                 .score
                 .as_ref()
@@ -300,7 +327,7 @@ proptest! {
         let mut world = World::new();
         for what in &happenings {
             let before = world.life.clone();
-            world.happen(what);
+            let judged = world.happen(what);
             let life = &world.life;
 
             let live: Vec<&Entry> =
@@ -326,7 +353,6 @@ proptest! {
             prop_assert!(by_name || newest.is_none_or(|id| life.entry(id).is_some()));
 
             // What the gate let serve is not worse than anything that is kept.
-            let judged = matches!(what, Happening::Snapshot { .. } | Happening::Asked { .. });
             if judged && !live[0].held && !world.damaged.contains(&live[0].id) {
                 world.nothing_kept_is_better()?;
                 prop_assert!(live[0].id == before.live().unwrap().id || live[0].may_serve());
