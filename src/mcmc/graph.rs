@@ -1,8 +1,9 @@
 //! The trained pairs as a graph over images: which slot holds which image, who is a known positive of whom, and how many slots an
 //! image holds. Must never know: scores, chains.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Mutex};
 
+use super::eligible::Found;
 use crate::types::{GroupKey, ImageKey, PairKey, Side, SlotKey};
 
 /// One trained pair, as the sampler sees it.
@@ -39,13 +40,21 @@ impl PairEntry {
 pub struct PairGraph {
     pairs: HashMap<PairKey, PairEntry>,
     by_image: HashMap<ImageKey, Membership>,
+    /// Number of images that pairs of a group hold.
+    by_group: HashMap<GroupKey, usize>,
+    /// Grows with each change.
+    pub(super) revision: u64,
+    /// For [`PairGraph::has_eligible_negative`].
+    pub(super) found: Mutex<Found>,
 }
 
 /// What one image takes part in.
 #[derive(Debug, Default)]
-struct Membership {
+pub(super) struct Membership {
     /// Its partner in each of its pairs, ascending; itself where it makes its own.
     partners: Vec<ImageKey>,
+    /// Number of distinct ones among them.
+    distinct_partners: usize,
     /// Number of slots it holds: a pair of one image with itself counts twice.
     slots: u32,
     /// The groups of its pairs, with the number of pairs that give each; seldom more than one.
@@ -58,24 +67,40 @@ impl PairGraph {
         if self.pairs.contains_key(&pair) {
             return;
         }
+        self.revision += 1;
         self.pairs.insert(pair, entry);
         for &image in entry.distinct() {
-            self.by_image.entry(image).or_default().join(image, &entry);
+            let entered = self.by_image.entry(image).or_default().join(image, &entry);
+            if let Some(group) = entered {
+                *self.by_group.entry(group).or_default() += 1;
+            }
         }
     }
 
     /// Removes a pair; its slots are no candidates any more.
     pub fn remove(&mut self, pair: PairKey) -> Option<PairEntry> {
         let entry = self.pairs.remove(&pair)?;
+        self.revision += 1;
         for image in entry.distinct() {
             if let Some(membership) = self.by_image.get_mut(image) {
-                membership.leave(*image, &entry);
+                let left = membership.leave(*image, &entry);
                 if membership.partners.is_empty() {
                     self.by_image.remove(image);
                 }
+                left.into_iter().for_each(|group| self.shrink(group));
             }
         }
         Some(entry)
+    }
+
+    /// An image has left the group.
+    fn shrink(&mut self, group: GroupKey) {
+        if let Some(images) = self.by_group.get_mut(&group) {
+            *images -= 1;
+            if *images == 0 {
+                self.by_group.remove(&group);
+            }
+        }
     }
 
     /// The pair's images and group, if it is (still) trained on.
@@ -103,6 +128,28 @@ impl PairGraph {
     /// Number of distinct images.
     pub fn images(&self) -> usize {
         self.by_image.len()
+    }
+
+    /// Both slots of each pair, in no particular order.
+    pub(super) fn slots(&self) -> impl Iterator<Item = SlotKey> {
+        let sides = [Side::Anchor, Side::Positive];
+        self.pairs
+            .keys()
+            .flat_map(move |pair| sides.map(|side| SlotKey::new(*pair, side)))
+    }
+
+    /// All images, in no particular order.
+    pub(super) fn each_image(&self) -> impl Iterator<Item = ImageKey> {
+        self.by_image.keys().copied()
+    }
+
+    pub(super) fn membership(&self, image: ImageKey) -> Option<&Membership> {
+        self.by_image.get(&image)
+    }
+
+    /// Number of images that pairs of the group hold.
+    pub(super) fn images_of_group(&self, group: GroupKey) -> usize {
+        self.by_group.get(&group).copied().unwrap_or_default()
     }
 
     /// Whether some pair holds the image.
@@ -154,31 +201,50 @@ impl Membership {
         (self.slots as f32).ln()
     }
 
-    fn join(&mut self, image: ImageKey, entry: &PairEntry) {
+    pub(super) fn distinct_partners(&self) -> usize {
+        self.distinct_partners
+    }
+
+    pub(super) fn is_partner(&self, image: ImageKey) -> bool {
+        self.partners.binary_search(&image).is_ok()
+    }
+
+    pub(super) fn groups(&self) -> &[(GroupKey, u32)] {
+        &self.groups
+    }
+
+    /// The group that the image enters by this pair, if it was not in it.
+    fn join(&mut self, image: ImageKey, entry: &PairEntry) -> Option<GroupKey> {
         let partner = entry.partner(image);
         let place = self.partners.partition_point(|known| *known < partner);
+        self.distinct_partners += usize::from(self.partners.get(place) != Some(&partner));
         self.partners.insert(place, partner);
         self.slots += slots_of(entry);
-        if let Some(group) = entry.group {
-            match self.groups.iter_mut().find(|(known, _)| *known == group) {
-                Some((_, pairs)) => *pairs += 1,
-                None => self.groups.push((group, 1)),
+        let group = entry.group?;
+        match self.groups.iter_mut().find(|(known, _)| *known == group) {
+            Some((_, pairs)) => {
+                *pairs += 1;
+                None
+            }
+            None => {
+                self.groups.push((group, 1));
+                Some(group)
             }
         }
     }
 
-    fn leave(&mut self, image: ImageKey, entry: &PairEntry) {
-        if let Ok(place) = self.partners.binary_search(&entry.partner(image)) {
+    /// The group that the image leaves with this pair, if no other pair keeps it there.
+    fn leave(&mut self, image: ImageKey, entry: &PairEntry) -> Option<GroupKey> {
+        let partner = entry.partner(image);
+        if let Ok(place) = self.partners.binary_search(&partner) {
             self.partners.remove(place);
+            self.distinct_partners -= usize::from(!self.is_partner(partner));
         }
         self.slots -= slots_of(entry);
-        if let Some(group) = entry.group {
-            self.groups
-                .iter_mut()
-                .filter(|(known, _)| *known == group)
-                .for_each(|(_, pairs)| *pairs -= 1);
-            self.groups.retain(|(_, pairs)| *pairs > 0);
-        }
+        let group = entry.group?;
+        let place = self.groups.iter().position(|(known, _)| *known == group)?;
+        self.groups[place].1 -= 1;
+        (self.groups[place].1 == 0).then(|| self.groups.remove(place).0)
     }
 }
 

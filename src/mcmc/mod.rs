@@ -2,6 +2,7 @@
 //! Must never know: tensors, images, databases. No IO; the table gives and takes columns, a higher room writes them.
 //! Only room that uses `dashmap`.
 
+mod eligible;
 mod graph;
 mod subset;
 mod table;

@@ -10,6 +10,7 @@ mod config;
 mod cuda;
 mod db;
 mod db_checkpoints;
+mod eligible;
 mod eval;
 mod gradient;
 mod http;
