@@ -24,6 +24,7 @@ use crate::{
     blobs::BlobKey,
     checkpoint::{CheckpointError, Part},
     db::{CheckpointRole, CheckpointRow, CheckpointStatus, DecidedBy, Verdict},
+    serve::Which,
     types::CheckpointId,
 };
 
@@ -230,6 +231,8 @@ async fn promote(
 ) -> Result<Json<Checkpoint>, ApiError> {
     let request: PromotionRequest = or_default(body).await?;
     let hold = request.hold.unwrap_or(true);
+    // What cannot serve is refused before the row says that it does.
+    app.serving.model(Which::Pinned(id)).await?;
     app.checkpoints.promote(id, hold).await?;
     app.serving.follow_now().await?;
     show(&app, id).await

@@ -50,6 +50,12 @@ impl From<ServeError> for ApiError {
             ServeError::NotReady => Self::Unavailable(Problem::new("not_ready", message)),
             ServeError::Stopping => stopping(),
             ServeError::Checkpoint(error) => error.into(),
+            ServeError::NotFinite { chosen: true, .. } => {
+                Self::Conflict(Problem::new("checkpoint_not_finite", message))
+            }
+            ServeError::NotFinite { .. } => {
+                Self::Internal(Problem::new("checkpoint_not_finite", message))
+            }
             ServeError::Nn(_) | ServeError::Encode(_) => Self::internal(message),
         }
     }

@@ -56,6 +56,11 @@ impl<'a> Anchor<'a> {
         self.forward.seating.seats[self.position].outside()
     }
 
+    /// See [`super::seating::Seat::shared_row`].
+    pub(super) fn chain_shared_row(&self) -> Option<usize> {
+        self.forward.seating.seats[self.position].shared_row()
+    }
+
     /// ln of the number of slots of the batch that hold this position's image.
     pub(super) fn log_repeats(&self, position: usize) -> f32 {
         self.forward.seating.log_repeats[position]

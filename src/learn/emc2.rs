@@ -33,16 +33,15 @@ impl Objective for Emc2<'_> {
     }
 
     fn term(&self, anchor: &Anchor<'_>) -> Option<Term> {
-        let estimate = mcmc::visit(&self.config.sampler, &anchor.visit)?;
-        let carried = anchor
-            .chain_outside()
-            .map(|image| (image, estimate.carried));
+        let mut estimate = mcmc::visit(&self.config.sampler, &anchor.visit)?;
+        let weight = Some(estimate.carried).filter(|weight| *weight > 0.0);
+        // The state is another slot than the one that stands in the batch, and a member of its own; their image and its view are one.
+        estimate
+            .weights
+            .extend(anchor.chain_shared_row().zip(weight));
         Some(Term {
             weights: estimate.weights,
-            outside: carried
-                .into_iter()
-                .filter(|(_, weight)| *weight > 0.0)
-                .collect(),
+            outside: anchor.chain_outside().zip(weight).into_iter().collect(),
             next: Some(estimate.next),
             proposals: estimate.proposals,
             accepted: estimate.accepted,

@@ -1,5 +1,4 @@
 //! The first half of a step: encode, score, visit, encode what has weight outside the batch. Changes nothing outside of itself.
-//! Must never know: gradients, the optimiser, what is descended.
 
 use std::{collections::BTreeSet, time::Instant};
 
@@ -78,10 +77,22 @@ impl Forward {
         let outside = context.objective.outside(&seating, context.graph)?;
         let mut forward = Self::new(seating, context.beta, batch.step);
         forward.score_seconds = started.elapsed().as_secs_f64();
+        if !forward.seating.has_negatives()
+            && outside.images.is_empty()
+            && !context.objective.keeps_vectors()
+        {
+            return Ok(forward.without_anchors());
+        }
         forward.encode_batch(context, &batch.pixels, &outside)?;
         forward.visit_all(context.objective, context.graph, context.seed);
         forward.encode_wanted(context)?;
         Ok(forward)
+    }
+
+    /// Of a batch in which no anchor has a negative: there is nothing to encode it for.
+    fn without_anchors(mut self) -> Self {
+        self.terms = vec![None; self.seating.slots.len()];
+        self
     }
 
     /// The batch, and what the objective wants to know of outside of it: with the batch if all of it has a gradient, else without
@@ -233,9 +244,13 @@ impl Forward {
         self.encoded.vectors().chain(only_glanced)
     }
 
-    /// Today's score of the negative outside the batch that the anchor's chain stood on before the visit.
+    /// Today's score of the negative that the anchor's chain stood on before the visit, if its slot is not part of the batch.
     fn fresh_score(&self, anchor: usize) -> Option<f32> {
-        let vector = self.vector(self.seating.seats[anchor].outside()?)?;
+        let seat = &self.seating.seats[anchor];
+        let vector = match seat.shared_row() {
+            Some(row) => self.encoded.row(row),
+            None => self.vector(seat.outside()?)?,
+        };
         Some(self.beta * dot(self.encoded.row(anchor), vector))
     }
 

@@ -33,14 +33,28 @@ pub(super) struct Seat {
 pub(super) struct Chain {
     pub(super) carried: Carried,
     pub(super) image: ImageKey,
+    /// A slot of the batch that holds the image, its own or another's: the image is then encoded with the batch.
+    pub(super) row: Option<usize>,
 }
 
 impl Seat {
     /// The image its chain stands on, when that is not part of the batch.
     pub(super) fn outside(&self) -> Option<ImageKey> {
         self.chain
-            .filter(|chain| chain.carried.in_batch.is_none())
+            .filter(|chain| chain.row.is_none())
             .map(|chain| chain.image)
+    }
+
+    /// The slot of the batch that holds the image its chain stands on, when the chain's own slot is not part of the batch.
+    pub(super) fn shared_row(&self) -> Option<usize> {
+        self.chain
+            .filter(|chain| chain.carried.in_batch.is_none())
+            .and_then(|chain| chain.row)
+    }
+
+    /// Whether it has a negative in the batch, or stands on one.
+    fn has_negative(&self) -> bool {
+        self.chain.is_some() || self.masked.iter().any(|masked| !masked)
     }
 }
 
@@ -70,9 +84,15 @@ impl Seating {
             .enumerate()
             .map(|(position, key)| (*key, position))
             .collect();
+        let image = |candidate: &Option<Candidate<'_>>| candidate.map(|held| held.image);
+        let held: Vec<Option<ImageKey>> = candidates.iter().map(image).collect();
+        let places = held.iter().enumerate().rev();
+        let images: BTreeMap<ImageKey, usize> = places
+            .filter_map(|(slot, image)| Some(((*image)?, slot)))
+            .collect();
         let chain = |anchor: SlotKey, positives: &Positives<'_>| {
             let state = table?.get(anchor)?;
-            Chain::at(state, positives, graph, &positions)
+            Chain::at(state, positives, graph, (&positions, &images))
         };
         let seats = keys.par_iter().map(|anchor| {
             let positives = graph.positives(*anchor);
@@ -84,22 +104,22 @@ impl Seating {
                 chain: chain(*anchor, &positives),
             }
         });
-        let image = |candidate: &Option<Candidate<'_>>| candidate.map(|held| held.image);
-        let held: Vec<Option<ImageKey>> = candidates.iter().map(image).collect();
         let repeats = counts(held.iter().flatten().copied());
         let log_repeats = held.iter().map(|image| {
             let repeats = image.map_or(1, |image| repeats[&image]);
             (repeats as f32).ln()
         });
-        let places = held.iter().enumerate().rev();
         Self {
             slots: slots.collect(),
             seats: seats.collect(),
             log_repeats: log_repeats.collect(),
-            images: places
-                .filter_map(|(slot, image)| Some(((*image)?, slot)))
-                .collect(),
+            images,
         }
+    }
+
+    /// Whether some anchor has a negative in the batch, or a chain that stands on one.
+    pub(super) fn has_negatives(&self) -> bool {
+        self.seats.iter().any(Seat::has_negative)
     }
 
     /// Whether the image stands in the batch.
@@ -133,20 +153,22 @@ impl Chain {
         state: ChainState,
         positives: &Positives<'_>,
         graph: &PairGraph,
-        positions: &HashMap<SlotKey, usize>,
+        (positions, images): (&HashMap<SlotKey, usize>, &BTreeMap<ImageKey, usize>),
     ) -> Option<Self> {
         let candidate = graph.candidate(state.negative)?;
         if positives.excludes_candidate(Some(&candidate)) {
             return None;
         }
+        let in_batch = positions.get(&state.negative).copied();
         let carried = Carried {
             state,
             log_degree: candidate.log_degree(),
-            in_batch: positions.get(&state.negative).copied(),
+            in_batch,
         };
         Some(Self {
             carried,
             image: candidate.image,
+            row: in_batch.or_else(|| images.get(&candidate.image).copied()),
         })
     }
 }

@@ -190,7 +190,8 @@ pub(super) trait Backend: Send + Sync {
         lengths: &Tensor,
     ) -> Result<Tensor>;
 
-    /// One optimiser step on all `parameters`, in place.
+    /// One optimiser step on all `parameters`, in place. What is wrong with them, or memory that is not there, is found before anything
+    /// is written.
     fn update(&self, rule: &Rule, parameters: Vec<Parameter<'_>>) -> Result<()>;
 
     /// Adds `values` to `target`; both `f32`.

@@ -228,9 +228,16 @@ impl Backend for Cpu {
     }
 
     fn update(&self, rule: &Rule, parameters: Vec<Parameter<'_>>) -> Result<()> {
-        for parameter in parameters {
+        // All is opened before anything is written.
+        let gradients = parameters
+            .iter()
+            .map(|parameter| View::of(parameter.gradient));
+        let gradients = gradients.collect::<Result<Vec<_>>>()?;
+        for state in parameters.iter().flat_map(|parameter| &parameter.state) {
+            View::of(state)?;
+        }
+        for (parameter, gradient) in parameters.into_iter().zip(gradients) {
             let [weight, first, second] = parameter.state;
-            let gradient = View::of(parameter.gradient)?;
             write(weight, |weight| {
                 write(first, |first| {
                     write(second, |second| {

@@ -31,6 +31,11 @@ pub enum Purpose {
     Training,
 }
 
+/// Makes this a thread of the background: it shares no lock with threads that serve. For threads of low priority, when they start.
+pub fn compute_in_background() {
+    super::kernels::scratch::use_background_buffers();
+}
+
 impl Device {
     /// The processor.
     pub fn cpu() -> Self {

@@ -26,7 +26,7 @@ mod tests;
 mod update;
 
 pub use config::{Compute, CudaConfig, EncoderConfig, Precision};
-pub use device::{Device, Purpose};
+pub use device::{Device, Purpose, compute_in_background};
 pub use encoder::{Encoder, Features, Tape, Vectors};
 pub use gradients::Gradients;
 pub use kernels::{product, product_with_transposed, transposed_product};

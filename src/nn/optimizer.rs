@@ -118,7 +118,7 @@ impl Optimizer {
     }
 
     /// Clips by `norm` (of [`Gradients::norm`]) and updates the encoder's weights in place.
-    /// A tape recorded before is stale afterwards.
+    /// A tape recorded before is stale afterwards. An update that failed does not count.
     pub fn step(
         &mut self,
         encoder: &mut Encoder,
@@ -126,8 +126,8 @@ impl Optimizer {
         norm: f32,
         rate: f32,
     ) -> Result<(), NnError> {
-        self.updates += 1;
-        let rule = Rule::new(&self.config, self.updates, norm, rate);
+        let update = self.updates + 1;
+        let rule = Rule::new(&self.config, update, norm, rate);
         let pairs = encoder.change().iter_mut().zip(&gradients.layers);
         let mut parameters = Vec::with_capacity(self.moments.len());
         for ((layer, gradient), moments) in pairs.zip(self.moments.chunks_exact_mut(2)) {
@@ -143,7 +143,9 @@ impl Optimizer {
                 gradient: &gradient.bias,
             });
         }
-        Ok(self.device.backend.update(&rule, parameters)?)
+        self.device.backend.update(&rule, parameters)?;
+        self.updates = update;
+        Ok(())
     }
 
     /// Updates made so far.

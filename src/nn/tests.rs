@@ -3,6 +3,7 @@
 
 mod layers;
 mod naive;
+mod optimizer;
 mod reference;
 
 use candle_core::{Device, Tensor};

@@ -1,4 +1,4 @@
-//! What a caller of this room asks for, gets, and may be refused with.
+//! What a caller of this module asks for, gets, and may be refused with.
 
 use crate::{checkpoint::CheckpointError, nn::NnError, pixels::PixelError, types::CheckpointId};
 
@@ -44,6 +44,21 @@ pub struct Row {
     pub hidden: Vec<f32>,
 }
 
+impl Row {
+    /// The row, unless it has a value that is not finite: no caller can use that.
+    pub(super) fn finite(self, model: &ModelInfo) -> Result<Self, ServeError> {
+        let mut values = self.embedding.iter().chain(&self.hidden);
+        if values.all(|value| value.is_finite()) {
+            return Ok(self);
+        }
+        tracing::error!(checkpoint = %model.id, "a vector is not finite");
+        Err(ServeError::NotFinite {
+            id: model.id,
+            chosen: false,
+        })
+    }
+}
+
 /// What can go wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -80,6 +95,14 @@ pub enum ServeError {
     /// The encoder could not be built.
     #[error(transparent)]
     Nn(#[from] NnError),
+    /// The checkpoint's encoder gives vectors that are not finite.
+    #[error("checkpoint {id} gives vectors that are not finite: use another")]
+    NotFinite {
+        /// The checkpoint.
+        id: CheckpointId,
+        /// Whether the caller chose it by name.
+        chosen: bool,
+    },
     /// The encoder failed on the batch that the request was part of.
     #[error("the encoder failed: {0}")]
     Encode(String),

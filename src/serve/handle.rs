@@ -1,10 +1,9 @@
 //! The handle to the serving side, and the way of a request through it: admission, encoder, decoding, queue, rows.
-//! Must never know: who asks.
 
 use std::{
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -18,13 +17,17 @@ use tokio::{
 
 use super::{
     Embedded, ModelInfo, Row, ServeConfig, ServeError, Which,
-    batcher::{Batcher, Job},
-    decode::decode,
+    batcher::{Batcher, Job, PassSizes},
+    decode::{DecodePool, decode},
     live::Live,
     loaded::{Loaded, Loader},
     pinned::Pinned,
+    queue::Origin,
 };
 use crate::{checkpoint::Checkpoints, db::Db, nn::Device, pixels::Limits, types::CheckpointId};
+
+/// A request of at most so many images goes before the rest of larger ones.
+const SMALL_REQUEST: usize = 4;
 
 /// Handle to the serving side; cheap to clone.
 #[derive(Clone)]
@@ -38,9 +41,13 @@ struct Shared {
     live: Live,
     loader: Loader,
     pinned: Pinned<Loaded>,
-    decoders: ThreadPool,
+    decoders: DecodePool,
     batcher: Arc<Batcher>,
     places: Arc<Semaphore>,
+    /// Held while places are counted and taken.
+    admitting: Mutex<()>,
+    /// Requests so far.
+    requests: AtomicU64,
     stopping: AtomicBool,
     follower: Mutex<Option<JoinHandle<()>>>,
 }
@@ -60,7 +67,13 @@ impl Serving {
         checkpoints: Checkpoints,
     ) -> Result<Self, ServeError> {
         let encoders = Arc::new(pool("kith-encode", config.threads)?);
-        let batcher = Batcher::start(encoders.clone(), config.max_batch).map_err(no_threads)?;
+        let (most, threads) = (config.max_batch, encoders.current_num_threads());
+        let sizes = if device.is_cpu() {
+            PassSizes::cpu(most, threads)
+        } else {
+            PassSizes::large(most)
+        };
+        let batcher = Batcher::start(encoders.clone(), sizes).map_err(no_threads)?;
         let loader = Loader {
             checkpoints,
             device,
@@ -71,15 +84,23 @@ impl Serving {
             live: Live::new(db, loader.clone()),
             loader,
             pinned: Pinned::new(config.pinned),
-            decoders: pool("kith-decode", config.decode_threads)?,
+            decoders: DecodePool::new(pool("kith-decode", config.decode_threads)?),
             batcher: Arc::new(batcher),
             places: Arc::new(Semaphore::new(config.queue_images)),
+            admitting: Mutex::new(()),
+            requests: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             follower: Mutex::new(None),
             config,
             limits,
         });
-        shared.live.follow().await?;
+        match shared.live.follow().await {
+            // It starts unready: another checkpoint can be promoted.
+            Err(error @ ServeError::NotFinite { .. }) => {
+                tracing::error!(%error, "no checkpoint serves");
+            }
+            followed => followed?,
+        }
         let follower = tokio::spawn(follow(Arc::downgrade(&shared)));
         *shared.follower() = Some(follower);
         Ok(Self { shared })
@@ -95,7 +116,8 @@ impl Serving {
         self.shared.encoder(which).await.map(|loaded| loaded.info)
     }
 
-    /// Takes places in the queue for `images` images, at once or not at all.
+    /// Takes places in the queue for `images` images, at once or not at all. A large request leaves an eighth of the queue to smaller
+    /// ones, unless it has the queue for itself.
     pub fn admit(&self, images: usize) -> Result<Admission, ServeError> {
         let shared = &self.shared;
         let limit = shared.config.queue_images;
@@ -104,6 +126,13 @@ impl Serving {
         }
         let places = u32::try_from(images).ok().filter(|_| images <= limit);
         let places = places.ok_or(ServeError::TooMany { images, limit })?;
+        let left_to_others = images.saturating_sub(1).min(limit / 8);
+        // Between the count and the taking, places can only become free.
+        let _one_at_a_time = (shared.admitting.lock()).unwrap_or_else(PoisonError::into_inner);
+        let free = shared.places.available_permits();
+        if free < limit && free < images + left_to_others {
+            return Err(ServeError::Overloaded);
+        }
         match shared.places.clone().try_acquire_many_owned(places) {
             Ok(permit) => Ok(Admission { permit }),
             Err(TryAcquireError::NoPermits) => Err(ServeError::Overloaded),
@@ -117,15 +146,19 @@ impl Serving {
         let admission = self.admit(images.len())?;
         let encoder = self.shared.encoder(which).await?;
         let model = encoder.info;
+        let origin = Origin {
+            request: self.shared.requests.fetch_add(1, SeqCst),
+            small: images.len() <= SMALL_REQUEST,
+        };
         let mut answers = Vec::with_capacity(images.len());
         for (image, place) in images.into_iter().zip(admission.places()) {
-            answers.push(self.shared.enqueue(image, place, encoder.clone()));
+            answers.push(self.shared.enqueue(image, place, (origin, encoder.clone())));
         }
         let mut rows = Vec::with_capacity(answers.len());
         // In order, so that of several bad images the first is named, whichever was found first.
         for (index, answer) in answers.into_iter().enumerate() {
             let row = answer.await.unwrap_or(Err(ServeError::Stopping));
-            rows.push(row.map_err(|error| at(index, error))?);
+            rows.push(row.map_err(|error| at(index, which, error))?);
         }
         Ok(Embedded { model, rows })
     }
@@ -179,16 +212,17 @@ impl Shared {
         &self,
         image: Bytes,
         permit: OwnedSemaphorePermit,
-        encoder: Arc<Loaded>,
+        (origin, encoder): (Origin, Arc<Loaded>),
     ) -> oneshot::Receiver<Result<Row, ServeError>> {
         let (reply, answer) = oneshot::channel();
         let (limits, batcher) = (self.limits.clone(), self.batcher.clone());
-        self.decoders.spawn(move || {
+        self.decoders.spawn(origin, move || {
             if reply.is_closed() {
                 return;
             }
             match decode(&image, &limits, encoder.info.side) {
                 Ok(pixels) => batcher.push(Job {
+                    origin,
                     encoder,
                     pixels,
                     reply,
@@ -218,10 +252,14 @@ async fn follow(shared: Weak<Shared>) {
     }
 }
 
-/// A worker knows its image only; the request knows its index.
-fn at(index: usize, error: ServeError) -> ServeError {
+/// A worker knows its image only; the request knows its index, and whether it named the checkpoint.
+fn at(index: usize, which: Which, error: ServeError) -> ServeError {
     match error {
         ServeError::Pixels { source, .. } => ServeError::Pixels { index, source },
+        ServeError::NotFinite { id, .. } => ServeError::NotFinite {
+            id,
+            chosen: which != Which::Live,
+        },
         other => other,
     }
 }

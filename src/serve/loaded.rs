@@ -1,12 +1,11 @@
 //! A checkpoint in memory, ready to encode: verified, built, warmed up. Never written to again.
-//! Must never know: who asks for it, or which checkpoint is live.
 
 use std::sync::Arc;
 
 use rayon::ThreadPool;
 use tokio::runtime::Handle;
 
-use super::{ModelInfo, ServeError};
+use super::{ModelInfo, Row, ServeError};
 use crate::{
     checkpoint::{Checkpoints, InUse, Model},
     nn::{Device, Encoder, Features, NnError, Precision},
@@ -57,13 +56,10 @@ impl Loader {
     }
 
     /// The first passes pay for whatever a device sets up lazily, so that no request does: a GPU records its second.
+    /// A checkpoint whose vectors are not finite is refused.
     fn build(&self, model: &Model) -> Result<Arc<Loaded>, ServeError> {
         let encoder = model.open(&self.device, self.precision)?;
         let side = model.encoder.side;
-        let blank = vec![0.0; side * side * 3];
-        for _ in 0..2 {
-            self.pool.install(|| encoder.forward(&blank))?;
-        }
         let info = ModelInfo {
             id: model.id,
             step: model.step,
@@ -71,10 +67,30 @@ impl Loader {
             hidden: 8 * model.encoder.width,
             side,
         };
+        let probe = probe(side);
+        for _ in 0..2 {
+            let Features { embedding, hidden } = self.pool.install(|| encoder.forward(&probe))?;
+            let row = Row {
+                embedding: embedding.data,
+                hidden: hidden.data,
+            };
+            // Whoever has it loaded has chosen it.
+            let refused = |_| ServeError::NotFinite {
+                id: model.id,
+                chosen: true,
+            };
+            row.finite(&info).map_err(refused)?;
+        }
         Ok(Arc::new(Loaded {
             info,
             network: Box::new(encoder),
             _in_use: Some(self.checkpoints.begin_use(model.id)),
         }))
     }
+}
+
+/// Pixels of all sizes within [−1, 1]: a blank picture would hide weights that overflow.
+fn probe(side: usize) -> Vec<f32> {
+    let pixel = |index: usize| (index * 37 % 101) as f32 / 50.0 - 1.0;
+    (0..side * side * 3).map(pixel).collect()
 }

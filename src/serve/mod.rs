@@ -9,6 +9,7 @@ mod handle;
 mod live;
 mod loaded;
 mod pinned;
+mod queue;
 
 pub use answer::{Embedded, ModelInfo, Row, ServeError, Which};
 pub use config::ServeConfig;

@@ -103,8 +103,10 @@ impl Context {
     }
 }
 
-/// Lowers the priority of this thread. On Linux the call takes a thread's id as well as a process's.
+/// Lowers the priority of this thread, which then shares no buffers with threads that serve. On Linux the call takes a thread's id as
+/// well as a process's.
 fn give_way(nice: i32) {
+    crate::nn::compute_in_background();
     let this = rustix::thread::gettid();
     if let Err(error) = rustix::process::setpriority_process(Some(this), nice) {
         tracing::warn!(nice, %error, "a training thread keeps its priority");

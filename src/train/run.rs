@@ -322,6 +322,10 @@ impl<'a> Run<'a> {
             waiting(format!("training.max_steps ({}) is reached", run.max_steps))
         } else if there < wanted {
             waiting(format!("{wanted} training pairs, {there} are there"))
+        } else if !self.graph.has_eligible_negative() {
+            waiting(format!(
+                "two training pairs that may be each other's negatives: all {there} pairs share a group or an image"
+            ))
         } else {
             None
         }

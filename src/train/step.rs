@@ -34,6 +34,8 @@ impl Run<'_> {
         self.state.step += 1;
         match learned {
             Ok(None) => self.unusable(),
+            // No image of the batch may be another's negative: its loss of 0 is no figure.
+            Ok(Some(report)) if report.anchors == 0 => Ok(()),
             Ok(Some(report)) => {
                 let images = 2 * batch.pairs.len() + report.carried_encoded;
                 self.meter

@@ -6,6 +6,7 @@ mod connections;
 mod downloads;
 mod embeddings;
 mod errors;
+mod fairness;
 mod guard;
 mod images;
 mod live;

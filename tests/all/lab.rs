@@ -43,12 +43,21 @@ impl Lab {
     /// Posts pairs of two shades of one pattern each, numbered by `range`. The images come one by one, so that two folders filled alike
     /// give them the same keys, which the views of carried negatives are drawn by.
     pub(crate) async fn post(&self, range: std::ops::Range<u32>) -> Vec<PairRow> {
+        self.post_in(range, None).await
+    }
+
+    /// [`Self::post`] in a group.
+    pub(crate) async fn post_in(
+        &self,
+        range: std::ops::Range<u32>,
+        group: Option<&str>,
+    ) -> Vec<PairRow> {
         let mut pairs = Vec::new();
         for number in range {
             pairs.push(PairUpload {
                 anchor: self.store(picture(number, 0)).await,
                 positive: Some(self.store(picture(number, 60)).await),
-                group: None,
+                group: group.map(str::to_owned),
             });
         }
         let rows = self.ingest.add_pairs(pairs).await.unwrap();

@@ -433,6 +433,87 @@ fn a_chain_that_stays_on_an_encoded_negative_gets_todays_score() {
     }
 }
 
+/// A chain of pair 5's anchor on image 0 as pair 1 holds it, in a batch that holds the image as pair 0's.
+fn on_shared_image(learner: &Learner) -> SlotKey {
+    let (anchor, negative) = (SlotKey::from_packed(10), SlotKey::from_packed(2));
+    let state = ChainState {
+        negative,
+        log_score: 1e4,
+        step: 1,
+        visits: 1,
+        still: 0,
+    };
+    learner.table.put(anchor, state);
+    negative
+}
+
+#[test]
+fn a_carried_image_that_the_batch_holds_in_another_pair_is_not_encoded_again() {
+    let graph = graph(12);
+    for config in all_configs() {
+        let mut learner = learner(config.clone());
+        let mut stayed = 0;
+        for step in 9..29 {
+            let negative = on_shared_image(&learner);
+            let next = batch(&graph, step, &[0, 5]);
+            let scores = scores(&learner, &next);
+            let store = Store::default();
+            assert!(learner.carried(&next.pairs, &graph).is_empty());
+            let report = learner
+                .step(&next, &graph, &store, 0.0)
+                .expect("the step is sound");
+            assert_eq!(
+                (report.anchors, report.carried_encoded),
+                (4, 0),
+                "{config:?}"
+            );
+            let asked = store.asked.into_inner().expect("no test thread panicked");
+            assert!(asked.is_empty(), "{config:?}: {asked:?}");
+            let state = learner.table.get(SlotKey::from_packed(10));
+            let state = state.expect("it was planted");
+            if state.negative == negative {
+                assert_eq!(state.step, step as u32, "{config:?}");
+                // A score up to 10, summed in another order.
+                assert!((state.log_score - scores[2][0]).abs() < 1e-4, "{config:?}");
+                stayed += 1;
+            }
+        }
+        // A walk leaves for its only proposal, which is the same image or one that counts twice as much.
+        let leaves = config.sampler.estimator == Estimator::Walk;
+        assert!(stayed > 0 || leaves, "{config:?}: no chain stayed");
+    }
+}
+
+#[test]
+fn a_state_on_another_slot_of_an_image_of_the_batch_weighs_on_that_image() {
+    let graph = graph(12);
+    let mut learner = learner(config(Estimator::Subset, Scores::Refreshed));
+    on_shared_image(&learner);
+    let batch = batch(&graph, 9, &[0, 5]);
+    let scores = scores(&learner, &batch);
+    // Image 0 has two slots, image 1 one. The state is in both subsets, beside pair 0's image 0 or its image 1.
+    let (zero, one) = (scores[2][0].exp() / 2.0, scores[2][1].exp());
+    let state = (0.5 + zero / (zero + one)) / 2.0;
+    let weights = [state + 0.25, one / (zero + one) / 2.0];
+    let fresh = |i: usize, others: [usize; 2]| (scores[i][others[0]] + scores[i][others[1]]) / 2.0;
+    let positives: f32 = (0..4).map(|i| scores[i][i ^ 1]).sum();
+    let negatives = fresh(0, [2, 3])
+        + fresh(1, [2, 3])
+        + weights[0] * scores[2][0]
+        + weights[1] * scores[2][1]
+        + fresh(3, [0, 1]);
+    let report = learner
+        .step(&batch, &graph, &Store::default(), 1e-3)
+        .expect("the step is sound");
+    let expected = (negatives - positives) / 4.0;
+    // Scores up to 10, summed in another order.
+    assert!(
+        (report.loss - expected).abs() < 1e-4,
+        "{} {expected}",
+        report.loss
+    );
+}
+
 #[test]
 fn images_in_several_pairs_of_one_batch_are_no_negatives_of_each_other() {
     let graph = graph(12);
@@ -472,6 +553,10 @@ fn a_batch_without_candidates_changes_nothing() {
             .step(&batch(&graph, 0, pairs), &graph, &Store::default(), 1e-3)
             .expect("nothing is wrong with it");
         assert_eq!((report.anchors, report.loss), (0, 0.0));
+        assert_eq!(
+            report.encode_seconds, 0.0,
+            "there is nothing to encode it for"
+        );
     }
     assert!(state(&learner) == before);
 }

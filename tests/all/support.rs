@@ -146,6 +146,16 @@ impl Served {
             .await
     }
 
+    /// [`Self::write_checkpoint`] with all weights times `scale`.
+    pub(crate) async fn write_scaled(&self, seed: u64, scale: f32) -> CheckpointId {
+        self.write_changed(|snapshot| {
+            fill(snapshot, seed, &self.app);
+            let weights = snapshot.model.iter_mut().flat_map(|array| &mut array.data);
+            weights.for_each(|value| *value *= scale);
+        })
+        .await
+    }
+
     async fn write_changed(&self, change: impl FnOnce(&mut Snapshot)) -> CheckpointId {
         let (checkpoints, label) = (&self.app.checkpoints, Label::new(None));
         let (_, mut snapshot) = checkpoints.newest().await.unwrap().unwrap();

@@ -154,6 +154,23 @@ async fn pairs_posted_and_erased_while_training_runs_join_and_leave_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn training_waits_while_all_pairs_are_of_one_group_and_goes_on_with_a_stranger() {
+    let lab = Lab::new(0.0).await;
+    lab.post_in(0..6, Some("all")).await;
+    let trainer = lab.start(config(&[])).await;
+    let status = until(&trainer, |status| status.pairs == 6).await;
+    assert_eq!((status.state, status.step), (TrainingState::Waiting, 0));
+    let reason = status.waiting_for.unwrap_or_default();
+    assert!(reason.contains("all 6 pairs share a group"), "{reason}");
+    lab.post(6..7).await;
+    until(&trainer, |status| {
+        status.state == TrainingState::Running && status.chains > 0
+    })
+    .await;
+    trainer.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_pair_erased_while_the_server_was_down_is_forgotten_at_the_next_start() {
     let lab = Lab::new(0.0).await;
     let rows = lab.post(0..6).await;

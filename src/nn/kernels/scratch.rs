@@ -1,6 +1,6 @@
 //! Memory that is used again: fresh memory costs a page fault for every 4 KiB, a fifth of a forward pass.
-//! Must never know: what it is used for.
 
+use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -14,10 +14,19 @@ const ROOM: usize = 64;
 /// Buffers asked for since a buffer was last used, after which it is freed: about a hundred passes.
 const IDLE: u64 = 10_000;
 
-static SHELF: Mutex<Shelf> = Mutex::new(Shelf {
-    spares: Vec::new(),
-    asked: 0,
-});
+/// One for threads that serve, one for those in the background: a thread of low priority that is suspended while it holds a lock
+/// must not hold up a request.
+static SHELVES: [Mutex<Shelf>; 2] = [const { Mutex::new(Shelf::EMPTY) }; 2];
+
+thread_local! {
+    /// Which of [`SHELVES`] this thread uses.
+    static SHELF: Cell<usize> = const { Cell::new(0) };
+}
+
+/// From now on this thread shares buffers with background threads only.
+pub(in crate::nn) fn use_background_buffers() {
+    SHELF.set(1);
+}
 
 /// Buffers that wait to be used again. What it holds is bounded by what was in use together within the last [`IDLE`].
 struct Shelf {
@@ -32,8 +41,15 @@ struct Spare {
 }
 
 impl Shelf {
+    const EMPTY: Self = Self {
+        spares: Vec::new(),
+        asked: 0,
+    };
+
+    /// This thread's.
     fn open() -> MutexGuard<'static, Self> {
-        SHELF.lock().unwrap_or_else(PoisonError::into_inner)
+        let shelf = &SHELVES[SHELF.get()];
+        shelf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The smallest that has room for `len` values, but at most for `most`.
@@ -128,5 +144,54 @@ impl Deref for Scratch {
 impl DerefMut for Scratch {
     fn deref_mut(&mut self) -> &mut [f32] {
         &mut self.buffer[..self.len]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, thread, time::Duration};
+
+    use super::*;
+
+    #[test]
+    fn a_background_thread_that_holds_its_lock_holds_up_no_request() {
+        let (held, holds) = mpsc::channel();
+        let (release, released) = mpsc::channel::<()>();
+        let background = thread::spawn(move || {
+            use_background_buffers();
+            let _lock = Shelf::open();
+            held.send(()).unwrap();
+            released.recv().unwrap();
+        });
+        holds.recv().unwrap();
+        let (done, answered) = mpsc::channel();
+        let serving = thread::spawn(move || {
+            put(take(4 * SMALLEST));
+            done.send(()).unwrap();
+        });
+        // Behind the other's lock it would wait for ever.
+        let answer = answered.recv_timeout(Duration::from_secs(60));
+        release.send(()).unwrap();
+        background.join().unwrap();
+        serving.join().unwrap();
+        assert_eq!(answer, Ok(()));
+    }
+
+    #[test]
+    fn a_buffer_goes_back_to_the_threads_that_use_it() {
+        // A size that no other test asks for, in either shelf.
+        let (len, address) = (7_654_321, |buffer: &Vec<f32>| buffer.as_ptr() as usize);
+        let background = thread::spawn(move || {
+            use_background_buffers();
+            let buffer = take_to_keep(len);
+            let place = address(&buffer);
+            put(buffer);
+            let again = take_to_keep(len);
+            assert_eq!(address(&again), place);
+            place
+        });
+        background.join().unwrap();
+        let foreign = Shelf::open().take(len, len + len / 4);
+        assert!(foreign.is_none(), "it came from the other shelf");
     }
 }

@@ -1,0 +1,45 @@
+//! What an update that fails leaves behind.
+
+use candle_core::DType;
+
+use super::super::{Device, Encoder, EncoderConfig, Gradients, Optimizer};
+use super::{OptimizerConfig, OptimizerKind, values};
+
+const TINY: EncoderConfig = EncoderConfig {
+    width: 8,
+    side: 32,
+    dim: 16,
+};
+
+fn adam() -> OptimizerConfig {
+    OptimizerConfig {
+        kind: OptimizerKind::Adam,
+        weight_decay: 0.0,
+        momentum: 0.9,
+        beta2: 0.999,
+        epsilon: 1e-8,
+        clip_norm: 0.0,
+    }
+}
+
+fn gradients(encoder: &Encoder) -> Gradients {
+    let tape = encoder.forward_train(&values(1, 2 * 32 * 32 * 3)).unwrap();
+    tape.backward(&values(2, 2 * 16)).unwrap()
+}
+
+#[test]
+fn an_update_that_fails_changes_neither_weights_nor_moments_nor_their_count() {
+    let mut encoder = Encoder::fresh(&TINY, 1, &Device::cpu()).unwrap();
+    let mut optimizer = Optimizer::new(&adam(), &encoder).unwrap();
+    let good = gradients(&encoder);
+    optimizer.step(&mut encoder, &good, 1.0, 1e-3).unwrap();
+    let before = (encoder.to_arrays().unwrap(), optimizer.to_arrays().unwrap());
+
+    // The processor's backend takes f32 only: it refuses the last of all parameters.
+    let mut bad = gradients(&encoder);
+    let last = bad.layers.last_mut().unwrap();
+    last.bias = last.bias.to_dtype(DType::F64).unwrap();
+    assert!(optimizer.step(&mut encoder, &bad, 1.0, 1e-3).is_err());
+    assert_eq!(optimizer.updates(), 1);
+    assert!((encoder.to_arrays().unwrap(), optimizer.to_arrays().unwrap()) == before);
+}
