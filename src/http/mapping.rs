@@ -161,3 +161,38 @@ pub(super) fn stopping() -> ApiError {
 fn param(place: Place) -> String {
     format!("pairs[{}].{}", place.index, place.side)
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::{http::StatusCode, response::IntoResponse};
+
+    use super::*;
+
+    #[test]
+    fn a_snapshot_asked_for_while_training_has_failed_is_503_with_a_retry() {
+        let error = ApiError::from(TrainError::Unavailable("it rests".to_owned()));
+        let response = error.into_response();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(response.headers().contains_key("retry-after"));
+    }
+
+    #[test]
+    fn what_a_decoder_said_stays_in_the_log_and_our_own_brackets_stay_in_the_message() {
+        for (message, told) in [
+            (
+                "the image cannot be decoded (Format error (x), expected 5): is the file whole?",
+                "the image cannot be decoded: is the file whole?",
+            ),
+            (
+                "the image has 9 pixels (3 x 3)",
+                "the image has 9 pixels (3 x 3)",
+            ),
+            (
+                "it cannot be decoded: is it whole?",
+                "it cannot be decoded: is it whole?",
+            ),
+        ] {
+            assert_eq!(without_decoder_words(message), told);
+        }
+    }
+}

@@ -1,6 +1,7 @@
-//! The program told to stop by signals.
+//! The program as a process: signals that stop it, and its log.
 
 use std::{
+    fs::File,
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
     os::unix::process::ExitStatusExt,
@@ -40,7 +41,7 @@ impl Process {
                 "server.grace_seconds=600",
             ])
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(File::create(folder.path().join("log")).unwrap())
             .spawn()
             .unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap());
@@ -94,6 +95,26 @@ fn a_lost_terminal_stops_the_server_in_order() {
     let mut rest = String::new();
     process.output.read_to_string(&mut rest).unwrap();
     assert!(process.folder.path().join("kith.db").exists());
+}
+
+#[test]
+fn every_refusal_is_in_the_log_under_the_id_of_its_answer() {
+    let process = Process::start(8);
+    for request in [
+        "GET /nowhere HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n",
+        "GET / HTTP/1.1\r\nno colon\r\n\r\n",
+    ] {
+        let mut stream = TcpStream::connect(&process.address).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let id = answer.split("x-request-id: ").nth(1).unwrap();
+        let id = id.lines().next().unwrap();
+        // The line is written before the answer is sent.
+        let log = std::fs::read_to_string(process.folder.path().join("log")).unwrap();
+        assert!(log.contains(id), "{request}: {log}");
+    }
 }
 
 #[test]
