@@ -27,6 +27,8 @@ struct State {
     waiting_since: Instant,
     /// Since when the socket takes nothing more.
     blocked_since: Option<Instant>,
+    /// Since when the next bytes of a body have not come.
+    starved_since: Option<Instant>,
 }
 
 impl Activity {
@@ -37,6 +39,7 @@ impl Activity {
                 begun: 0,
                 waiting_since: Instant::now(),
                 blocked_since: None,
+                starved_since: None,
             })),
             close: Arc::default(),
         }
@@ -62,6 +65,17 @@ impl Activity {
         (state.open == 0 && state.blocked_since.is_none()).then_some(state.waiting_since)
     }
 
+    /// Since when a request's body does not go on.
+    pub(super) fn starved_since(&self) -> Option<Instant> {
+        self.state().starved_since
+    }
+
+    /// The next bytes of a body have not come, or they have.
+    pub(super) fn set_starved(&self, starved: bool) {
+        let since = &mut self.state().starved_since;
+        *since = starved.then(|| since.unwrap_or_else(Instant::now));
+    }
+
     /// Whether the client has read nothing for so long.
     pub(super) fn is_blocked_for(&self, time: Duration) -> bool {
         let since = self.state().blocked_since;
@@ -73,7 +87,7 @@ impl Activity {
         self.state().blocked_since = since;
     }
 
-    /// Asks the connection to end if it is idle.
+    /// Asks the connection to end if nothing goes on.
     pub(super) fn close(&self) {
         self.close.notify_one();
     }
@@ -96,6 +110,7 @@ impl Drop for OpenRequest {
     fn drop(&mut self) {
         let mut state = self.0.state();
         state.open -= 1;
+        state.starved_since = None;
         state.waiting_since = Instant::now();
     }
 }

@@ -1,6 +1,12 @@
 //! The server's connections: accepted up to a cap, closed when idle ones are in the way of new ones, and ended in order when the server stops.
 
-use std::{collections::HashMap, convert::Infallible, io, pin::pin, time::Duration};
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    io,
+    pin::pin,
+    time::{Duration, Instant},
+};
 
 use axum::{Router, body::Body};
 use hyper::{
@@ -31,6 +37,9 @@ const MAX_HEAD: usize = 100 * 1024;
 
 /// How long a client that reads nothing is waited for once the server stops.
 const LAST_READ: Duration = Duration::from_secs(1);
+
+/// How long a body may stand still before its connection makes room for another.
+const LAST_BYTES: Duration = Duration::from_secs(1);
 
 /// Pause between looks at what cannot wake us: a stopping connection, a full house.
 const LOOK: Duration = Duration::from_millis(100);
@@ -109,12 +118,20 @@ impl Connections {
         None
     }
 
-    /// Makes room: the connection that has waited longest for a request goes.
+    /// Makes room: the connection that has waited longest for a request goes, else the one that has waited longest for a body.
     fn close_idle(&self) {
-        let idle = self.open.values();
-        let idle = idle.filter_map(|activity| Some((activity.idle_since()?, activity)));
-        if let Some((_, longest)) = idle.min_by_key(|(since, _)| *since) {
-            longest.close();
+        let longest = |since: fn(&Activity) -> Option<Instant>| {
+            let waiting = self.open.values();
+            let waiting = waiting.filter_map(|activity| Some((since(activity)?, activity)));
+            waiting.min_by_key(|(since, _)| *since)
+        };
+        let idle = longest(Activity::idle_since);
+        let starved = || {
+            let starved = longest(Activity::starved_since);
+            starved.filter(|(since, _)| since.elapsed() >= LAST_BYTES)
+        };
+        if let Some((_, activity)) = idle.or_else(starved) {
+            activity.close();
         }
     }
 
@@ -166,7 +183,11 @@ async fn serve_one(
             biased;
             _ = connection.as_mut() => return,
             () = &mut stopped => break,
-            () = activity.closing() => if activity.idle_since().is_some() { return },
+            () = activity.closing() => {
+                if activity.idle_since().is_some() || activity.starved_since().is_some() {
+                    return;
+                }
+            }
         }
     }
     connection.as_mut().graceful_shutdown();
@@ -188,6 +209,8 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Tracked>, Infallible> {
     let open = activity.begin();
+    let mut request = request;
+    request.extensions_mut().insert(activity);
     let response = TowerToHyperService::new(router)
         .call(request.map(Body::new))
         .await?;

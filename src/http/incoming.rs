@@ -24,6 +24,7 @@ use tokio::{
 };
 
 use super::{
+    activity::Activity,
     budget::{Budget, Charge},
     error::{ApiError, Problem},
     extract::too_large,
@@ -83,6 +84,7 @@ pub(super) async fn bound_body(
     let stream = ndjson::is_stream(&parts.headers);
     let body = Bounded {
         body,
+        activity: parts.extensions.get().cloned(),
         charge: charge.clone(),
         left: (!stream).then_some(bounds.max_bytes),
         // A stream's own reader says how long it waits, and ends with a line that says why.
@@ -107,6 +109,8 @@ async fn stopped(mut stopping: watch::Receiver<bool>) {
 
 struct Bounded {
     body: Body,
+    /// The connection's, where there is one. A stream may pause: its reader says how long.
+    activity: Option<Activity>,
     charge: Charge,
     left: Option<usize>,
     patience: Option<Duration>,
@@ -121,6 +125,12 @@ impl Bounded {
             *left = left.checked_sub(bytes).ok_or_else(too_large)?;
         }
         self.charge.add(bytes)
+    }
+
+    fn set_starved(&self, starved: bool) {
+        if let Some(activity) = &self.activity {
+            activity.set_starved(starved);
+        }
     }
 
     /// Why waiting is over, if it is.
@@ -149,6 +159,7 @@ impl HttpBody for Bounded {
         let frame = match Pin::new(&mut self.body).poll_frame(task) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
+                self.set_starved(self.patience.is_some());
                 return match self.impatient(task) {
                     Some(error) => Poll::Ready(Some(Err(BodyError(error).into()))),
                     None => Poll::Pending,
@@ -156,6 +167,7 @@ impl HttpBody for Bounded {
             }
         };
         self.timer = None;
+        self.set_starved(false);
         let bytes = match &frame {
             Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len),
             _ => 0,

@@ -150,6 +150,23 @@ async fn idle_and_half_open_connections_make_room_for_new_ones() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn connections_whose_bodies_do_not_come_make_room_for_new_ones() {
+    // Longer than the client waits.
+    let sets = [
+        "server.max_connections=4",
+        "server.body_timeout_seconds=600",
+        "server.timeout_seconds=600",
+    ];
+    let live = Live::start(&sets).await;
+    let mut silent = Vec::new();
+    for _ in 0..4 {
+        silent.push(live.send(SILENT, b"half").await);
+    }
+    assert!(live.is_healthy().await);
+    drop(silent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_that_stalls_holds_up_a_stop() {
     // Half of this is what open requests have.
     let live = Live::start(&["encoder.width=32", "server.grace_seconds=120"]).await;
