@@ -1,6 +1,7 @@
 //! Settings in layers: `config/default.toml` (in the binary), a file, `KITH_SECTION__KEY` variables, flags.
-//! Must never know: what rooms do with them. Unknown keys are errors.
+//! Unknown keys are errors.
 
+mod kinds;
 mod layers;
 mod validate;
 

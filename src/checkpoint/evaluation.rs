@@ -118,7 +118,7 @@ impl Rows {
         let side = encoder.config().side;
         let views: Vec<_> = images
             .par_iter()
-            .map(|bytes| pixels::decode(bytes, limits).map(|picture| pixels::fit(&picture, side)))
+            .map(|bytes| pixels::decode_with(bytes, limits, |picture| pixels::fit(&picture, side)))
             .collect();
         let mut pixels = Vec::new();
         for (view, label) in views.into_iter().zip(labels) {

@@ -1,12 +1,12 @@
 //! The layers of settings and their order: built-in defaults, a file, `KITH_…` variables, `--set` flags.
-//! Must never know: what a setting means. Every key of a layer must be a key of the defaults, else the layer is refused by name.
+//! Every key of a layer must be a key of the defaults, and its value of the same kind; else the layer is refused by name.
 
 use std::{ffi::OsString, path::Path};
 
 use config::{Config, File, FileFormat};
 use toml::{Table, Value};
 
-use super::{ConfigError, Settings};
+use super::{ConfigError, Settings, kinds};
 
 /// The defaults that ship in the binary; the list of all keys there are.
 const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -37,9 +37,7 @@ pub(super) fn merge(
         .build()
         .and_then(Config::try_deserialize)
         .map_err(refuse)?;
-    Value::Table(merged)
-        .try_into()
-        .map_err(|error: toml::de::Error| ConfigError(one_line(&error.to_string())))
+    kinds::typed(merged, &defaults)
 }
 
 /// One key set outside a file.
@@ -61,7 +59,7 @@ impl Single {
         let parsed = toml::from_str::<Table>(&format!("v = {}", self.text))
             .ok()
             .and_then(|mut table| table.remove("v"));
-        Ok(match parsed {
+        let value = match parsed {
             Some(value) if default.is_array() && value.is_array() => value,
             Some(value) if !default.is_array() && !default.is_str() => value,
             Some(value) if default.is_str() && value.is_str() => value,
@@ -74,7 +72,9 @@ impl Single {
                 Value::Array(names.map(|name| Value::String(name.to_owned())).collect())
             }
             _ => Value::String(self.text.clone()),
-        })
+        };
+        kinds::check(&self.origin, &self.key, &value, default)?;
+        Ok(value)
     }
 }
 
@@ -123,14 +123,26 @@ fn read(path: &Path, defaults: &Table) -> Result<String, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         ConfigError(format!("the settings file {name} cannot be read: {error}"))
     })?;
-    let table: Table = toml::from_str(&text)
-        .map_err(|error| ConfigError(format!("the settings file {name} is not TOML: {error}")))?;
+    let table: Table =
+        toml::from_str(&text).map_err(|error| not_toml(&name.to_string(), &text, &error))?;
+    let origin = format!("the settings file {name}");
     let mut keys = Vec::new();
     leaves("", &table, &mut keys);
-    match keys.iter().find(|key| find(defaults, key).is_none()) {
-        Some(key) => Err(unknown(&name.to_string(), key, defaults)),
-        None => Ok(text),
+    for key in &keys {
+        let default = find(defaults, key).ok_or_else(|| unknown(&origin, key, defaults))?;
+        let value = find(&table, key).unwrap_or(default);
+        kinds::check(&origin, key, value, default)?;
     }
+    Ok(text)
+}
+
+/// Says in which line a file stops being TOML.
+fn not_toml(name: &str, text: &str, error: &toml::de::Error) -> ConfigError {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let line = before.map_or(1, |before| 1 + before.matches('\n').count());
+    ConfigError(format!(
+        "the settings file {name} is not TOML at line {line}: write [section], and below it key = value"
+    ))
 }
 
 /// Paths of all values of a table.
@@ -147,7 +159,7 @@ fn leaves(prefix: &str, table: &Table, into: &mut Vec<String>) {
     }
 }
 
-fn find<'a>(table: &'a Table, path: &str) -> Option<&'a Value> {
+pub(super) fn find<'a>(table: &'a Table, path: &str) -> Option<&'a Value> {
     let (first, rest) = match path.split_once('.') {
         Some((first, rest)) => (first, Some(rest)),
         None => (path, None),
@@ -196,9 +208,6 @@ fn unknown(origin: &str, key: &str, defaults: &Table) -> ConfigError {
 }
 
 fn refuse(error: config::ConfigError) -> ConfigError {
-    ConfigError(one_line(&error.to_string()))
-}
-
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    let text = error.to_string();
+    ConfigError(text.split_whitespace().collect::<Vec<_>>().join(" "))
 }

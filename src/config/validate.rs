@@ -142,7 +142,16 @@ fn server(settings: &Settings) -> Vec<Rule> {
         (serving.max_batch > 0, "serving.max_batch", "at least 1"),
         (serving.follow_ms > 0, "serving.follow_ms", "at least 1"),
         (limits.max_bytes > 0, "limits.max_bytes", "at least 1"),
-        (limits.max_pixels > 0, "limits.max_pixels", "at least 1"),
+        (
+            (1..=1 << 32).contains(&limits.max_pixels),
+            "limits.max_pixels",
+            "from 1 to 4294967296",
+        ),
+        (
+            (64..=1 << 20).contains(&limits.decode_memory_mb),
+            "limits.decode_memory_mb",
+            "from 64 to 1048576",
+        ),
     ]
 }
 

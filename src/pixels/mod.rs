@@ -1,20 +1,24 @@
-//! Bytes of an image file in, normalised pixels out: decode, orient, composite, resize, augment.
-//! Must never know: tensors, storage, HTTP. Only room that uses `image` and `fast_image_resize`.
+//! Turns the bytes of an image file into normalised pixels: decode, orient, composite, resize, augment.
+//! Only this module uses `image` and `fast_image_resize`.
 //! All pixel outputs are f32, height × width × channel (`[side, side, 3]`), ImageNet-normalised.
 
 mod augment;
 mod blur;
+mod budget;
 mod decode;
 mod encode;
+mod format;
 mod jitter;
+mod jpeg;
 mod resize;
 mod sample;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::augment::{AugmentConfig, augment};
-pub use self::decode::{decode, inspect};
+pub use self::decode::{decode, decode_with, inspect};
 pub use self::encode::png;
+pub use self::format::{EXTENSIONS, taken};
 pub use self::resize::fit;
 pub use self::sample::{SampleFormat, sample};
 
@@ -26,6 +30,8 @@ pub struct Limits {
     pub max_bytes: usize,
     /// Most pixels (width × height) one image may have.
     pub max_pixels: u64,
+    /// Most MiB that all decoders of the process may use at once; a decode beyond it waits for the others.
+    pub decode_memory_mb: u64,
 }
 
 /// A decoded image: upright (EXIF applied), RGB, 8 bits, alpha composited over white.
@@ -42,7 +48,7 @@ pub struct Picture {
 /// What the header of an image file says.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Header {
-    /// `jpeg`, `png`, `webp`, `gif` or `bmp`: decided by the content.
+    /// `jpeg`, `png`, `webp`, `gif`, `bmp`, `tiff` or `qoi`: decided by the content.
     pub format: &'static str,
     /// Pixels across, as stored (before EXIF orientation).
     pub width: u32,

@@ -54,7 +54,7 @@ fn pop(waiting: &Mutex<FairQueue<Work>>) -> Option<Work> {
 /// Decodes and fits one image to `[side, side, 3]`. A decoder that panics on a hostile file counts as undecodable.
 pub(super) fn decode(bytes: &Bytes, limits: &Limits, side: usize) -> Result<Vec<f32>, PixelError> {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        pixels::decode(bytes, limits).map(|picture| pixels::fit(&picture, side))
+        pixels::decode_with(bytes, limits, |picture| pixels::fit(&picture, side))
     }));
     outcome.unwrap_or_else(|_| {
         tracing::error!(bytes = bytes.len(), "the decoder panicked on an image");

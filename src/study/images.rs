@@ -10,11 +10,10 @@ use rayon::prelude::*;
 
 use super::{StudyError, stl10};
 use crate::{
-    pixels::{self, Limits, Picture},
+    pixels::{self, EXTENSIONS, Limits, Picture},
     types::mix,
 };
 
-const EXTENSIONS: [&str; 6] = ["bmp", "gif", "jpeg", "jpg", "png", "webp"];
 /// Of classes without a test part every fifth image is one.
 const TEST_EVERY: usize = 5;
 
@@ -107,21 +106,24 @@ impl Images {
     fn of_list(path: &Path) -> Result<Self, StudyError> {
         let failed = |error: csv::Error| StudyError::io(path, error.into());
         let mut reader = csv::Reader::from_path(path).map_err(failed)?;
+        check_columns(path, reader.headers().map_err(failed)?)?;
         let mut found = Found::default();
         for row in reader.deserialize() {
             let row: BTreeMap<String, String> = row.map_err(failed)?;
-            let (Some(file), Some(label)) = (row.get("path"), row.get("label")) else {
-                return Err(StudyError::config(format!(
-                    "{} needs the columns path and label",
-                    path.display()
-                )));
+            let cell = |name: &str| row.get(name).map(String::as_str).unwrap_or_default();
+            let file = path.parent().unwrap_or(Path::new("")).join(cell("path"));
+            let part = match cell("split") {
+                "" => &mut found.whole,
+                "test" => &mut found.test,
+                "train" => &mut found.train,
+                other => {
+                    return Err(StudyError::config(format!(
+                        "{}: the split of an image is train or test, not {other:?}",
+                        path.display()
+                    )));
+                }
             };
-            let file = path.parent().unwrap_or(Path::new("")).join(file);
-            match row.get("split").map(String::as_str) {
-                None => found.whole.push((file, label.clone())),
-                Some("test") => found.test.push((file, label.clone())),
-                Some(_) => found.train.push((file, label.clone())),
-            }
+            part.push((file, cell("label").to_owned()));
         }
         Ok(found.into_images())
     }
@@ -143,6 +145,22 @@ impl Images {
         }
         Ok(images)
     }
+}
+
+/// A misspelt column would silently change what is measured.
+fn check_columns(path: &Path, header: &csv::StringRecord) -> Result<(), StudyError> {
+    let count = |name: &str| header.iter().filter(|title| *title == name).count();
+    let known = header
+        .iter()
+        .all(|title| ["path", "label", "split"].contains(&title));
+    if known && count("path") == 1 && count("label") == 1 && count("split") <= 1 {
+        return Ok(());
+    }
+    Err(StudyError::config(format!(
+        "{} needs the columns path and label, perhaps split, and no others; it has {}",
+        path.display(),
+        header.iter().take(12).collect::<Vec<_>>().join(", ")
+    )))
 }
 
 /// Files with the names of their classes.
@@ -342,6 +360,7 @@ mod tests {
         let limits = Limits {
             max_bytes: 0,
             max_pixels: 0,
+            decode_memory_mb: 1024,
         };
         let pictures = load(&images.train, &limits).unwrap();
         let at = |row: usize, column: usize| 3 * (row * 96 + column);

@@ -262,6 +262,7 @@ mod tests {
             let limits = crate::pixels::Limits {
                 max_bytes: 1 << 20,
                 max_pixels: 1 << 20,
+                decode_memory_mb: 1024,
             };
             let picture = crate::pixels::decode(png, &limits).unwrap();
             assert_eq!((picture.width, picture.height), SIZE);

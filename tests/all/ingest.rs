@@ -16,6 +16,7 @@ use tempfile::TempDir;
 const LIMITS: Limits = Limits {
     max_bytes: 1 << 16,
     max_pixels: 1 << 12,
+    decode_memory_mb: 1024,
 };
 
 struct Fixture {

@@ -11,6 +11,7 @@ use kith::pixels::{AugmentConfig, Limits, Picture, PixelError, augment, decode, 
 const LIMITS: Limits = Limits {
     max_bytes: 1 << 20,
     max_pixels: 1 << 20,
+    decode_memory_mb: 1024,
 };
 
 fn gradient(width: u32, height: u32) -> RgbImage {
@@ -78,8 +79,10 @@ fn grey_deep_and_transparent_pixels_become_rgb_over_white() {
     let deep: ImageBuffer<Rgb<u16>, Vec<u16>> =
         ImageBuffer::from_pixel(1, 1, Rgb([65535, 32896, 0]));
     assert_eq!(decode(&png(deep), &LIMITS).unwrap().rgb, [255, 128, 0]);
-    let clear = RgbaImage::from_pixel(1, 1, Rgba([10, 20, 30, 0]));
-    assert_eq!(decode(&png(clear), &LIMITS).unwrap().rgb, [255, 255, 255]);
+    let mut clear = RgbaImage::from_pixel(2, 1, Rgba([10, 20, 30, 0]));
+    clear.put_pixel(1, 0, Rgba([10, 20, 30, 255]));
+    let clear = decode(&png(clear), &LIMITS).unwrap();
+    assert_eq!(clear.rgb, [255, 255, 255, 10, 20, 30]);
     let half = GrayAlphaImage::from_pixel(1, 1, image::LumaA([0, 128]));
     assert_eq!(decode(&png(half), &LIMITS).unwrap().rgb, [127; 3]);
 }

@@ -37,3 +37,40 @@ first.save(HERE / "animated.webp", save_all=True, append_images=rest, duration=5
 
 photo = Image.merge("RGB", [Image.radial_gradient("L").resize((64, 64)).rotate(turn) for turn in (0, 45, 90)])
 photo.save(HERE / "progressive.jpg", quality=50, progressive=True)
+
+# The same picture stored on its side, with an orientation of 6 (turn it by 90 degrees clockwise) in each container's own place.
+# `upright.png` is what all of them show; it comes first, so that the others follow from it.
+upright = Image.open(HERE / "upright.png").convert("RGB")
+lying = upright.transpose(Image.Transpose.ROTATE_90)
+exif = Image.Exif()
+exif[0x0112] = 6
+lying.save(HERE / "orientation-6.png", exif=exif, optimize=True)
+lying.save(HERE / "orientation-6.jpg", exif=exif, quality=95, subsampling=0)
+lying.save(HERE / "orientation-6.tif", tiffinfo={0x0112: 6}, compression="tiff_lzw")
+lying.save(HERE / "orientation-6.webp", exif=exif, lossless=True)
+
+upright.save(HERE / "plain.qoi")
+upright.save(HERE / "deflate.tif", compression="tiff_adobe_deflate")
+upright.convert("CMYK").save(HERE / "cmyk.tif", compression="tiff_lzw")
+
+# Nothing to see: every pixel is fully transparent.
+clear = Image.new("RGBA", SIZE, (*RED, 0))
+clear.save(HERE / "transparent.png", optimize=True)
+clear.save(HERE / "transparent.webp", lossless=True, exact=True)
+
+
+def without_segments(data, marker):
+    """A JPEG without its segments of one kind before the first scan."""
+    kept, at = bytearray(data[:2]), 2
+    while data[at + 1] != 0xDA:
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if data[at + 1] != marker:
+            kept += data[at:end]
+        at = end
+    return bytes(kept + data[at:])
+
+
+# A frame of a Motion JPEG: the Huffman tables are the standard's and are left out.
+photo.save(HERE / "with-tables.jpg", quality=80)
+whole = (HERE / "with-tables.jpg").read_bytes()
+(HERE / "mjpeg-frame.jpg").write_bytes(without_segments(whole, 0xC4))

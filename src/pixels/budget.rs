@@ -1,0 +1,100 @@
+//! A bound on the memory that all decoders of the process take together. Serving, ingest and training share it.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// What every decode of the process is charged to.
+static DECODING: Budget = Budget::new();
+
+/// Bytes in use, and those who wait for some to come back.
+pub(super) struct Budget {
+    used: Mutex<u64>,
+    freed: Condvar,
+}
+
+/// Bytes that are charged until this is dropped.
+pub(super) struct Charge<'a> {
+    budget: &'a Budget,
+    bytes: u64,
+}
+
+/// Charges `bytes` against `capacity`, and waits until there is room.
+pub(super) fn charge(bytes: u64, capacity: u64) -> Charge<'static> {
+    DECODING.charge(bytes, capacity)
+}
+
+impl Budget {
+    pub(super) const fn new() -> Self {
+        Self {
+            used: Mutex::new(0),
+            freed: Condvar::new(),
+        }
+    }
+
+    /// A charge beyond the capacity waits until nothing else is charged, so that it is slow and never stuck.
+    pub(super) fn charge(&self, bytes: u64, capacity: u64) -> Charge<'_> {
+        let mut used = self.used();
+        while *used > 0 && *used + bytes > capacity {
+            used = self
+                .freed
+                .wait(used)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        *used += bytes;
+        Charge {
+            budget: self,
+            bytes,
+        }
+    }
+
+    fn used(&self) -> MutexGuard<'_, u64> {
+        // The count is changed in one addition, so a panic leaves it right.
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Charge<'_> {
+    fn drop(&mut self) {
+        *self.budget.used() -= self.bytes;
+        self.budget.freed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn charges_together_never_exceed_the_capacity_and_all_get_their_turn() {
+        const CAPACITY: u64 = 100;
+        let budget = Budget::new();
+        let (held, done) = (AtomicU64::new(0), AtomicU64::new(0));
+        std::thread::scope(|scope| {
+            for size in [30, 40, 60, 70, 90, 10, 25, 55] {
+                let (budget, held, done) = (&budget, &held, &done);
+                scope.spawn(move || {
+                    for _ in 0..200 {
+                        let charge = budget.charge(size, CAPACITY);
+                        let before = held.fetch_add(size, Ordering::SeqCst);
+                        assert!(before + size <= CAPACITY);
+                        held.fetch_sub(size, Ordering::SeqCst);
+                        drop(charge);
+                        done.fetch_add(1, Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+        assert_eq!(done.into_inner(), 1600);
+        assert_eq!(*budget.used(), 0);
+    }
+
+    #[test]
+    fn a_charge_beyond_the_capacity_goes_alone() {
+        let budget = Budget::new();
+        drop(budget.charge(500, 100));
+        let small = budget.charge(1, 100);
+        drop(small);
+        assert_eq!(*budget.used(), 0);
+    }
+}
