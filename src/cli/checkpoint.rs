@@ -1,5 +1,4 @@
-//! `kith checkpoint`: lists, takes, promotes and deletes checkpoints of a running server; verifies those of a data folder.
-//! Must never know: what a checkpoint is made of.
+//! `kith checkpoint`: lists, takes, promotes and deletes checkpoints of a running server, and verifies those of a data folder.
 
 use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
@@ -38,6 +37,7 @@ enum Action {
     },
     /// Let a checkpoint serve; an older one is a rollback. The choice holds until "kith checkpoint auto"
     Promote {
+        #[arg(value_parser = checkpoint_id)]
         id: CheckpointId,
         /// Let the gate replace it by a better one
         #[arg(long)]
@@ -47,6 +47,7 @@ enum Action {
     Auto,
     /// Keep a checkpoint from being pruned, or let it go
     Keep {
+        #[arg(value_parser = checkpoint_id)]
         id: CheckpointId,
         /// Let it go
         #[arg(long)]
@@ -56,11 +57,14 @@ enum Action {
         note: Option<String>,
     },
     /// Delete a checkpoint that does not serve
-    Delete { id: CheckpointId },
+    Delete {
+        #[arg(value_parser = checkpoint_id)]
+        id: CheckpointId,
+    },
     /// Check every file of a checkpoint on disk against its manifest; the server may run or not
     Verify {
         /// live, latest, an id, or all
-        #[arg(value_name = "NAME")]
+        #[arg(value_name = "NAME", default_value = "all")]
         name: String,
         #[command(flatten)]
         settings: SettingsArgs,
@@ -105,6 +109,15 @@ pub(crate) fn run(args: &CheckpointArgs) -> anyhow::Result<()> {
     );
     rows.iter()
         .try_for_each(|row| print(row).context("the answer is no list of checkpoints"))
+}
+
+/// Reads an id as a person types it.
+fn checkpoint_id(text: &str) -> Result<CheckpointId, String> {
+    text.parse().map_err(|_| {
+        "a checkpoint's id looks like 0197a3c2-7d5e-7c11-9f6b-2f1f0c8d4e5a: \
+         `kith checkpoint list` shows those there are"
+            .to_owned()
+    })
 }
 
 /// Hashes are compared here, file by file; then everything is read as a start would.

@@ -1,5 +1,4 @@
-//! Talking to a running server: one agent, answers as JSON, patience with a server that is busy or restarting.
-//! Must never know: what is asked for.
+//! Talks to a running server: answers come as JSON, and a request is sent again while the server is busy or restarting.
 
 use std::{io::Read, thread::sleep, time::Duration};
 
@@ -13,6 +12,9 @@ const MOST_BYTES: u64 = 256 << 20;
 /// A snapshot that is waited for takes its time.
 const TIMEOUT: Duration = Duration::from_secs(600);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// What a probe waits for an answer: an orchestrator asks again anyway.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+const RETRIES: u32 = 6;
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
@@ -27,9 +29,16 @@ pub(crate) struct ServerArgs {
         default_value = "http://127.0.0.1:7700"
     )]
     server: String,
-    /// How often a request is sent again when the server is busy or cannot be reached
-    #[arg(long, global = true, value_name = "N", default_value_t = 6)]
-    pub(crate) retries: u32,
+    /// How often a request is sent again when the server is busy or cannot be reached [default: 6; `kith health`: 0]
+    #[arg(long, global = true, value_name = "N")]
+    retries: Option<u32>,
+}
+
+impl ServerArgs {
+    /// How often a request is sent again.
+    pub(crate) fn retries(&self) -> u32 {
+        self.retries.unwrap_or(RETRIES)
+    }
 }
 
 /// Why there is no answer to work with.
@@ -41,6 +50,8 @@ pub(crate) enum ClientError {
         status: u16,
         code: String,
         message: String,
+        /// The field that it is about.
+        param: Option<String>,
     },
     /// Still no answer after all retries.
     #[error("{url} gives no answer ({cause}): is the server running there?")]
@@ -82,14 +93,23 @@ enum Miss {
 
 impl Client {
     pub(crate) fn new(args: &ServerArgs) -> Self {
+        Self::with(args, args.retries(), TIMEOUT)
+    }
+
+    /// A client that asks once, unless told otherwise, and does not wait long.
+    pub(crate) fn probe(args: &ServerArgs) -> Self {
+        Self::with(args, args.retries.unwrap_or(0), PROBE_TIMEOUT)
+    }
+
+    fn with(args: &ServerArgs, retries: u32, timeout: Duration) -> Self {
         let config = Agent::config_builder()
             .http_status_as_error(false)
-            .timeout_connect(Some(CONNECT_TIMEOUT))
-            .timeout_global(Some(TIMEOUT));
+            .timeout_connect(Some(CONNECT_TIMEOUT.min(timeout)))
+            .timeout_global(Some(timeout));
         Self {
             agent: config.build().new_agent(),
             base: args.server.trim_end_matches('/').to_owned(),
-            retries: args.retries,
+            retries,
         }
     }
 
@@ -208,17 +228,19 @@ fn wait(answer: &Response<Body>) -> Option<Duration> {
 fn refusal(status: u16, body: &[u8]) -> ClientError {
     let document = serde_json::from_slice(body).ok();
     let problem = document.as_ref().and_then(problem);
-    let (code, message) = match problem {
-        Some(problem) => (problem.code, problem.message),
+    let (code, message, param) = match problem {
+        Some(problem) => (problem.code, problem.message, problem.param),
         None => (
             "no code".to_owned(),
             String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned(),
+            None,
         ),
     };
     ClientError::Refused {
         status,
         code,
         message,
+        param,
     }
 }
 

@@ -1,23 +1,29 @@
 //! `kith embed`: embeddings of image files from a running server, as JSON lines or CSV.
-//! Must never know: how an embedding is made.
+//! A file that fails is named with the reason. A table appears under its name only when it is complete.
 
 use std::{
-    fs::{self, File},
-    io::{self, BufWriter, Write},
+    fs, mem,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::client::{Client, ServerArgs};
+use super::{
+    client::{Client, ClientError, ServerArgs},
+    embedding_rows::Rows,
+    folder,
+};
+
+/// Most characters of a request; a larger image goes alone.
+const REQUEST_BYTES: usize = 8 << 20;
 
 #[derive(Args, Debug)]
 pub(crate) struct EmbedArgs {
-    /// Image files
-    #[arg(required = true, value_name = "IMAGE")]
+    /// Image files, or folders that are searched for them
+    #[arg(required = true, value_name = "IMAGE|FOLDER")]
     images: Vec<PathBuf>,
     #[command(flatten)]
     server: ServerArgs,
@@ -33,101 +39,167 @@ pub(crate) struct EmbedArgs {
     /// Most images in a request
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
     batch: u16,
+    /// Leave out files that fail, and go on; they are named at the end, and the exit code is 1
+    #[arg(long)]
+    keep_going: bool,
 }
 
-/// Where rows go.
-enum Rows {
-    Lines(Box<dyn Write>),
-    Csv(Box<csv::Writer<File>>),
+/// One file as it is sent.
+struct Encoded {
+    path: PathBuf,
+    /// Base64.
+    text: String,
+}
+
+/// A run in progress.
+struct Run<'a> {
+    args: &'a EmbedArgs,
+    client: Client,
+    /// What is asked for: after the first answer the checkpoint that gave it, so that all rows come from one.
+    model: String,
+    rows: Rows,
+    failed: Vec<String>,
 }
 
 pub(crate) fn run(args: &EmbedArgs) -> anyhow::Result<()> {
-    let client = Client::new(&args.server);
-    let mut rows = match &args.output {
-        Some(path) => {
-            let file = File::create(path)
-                .with_context(|| format!("{} cannot be written", path.display()))?;
-            Rows::Csv(Box::new(csv::Writer::from_writer(file)))
-        }
-        None => Rows::Lines(Box::new(BufWriter::new(io::stdout().lock()))),
+    let files = files(&args.images)?;
+    let mut run = Run {
+        args,
+        client: Client::new(&args.server),
+        model: args.model.clone(),
+        rows: Rows::open(args.output.as_deref())?,
+        failed: Vec::new(),
     };
-    let mut model = args.model.clone();
-    let mut first = true;
-    for images in args.images.chunks(args.batch.into()) {
-        let answer = client.post("/v1/embeddings", &request(args, &model, images)?)?;
-        let answered = answer["model"]
+    let mut batch: Vec<Encoded> = Vec::new();
+    for path in &files {
+        let Some(file) = run.encode(path)? else {
+            continue;
+        };
+        let bytes: usize = batch.iter().map(|file| file.text.len()).sum();
+        let full = batch.len() >= args.batch.into() || bytes + file.text.len() > REQUEST_BYTES;
+        if full {
+            run.post(mem::take(&mut batch))?;
+        }
+        batch.push(file);
+    }
+    run.post(batch)?;
+    run.finish(files.len())
+}
+
+/// All files that are meant, folders searched.
+fn files(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+    let (mut files, mut left_out) = (Vec::new(), Vec::new());
+    for path in paths {
+        if path.is_dir() {
+            let (found, rest) = folder::walk(path)?;
+            files.extend(found);
+            left_out.extend(rest);
+        } else {
+            files.push(path.clone());
+        }
+    }
+    folder::report(&left_out);
+    ensure!(
+        !files.is_empty(),
+        "there is no image file in what was named"
+    );
+    Ok(files)
+}
+
+impl Run<'_> {
+    /// `None`: it cannot be read, and the run goes on without it.
+    fn encode(&mut self, path: &Path) -> anyhow::Result<Option<Encoded>> {
+        match fs::read(path) {
+            Ok(bytes) => Ok(Some(Encoded {
+                path: path.to_owned(),
+                text: STANDARD.encode(bytes),
+            })),
+            Err(error) => self.fail(path, &error.to_string()).map(|()| None),
+        }
+    }
+
+    /// Notes a file that failed; an error unless the run is to go on.
+    fn fail(&mut self, path: &Path, reason: &str) -> anyhow::Result<()> {
+        let line = format!("{}: {reason}", path.display());
+        if !self.args.keep_going {
+            bail!("{line}; --keep-going leaves out files that fail");
+        }
+        self.failed.push(line);
+        Ok(())
+    }
+
+    /// Sends a batch, without the files that the server refuses one by one.
+    fn post(&mut self, mut batch: Vec<Encoded>) -> anyhow::Result<()> {
+        while !batch.is_empty() {
+            let refused = match self.client.post("/v1/embeddings", &self.request(&batch)) {
+                Ok(answer) => return self.write(&batch, &answer),
+                Err(error) => error,
+            };
+            let Some(index) = refused_index(&refused, batch.len()) else {
+                return Err(refused).context(format!(
+                    "{} and {} more images were not embedded",
+                    batch[0].path.display(),
+                    batch.len() - 1
+                ));
+            };
+            let file = batch.remove(index);
+            self.fail(&file.path, &refused.to_string())?;
+        }
+        Ok(())
+    }
+
+    fn request(&self, batch: &[Encoded]) -> Value {
+        let input: Vec<&str> = batch.iter().map(|file| file.text.as_str()).collect();
+        let mut request = json!({"model": self.model, "input": input});
+        if let Some(dimensions) = self.args.dimensions {
+            request["dimensions"] = json!(dimensions);
+        }
+        request
+    }
+
+    fn write(&mut self, batch: &[Encoded], answer: &Value) -> anyhow::Result<()> {
+        let model = answer["model"]
             .as_str()
             .context("the answer names no model")?;
-        // All rows of one run come from one checkpoint: the one that answered the first request.
-        answered.clone_into(&mut model);
         let data = answer["data"]
             .as_array()
             .context("the answer has no data")?;
         ensure!(
-            data.len() == images.len(),
+            data.len() == batch.len(),
             "{} images were sent, {} embeddings came back",
-            images.len(),
+            batch.len(),
             data.len()
         );
-        for (path, item) in images.iter().zip(data) {
-            rows.write(path, answered, &item["embedding"], first)?;
-            first = false;
+        for (file, item) in batch.iter().zip(data) {
+            self.rows.write(&file.path, model, &item["embedding"])?;
+        }
+        model.clone_into(&mut self.model);
+        Ok(())
+    }
+
+    fn finish(self, total: usize) -> anyhow::Result<()> {
+        self.rows.finish()?;
+        for line in &self.failed {
+            eprintln!("{line}");
+        }
+        match self.failed.len() {
+            0 => Ok(()),
+            count => bail!("{count} of {total} images failed and are left out"),
         }
     }
-    rows.finish()
 }
 
-fn request(args: &EmbedArgs, model: &str, images: &[PathBuf]) -> anyhow::Result<Value> {
-    let encode = |path: &PathBuf| -> anyhow::Result<String> {
-        let bytes = fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
-        Ok(STANDARD.encode(bytes))
+/// Which image of a batch an error is about: the one that the server names, or the only one there is.
+fn refused_index(error: &ClientError, count: usize) -> Option<usize> {
+    let ClientError::Refused { param, .. } = error else {
+        return None;
     };
-    let input = images.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
-    let mut request = json!({"model": model, "input": input});
-    if let Some(dimensions) = args.dimensions {
-        request["dimensions"] = json!(dimensions);
-    }
-    Ok(request)
-}
-
-impl Rows {
-    fn write(
-        &mut self,
-        path: &Path,
-        model: &str,
-        embedding: &Value,
-        first: bool,
-    ) -> anyhow::Result<()> {
-        match self {
-            Self::Lines(out) => {
-                let line =
-                    json!({"path": path.to_string_lossy(), "model": model, "embedding": embedding});
-                writeln!(out, "{line}")?;
-            }
-            Self::Csv(out) => {
-                let values = embedding
-                    .as_array()
-                    .context("the embedding is no list of numbers")?;
-                if first {
-                    let columns = (0..values.len()).map(|index| format!("e{index}"));
-                    out.write_record(
-                        ["path".to_owned(), "model".to_owned()]
-                            .into_iter()
-                            .chain(columns),
-                    )?;
-                }
-                let head = [path.to_string_lossy().into_owned(), model.to_owned()];
-                out.write_record(head.into_iter().chain(values.iter().map(Value::to_string)))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn finish(self) -> anyhow::Result<()> {
-        match self {
-            Self::Lines(mut out) => out.flush()?,
-            Self::Csv(mut out) => out.flush()?,
-        }
-        Ok(())
+    let inside = param.as_deref()?.strip_prefix("input")?;
+    let named = inside
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    match named.map(str::parse) {
+        Some(Ok(index)) if index < count => Some(index),
+        _ => (count == 1).then_some(0),
     }
 }

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::{
     SettingsArgs,
     data_folder::{DataFolder, block_on, model_at, settings},
+    folder,
     image_list::{ImageList, evaluation_set},
 };
 use crate::{
@@ -83,12 +84,12 @@ async fn inputs(
     let path = Path::new(&args.checkpoint);
     let named = matches!(args.checkpoint.as_str(), "live" | "latest");
     let lists = args.query.as_ref().zip(args.gallery.as_ref());
-    let set = lists.map(|(query, gallery)| {
-        evaluation_set(
-            &ImageList::read(query, &args.key)?,
-            &ImageList::read(gallery, &args.key)?,
-        )
-    });
+    let read = |input: &PathBuf| {
+        let list = ImageList::read(input, &args.key)?;
+        folder::report(&list.left_out);
+        anyhow::Ok(list)
+    };
+    let set = lists.map(|(query, gallery)| evaluation_set(&read(query)?, &read(gallery)?));
     let set = set.transpose()?;
     if !named
         && path.exists()

@@ -1,21 +1,27 @@
 //! Image files with a key each, read from a CSV or found in a folder: one side of a retrieval question.
-//! Must never know: what is in an image.
 
 use std::{
     collections::HashMap,
-    fs::{self, File},
+    fs,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, ensure};
 
-use super::pair_list::{entries, is_image};
+use super::{
+    folder::{entries, left_out, summary},
+    table::{Columns, Table},
+};
 use crate::checkpoint::EvaluationSet;
 
 /// Files and what they show: images with the same key belong together.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct ImageList {
     pub(crate) files: Vec<(PathBuf, String)>,
+    /// Lines of a CSV that name no image.
+    pub(crate) problems: Vec<String>,
+    /// Files of a folder that are no images, each with the reason.
+    pub(crate) left_out: Vec<String>,
 }
 
 impl ImageList {
@@ -26,31 +32,38 @@ impl ImageList {
             true => Self::of_folder(input)?,
             false => Self::of_csv(input, key)?,
         };
-        ensure!(!list.files.is_empty(), "{} names no image", input.display());
+        let name = input.display();
+        ensure!(
+            list.problems.is_empty(),
+            "{name}: {}",
+            summary(&list.problems)
+        );
+        ensure!(
+            !list.files.is_empty(),
+            "{name} names no image; left out: {}",
+            summary(&list.left_out)
+        );
         Ok(list)
     }
 
     fn of_csv(path: &Path, key: &str) -> anyhow::Result<Self> {
-        let name = path.display();
-        let file = File::open(path).with_context(|| format!("{name} cannot be opened"))?;
-        let mut reader = csv::ReaderBuilder::new()
-            .trim(csv::Trim::All)
-            .from_reader(file);
-        let header = reader.headers()?;
-        let column = |wanted: &str| {
-            let found = header.iter().position(|title| title == wanted);
-            found.with_context(|| format!("{name} has no column {wanted:?}"))
+        let columns = Columns {
+            required: &["path", key],
+            optional: &[],
+            others: true,
         };
-        let (path_column, key_column) = (column("path")?, column(key)?);
+        let table = Table::read(path, &columns)?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let mut list = Self::default();
-        for record in reader.records() {
-            let record = record.with_context(|| format!("{name} cannot be read"))?;
-            list.files.push((
-                folder.join(&record[path_column]),
-                record[key_column].to_owned(),
-            ));
+        for row in table.rows {
+            match <[Option<String>; 2]>::try_from(row.cells) {
+                Ok([Some(file), Some(key)]) => list.files.push((folder.join(file), key)),
+                _ => list
+                    .problems
+                    .push(format!("line {}: no path or no {key}", row.line)),
+            }
         }
+        list.problems.extend(table.problems);
         Ok(list)
     }
 
@@ -69,16 +82,24 @@ impl ImageList {
         };
         let mut list = Self::default();
         for entry in entries(folder)? {
-            if is_image(&entry) {
-                let key = stem(&entry);
-                list.files.push((entry, key));
-            } else if entry.is_dir() {
+            if entry.is_dir() {
                 let key = name(&entry);
-                let images = entries(&entry)?.into_iter().filter(|path| is_image(path));
-                list.files.extend(images.map(|image| (image, key.clone())));
+                for image in entries(&entry)? {
+                    list.add(image, key.clone());
+                }
+            } else {
+                let key = stem(&entry);
+                list.add(entry, key);
             }
         }
         Ok(list)
+    }
+
+    fn add(&mut self, path: PathBuf, key: String) {
+        match left_out(&path) {
+            None => self.files.push((path, key)),
+            Some(reason) => self.left_out.push(reason),
+        }
     }
 }
 
@@ -145,6 +166,8 @@ mod tests {
         ]);
         let list = ImageList::read(folder.path(), "key").unwrap();
         assert_eq!(keys(&list), ["cup", "cup", "hat"]);
+        assert_eq!(list.left_out.len(), 2);
+        assert!(list.left_out[0].contains("note.txt"), "{:?}", list.left_out);
     }
 
     #[test]
@@ -156,7 +179,20 @@ mod tests {
         assert_eq!(keys(&list), ["7", "8"]);
         assert_eq!(list.files[0].0, folder.path().join("a.png"));
         let error = ImageList::read(&path, "label").unwrap_err().to_string();
-        assert!(error.contains("no column \"label\""), "{error}");
+        assert!(error.contains("not such a list"), "{error}");
+        for (text, reason) in [
+            ("path,key\na.png\n", "line 2: 1 cells under 2"),
+            ("path,key\na.png,\n", "line 2: no path or no key"),
+            (
+                "path,path,key\na.png,b.png,x\n",
+                "\"path\" is there 2 times",
+            ),
+            ("path,label\na.png,x\n", "no column \"key\""),
+        ] {
+            fs::write(&path, text).unwrap();
+            let error = format!("{:#}", ImageList::read(&path, "key").unwrap_err());
+            assert!(error.contains(reason), "{error}");
+        }
     }
 
     #[test]

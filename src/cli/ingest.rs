@@ -15,6 +15,7 @@ use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
 use super::{
     client::{Client, ClientError, ServerArgs},
+    folder,
     journal::{Journal, Stored},
     pair_list::PairList,
     upload::{Line, Outcome, Uploader},
@@ -67,6 +68,7 @@ struct Run<'a> {
 
 pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
     let list = PairList::read(&args.input, args.pairs_per_thing)?;
+    folder::report(&list.left_out);
     let client = Client::new(&args.server);
     let fingerprint = list.fingerprint(client.base());
     let (journal, mut done) = Journal::open(&args.input, fingerprint);
@@ -92,7 +94,7 @@ pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
     }
     bar.enable_steady_tick(Duration::from_millis(200));
     let run = Run {
-        uploader: Uploader::new(&client, &list.pairs, args.server.retries),
+        uploader: Uploader::new(&client, &list.pairs, args.server.retries()),
         list: &list,
         batch: args.batch.into(),
         bar,

@@ -40,8 +40,12 @@ impl Journal {
             .flat_map(str::lines)
             .filter_map(parse)
             .collect();
-        let kept = if lines.is_some() { whole } else { &head };
-        let file = fs::write(&path, kept).and_then(|()| File::options().append(true).open(&path));
+        let begun = match lines {
+            Some(_) if whole.len() == old.len() => Ok(()),
+            Some(_) => replace(&path, whole),
+            None => replace(&path, &head),
+        };
+        let file = begun.and_then(|()| File::options().append(true).open(&path));
         if let Err(error) = &file {
             eprintln!(
                 "{} cannot be written ({error}): if this run breaks off, the next begins anew",
@@ -73,6 +77,13 @@ impl Journal {
         // It is of no use any more, and its absence of none either.
         drop(fs::remove_file(&self.path));
     }
+}
+
+/// Writes a file beside and renames it, so that a kill in between loses nothing.
+fn replace(path: &Path, text: &str) -> std::io::Result<()> {
+    let next = path.with_extension("kith-progress-next");
+    fs::write(&next, text)?;
+    fs::rename(&next, path)
 }
 
 /// `pairs.csv` → `pairs.csv.kith-progress`, in the same folder.

@@ -1,5 +1,5 @@
-//! The command line: one file for each subcommand, each turning its arguments into one call of a lower room.
-//! Must never know: how anything is done. Only room that uses `clap`, `indicatif` and `ureq`, and that prints to standard output.
+//! The command line: one file for each subcommand, each turning its arguments into one call of a lower module.
+//! Only this module uses `clap`, `indicatif` and `ureq`, and prints to standard output.
 #![allow(clippy::print_stdout)]
 
 mod bench;
@@ -9,7 +9,9 @@ mod client;
 mod config;
 mod data_folder;
 mod embed;
+mod embedding_rows;
 mod evaluate;
+mod folder;
 mod health;
 mod image_list;
 mod ingest;
@@ -17,6 +19,7 @@ mod journal;
 mod pair_list;
 mod serve;
 mod study;
+mod table;
 mod upload;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};

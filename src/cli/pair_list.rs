@@ -1,18 +1,23 @@
 //! Pairs of image files, read from a CSV or found in a folder of folders.
-//! Must never know: what is in an image, or where pairs go.
 
 use std::{
     collections::HashMap,
-    ffi::OsStr,
-    fs::{self, File},
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 
+use super::{
+    folder::{entries, left_out, summary},
+    table::{Columns, Table},
+};
 use crate::types::Sha256;
 
-const EXTENSIONS: [&str; 6] = ["bmp", "gif", "jpeg", "jpg", "png", "webp"];
+const COLUMNS: Columns<'static> = Columns {
+    required: &["anchor"],
+    optional: &["positive", "group"],
+    others: false,
+};
 
 /// Two files that belong together.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +35,8 @@ pub(crate) struct PairFiles {
 pub(crate) struct PairList {
     pub(crate) pairs: Vec<PairFiles>,
     pub(crate) problems: Vec<String>,
+    /// Files of a folder that are in no pair, each with the reason.
+    pub(crate) left_out: Vec<String>,
 }
 
 impl PairList {
@@ -43,51 +50,29 @@ impl PairList {
         let found = list.pairs.len() + list.problems.len();
         ensure!(
             found > 0,
-            "{name} holds no pair: give a CSV with an anchor column, or a folder with one sub-folder of images for each thing"
+            "{name} holds no pair: give a CSV with an anchor column, or a folder with one sub-folder of images for each thing; left out: {}",
+            summary(&list.left_out)
         );
         Ok(list)
     }
 
     fn of_csv(path: &Path) -> anyhow::Result<Self> {
-        let name = path.display();
-        let file = File::open(path).with_context(|| format!("{name} cannot be opened"))?;
-        let mut reader = csv::ReaderBuilder::new()
-            .trim(csv::Trim::All)
-            .from_reader(file);
-        let header = reader
-            .headers()
-            .with_context(|| format!("{name} has no header"))?;
-        let column = |wanted: &str| header.iter().position(|title| title == wanted);
-        let anchor = column("anchor");
-        let anchor = anchor.with_context(|| {
-            format!(
-                "{name} has no column \"anchor\" in its first line: write anchor,positive,group"
-            )
-        })?;
-        let (positive, group) = (column("positive"), column("group"));
+        let table = Table::read(path, &COLUMNS)?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        let mut list = Self::default();
-        for record in reader.records() {
-            let record = match record {
-                Ok(record) => record,
-                Err(error) => {
-                    list.problems.push(error.to_string());
-                    continue;
-                }
-            };
-            let line = record.position().map_or(0, csv::Position::line);
-            let cell = |at: Option<usize>| {
-                at.and_then(|at| record.get(at))
-                    .filter(|text| !text.is_empty())
-            };
-            match cell(Some(anchor)) {
-                Some(anchor) => list.pairs.push(PairFiles {
-                    place: format!("line {line}"),
+        let mut list = Self {
+            problems: table.problems,
+            ..Self::default()
+        };
+        for row in table.rows {
+            let place = format!("line {}", row.line);
+            match <[Option<String>; 3]>::try_from(row.cells) {
+                Ok([Some(anchor), positive, group]) => list.pairs.push(PairFiles {
+                    place,
                     anchor: folder.join(anchor),
-                    positive: cell(positive).map(|positive| folder.join(positive)),
-                    group: cell(group).map(str::to_owned),
+                    positive: positive.map(|positive| folder.join(positive)),
+                    group,
                 }),
-                None => list.problems.push(format!("line {line}: no anchor")),
+                _ => list.problems.push(format!("{place}: no anchor")),
             }
         }
         Ok(list)
@@ -95,25 +80,36 @@ impl PairList {
 
     fn of_folder(folder: &Path, per_thing: usize) -> anyhow::Result<Self> {
         let mut list = Self::default();
-        for thing in entries(folder)?.into_iter().filter(|path| path.is_dir()) {
-            let group = thing
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            let images: Vec<_> = entries(&thing)?
-                .into_iter()
-                .filter(|path| is_image(path))
-                .collect();
-            let pairs = combinations(images.len(), per_thing).into_iter();
-            list.pairs.extend(pairs.map(|(anchor, positive)| PairFiles {
-                place: group.clone(),
-                anchor: images[anchor].clone(),
-                positive: positive.map(|positive| images[positive].clone()),
-                group: Some(group.clone()),
-            }));
+        for thing in entries(folder)? {
+            if thing.is_dir() {
+                list.add_thing(&thing, per_thing)?;
+            } else {
+                list.left_out.push(format!(
+                    "{}: a file beside the sub-folders belongs to no thing",
+                    thing.display()
+                ));
+            }
         }
         Ok(list)
+    }
+
+    fn add_thing(&mut self, thing: &Path, per_thing: usize) -> anyhow::Result<()> {
+        let name = thing.file_name().unwrap_or_default().to_string_lossy();
+        let mut images = Vec::new();
+        for path in entries(thing)? {
+            match left_out(&path) {
+                None => images.push(path),
+                Some(reason) => self.left_out.push(reason),
+            }
+        }
+        let pairs = combinations(images.len(), per_thing).into_iter();
+        self.pairs.extend(pairs.map(|(anchor, positive)| PairFiles {
+            place: name.clone().into_owned(),
+            anchor: images[anchor].clone(),
+            positive: positive.map(|positive| images[positive].clone()),
+            group: Some(name.clone().into_owned()),
+        }));
+        Ok(())
     }
 
     /// Indices of the pairs, those first whose images no earlier pair has, so that later ones can name images by their id.
@@ -143,27 +139,6 @@ impl PairList {
     }
 }
 
-/// What a folder holds, by name; hidden entries are left out.
-pub(crate) fn entries(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let listed =
-        fs::read_dir(folder).and_then(|listed| listed.map(|entry| Ok(entry?.path())).collect());
-    let mut paths: Vec<PathBuf> =
-        listed.with_context(|| format!("{} cannot be listed", folder.display()))?;
-    paths.retain(|path| {
-        !path
-            .file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with('.'))
-    });
-    paths.sort();
-    Ok(paths)
-}
-
-/// Whether a file's name says that it is an image; the server looks at its content.
-pub(crate) fn is_image(path: &Path) -> bool {
-    let extension = path.extension().and_then(OsStr::to_str).unwrap_or_default();
-    EXTENSIONS.contains(&extension.to_ascii_lowercase().as_str()) && path.is_file()
-}
-
 /// At most `most` of the pairs of `count` images, neighbours first, so that each image has a partner before any has two.
 /// A single image is its own pair.
 fn combinations(count: usize, most: usize) -> Vec<(usize, Option<usize>)> {
@@ -179,6 +154,8 @@ fn combinations(count: usize, most: usize) -> Vec<(usize, Option<usize>)> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -202,7 +179,7 @@ mod tests {
         let path = folder.path().join("pairs.csv");
         fs::write(
             &path,
-            "note,positive,anchor,group\nx,b.png,\"a, 1.png\",g\nx,,c.png,\nx,b.png,,\nx,y\n",
+            "positive,anchor,group\nb.png,\"a, 1.png\",g\n,c.png,\nb.png,,\nx,y\n",
         )
         .unwrap();
         let list = PairList::read(&path, 10).unwrap();
@@ -219,7 +196,7 @@ mod tests {
         ];
         assert_eq!(list.pairs, expected);
         assert_eq!(list.problems.len(), 2, "{:?}", list.problems);
-        assert_eq!(list.problems[0], "line 4: no anchor");
+        assert!(list.problems.contains(&"line 4: no anchor".to_owned()));
     }
 
     #[test]
@@ -249,6 +226,8 @@ mod tests {
             Some(folder.path().join("cup/b.JPG"))
         );
         assert_eq!(list.pairs[1].positive, None);
+        // The text file and the loose image; what is hidden is not spoken of.
+        assert_eq!(list.left_out.len(), 2, "{:?}", list.left_out);
     }
 
     #[test]
@@ -274,7 +253,7 @@ mod tests {
         ];
         let list = PairList {
             pairs,
-            problems: Vec::new(),
+            ..PairList::default()
         };
         assert_eq!(list.order(), [0, 3, 1, 2]);
     }

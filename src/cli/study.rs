@@ -1,5 +1,4 @@
-//! `kith study`: an experiment of the paper, with its progress; exit code 1 when a claim does not hold.
-//! Must never know: how anything is measured.
+//! `kith study`: an experiment of the paper, with its progress. The exit code is 1 when a claim was judged and does not hold.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -81,7 +80,7 @@ pub(crate) fn run(args: &StudyArgs) -> anyhow::Result<()> {
     let bar = Bar(ProgressBar::new(0));
     let outcome = pool.install(|| study::conduct(&order, &bar))?;
     print(&outcome);
-    if !outcome.holds() {
+    if outcome.unjudged.is_none() && !outcome.holds() {
         bail!(
             "not all claims of the study hold: see {}",
             outcome.summary.display()
@@ -122,8 +121,15 @@ fn order(args: &StudyArgs) -> anyhow::Result<Order> {
 
 fn print(outcome: &Outcome) {
     for claim in &outcome.claims {
-        let holds = if claim.holds { "holds" } else { "FAILS" };
+        let holds = match (&outcome.unjudged, claim.holds) {
+            (Some(_), _) => "not judged",
+            (None, true) => "holds",
+            (None, false) => "FAILS",
+        };
         println!("{holds}  {}  ({})", claim.text, claim.evidence);
+    }
+    if let Some(reason) = &outcome.unjudged {
+        println!("{reason}");
     }
     println!("{}", outcome.summary.display());
 }

@@ -57,10 +57,12 @@ pub struct Outcome {
     pub claims: Vec<Claim>,
     /// The summary, in Markdown.
     pub summary: PathBuf,
+    /// Why the claims are not judged: too little was measured.
+    pub unjudged: Option<String>,
 }
 
 impl Outcome {
-    /// Whether all claims hold.
+    /// Whether all claims hold, judged or not.
     pub fn holds(&self) -> bool {
         self.claims.iter().all(|claim| claim.holds)
     }
@@ -93,7 +95,11 @@ pub fn conduct(order: &Order, progress: &dyn Progress) -> Result<Outcome, StudyE
     notebook.finish()?;
     let claims = experiment.judge(notebook.points());
     let summary = report::write(order, &*experiment, notebook.points(), &claims)?;
-    Ok(Outcome { claims, summary })
+    Ok(Outcome {
+        claims,
+        summary,
+        unjudged: experiment.too_little(),
+    })
 }
 
 fn experiment(order: &Order) -> Result<Box<dyn Experiment>, StudyError> {

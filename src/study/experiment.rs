@@ -34,6 +34,18 @@ impl Progress for Silent {
     fn finish(&self) {}
 }
 
+/// Fewest steps of training whose end says something about an objective.
+const MIN_STEPS: u64 = 1_000;
+
+/// Why `steps` steps are too few to judge a trained objective by.
+pub(super) fn too_few(steps: u64) -> Option<String> {
+    (steps < MIN_STEPS).then(|| {
+        format!(
+            "{steps} steps of training are too few to judge these claims, which need {MIN_STEPS} at least: take --scale laptop"
+        )
+    })
+}
+
 /// A study.
 pub(super) trait Experiment {
     /// Its settings: two studies with equal settings measure the same.
@@ -53,6 +65,11 @@ pub(super) trait Experiment {
 
     /// What is claimed, judged by what was measured alone.
     fn judge(&self, points: &Points) -> Vec<Claim>;
+
+    /// Why what was measured is too little to judge the claims by; `None`: it is enough.
+    fn too_little(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Where one run is measured: takes its points, keeps its state, and tells of its progress.

@@ -1,5 +1,4 @@
 //! The paper's figure 2: how far each objective's gradient is from the global loss's along training, and where that loss goes.
-//! Must never know: how a gradient is estimated.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -7,7 +6,7 @@ use serde_json::{Value, json};
 use super::{
     Claim, Order, Points, Run, Scale, StudyError,
     deviation::{Deviation, square},
-    experiment::{Desk, Experiment},
+    experiment::{Desk, Experiment, too_few},
     fixed::{Epochs, FixedSet, TILE},
     images::{Images, load},
     method::Method,
@@ -164,7 +163,6 @@ impl Figure2 {
         let exact = exact.to_flat()?;
         let mut estimates = Vec::new();
         for repeat in 0..self.settings.repeats {
-            // Each repeat draws the first batch of an epoch that no step sees.
             let epochs = self.epochs(mix(&[run.seed, step, repeat]));
             let batch = set.batch(step, epochs.draw(1));
             let (_, gradients) = learner.peek(&batch, &set.graph, set)?;
@@ -269,6 +267,10 @@ impl Experiment for Figure2 {
         ]
     }
 
+    fn too_little(&self) -> Option<String> {
+        too_few(self.settings.steps)
+    }
+
     fn judge(&self, points: &Points) -> Vec<Claim> {
         let late = |value: &'static str| move |method: Method| points.late(method.name(), value);
         let (emc2, others): (Vec<Method>, Vec<Method>) = self
@@ -304,7 +306,7 @@ impl Experiment for Figure2 {
     }
 }
 
-/// 0, and every multiple of `every` up to the last step, which is one of them whatever it is.
+/// 0, every multiple of `every`, and the last step.
 fn places(steps: u64, every: u64) -> Vec<u64> {
     let mut places: Vec<u64> = (0..steps).step_by(every as usize).collect();
     places.push(steps);

@@ -1,9 +1,9 @@
-//! The output folder: points as lines that are only ever added, and the state of the run in progress. Must never know: what is measured.
+//! The output folder: points as lines that are only ever added, and the state of the run in progress.
 
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::Write,
+    io::{ErrorKind, Write},
     path::{Path, PathBuf},
 };
 
@@ -62,7 +62,11 @@ impl Notebook {
     pub(super) fn open(folder: &Path, settings: &Value) -> Result<Self, StudyError> {
         fs::create_dir_all(folder).map_err(|error| StudyError::io(folder, error))?;
         let path = folder.join(POINTS);
-        let old = fs::read_to_string(&path).unwrap_or_default();
+        let old = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(StudyError::io(&path, error)),
+        };
         let whole = &old[..old.rfind('\n').map_or(0, |at| at + 1)];
         let mut lines = whole.lines();
         let head = settings.to_string();
@@ -76,11 +80,14 @@ impl Notebook {
         lines
             .filter_map(Line::read)
             .for_each(|point| points.insert(point));
-        let kept = match whole.is_empty() {
-            true => format!("{head}\n"),
-            false => whole.to_owned(),
+        let begun = if whole.is_empty() {
+            replace(&path, &format!("{head}\n"))
+        } else if whole.len() < old.len() {
+            replace(&path, whole)
+        } else {
+            Ok(())
         };
-        let file = fs::write(&path, kept).and_then(|()| File::options().append(true).open(&path));
+        let file = begun.and_then(|()| File::options().append(true).open(&path));
         Ok(Self {
             folder: folder.to_owned(),
             file: file.map_err(|error| StudyError::io(&path, error))?,
@@ -162,6 +169,15 @@ impl Notebook {
     }
 }
 
+/// Writes a file beside and renames it, so that at every moment all points are there under the old name or the new.
+fn replace(path: &Path, text: &str) -> std::io::Result<()> {
+    let next = path.with_extension("next");
+    let mut file = File::create(&next)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&next, path)
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -188,6 +204,43 @@ mod tests {
         assert!(notebook.points().holds(&run(1), 5) && !notebook.points().holds(&run(1), 6));
         notebook.note(&run(1), 6, values(0.2)).unwrap();
         assert_eq!(open().points(), notebook.points());
+    }
+
+    #[test]
+    fn opening_a_notebook_never_rewrites_points_that_are_whole() {
+        use std::os::unix::fs::MetadataExt;
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(POINTS);
+        let open = || Notebook::open(folder.path(), &json!({"steps": 3}));
+        let mut notebook = open().unwrap();
+        let values = BTreeMap::from([("error".to_owned(), 0.5)]);
+        notebook.note(&run(1), 5, values).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        // A link to the file as it is: a truncation would show in it, a new file beside it would not.
+        let old = folder.path().join("link");
+        fs::hard_link(&path, &old).unwrap();
+        let changed = || {
+            let meta = fs::metadata(&path).unwrap();
+            (meta.ino(), meta.mtime(), meta.mtime_nsec())
+        };
+        let before = changed();
+        open().unwrap();
+        assert_eq!(changed(), before);
+        fs::write(&path, format!("{text}{{\"torn")).unwrap();
+        open().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        // The torn file itself was not written to: the whole one took its name.
+        assert_eq!(fs::read_to_string(&old).unwrap(), format!("{text}{{\"torn"));
+    }
+
+    #[test]
+    fn points_that_cannot_be_read_are_an_error_and_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(POINTS);
+        fs::write(&path, b"\xff\xfe\n").unwrap();
+        assert!(Notebook::open(folder.path(), &json!({})).is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"\xff\xfe\n");
     }
 
     #[test]

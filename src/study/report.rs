@@ -107,9 +107,10 @@ fn summary(
         );
     }
     let failed = claims.iter().filter(|claim| !claim.holds).count();
-    let verdict = match failed {
-        0 => "all claims hold.".to_owned(),
-        _ => format!("{failed} of {} claims do not hold.", claims.len()),
+    let verdict = match (experiment.too_little(), failed) {
+        (Some(reason), _) => format!("not judged. {reason}."),
+        (None, 0) => "all claims hold.".to_owned(),
+        (None, _) => format!("{failed} of {} claims do not hold.", claims.len()),
     };
     put(&mut text, format_args!("\n**Verdict:** {verdict}\n"));
     text
