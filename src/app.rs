@@ -1,6 +1,7 @@
 //! The running whole: which parts there are, and the order in which they start and stop.
 
 mod lock;
+mod writable;
 
 use std::{
     net::{SocketAddr, ToSocketAddrs},
@@ -14,11 +15,14 @@ use crate::{
     checkpoint::Checkpoints,
     config::{ServerConfig, Settings},
     db::Db,
+    image_store::ImageStore,
     ingest::Ingest,
     nn::{Device, Purpose},
     serve::Serving,
     train::Trainer,
 };
+
+use writable::Writable;
 
 const DATABASE: &str = "kith.db";
 const BLOBS: &str = "blobs";
@@ -40,6 +44,8 @@ pub struct App {
     pub serving: Serving,
     /// The training side.
     pub trainer: Trainer,
+    /// Whether the data folder takes writes.
+    pub writable: Writable,
     /// Where the encoder runs.
     pub device: Device,
     lock: Arc<FolderLock>,
@@ -63,6 +69,9 @@ impl App {
         blobs.sweep().map_err(because("the blob store"))?;
         let finished = ingest.finish_erasures().await;
         finished.map_err(because("the erasures that were cut off"))?;
+        let swept = ingest.sweep_orphans().await;
+        swept.map_err(because("images that no row names"))?;
+        recheck(&blobs, &db).await?;
         // Before serving: it resumes or writes checkpoint 0, so that there is something to serve.
         let trainer = Trainer::start(
             settings.train_config(),
@@ -77,6 +86,7 @@ impl App {
         tracing::info!(folder = %folder.display(), device = %settings.encoder.device, "started");
         Ok(Self {
             settings: Arc::new(settings),
+            writable: Writable::new(db.clone(), blobs.clone()),
             db,
             blobs,
             ingest,
@@ -162,6 +172,17 @@ async fn serving(
     )
     .await
     .map_err(because("serving"))
+}
+
+/// Images that were listed as damaged and whose files were put back since.
+async fn recheck(blobs: &Blobs, db: &Db) -> Result<(), StartError> {
+    let images = ImageStore::new(blobs.clone(), db.clone());
+    let healed = images.recheck().await;
+    let healed = healed.map_err(because("the damaged images"))?;
+    if healed > 0 {
+        tracing::info!(healed, "damaged images are whole again");
+    }
+    Ok(())
 }
 
 /// Refuses an address that others can reach, unless the settings allow it: there are no API keys.

@@ -4,6 +4,7 @@
 //! held by `tests/tidy.rs`).
 
 pub mod app;
+pub mod audit;
 pub mod bench;
 pub mod blobs;
 pub mod checkpoint;
@@ -13,6 +14,7 @@ pub mod db;
 mod disk;
 pub mod eval;
 pub mod http;
+pub mod image_store;
 pub mod ingest;
 pub mod learn;
 pub mod mcmc;

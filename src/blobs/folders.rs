@@ -1,6 +1,6 @@
 //! Walks over the folders of a store: what is stored, what a cut-off write left. Symbolic links are never followed.
 
-use std::{fs, io, path::Path};
+use std::{fs, io, path::Path, time::Duration};
 
 use super::{CHECKPOINTS, IMAGES};
 use crate::types::{CheckpointId, Sha256};
@@ -37,29 +37,33 @@ pub(super) fn sweep(root: &Path) -> io::Result<usize> {
     Ok(swept)
 }
 
-/// Hands over the ids of all stored images, folder by folder, at most `page` at once.
-pub(super) fn each_image(
-    root: &Path,
-    page: usize,
-    mut take: impl FnMut(Vec<Sha256>) -> io::Result<()>,
-) -> io::Result<()> {
-    for folder in folders(&root.join(IMAGES))? {
-        let prefix = folder.file_name().unwrap_or_default().to_string_lossy();
-        let mut ids = Vec::new();
-        for entry in entries(&folder)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            if entry.file_type()?.is_file() && is_image(&prefix, &name) {
-                ids.extend(name.parse::<Sha256>());
-            }
-            if ids.len() == page {
-                take(std::mem::take(&mut ids))?;
-            }
+/// The ids of the images in one of the folders of images, files younger than `min_age` left out.
+pub(super) fn images(folder: &Path, min_age: Duration) -> io::Result<Vec<Sha256>> {
+    let prefix = folder.file_name().unwrap_or_default().to_string_lossy();
+    let mut ids = Vec::new();
+    for name in files(folder)? {
+        let old = || is_older(&folder.join(&name), min_age);
+        if is_image(&prefix, &name) && old()? {
+            ids.extend(name.parse::<Sha256>());
         }
-        take(ids)?;
     }
-    Ok(())
+    Ok(ids)
+}
+
+/// One that is gone meanwhile is not.
+fn is_older(file: &Path, min_age: Duration) -> io::Result<bool> {
+    if min_age.is_zero() {
+        return Ok(true);
+    }
+    match fs::symlink_metadata(file) {
+        // A file from the future has no age, and is as good as old.
+        Ok(found) => Ok(found
+            .modified()?
+            .elapsed()
+            .map_or(true, |age| age >= min_age)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// The names of the files of a folder, ascending; none where there is no such folder.

@@ -4,7 +4,13 @@
 mod folders;
 mod stream;
 
-use std::{fs, io, path::Path, sync::Arc};
+use std::{
+    fs,
+    io::{self, Write},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use object_store::{ObjectStoreExt, local::LocalFileSystem, path};
@@ -51,8 +57,8 @@ pub enum BlobError {
     #[error("no blob at {0}")]
     NotFound(String),
     /// The bytes are not those that were stored.
-    #[error("the stored bytes of {0} are damaged ({1})")]
-    Damaged(String, String),
+    #[error("stored bytes are damaged: {0}")]
+    Damaged(String),
     /// The disk is full.
     #[error(
         "the disk of the data folder is full: free space on it, delete images or checkpoints, or move the folder to a larger disk"
@@ -73,6 +79,7 @@ impl From<object_store::Error> for BlobError {
         match error {
             object_store::Error::NotFound { path, .. } => Self::NotFound(path),
             error if disk::is_full(&error) => Self::Full,
+            error if disk::is_unreadable(&error) => Self::Damaged(error.to_string()),
             error => Self::Store(error.to_string()),
         }
     }
@@ -125,7 +132,10 @@ impl Blobs {
     pub async fn put(&self, key: &BlobKey, bytes: Bytes) -> Result<(), BlobError> {
         let path = key.path();
         self.check_root()?;
-        self.store.put(&path, bytes.into()).await?;
+        if let Err(error) = self.store.put(&path, bytes.into()).await {
+            self.drop_empty_folder(key).await;
+            return Err(error.into());
+        }
         // The store syncs the folders that it creates itself. One that another put is creating at this moment it takes for granted,
         // so this put waits for those itself.
         self.on_disk(&path, |file, root| {
@@ -149,6 +159,50 @@ impl Blobs {
     /// All bytes of a blob.
     pub async fn get(&self, key: &BlobKey) -> Result<Bytes, BlobError> {
         Ok(self.store.get(&key.path()).await?.bytes().await?)
+    }
+
+    /// A stored image, whose bytes have its hash.
+    pub async fn image(&self, id: Sha256) -> Result<Bytes, BlobError> {
+        self.check_root()?;
+        let bytes = self.get(&BlobKey::Image(id)).await?;
+        let whole = bytes.clone();
+        let found = self.listed(move |_| Ok(Sha256::of(&whole))).await?;
+        if found == id {
+            return Ok(bytes);
+        }
+        let length = bytes.len();
+        Err(BlobError::Damaged(format!(
+            "the file has {length} bytes and SHA-256 {found}"
+        )))
+    }
+
+    /// Hands over the ids of all images that have bytes, at most `page` at once; runs where blocking is allowed. Younger files than
+    /// `min_age` are left out: they may be on their way to a row.
+    pub fn each_image(
+        &self,
+        page: usize,
+        min_age: Duration,
+        mut take: impl FnMut(Vec<Sha256>) -> Result<(), BlobError>,
+    ) -> Result<(), BlobError> {
+        let root = self.root.path();
+        for folder in folders::folders(&root.join(IMAGES))? {
+            let ids = folders::images(&folder, min_age)?;
+            ids.chunks(page).try_for_each(|page| take(page.to_vec()))?;
+        }
+        Ok(())
+    }
+
+    /// Writes a small file durably and removes it, to find out whether a write is possible.
+    pub async fn probe_write(&self) -> Result<(), BlobError> {
+        self.check_root()?;
+        let probe = |root: &Path| {
+            let path = root.join("probe");
+            let mut file = fs::File::create(&path)?;
+            file.write_all(&[0; 4096])?;
+            file.sync_all()?;
+            fs::remove_file(&path)
+        };
+        self.listed(probe).await
     }
 
     /// Removes a blob; a missing one is no error. Durable when this returns: a blob does not come back after a power cut.
@@ -204,6 +258,18 @@ impl Blobs {
     /// the folder, before it writes: it would tear another's writes.
     pub fn sweep(&self) -> Result<usize, BlobError> {
         Ok(folders::sweep(self.root.path())?)
+    }
+
+    /// A checkpoint whose first part cannot be written leaves no folder.
+    async fn drop_empty_folder(&self, key: &BlobKey) {
+        if let BlobKey::CheckpointPart(id, _) = key {
+            let folder = id.to_string();
+            let dropped = self.listed(move |root| {
+                let _ = fs::remove_dir(root.join(CHECKPOINTS).join(folder));
+                Ok(())
+            });
+            let _ = dropped.await;
+        }
     }
 
     /// What is written into a folder that was removed is lost, so nothing is.

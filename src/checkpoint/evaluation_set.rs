@@ -6,8 +6,9 @@ use bytes::Bytes;
 
 use super::CheckpointError;
 use crate::{
-    blobs::{BlobError, BlobKey, Blobs},
+    blobs::Blobs,
     db::{Db, PairKeys, Split},
+    image_store::{ImageError, ImageStore},
     types::{GroupKey, ImageKey, PairKey, Sha256, mix},
 };
 
@@ -124,10 +125,12 @@ impl Images {
         let id = db.image_ids(&[image]).await?.into_iter().next().flatten();
         let bytes = match id {
             None => None,
-            Some(id) => match blobs.get(&BlobKey::Image(id)).await {
-                Ok(bytes) => Some(bytes),
-                Err(BlobError::NotFound(_)) => None,
-                Err(error) => return Err(error.into()),
+            Some(id) => match ImageStore::new(blobs.clone(), db.clone()).read(id).await {
+                Ok(bytes) => bytes,
+                // Listed and logged when it was found.
+                Err(ImageError::Damaged { .. }) => None,
+                Err(ImageError::Blobs(error)) => return Err(error.into()),
+                Err(ImageError::Db(error)) => return Err(error.into()),
             },
         };
         match &bytes {

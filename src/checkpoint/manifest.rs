@@ -44,7 +44,7 @@ impl Part {
     }
 
     /// Whether `bytes` are this part; what is wrong if not.
-    pub(super) fn check(&self, bytes: &[u8]) -> Result<(), String> {
+    pub fn check(&self, bytes: &[u8]) -> Result<(), String> {
         if bytes.len() as u64 != self.bytes {
             return Err(format!(
                 "{} has {} bytes, the manifest says {}",

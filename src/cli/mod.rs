@@ -21,6 +21,7 @@ mod serve;
 mod study;
 mod table;
 mod upload;
+mod verify;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
@@ -48,6 +49,8 @@ enum Command {
     Evaluate(evaluate::EvaluateArgs),
     /// List, take, promote, delete checkpoints of a running server, or verify those on disk
     Checkpoint(checkpoint::CheckpointArgs),
+    /// Check a data folder: every image, every checkpoint, the database; the server may run or not
+    Verify(verify::VerifyArgs),
     /// Measure what this machine does: embeddings and training images a second, layers, walks, decoding
     Bench(bench::BenchArgs),
     /// Exit with 0 if a server is alive
@@ -101,6 +104,7 @@ pub fn run() -> ExitCode {
         Command::Embed(args) => embed::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Checkpoint(args) => checkpoint::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Health(args) => health::run(&args),
         Command::Study(args) => study::run(&args),

@@ -1,5 +1,4 @@
 //! Statements on images. An image is written after its bytes are durable and erased before they go.
-//! Must never know: where the bytes are.
 
 use jiff::Timestamp;
 use sqlx::{Row, SqliteConnection};
@@ -24,24 +23,28 @@ impl Db {
 
     /// One image.
     pub async fn image(&self, sha256: Sha256) -> Result<Option<ImageRow>, DbError> {
-        let row = sqlx::query("SELECT * FROM images WHERE sha256 = ?")
+        let row = sqlx::query("SELECT * FROM image_rows WHERE sha256 = ?")
             .bind(&sha256.as_bytes()[..])
             .fetch_optional(&self.readers)
             .await?;
         row.as_ref().map(rows::image).transpose()
     }
 
-    /// A page of images with `key > after`, ascending.
+    /// A page of images with `key > after`, ascending; `damaged`: of those that are, or are not.
     pub async fn images_after(
         &self,
         after: ImageKey,
         limit: u32,
+        damaged: Option<bool>,
     ) -> Result<Vec<ImageRow>, DbError> {
-        let page = sqlx::query("SELECT * FROM images WHERE key > ? ORDER BY key LIMIT ?")
-            .bind(after.0)
-            .bind(limit)
-            .fetch_all(&self.readers)
-            .await?;
+        let page = sqlx::query(
+            "SELECT * FROM image_rows WHERE key > ?1 AND (?3 IS NULL OR damaged = ?3) ORDER BY key LIMIT ?2",
+        )
+        .bind(after.0)
+        .bind(limit)
+        .bind(damaged)
+        .fetch_all(&self.readers)
+        .await?;
         page.iter().map(rows::image).collect()
     }
 
@@ -63,6 +66,10 @@ impl Db {
     /// Erases an image and all its pairs, and logs the pairs as erased. `false`: there was none. Its id stands in
     /// [`Db::unlinked_images`] until [`Db::forget_unlinked`].
     pub async fn delete_image(&self, sha256: Sha256) -> Result<bool, DbError> {
+        self.erase(|| self.delete_image_rows(sha256)).await
+    }
+
+    async fn delete_image_rows(&self, sha256: Sha256) -> Result<bool, DbError> {
         let mut transaction = self.write().await?;
         let Some(key) = key(&mut transaction, sha256).await? else {
             return Ok(false);
@@ -97,10 +104,16 @@ impl Db {
 
     /// An erased image's bytes are gone too (or were stored anew).
     pub async fn forget_unlinked(&self, sha256: Sha256) -> Result<(), DbError> {
-        sqlx::query("DELETE FROM unlinked_images WHERE sha256 = ?")
-            .bind(&sha256.as_bytes()[..])
-            .execute(&mut *self.writer().await?)
-            .await?;
+        let forget = || async {
+            sqlx::query("DELETE FROM unlinked_images WHERE sha256 = ?")
+                .bind(&sha256.as_bytes()[..])
+                .execute(&mut *self.writer().await?)
+                .await?;
+            Ok(())
+        };
+        self.erase(forget).await?;
+        // Its bytes made room.
+        self.reserve.refill().await;
         Ok(())
     }
 
@@ -119,7 +132,7 @@ pub(super) async fn insert(
     let inserted = sqlx::query(
         "INSERT INTO images (sha256, bytes, width, height, format, created_at) VALUES (?, ?, ?, ?, ?, ?)
          ON CONFLICT (sha256) DO NOTHING
-         RETURNING *",
+         RETURNING *, FALSE AS damaged",
     )
     .bind(&image.sha256.as_bytes()[..])
     .bind(rows::integer(image.bytes)?)
@@ -132,7 +145,12 @@ pub(super) async fn insert(
     if let Some(row) = inserted {
         return Ok((rows::image(&row)?, true));
     }
-    let row = sqlx::query("SELECT * FROM images WHERE sha256 = ?")
+    // Its bytes were compared with those that came, and written again where they differed.
+    sqlx::query("DELETE FROM damaged_images WHERE sha256 = ?")
+        .bind(&image.sha256.as_bytes()[..])
+        .execute(&mut *transaction)
+        .await?;
+    let row = sqlx::query("SELECT * FROM image_rows WHERE sha256 = ?")
         .bind(&image.sha256.as_bytes()[..])
         .fetch_one(transaction)
         .await?;

@@ -4,10 +4,12 @@
 mod checkpoint_row;
 mod checkpoints;
 mod choices;
+mod damage;
 mod images;
 mod metrics;
 mod open;
 mod pairs;
+mod reserve;
 mod rows;
 mod split;
 
@@ -61,6 +63,21 @@ pub enum DbError {
     /// A row holds what it never should.
     #[error("database row: {0}")]
     Corrupt(String),
+    /// A pair is stored with another group than it is posted with.
+    #[error(
+        "this pair is stored {}, and posted with group {posted:?}: a pair has one group. Post it without a group to keep that, or delete pair {pair} first",
+        stored.as_ref().map_or("without a group".to_owned(), |group| format!("with group {group:?}"))
+    )]
+    OtherGroup {
+        /// Its place in the request.
+        index: usize,
+        /// The stored pair.
+        pair: uuid::Uuid,
+        /// The group it has.
+        stored: Option<String>,
+        /// The group it was posted with.
+        posted: String,
+    },
     /// A pair names an image that is not stored.
     #[error("no image {0} is stored")]
     MissingImage(Sha256),
@@ -85,6 +102,8 @@ pub struct Db {
     readers: SqlitePool,
     /// The file that was opened.
     file: Arc<Place>,
+    /// Room for erasures.
+    reserve: reserve::Reserve,
     /// Rows of the training series that were written since it was last thinned.
     fresh_metrics: Arc<AtomicU64>,
 }
@@ -106,6 +125,8 @@ pub struct ImageRow {
     pub format: String,
     /// When it first arrived.
     pub created_at: Timestamp,
+    /// Whether its bytes were found missing or wrong when they were last read.
+    pub damaged: bool,
 }
 
 /// An image to store, its bytes already durable.

@@ -8,7 +8,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{Db, DbError};
+use super::{Db, DbError, reserve::Reserve};
 use crate::disk::{self, Place};
 
 /// Connections that read side by side.
@@ -39,7 +39,9 @@ impl Db {
             .await?;
         let readers = pool(READERS, options.pragma("query_only", "ON")).await?;
         first.close().await?;
-        Self::of(path, writer, readers)
+        let db = Self::of(path, writer, readers)?;
+        db.reserve.refill().await;
+        Ok(db)
     }
 
     /// Opens the database of a folder that a server may be using, for reading only. One of an older or newer schema is refused.
@@ -75,6 +77,7 @@ impl Db {
         Ok(Self {
             writer,
             readers,
+            reserve: Reserve::beside(path),
             file: Arc::new(file),
             fresh_metrics: Arc::default(),
         })

@@ -17,7 +17,7 @@ const PRUNE_ROWS: u32 = 4096;
 
 impl Db {
     /// Stores images and pairs in one transaction, all or none. A pair that is there (same two images, either way round) is answered
-    /// as it is, with `true` for duplicate. New pairs are split by `holdout_share` (see `split_of` in split.rs).
+    /// as it is, with `true` for duplicate; another group than it has is an error. New pairs are split by `holdout_share` (see `split_of` in split.rs).
     pub async fn insert_pairs(
         &self,
         images: &[NewImage],
@@ -31,12 +31,14 @@ impl Db {
             known.insert(row.sha256, row.key);
         }
         let mut stored = Vec::with_capacity(pairs.len());
-        for pair in pairs {
+        for (index, pair) in pairs.iter().enumerate() {
             let keys = [
                 key(&mut transaction, &mut known, pair.anchor).await?,
                 key(&mut transaction, &mut known, pair.positive).await?,
             ];
-            stored.push(insert(&mut transaction, pair, keys, holdout_share).await?);
+            let row = insert(&mut transaction, pair, keys, holdout_share).await?;
+            check_group(index, &row.0, pair)?;
+            stored.push(row);
         }
         transaction.commit().await?;
         Ok(stored)
@@ -93,12 +95,15 @@ impl Db {
 
     /// Erases a pair (its images stay) and logs it. `false`: there was none.
     pub async fn delete_pair(&self, id: Uuid) -> Result<bool, DbError> {
-        // The trigger on pairs writes the log, in the same transaction.
-        let deleted = sqlx::query("DELETE FROM pairs WHERE id = ?")
-            .bind(&id.as_bytes()[..])
-            .execute(&mut *self.writer().await?)
-            .await?;
-        Ok(deleted.rows_affected() > 0)
+        let delete = || async {
+            // The trigger on pairs writes the log, in the same transaction.
+            let deleted = sqlx::query("DELETE FROM pairs WHERE id = ?")
+                .bind(&id.as_bytes()[..])
+                .execute(&mut *self.writer().await?)
+                .await?;
+            Ok(deleted.rows_affected() > 0)
+        };
+        self.erase(delete).await
     }
 
     /// Erasures after `sequence`, ascending.
@@ -155,6 +160,19 @@ impl Db {
         .fetch_one(&self.readers)
         .await?;
         Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))
+    }
+}
+
+/// A pair that was there keeps its group: its split follows from it, and it may be trained on. Another one is refused.
+fn check_group(index: usize, stored: &PairRow, posted: &NewPair) -> Result<(), DbError> {
+    match &posted.group {
+        Some(group) if stored.group.as_ref() != Some(group) => Err(DbError::OtherGroup {
+            index,
+            pair: stored.id,
+            stored: stored.group.clone(),
+            posted: group.clone(),
+        }),
+        _ => Ok(()),
     }
 }
 

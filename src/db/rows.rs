@@ -36,6 +36,7 @@ pub(super) fn uuid(bytes: &[u8]) -> Result<Uuid, DbError> {
     Uuid::from_slice(bytes).map_err(corrupt)
 }
 
+/// Of a row of the view `image_rows`.
 pub(super) fn image(row: &SqliteRow) -> Result<ImageRow, DbError> {
     Ok(ImageRow {
         key: ImageKey(row.try_get("key")?),
@@ -45,6 +46,7 @@ pub(super) fn image(row: &SqliteRow) -> Result<ImageRow, DbError> {
         height: row.try_get("height")?,
         format: row.try_get("format")?,
         created_at: timestamp(row, "created_at")?,
+        damaged: row.try_get("damaged")?,
     })
 }
 

@@ -36,7 +36,7 @@ async fn healthz() -> Json<Value> {
     Json(json!({"status": "ok"}))
 }
 
-/// A checkpoint is loaded, the database answers, nothing is stopping.
+/// A checkpoint is loaded, the data folder took a write within the last seconds, nothing is stopping.
 async fn readyz(State(context): State<Context>) -> Result<Json<Value>, ApiError> {
     if *context.stopping.borrow() {
         return Err(stopping());
@@ -44,7 +44,7 @@ async fn readyz(State(context): State<Context>) -> Result<Json<Value>, ApiError>
     let not_ready = |what: &str| ApiError::Unavailable(Problem::new("not_ready", what));
     let live = context.app.serving.live();
     let live = live.ok_or_else(|| not_ready("no checkpoint is loaded yet"))?;
-    let ping = context.app.db.ping().await;
-    ping.map_err(|_| not_ready("the database does not answer"))?;
+    let writable = context.app.writable.check().await;
+    writable.map_err(|why| not_ready(&why))?;
     Ok(Json(json!({"status": "ready", "checkpoint": live.id})))
 }

@@ -50,6 +50,7 @@ struct Image {
     height: u32,
     format: String,
     created_at: Timestamp,
+    damaged: bool,
 }
 
 impl From<ImageRow> for Image {
@@ -61,6 +62,7 @@ impl From<ImageRow> for Image {
             height: row.height,
             format: row.format,
             created_at: row.created_at,
+            damaged: row.damaged,
         }
     }
 }
@@ -121,7 +123,10 @@ async fn list(
         ));
     }
     let (after, limit) = params.read()?;
-    let rows = app.db.images_after(ImageKey(after), limit + 1).await?;
+    let rows = app
+        .db
+        .images_after(ImageKey(after), limit + 1, params.damaged)
+        .await?;
     Ok(Json(Page::of(rows, limit, |row| row.key.0, Image::from)))
 }
 

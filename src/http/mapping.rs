@@ -6,6 +6,7 @@ use crate::{
     blobs::BlobError,
     checkpoint::CheckpointError,
     db::DbError,
+    image_store::ImageError,
     ingest::{IngestError, Place},
     pixels::PixelError,
     serve::ServeError,
@@ -73,8 +74,13 @@ impl From<IngestError> for ApiError {
                 Self::NotFound(Problem::new("unknown_image", message).at(param(place)))
             }
             IngestError::Stopping => stopping(),
-            IngestError::Blobs(error) => error.into(),
-            IngestError::Db(error) => error.into(),
+            IngestError::Image(ImageError::Damaged { .. }) => {
+                Self::Conflict(Problem::new("image_damaged", message).at("id"))
+            }
+            IngestError::Image(ImageError::Blobs(error)) | IngestError::Blobs(error) => {
+                error.into()
+            }
+            IngestError::Image(ImageError::Db(error)) | IngestError::Db(error) => error.into(),
         }
     }
 }
@@ -132,6 +138,10 @@ impl From<DbError> for ApiError {
     fn from(error: DbError) -> Self {
         match error {
             DbError::Full => storage_full(&error),
+            DbError::OtherGroup { index, .. } => {
+                let problem = Problem::new("group_conflict", error.to_string());
+                Self::Conflict(problem.at(format!("pairs[{index}].group")))
+            }
             error => Self::internal(error),
         }
     }

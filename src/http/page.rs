@@ -19,6 +19,8 @@ pub(super) struct PageParams {
     pub(super) after: Option<String>,
     /// Pairs only: those of one group.
     pub(super) group: Option<String>,
+    /// Images only: those whose stored bytes are damaged, or are not.
+    pub(super) damaged: Option<bool>,
 }
 
 /// A page; `next` is null on the last one.

@@ -170,6 +170,13 @@ async fn list(
     State(app): State<App>,
     Params(params): Params<PageParams>,
 ) -> Result<Json<Page<Pair>>, ApiError> {
+    if params.damaged.is_some() {
+        return Err(ApiError::invalid(
+            "invalid_parameter",
+            "damaged",
+            "pairs have no bytes of their own: list images by damaged",
+        ));
+    }
     let (after, limit) = params.read()?;
     let group = params.group.as_deref();
     let rows = app.db.pairs_after(PairKey(after), limit + 1, group).await?;

@@ -1,7 +1,7 @@
 //! An upload becomes a durable image or pair: check, hash, bytes to `blobs`, then one transaction in `db`.
-//! Must never know: HTTP, tensors.
 
 mod prepare;
+mod store;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -11,14 +11,17 @@ use tokio::sync::{RwLock, Semaphore};
 
 use crate::{
     blobs::{BlobError, BlobKey, Blobs},
-    db::{Db, DbError, ImageRow, NewImage, NewPair, PairRow},
+    db::{Db, DbError, ImageRow, NewImage, PairRow},
+    image_store::{ImageError, ImageStore},
     pixels::{Limits, PixelError},
     types::Sha256,
 };
 use prepare::Prepared;
 
-/// Images of one request that are prepared, or written, side by side (writes: their fsyncs overlap).
+/// Images of one request that are prepared side by side.
 const SIDE_BY_SIDE: usize = 8;
+/// Requests whose images and rows are written side by side; further ones wait.
+const STORING: usize = 16;
 
 /// One side of a posted pair.
 #[derive(Clone, Debug)]
@@ -68,6 +71,9 @@ pub enum IngestError {
         /// Its id.
         id: Sha256,
     },
+    /// The stored bytes of an image cannot be given.
+    #[error(transparent)]
+    Image(#[from] ImageError),
     /// Decoding was cut off: the server is stopping.
     #[error("decoding was cut off: the server is stopping")]
     Stopping,
@@ -84,8 +90,11 @@ pub enum IngestError {
 pub struct Ingest {
     blobs: Blobs,
     db: Db,
+    images: ImageStore,
     limits: Limits,
     holdout_share: f64,
+    /// One permit for each request that is written at this moment.
+    storing: Arc<Semaphore>,
     /// One permit for each image that is decoded at this moment.
     decoding: Arc<Semaphore>,
     /// Additions share it, an erasure has it alone. An addition trusts bytes that it finds stored; were an erasure to remove them between
@@ -98,10 +107,12 @@ impl Ingest {
     pub fn new(blobs: Blobs, db: Db, limits: Limits, holdout_share: f64) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
+            images: ImageStore::new(blobs.clone(), db.clone()),
             blobs,
             db,
             limits,
             holdout_share,
+            storing: Arc::new(Semaphore::new(STORING)),
             decoding: Arc::new(Semaphore::new(cores)),
             erasing: Arc::default(),
         }
@@ -110,10 +121,8 @@ impl Ingest {
     /// Stores an image; `true`: it is new. Durable when this returns. The whole image is decoded once, so that nothing undecodable is stored.
     pub async fn add_image(&self, bytes: Bytes) -> Result<(ImageRow, bool), IngestError> {
         let prepared = self.prepare(None, bytes).await?;
-        let _shared = self.erasing.read().await;
-        self.store_bytes(&prepared).await?;
-        let mut rows = self.db.insert_images(&[prepared.image]).await?;
-        let row = rows.pop();
+        let insert = |db: Db, images: Vec<NewImage>| async move { db.insert_images(&images).await };
+        let row = self.store(vec![prepared], insert).await?.pop();
         Ok(row.ok_or_else(|| DbError::Corrupt("an image was stored without a row".into()))?)
     }
 
@@ -140,11 +149,15 @@ impl Ingest {
             .try_collect()
             .await?;
         let new_pairs = prepare::pairs(&sides, &prepared);
-        let distinct: BTreeMap<Sha256, &Prepared> = prepared
-            .iter()
+        let distinct: BTreeMap<Sha256, Prepared> = prepared
+            .into_iter()
             .map(|prepared| (prepared.image.sha256, prepared))
             .collect();
-        let stored = self.store_pairs(&distinct, &new_pairs).await;
+        let holdout_share = self.holdout_share;
+        let insert = move |db: Db, images: Vec<NewImage>| async move {
+            db.insert_pairs(&images, &new_pairs, holdout_share).await
+        };
+        let stored = self.store(distinct.into_values().collect(), insert).await;
         // A named image may have been erased since the look above.
         stored.map_err(|error| match error {
             IngestError::Db(DbError::MissingImage(id)) => named
@@ -153,37 +166,6 @@ impl Ingest {
                 .map_or(error, |(place, _)| unknown(*place, id)),
             error => error,
         })
-    }
-
-    /// Bytes first, then the rows in one transaction.
-    async fn store_pairs(
-        &self,
-        images: &BTreeMap<Sha256, &Prepared>,
-        pairs: &[NewPair],
-    ) -> Result<Vec<(PairRow, bool)>, IngestError> {
-        let _shared = self.erasing.read().await;
-        let writing: Vec<_> = images
-            .values()
-            .map(|prepared| self.store_bytes(prepared).boxed())
-            .collect();
-        stream::iter(writing)
-            .buffer_unordered(SIDE_BY_SIDE)
-            .try_collect::<()>()
-            .await?;
-        let rows: Vec<NewImage> = images.values().map(|one| one.image.clone()).collect();
-        let stored = self.db.insert_pairs(&rows, pairs, self.holdout_share);
-        Ok(stored.await?)
-    }
-
-    /// Makes an image's bytes durable. A row vouches for bytes that are there; bytes alone may be those of a write that was cut off before
-    /// its folder was synced, so they are written again.
-    async fn store_bytes(&self, prepared: &Prepared) -> Result<(), IngestError> {
-        let sha256 = prepared.image.sha256;
-        let key = BlobKey::Image(sha256);
-        if self.db.image(sha256).await?.is_some() && self.blobs.exists(&key).await? {
-            return Ok(());
-        }
-        Ok(self.blobs.put(&key, prepared.bytes.clone()).await?)
     }
 
     /// Erases an image: row and pairs first, then the bytes. `false`: there was none. Goes on to its end even when the caller goes away.
@@ -216,16 +198,17 @@ impl Ingest {
         Ok(unlinked.len())
     }
 
-    /// The bytes of a stored image.
+    /// The bytes of a stored image, which have its hash.
     pub async fn image_bytes(&self, id: Sha256) -> Result<Option<Bytes>, IngestError> {
-        if self.db.image(id).await?.is_none() {
+        let Some(row) = self.db.image(id).await? else {
             return Ok(None);
+        };
+        let bytes = self.images.read(id).await?;
+        if row.damaged && bytes.is_some() {
+            // A person put the file back.
+            self.db.clear_damaged(id).await?;
         }
-        match self.blobs.get(&BlobKey::Image(id)).await {
-            // Erased between the two looks.
-            Err(BlobError::NotFound(_)) if self.db.image(id).await?.is_none() => Ok(None),
-            bytes => Ok(Some(bytes?)),
-        }
+        Ok(bytes)
     }
 }
 

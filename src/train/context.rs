@@ -13,6 +13,7 @@ use crate::{
     blobs::{BlobError, Blobs},
     checkpoint::{CheckpointError, Checkpoints, GateConfig},
     db::{Db, DbError},
+    image_store::ImageError,
     learn::LearnError,
     nn::{Device, NnError},
 };
@@ -52,7 +53,7 @@ macro_rules! fault_from {
         })+
     };
 }
-fault_from!(Store: BlobError, DbError);
+fault_from!(Store: BlobError, DbError, ImageError);
 fault_from!(Broken: LearnError, NnError, std::io::Error, rayon::ThreadPoolBuildError);
 
 /// Shared by all threads of the trainer.

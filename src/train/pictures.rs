@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::context::{Context, Fault};
 use crate::{
-    blobs::{BlobError, BlobKey},
+    image_store::{ImageError, ImageStore},
     learn::{CarriedViews, SharedView},
     pixels::{self, Picture},
     telemetry::Seldom,
@@ -24,6 +24,7 @@ const CARRIED_VIEW: u64 = 0xca;
 /// The images of the trained pairs.
 pub(super) struct Pictures {
     context: Arc<Context>,
+    images: ImageStore,
     seed: u64,
     cache: Mutex<Cache>,
     /// A folder that is missing fails image by image, thousands of times a second.
@@ -42,8 +43,10 @@ impl Pictures {
     /// `seed`: the run's.
     pub(super) fn new(context: Arc<Context>, seed: u64) -> Self {
         let cache = Mutex::new(Cache::new(context.config.run.cache_mb << 20));
+        let images = ImageStore::new(context.blobs.clone(), context.db.clone());
         Self {
             context,
+            images,
             seed,
             cache,
             gone: Seldom::default(),
@@ -83,7 +86,7 @@ impl Pictures {
         Ok((found, era))
     }
 
-    /// The picture; `None`, with a warning, when the image is gone or cannot be decoded.
+    /// The picture; `None`, with a warning, when the image is gone or damaged or cannot be decoded.
     pub(super) fn open(&self, found: Found, era: u64) -> Result<Option<Arc<Picture>>, Fault> {
         let (image, id) = match found {
             Found::Decoded(picture) => return Ok(Some(picture)),
@@ -96,14 +99,16 @@ impl Pictures {
             Found::Stored(image, id) => (image, id),
         };
         let context = &self.context;
-        let bytes = match context.wait(context.blobs.get(&BlobKey::Image(id))) {
-            Ok(bytes) => bytes,
-            Err(BlobError::NotFound(_)) => {
+        let bytes = match context.wait(self.images.read(id)) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => {
                 if let Some(left_out) = self.gone.now() {
                     tracing::warn!(image = %id, left_out, "a training image is gone");
                 }
                 return Ok(None);
             }
+            // Listed and logged when it was found.
+            Err(ImageError::Damaged { .. }) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         match pixels::decode(&bytes, &context.config.limits) {

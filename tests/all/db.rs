@@ -44,6 +44,14 @@ fn pair(anchor: u32, positive: u32, group: Option<&str>) -> NewPair {
 
 /// Posts pairs of images by number, all in one request.
 async fn post(db: &Db, pairs: &[(u32, u32, Option<&str>)], share: f64) -> Vec<(PairRow, bool)> {
+    try_post(db, pairs, share).await.unwrap()
+}
+
+async fn try_post(
+    db: &Db,
+    pairs: &[(u32, u32, Option<&str>)],
+    share: f64,
+) -> Result<Vec<(PairRow, bool)>, DbError> {
     let images: Vec<_> = pairs
         .iter()
         .flat_map(|(anchor, positive, _)| [image(*anchor), image(*positive)])
@@ -52,7 +60,7 @@ async fn post(db: &Db, pairs: &[(u32, u32, Option<&str>)], share: f64) -> Vec<(P
         .iter()
         .map(|(a, p, group)| pair(*a, *p, *group))
         .collect();
-    db.insert_pairs(&images, &pairs, share).await.unwrap()
+    db.insert_pairs(&images, &pairs, share).await
 }
 
 #[tokio::test]
@@ -142,9 +150,9 @@ async fn pages_go_through_everything_once() {
             .is_empty()
     );
 
-    let images = db.images_after(ImageKey(0), 100).await.unwrap();
+    let images = db.images_after(ImageKey(0), 100, None).await.unwrap();
     assert_eq!(images.len(), 20);
-    let page = db.images_after(images[4].key, 3).await.unwrap();
+    let page = db.images_after(images[4].key, 3, None).await.unwrap();
     assert_eq!(page, images[5..8]);
 }
 
@@ -176,7 +184,7 @@ async fn the_same_two_images_are_one_pair_either_way_round_and_within_a_request(
     } = open().await;
     let stored = post(
         &db,
-        &[(1, 2, Some("g")), (2, 1, Some("h")), (1, 1, None)],
+        &[(1, 2, Some("g")), (2, 1, Some("g")), (1, 1, None)],
         0.0,
     )
     .await;
@@ -190,6 +198,17 @@ async fn the_same_two_images_are_one_pair_either_way_round_and_within_a_request(
     assert_eq!(stored[1].0, stored[0].0);
     let again = post(&db, &[(2, 1, None)], 1.0).await;
     assert_eq!(again, [(stored[0].0.clone(), true)]);
+    // Another group than it has is refused, with all that came beside it, also where it has none.
+    for (index, wrong) in [
+        (1, [(5, 6, None), (2, 1, Some("h"))]),
+        (0, [(1, 1, Some("h")), (5, 6, None)]),
+    ] {
+        let refused = try_post(&db, &wrong, 0.0).await.unwrap_err();
+        assert!(
+            matches!(refused, DbError::OtherGroup { index: at, .. } if at == index),
+            "{refused}"
+        );
+    }
     assert_eq!(db.count_pairs().await.unwrap(), (2, 0, 0));
 }
 
@@ -250,7 +269,10 @@ proptest! {
             for (at, request) in requests.iter().enumerate() {
                 let names: Vec<_> = request.iter().map(|(.., group)| group.map(|g| format!("g{g}"))).collect();
                 let pairs: Vec<_> = request.iter().zip(&names).map(|((a, p, _), g)| (*a, *p, g.as_deref())).collect();
-                post(&db, &pairs, share).await;
+                match try_post(&db, &pairs, share).await {
+                    Ok(_) | Err(DbError::OtherGroup { .. }) => {}
+                    Err(error) => panic!("{error}"),
+                }
                 if let Some(image) = erase.get(at) {
                     db.delete_image(sha(*image)).await.unwrap();
                 }

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use image::{ImageFormat, Rgb, RgbImage};
 use kith::{
     blobs::{BlobKey, Blobs},
-    db::{Db, Split},
+    db::{Db, DbError, Split},
+    image_store::{ImageError, ImageStore},
     ingest::{Ingest, IngestError, PairUpload, Place, Upload},
     pixels::{Limits, PixelError},
     types::{PairKey, Sha256},
@@ -353,4 +354,144 @@ async fn an_erasure_beside_an_upload_never_leaves_a_row_without_bytes() {
         let blob = fixture.blobs.exists(&BlobKey::Image(one)).await.unwrap();
         assert_eq!(row.is_some(), blob, "round {round}");
     }
+}
+
+fn blob_file(fixture: &Fixture, id: Sha256) -> std::path::PathBuf {
+    let hex = id.to_string();
+    let folder = fixture.folder.path().join("blobs/images").join(&hex[..2]);
+    folder.join(hex)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn requests_that_are_dropped_midway_leave_no_bytes_without_a_row() {
+    let fixture = open().await;
+    for round in 0..60u8 {
+        let ingest = fixture.ingest.clone();
+        let pairs = (0..4).map(|n| pair(bytes(round * 4 + n), None)).collect();
+        let request = tokio::spawn(async move { ingest.add_pairs(pairs).await });
+        // Dropped at another moment in each round.
+        tokio::time::sleep(std::time::Duration::from_micros(u64::from(round) * 250)).await;
+        request.abort();
+        let _ = request.await;
+    }
+    // An erasure waits until every addition has ended.
+    fixture
+        .ingest
+        .delete_image(Sha256::of(b"none"))
+        .await
+        .unwrap();
+    tokio::time::timeout(std::time::Duration::from_secs(60), async {
+        loop {
+            let rows = fixture.db.count_images().await.unwrap();
+            let stored = files(&fixture.folder.path().join("blobs/images"));
+            if stored as u64 == rows {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .expect("every stored image has a row in the end");
+}
+
+#[tokio::test]
+async fn an_addition_that_the_database_refuses_leaves_no_bytes() {
+    let fixture = open().await;
+    fixture
+        .ingest
+        .add_pairs(vec![pair(bytes(1), bytes(2))])
+        .await
+        .unwrap();
+    let mut conflict = pair(bytes(1), bytes(2));
+    conflict.group = Some("other".into());
+    let refused = fixture
+        .ingest
+        .add_pairs(vec![pair(bytes(3), bytes(4)), conflict])
+        .await;
+    assert!(
+        matches!(
+            refused,
+            Err(IngestError::Db(DbError::OtherGroup { index: 1, .. }))
+        ),
+        "{refused:?}"
+    );
+    let stored = files(&fixture.folder.path().join("blobs/images"));
+    assert_eq!(stored, 2);
+    assert_eq!(
+        fixture
+            .ingest
+            .image_bytes(Sha256::of(&png(1)))
+            .await
+            .unwrap(),
+        Some(png(1))
+    );
+}
+
+#[tokio::test]
+async fn bytes_that_no_row_names_are_swept_and_others_stay() {
+    let fixture = open().await;
+    let (row, _) = fixture.ingest.add_image(png(1)).await.unwrap();
+    let orphan = Sha256::of(&png(2));
+    fixture
+        .blobs
+        .put(&BlobKey::Image(orphan), png(2))
+        .await
+        .unwrap();
+    assert_eq!(fixture.ingest.sweep_orphans().await.unwrap(), 1);
+    assert_eq!(fixture.ingest.sweep_orphans().await.unwrap(), 0);
+    assert!(!blob_file(&fixture, orphan).exists());
+    assert!(blob_file(&fixture, row.sha256).exists());
+}
+
+#[tokio::test]
+async fn damaged_bytes_are_never_given_are_listed_and_are_healed_by_posting_them() {
+    let fixture = open().await;
+    let (row, _) = fixture.ingest.add_image(png(1)).await.unwrap();
+    let (id, file) = (row.sha256, blob_file(&fixture, row.sha256));
+    let whole = std::fs::read(&file).unwrap();
+    let zeroed = vec![0; whole.len()];
+    for wrong in [Vec::new(), zeroed, png(2).to_vec()] {
+        std::fs::write(&file, &wrong).unwrap();
+        let refused = fixture.ingest.image_bytes(id).await;
+        assert!(
+            matches!(refused, Err(IngestError::Image(ImageError::Damaged { .. }))),
+            "{refused:?}"
+        );
+        assert_eq!(fixture.db.damaged_images(None, 10).await.unwrap(), [id]);
+        assert!(fixture.db.image(id).await.unwrap().unwrap().damaged);
+        // By a pair in one round, by the image in the others.
+        match wrong.is_empty() {
+            true => drop(
+                fixture
+                    .ingest
+                    .add_pairs(vec![pair(bytes(1), None)])
+                    .await
+                    .unwrap(),
+            ),
+            false => drop(fixture.ingest.add_image(png(1)).await.unwrap()),
+        }
+        assert_eq!(fixture.ingest.image_bytes(id).await.unwrap(), Some(png(1)));
+        assert!(
+            fixture
+                .db
+                .damaged_images(None, 10)
+                .await
+                .unwrap()
+                .is_empty()
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_image_whose_file_was_put_back_is_listed_no_more() {
+    let fixture = open().await;
+    let (row, _) = fixture.ingest.add_image(png(1)).await.unwrap();
+    let file = blob_file(&fixture, row.sha256);
+    let images = ImageStore::new(fixture.blobs.clone(), fixture.db.clone());
+    std::fs::write(&file, b"").unwrap();
+    assert!(images.read(row.sha256).await.is_err());
+    assert_eq!(images.recheck().await.unwrap(), 0);
+    std::fs::write(&file, png(1)).unwrap();
+    assert_eq!(images.recheck().await.unwrap(), 1);
+    assert!(!fixture.db.image(row.sha256).await.unwrap().unwrap().damaged);
 }

@@ -2,10 +2,18 @@
 
 use std::{fs, path::PathBuf};
 
-use kith::app::{App, StartError};
+use axum::http::StatusCode;
+use kith::{
+    app::{App, StartError},
+    audit::{Audit, Event, Finding},
+    blobs::BlobKey,
+    checkpoint::Checkpoints,
+    types::{CheckpointId, Sha256},
+};
+use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::{png, settings};
+use crate::support::{Served, data_uri, png, settings};
 
 const ACCEPT: &str = "storage.accept_loss=true";
 
@@ -46,5 +54,270 @@ async fn a_database_that_is_lost_beside_stored_images_is_not_replaced_by_an_empt
     assert_eq!(app.db.count_images().await.unwrap(), 0);
     app.stop().await.unwrap();
     let app = App::start(settings(&folder, &[])).await.unwrap();
+    app.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_database_and_one_of_a_newer_kith_are_refused_by_name() {
+    let folder = used_folder().await;
+    let database = database(&folder);
+    let whole = fs::read(&database).unwrap();
+    let mut damaged = whole.clone();
+    // Behind the first page, which holds the schema's root.
+    damaged[4096..].fill(0xa5);
+    fs::write(&database, &damaged).unwrap();
+    let refused = refusal(&folder).await;
+    assert!(
+        refused.contains("damaged") && refused.contains("backup"),
+        "{refused}"
+    );
+    fs::write(&database, b"this is no database, whatever its name says").unwrap();
+    assert!(refusal(&folder).await.contains("damaged"));
+
+    fs::write(&database, &whole).unwrap();
+    execute(
+        &database,
+        "INSERT INTO _sqlx_migrations VALUES (9999, 'later', '2026-01-01', 1, x'00', 0)",
+    )
+    .await;
+    for refused in [refusal(&folder).await, look(&folder).await] {
+        assert!(refused.contains("newer kith"), "{refused}");
+    }
+    execute(&database, "DELETE FROM _sqlx_migrations WHERE version > 4").await;
+    let before = fs::read(&database).unwrap();
+    let refused = look(&folder).await;
+    assert!(
+        refused.contains("older kith") && refused.contains("start the server"),
+        "{refused}"
+    );
+    assert_eq!(
+        fs::read(&database).unwrap(),
+        before,
+        "a look writes nothing"
+    );
+}
+
+async fn execute(database: &std::path::Path, sql: &'static str) {
+    use sqlx::{ConnectOptions, Connection};
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(database);
+    let mut connection = options.connect().await.unwrap();
+    sqlx::query(sql).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+}
+
+/// Why a look at the folder is refused.
+async fn look(folder: &TempDir) -> String {
+    let looked = kith::app::look(&folder.path().join("data")).await;
+    looked.err().unwrap().to_string()
+}
+
+#[tokio::test]
+async fn a_look_reads_beside_a_running_server_and_in_a_stopped_ones_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let app = App::start(settings(&folder, &[])).await.unwrap();
+    app.ingest.add_image(png(1).into()).await.unwrap();
+    let data = folder.path().join("data");
+    let (db, _) = kith::app::look(&data).await.unwrap();
+    assert_eq!(
+        db.count_images().await.unwrap(),
+        1,
+        "what is in the log counts"
+    );
+    app.ingest.add_image(png(2).into()).await.unwrap();
+    assert_eq!(db.count_images().await.unwrap(), 2);
+    assert!(db.probe_write().await.is_err(), "a look cannot write");
+    db.close().await;
+    app.stop().await.unwrap();
+
+    let before = fs::read(data.join("kith.db")).unwrap();
+    let (db, blobs) = kith::app::look(&data).await.unwrap();
+    assert_eq!(db.count_images().await.unwrap(), 2);
+    assert_eq!(blobs.checkpoint_ids().await.unwrap().len(), 1);
+    db.close().await;
+    assert_eq!(fs::read(data.join("kith.db")).unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_folder_that_is_taken_away_takes_no_writes_and_says_so() {
+    let served = Served::start(&[]).await;
+    served.get("/readyz").await;
+    let data = served.app.settings.storage.data_dir.clone();
+    fs::rename(&data, data.with_file_name("moved")).unwrap();
+    for again in [false, true] {
+        if again {
+            // Another folder in its place is not the one that was opened either.
+            fs::create_dir_all(data.join("blobs")).unwrap();
+        }
+        let refused = served
+            .app
+            .ingest
+            .add_image(png(1).into())
+            .await
+            .unwrap_err();
+        assert!(
+            refused.to_string().contains("removed or replaced"),
+            "{refused}"
+        );
+        let refused = served.app.db.probe_write().await.unwrap_err();
+        assert!(
+            refused.to_string().contains("removed or replaced"),
+            "{refused}"
+        );
+        assert!(!data.join("kith.db").exists() && !data.join("blobs/images").exists());
+    }
+    // The answer from before holds for two seconds.
+    let not_ready = async {
+        while served.get("/readyz").await.status.is_success() {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        served.get("/readyz").await
+    };
+    let reply = tokio::time::timeout(std::time::Duration::from_secs(30), not_ready).await;
+    let reply = reply.unwrap();
+    assert_eq!(reply.error(StatusCode::SERVICE_UNAVAILABLE).0, "not_ready");
+    assert!(
+        reply.text().contains("removed or replaced"),
+        "{}",
+        reply.text()
+    );
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_sweep_follows_no_link_and_removes_only_names_that_kith_makes() {
+    let (folder, foreign) = (used_folder().await, tempfile::tempdir().unwrap());
+    let hex = "ab".repeat(32);
+    let inside = foreign.path().join("ab");
+    fs::create_dir(&inside).unwrap();
+    let kept = ["note", "note#1", &format!("{hex}#1"), "c#sharp"];
+    kept.iter()
+        .for_each(|name| fs::write(inside.join(name), "mine").unwrap());
+    let images = folder.path().join("data/blobs/images");
+    std::os::unix::fs::symlink(&inside, images.join("ab")).unwrap();
+    let checkpoints = folder.path().join("data/blobs/checkpoints");
+    let checkpoint = checkpoints.join(CheckpointId::now().to_string());
+    std::os::unix::fs::symlink(&inside, checkpoint).unwrap();
+    let own = images.join("ac");
+    fs::create_dir_all(&own).unwrap();
+    let hex = "ac".repeat(32);
+    let (torn, mine) = (own.join(format!("{hex}#7")), own.join("note#7"));
+    fs::write(&torn, "torn").unwrap();
+    fs::write(&mine, "mine").unwrap();
+    App::start(settings(&folder, &[]))
+        .await
+        .unwrap()
+        .stop()
+        .await
+        .unwrap();
+    assert!(!torn.exists() && mine.exists());
+    for name in kept {
+        assert!(inside.join(name).exists(), "{name}");
+    }
+}
+
+/// Empties the file of a stored image.
+fn damage(served: &Served, id: Sha256) {
+    let hex = id.to_string();
+    let images = served.app.settings.storage.data_dir.join("blobs/images");
+    fs::write(images.join(&hex[..2]).join(&hex), b"").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn training_passes_a_damaged_image_over_and_lists_it() {
+    let served = Served::start(&["pairs.holdout_share=0"]).await;
+    for seed in 0..12 {
+        let document = json!({"pairs": [{"anchor": {"image": data_uri(&png(seed))}}]});
+        served.post("/v1/pairs", &document).await;
+    }
+    let id = Sha256::of(&png(3));
+    damage(&served, id);
+    let sets = [
+        "pairs.holdout_share=0",
+        "training.enabled=true",
+        "training.batch=4",
+        "training.min_pairs=2",
+    ];
+    let served = served.restart(&sets).await;
+    let trained = async {
+        loop {
+            let listed = served.app.db.damaged_images(None, 10).await.unwrap();
+            let step = served.get("/v1/training").await.json()["step"].as_u64();
+            if listed == [id] && step > Some(6) {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(120), trained)
+        .await
+        .expect("training goes on without the image, which is listed");
+    served.app.stop().await.unwrap();
+}
+
+/// What `kith verify` finds in a folder.
+async fn audit(folder: &TempDir) -> Vec<Finding> {
+    let (db, blobs) = kith::app::look(&folder.path().join("data")).await.unwrap();
+    let checkpoints = Checkpoints::new(blobs.clone(), db.clone(), settings(folder, &[]).policy());
+    let mut found = Vec::new();
+    let mut tell = |event| {
+        if let Event::Found(finding) = event {
+            found.push(finding);
+        }
+    };
+    let checked = Audit::new(&blobs, &db, &checkpoints, &mut tell).run().await;
+    assert_eq!(checked.unwrap().checkpoints, 1);
+    db.close().await;
+    found
+}
+
+#[tokio::test]
+async fn a_check_of_the_folder_names_each_damaged_thing_beside_a_running_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let app = App::start(settings(&folder, &[])).await.unwrap();
+    for seed in 1..=4 {
+        app.ingest.add_image(png(seed).into()).await.unwrap();
+    }
+    assert!(audit(&folder).await.is_empty());
+
+    let data = folder.path().join("data");
+    let images = data.join("blobs/images");
+    let file = |id: Sha256| images.join(&id.to_string()[..2]).join(id.to_string());
+    let [changed, missing, orphan] = [1, 2, 9].map(|seed| Sha256::of(&png(seed)));
+    fs::write(file(changed), png(3)).unwrap();
+    fs::remove_file(file(missing)).unwrap();
+    app.blobs
+        .put(&BlobKey::Image(orphan), png(9).into())
+        .await
+        .unwrap();
+    // Old enough not to be on its way to a row.
+    let hour = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+    fs::File::options()
+        .write(true)
+        .open(file(orphan))
+        .unwrap()
+        .set_modified(hour)
+        .unwrap();
+    let checkpoint = app.serving.live().unwrap().id;
+    let part = data.join(format!("blobs/checkpoints/{checkpoint}/model.safetensors"));
+    let mut bytes = fs::read(&part).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&part, bytes).unwrap();
+
+    let found = audit(&folder).await;
+    let named: Vec<_> = found.iter().map(|one| (one.kind, one.id.clone())).collect();
+    assert_eq!(
+        named,
+        [
+            ("image", changed.to_string()),
+            ("image", missing.to_string()),
+            ("orphan", orphan.to_string()),
+            ("checkpoint", checkpoint.to_string()),
+        ]
+    );
+    assert!(
+        app.db.damaged_images(None, 9).await.unwrap().is_empty(),
+        "it only looks"
+    );
     app.stop().await.unwrap();
 }

@@ -125,3 +125,36 @@ async fn what_is_no_image_is_not_stored() {
     }
     assert_eq!(served.app.db.count_images().await.unwrap(), 0);
 }
+
+#[tokio::test]
+async fn a_damaged_image_is_named_listed_and_repaired_by_posting_it() {
+    let served = Served::start(&[]).await;
+    let id = Sha256::of(&png(1)).to_string();
+    for seed in [1, 2] {
+        served.post_as("/v1/images", "image/png", png(seed)).await;
+    }
+    let images = served.app.settings.storage.data_dir.join("blobs/images");
+    std::fs::write(images.join(&id[..2]).join(&id), png(2)).unwrap();
+
+    let content = format!("/v1/images/{id}/content");
+    let reply = served.get(&content).await;
+    assert_eq!(reply.error(StatusCode::CONFLICT).0, "image_damaged");
+    assert!(reply.text().contains("post the same image again"));
+    let listed = served.get("/v1/images?damaged=true").await.json();
+    assert_eq!(listed["data"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        (&listed["data"][0]["id"], &listed["data"][0]["damaged"]),
+        (&json!(id), &json!(true))
+    );
+    let whole = served.get("/v1/images?damaged=false").await.json();
+    assert_eq!(whole["data"].as_array().unwrap().len(), 1);
+
+    let again = served.post_as("/v1/images", "image/png", png(1)).await;
+    assert_eq!(
+        (again.status, &again.json()["damaged"]),
+        (StatusCode::OK, &json!(false))
+    );
+    assert_eq!(served.get(&content).await.body, png(1));
+    let listed = served.get("/v1/images?damaged=true").await.json();
+    assert!(listed["data"].as_array().unwrap().is_empty());
+}

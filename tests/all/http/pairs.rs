@@ -321,3 +321,62 @@ async fn pairs_are_listed_by_group_and_erased() {
         [all[2].clone()]
     );
 }
+
+#[tokio::test]
+async fn the_same_pair_with_another_group_is_refused_in_every_form() {
+    let served = Served::start(&[]).await;
+    let pair = |group: Value| {
+        let mut pair = json!({"anchor": {"image": data_uri(&png(1))}, "positive": {"image": data_uri(&png(2))}});
+        if !group.is_null() {
+            pair["group"] = group;
+        }
+        pair
+    };
+    let post = async |group: Value| {
+        let document = json!({"pairs": [pair(group)]});
+        served.post("/v1/pairs", &document).await
+    };
+    assert_eq!(post(json!("a")).await.status, StatusCode::CREATED);
+    for same in [json!("a"), Value::Null] {
+        let reply = post(same).await;
+        assert_eq!(
+            reply.json()["data"][0]["duplicate"],
+            true,
+            "{}",
+            reply.text()
+        );
+        assert_eq!(reply.json()["data"][0]["group"], "a");
+    }
+    let conflict = (
+        "group_conflict".to_owned(),
+        Some("pairs[0].group".to_owned()),
+    );
+    let reply = post(json!("b")).await;
+    assert_eq!(reply.error(StatusCode::CONFLICT), conflict);
+    assert!(
+        reply.text().contains("\\\"a\\\"") && reply.text().contains("\\\"b\\\""),
+        "{}",
+        reply.text()
+    );
+
+    let lines = format!("{}\n{}\n", pair(json!("b")), pair(json!("a")));
+    let reply = served
+        .post_as("/v1/pairs", "application/x-ndjson", lines)
+        .await;
+    let results: Vec<Value> = reply
+        .text()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(results[0]["error"]["code"], "group_conflict");
+    assert_eq!(results[0]["error"]["param"], "group");
+    assert_eq!(results[1]["duplicate"], true);
+
+    let (media, body) = form(&[
+        ("anchor", Some("a.png"), &png(1)),
+        ("positive", Some("b.png"), &png(2)),
+        ("group", None, b"b"),
+    ]);
+    let reply = served.post_as("/v1/pairs", media, body).await;
+    assert_eq!(reply.error(StatusCode::CONFLICT).0, "group_conflict");
+}

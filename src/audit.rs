@@ -1,0 +1,212 @@
+//! Checks a whole data folder without writing to it: the database, every image against its hash, every checkpoint against its manifest.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::{
+    blobs::{BlobError, Blobs},
+    checkpoint::{CheckpointError, Checkpoints},
+    db::{CheckpointStatus, Db, DbError},
+    types::{CheckpointId, ImageKey, Sha256},
+};
+
+/// Images that are looked up together.
+const PAGE: u32 = 1024;
+/// Bytes that are younger may be on their way to a row.
+const ON_ITS_WAY: Duration = Duration::from_secs(60);
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// `database`, `image`, `orphan` or `checkpoint`.
+    pub kind: &'static str,
+    /// Which one.
+    pub id: String,
+    /// What was found.
+    pub what: String,
+    /// What to do.
+    pub remedy: &'static str,
+}
+
+/// What a check tells while it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// So many things are to be checked.
+    Total(u64),
+    /// One more was checked.
+    Checked,
+    /// One is wrong.
+    Found(Finding),
+}
+
+/// How many things were checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Checked {
+    /// Stored images.
+    pub images: u64,
+    /// Complete checkpoints.
+    pub checkpoints: u64,
+}
+
+/// What can go wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditError {
+    /// The blob store failed.
+    #[error(transparent)]
+    Blobs(#[from] BlobError),
+    /// The database failed.
+    #[error(transparent)]
+    Db(#[from] DbError),
+}
+
+/// A check of one data folder, which a server may be using meanwhile.
+pub struct Audit<'a> {
+    blobs: &'a Blobs,
+    db: &'a Db,
+    checkpoints: &'a Checkpoints,
+    tell: &'a mut dyn FnMut(Event),
+}
+
+impl<'a> Audit<'a> {
+    /// `tell` hears of progress and of findings.
+    pub fn new(
+        blobs: &'a Blobs,
+        db: &'a Db,
+        checkpoints: &'a Checkpoints,
+        tell: &'a mut dyn FnMut(Event),
+    ) -> Self {
+        Self {
+            blobs,
+            db,
+            checkpoints,
+            tell,
+        }
+    }
+
+    /// Checks everything.
+    pub async fn run(mut self) -> Result<Checked, AuditError> {
+        let complete = self.complete().await?;
+        let total = self.db.count_images().await? + complete.len() as u64;
+        (self.tell)(Event::Total(total));
+        self.database().await?;
+        let images = self.images().await?;
+        self.orphans().await?;
+        for id in &complete {
+            self.checkpoint(*id).await?;
+        }
+        Ok(Checked {
+            images,
+            checkpoints: complete.len() as u64,
+        })
+    }
+
+    async fn complete(&self) -> Result<Vec<CheckpointId>, AuditError> {
+        let mut rows = self.db.checkpoints().await?;
+        rows.retain(|row| row.status == CheckpointStatus::Complete);
+        Ok(rows.into_iter().map(|row| row.id).collect())
+    }
+
+    async fn database(&mut self) -> Result<(), AuditError> {
+        for what in self.db.check().await? {
+            self.found(Finding {
+                kind: "database",
+                id: "kith.db".into(),
+                what,
+                remedy: "stop kith and put kith.db back from a backup",
+            });
+        }
+        Ok(())
+    }
+
+    async fn images(&mut self) -> Result<u64, AuditError> {
+        let (mut checked, mut after) = (0, ImageKey(0));
+        loop {
+            let page = self.db.images_after(after, PAGE, None).await?;
+            let Some(last) = page.last() else {
+                return Ok(checked);
+            };
+            after = last.key;
+            for row in page {
+                self.image(row.sha256).await?;
+                checked += 1;
+                (self.tell)(Event::Checked);
+            }
+        }
+    }
+
+    async fn image(&mut self, id: Sha256) -> Result<(), AuditError> {
+        let what = match self.blobs.image(id).await {
+            Ok(_) => return Ok(()),
+            Err(BlobError::NotFound(_)) => "the file is missing".to_owned(),
+            Err(BlobError::Damaged(what)) => what,
+            Err(error) => return Err(error.into()),
+        };
+        // It may have been erased since its row was read.
+        if self.db.image(id).await?.is_some() {
+            self.found(Finding {
+                kind: "image",
+                id: id.to_string(),
+                what,
+                remedy: "post the same image again, or delete it",
+            });
+        }
+        Ok(())
+    }
+
+    async fn orphans(&mut self) -> Result<(), AuditError> {
+        let mut unnamed = Vec::new();
+        let mut pages = Vec::new();
+        self.blobs.each_image(PAGE as usize, ON_ITS_WAY, |ids| {
+            pages.push(ids);
+            Ok(())
+        })?;
+        for page in pages {
+            unnamed.extend(self.db.without_row(&page).await?);
+        }
+        for id in unnamed {
+            self.found(Finding {
+                kind: "orphan",
+                id: id.to_string(),
+                what: "bytes are stored that no row of the database names".into(),
+                remedy: "start the server again, which removes them",
+            });
+        }
+        Ok(())
+    }
+
+    async fn checkpoint(&mut self, id: CheckpointId) -> Result<(), AuditError> {
+        let what = match self.parts(id).await {
+            Err(CheckpointError::Db(error)) => return Err(error.into()),
+            checked => checked.unwrap_or_else(|error| Some(error.to_string())),
+        };
+        // It may have been deleted since its row was read.
+        if let Some(what) = what
+            && self.db.checkpoint(id).await?.is_some()
+        {
+            self.found(Finding {
+                kind: "checkpoint",
+                id: id.to_string(),
+                what,
+                remedy: "delete it and choose another, or put its folder back from a backup",
+            });
+        }
+        (self.tell)(Event::Checked);
+        Ok(())
+    }
+
+    /// Every file of a checkpoint against its manifest, one at a time; what is wrong.
+    async fn parts(&self, id: CheckpointId) -> Result<Option<String>, CheckpointError> {
+        for part in self.checkpoints.manifest(id).await?.parts {
+            let bytes = self.checkpoints.part(id, &part.name).await?;
+            if let Err(what) = part.check(&bytes) {
+                return Ok(Some(what));
+            }
+        }
+        Ok(None)
+    }
+
+    fn found(&mut self, finding: Finding) {
+        (self.tell)(Event::Found(finding));
+    }
+}

@@ -1,0 +1,129 @@
+//! What is prepared becomes durable: bytes first, then rows in one transaction, to the end whatever the caller does.
+
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt, stream};
+
+use super::{Ingest, IngestError, prepare::Prepared};
+use crate::{
+    blobs::{BlobError, BlobKey},
+    db::{Db, DbError, NewImage},
+    types::Sha256,
+};
+
+/// Images of one request that are written side by side: their fsyncs overlap.
+const SIDE_BY_SIDE: usize = 8;
+/// Stored images that are looked up together.
+const PAGE: usize = 1024;
+
+impl Ingest {
+    /// Stores images, then writes rows with `insert`. It runs to its end even when the caller goes away: cut off between bytes and rows,
+    /// it would leave bytes that no row names.
+    pub(super) async fn store<T, F>(
+        &self,
+        images: Vec<Prepared>,
+        insert: impl FnOnce(Db, Vec<NewImage>) -> F + Send + 'static,
+    ) -> Result<T, IngestError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, DbError>> + Send + 'static,
+    {
+        // Taken before the work is handed over: callers who give up do not make room for more.
+        let permit = self.storing.clone().acquire_owned().await;
+        let permit = permit.map_err(|_| IngestError::Stopping)?;
+        let this = self.clone();
+        let addition = tokio::spawn(async move {
+            let stored = this.store_all(images, insert).await;
+            drop(permit);
+            stored
+        });
+        addition.await.unwrap_or(Err(IngestError::Stopping))
+    }
+
+    async fn store_all<T, F>(
+        &self,
+        images: Vec<Prepared>,
+        insert: impl FnOnce(Db, Vec<NewImage>) -> F,
+    ) -> Result<T, IngestError>
+    where
+        F: Future<Output = Result<T, DbError>>,
+    {
+        let ids: Vec<Sha256> = images.iter().map(|one| one.image.sha256).collect();
+        let stored = self.bytes_then_rows(images, insert).await;
+        if stored.is_err() {
+            self.discard(&ids).await;
+        }
+        stored
+    }
+
+    async fn bytes_then_rows<T, F>(
+        &self,
+        images: Vec<Prepared>,
+        insert: impl FnOnce(Db, Vec<NewImage>) -> F,
+    ) -> Result<T, IngestError>
+    where
+        F: Future<Output = Result<T, DbError>>,
+    {
+        let _shared = self.erasing.read().await;
+        let rows = images.iter().map(|one| one.image.clone()).collect();
+        let writing: Vec<_> = images
+            .into_iter()
+            .map(|one| self.store_bytes(one.image.sha256, one.bytes).boxed())
+            .collect();
+        // All of them end before the first failure is looked at: one that is still writing could not be discarded.
+        let written: Vec<Result<(), IngestError>> = stream::iter(writing)
+            .buffer_unordered(SIDE_BY_SIDE)
+            .collect()
+            .await;
+        written.into_iter().collect::<Result<(), _>>()?;
+        Ok(insert(self.db.clone(), rows).await?)
+    }
+
+    /// Makes an image's bytes durable. Those of a stored image are compared and written again where they differ, which repairs it. Without
+    /// a row they may be those of a write that was cut off before its folder was synced, so they are written again too.
+    async fn store_bytes(&self, id: Sha256, bytes: Bytes) -> Result<(), IngestError> {
+        if self.db.image(id).await?.is_some() && self.images.holds(id, &bytes).await? {
+            return Ok(());
+        }
+        Ok(self.blobs.put(&BlobKey::Image(id), bytes).await?)
+    }
+
+    /// Removes the bytes of an addition that failed, unless a row names them.
+    async fn discard(&self, ids: &[Sha256]) {
+        let _alone = self.erasing.write().await;
+        if let Err(error) = self.remove_unnamed(ids).await {
+            tracing::warn!(%error, "bytes of an addition that failed stay until the next start");
+        }
+    }
+
+    /// Removes the bytes of images that no row names, which a kill or a failure left. To be called at start, before anything is added.
+    pub async fn sweep_orphans(&self) -> Result<usize, IngestError> {
+        let this = self.clone();
+        let runtime = tokio::runtime::Handle::current();
+        let swept = tokio::task::spawn_blocking(move || {
+            let mut swept = 0;
+            let each = this
+                .blobs
+                .each_image(PAGE, std::time::Duration::ZERO, |ids| {
+                    let removed = runtime.block_on(this.remove_unnamed(&ids));
+                    swept += removed.map_err(|error| BlobError::Store(error.to_string()))?;
+                    Ok(())
+                });
+            each.map(|()| swept)
+        });
+        let swept = swept
+            .await
+            .unwrap_or_else(|panic| Err(BlobError::Store(panic.to_string())))?;
+        if swept > 0 {
+            tracing::info!(swept, "bytes that no row names are removed");
+        }
+        Ok(swept)
+    }
+
+    async fn remove_unnamed(&self, ids: &[Sha256]) -> Result<usize, IngestError> {
+        let unnamed = self.db.without_row(ids).await?;
+        for id in &unnamed {
+            self.blobs.delete(&BlobKey::Image(*id)).await?;
+        }
+        Ok(unnamed.len())
+    }
+}
