@@ -2,10 +2,11 @@
 """kith on an NVIDIA GPU beside PyTorch on the same one: embeddings, and training steps of EMC².
 
     pip install torch onnxruntime numpy
-    python3 benches/gpu.py --kith target/release/kith [--device cuda:0] [--rounds 5] [--seconds 1] [--steps 30] [--no-compile] [--json FILE]
+    python3 benches/gpu.py --kith target/release/kith [--device cuda:0] [--rounds 5] [--seconds 1] [--steps 200] [--compile 96:1,96:64] [--json FILE]
 
 Both start from float pixels in the host's memory and end with vectors there. PyTorch runs bf16, channels last, `cudnn.benchmark`, from pinned
-memory, and for embeddings also through `torch.compile` where that works. Its training step is EMC² written in two ways: the walk as a Python
+memory: with weights in bf16 ("eager"), with weights in float and autocast, which casts them in each pass ("autocast"), and, for the cells that
+`--compile` names, through `torch.compile` with CUDA graphs (`--compile-mode max-autotune` takes minutes to compile each). Its training step is EMC² written in two ways: the walk as a Python
 loop over the proposals, each accepted or not for all anchors at once, as the method's authors wrote it; and the subset kernel, which needs no
 loop. Negatives that are not in the batch are encoded with it, as kith does; both stand on noise made before, so that as many are carried.
 Rounds are interleaved; a ratio is the median of the rounds' ratios. kith's steps are those of `kith study cost`. Steps run without
@@ -33,20 +34,21 @@ CHAINS = 10_000
 
 
 class Peer:
-    """The same network in PyTorch."""
+    """The same network in PyTorch: with weights in float and autocast, or with weights in bf16."""
 
-    def __init__(self, device, dim, compiled=False):
-        self.device, self.dtype = torch.device(device), torch.bfloat16
-        self.encoder = Encoder(dim=dim).to(self.device, memory_format=torch.channels_last)
-        self.run = torch.compile(self.encoder, mode="max-autotune") if compiled else self.encoder
+    def __init__(self, device, dim, weights=torch.float32, compiled=None):
+        self.device, self.dtype, self.weights = torch.device(device), torch.bfloat16, weights
+        self.encoder = Encoder(dim=dim).to(self.device, weights, memory_format=torch.channels_last)
+        self.run = torch.compile(self.encoder, mode=compiled, dynamic=False) if compiled else self.encoder
 
     def host(self, count, side):
         pixels = torch.rand(count, 3, side, side).mul_(2).sub_(1).to(memory_format=torch.channels_last)
         return pixels.pin_memory() if self.device.type == "cuda" else pixels
 
     def encode(self, pixels):
-        with torch.autocast(self.device.type, self.dtype):
-            return self.run(pixels.to(self.device, non_blocking=True)).float()
+        pixels = pixels.to(self.device, non_blocking=True).to(self.weights)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.weights != self.dtype):
+            return self.run(pixels).float()
 
     def forward(self, pixels):
         with torch.inference_mode():
@@ -131,11 +133,13 @@ def rate(run, seconds):
     return statistics.median(rates)
 
 
-def kith_forward(args, side, batch):
-    command = [args.kith, "bench", "--json", "--only=forward", f"--side={side}", f"--batch={batch}", f"--threads={os.cpu_count()}", "--rounds=1",
+def kith_forward(args):
+    """Images a second by side and batch, all from one process."""
+    sides, batches = (",".join(map(str, numbers)) for numbers in (args.sides, args.batches))
+    command = [args.kith, "bench", "--json", "--only=forward", f"--side={sides}", f"--batch={batches}", f"--threads={os.cpu_count()}", "--rounds=1",
                f"--seconds={args.seconds}", "--set", f"encoder.device={args.device}"]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
-    return json.loads(done.stdout)["forward"][0]["images_per_second"]
+    return {(row["side"], row["batch"]): row["images_per_second"] for row in json.loads(done.stdout)["forward"]}
 
 
 def kith_steps(args, batch, side):
@@ -154,26 +158,50 @@ def kith_steps(args, batch, side):
     return {name: {key: float(value) for key, value in values.items()} for name, values in found.items()}
 
 
-def embeddings(args):
-    rows, peers = [], {"pytorch": Peer(args.device, 128)}
-    if args.compile:
-        peers["compiled"] = Peer(args.device, 128, compiled=True)
-    for side in args.sides:
-        for batch in args.batches:
-            rounds = []
-            for _ in range(args.rounds):
-                one = {"kith": kith_forward(args, side, batch)}
-                for name, peer in peers.items():
-                    pixels = peer.host(batch, side)
-                    one[name] = rate(lambda: len(peer.forward(pixels)), args.seconds)
-                rounds.append(one)
-            row = {"side": side, "batch": batch} | {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
-            rows.append(row | {f"kith / {name}": statistics.median(one["kith"] / one[name] for one in rounds) for name in peers})
-            note(str(rows[-1]))
+def embeddings(args, keep):
+    cells = [(side, batch) for side in args.sides for batch in args.batches]
+    peers = {"eager": Peer(args.device, 128, torch.bfloat16), "autocast": Peer(args.device, 128)}
+    rounds = []
+    for _ in range(args.rounds):
+        kith = kith_forward(args)
+        rounds.append({cell: {"kith": kith[cell], **{name: peer_rate(peer, cell, args.seconds) for name, peer in peers.items()}} for cell in cells})
+        keep(rows := [row(cell, [one[cell] for one in rounds]) for cell in cells])
+    for line in rows:
+        note(str(line))
     return rows
 
 
-def steps(args):
+def peer_rate(peer, cell, seconds):
+    side, batch = cell
+    pixels = peer.host(batch, side)
+    return rate(lambda: len(peer.forward(pixels)), seconds)
+
+
+def row(cell, rounds):
+    """Medians over `rounds`, and kith's rate over each other one."""
+    median = {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
+    ratios = {f"kith / {name}": statistics.median(one["kith"] / one[name] for one in rounds) for name in median if name != "kith"}
+    return {"side": cell[0], "batch": cell[1]} | median | ratios
+
+
+def compiled(args, keep):
+    """Compiling takes long: each cell is measured, beside kith, as soon as it is there."""
+    rows = []
+    for cell in args.compile:
+        one = argparse.Namespace(**vars(args) | {"sides": [cell[0]], "batches": [cell[1]]})
+        start = time.perf_counter()
+        peer = Peer(args.device, 128, torch.bfloat16, args.compile_mode)
+        peer.forward(peer.host(cell[1], cell[0]))
+        taken = time.perf_counter() - start
+        rounds = [{"kith": kith_forward(one)[cell], "compiled": peer_rate(peer, cell, args.seconds)} for _ in range(args.rounds)]
+        rows.append(row(cell, rounds) | {"seconds to compile": taken})
+        keep(rows)
+        note(str(rows[-1]))
+        torch.compiler.reset()
+    return rows
+
+
+def steps(args, keep):
     # Each step has another number of distinct negatives: measuring algorithms anew for each would take most of it.
     torch.backends.cudnn.benchmark = False
     rows = []
@@ -200,6 +228,7 @@ def steps(args):
             "vectorised / subset": middle(lambda one: one["vectorised"] / one["subset"]["step_milliseconds"]),
             **{f"share of {what}": middle(lambda one, share=share: max(one[name][share] for name in ("walk", "subset")))
                for what, share in (("visits", "walk_share"), ("masks and scores", "score_share"))}})
+        keep(rows)
         note(str(rows[-1]))
     return rows
 
@@ -208,30 +237,40 @@ def numbers(text):
     return [int(part) for part in text.split(",")]
 
 
+def keep(args, result):
+    """What there is so far is there if the time runs out."""
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=1))
+
+
+def cells(text):
+    return [tuple(map(int, part.split(":"))) for part in text.split(",")]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kith", default="target/release/kith", help="a build with --features cuda")
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="for each program, cell and round")
-    parser.add_argument("--steps", type=int, default=30, help="of kith in each round")
+    parser.add_argument("--steps", type=int, default=200, help="of kith in each round: in the first ones passes are recorded")
     parser.add_argument("--sides", type=numbers, default=[96, 224])
     parser.add_argument("--batches", type=numbers, default=[1, 8, 64, 256, 1024])
     parser.add_argument("--pairs", type=numbers, default=[32, 128, 256])
     parser.add_argument("--train-side", type=int, default=96)
-    parser.add_argument("--no-compile", dest="compile", action="store_false")
-    parser.add_argument("--only", choices=["forward", "train"])
+    parser.add_argument("--compile", type=cells, default=[], metavar="SIDE:BATCH,...")
+    parser.add_argument("--compile-mode", choices=["reduce-overhead", "max-autotune"], default="max-autotune")
+    parser.add_argument("--only", choices=["forward", "train", "compile"])
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
     torch.backends.cudnn.benchmark = True
     torch.manual_seed(0)
     result = {"torch": torch.__version__, "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"}
-    if args.only != "train":
-        result["embeddings, images a second"] = embeddings(args)
-    if args.only != "forward":
-        result["training steps"] = steps(args)
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=1))
+    parts = {"forward": ("embeddings, images a second", embeddings), "train": ("training steps", steps),
+             "compile": ("embeddings beside torch.compile", compiled)}
+    for part, (name, measure) in parts.items():
+        if args.only in (None, part) and (part != "compile" or args.compile):
+            result[name] = measure(args, lambda rows, name=name: keep(args, result | {name: rows}))
     print(f"{result['device']}, PyTorch {result['torch']}")
     for name, rows in list(result.items())[2:]:
         shown = [[f"{value:.3g}" if isinstance(value, float) else value for value in row.values()] for row in rows]

@@ -121,7 +121,7 @@ pub(super) trait Backend: Send + Sync {
 
     /// Rows in which a training pass of `batch` images is computed: a device may add some, whose gradient is to be zero, so that fewer
     /// sizes occur.
-    fn training_rows(&self, batch: usize, side: usize) -> usize;
+    fn training_rows(&self, batch: usize) -> usize;
 
     /// What `pass` makes of `pixels`. A device may record it in `memo`, which outlasts changes of the weights, and repeat it.
     fn tape(&self, memo: &Memo, pixels: Pixels<'_>, pass: TapePass<'_>) -> Result<Taped>;

@@ -62,7 +62,7 @@ impl Backend for Cpu {
         Ok([self.download(&embedding)?, self.download(&hidden)?])
     }
 
-    fn training_rows(&self, batch: usize, _: usize) -> usize {
+    fn training_rows(&self, batch: usize) -> usize {
         batch
     }
 

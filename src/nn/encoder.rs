@@ -172,8 +172,8 @@ impl Encoder {
         };
         let backend = &self.device.backend;
         let mut pixels = self.pixels(parts)?;
-        let [batch, side, ..] = pixels.shape;
-        pixels.shape[0] = backend.training_rows(batch, side);
+        let batch = pixels.shape[0];
+        pixels.shape[0] = backend.training_rows(batch);
         let taped = backend.tape(&self.training_memo, pixels, &pass);
         let mut taped = taped.map_err(|error| without(&self.training_memo, error))?;
         let (rows, dim) = (pixels.shape[0], self.config.dim);

@@ -179,10 +179,7 @@ impl Cost {
         }
         for (chains, times) in self.settings.chains.iter().zip(times) {
             let (steps, images) = times.into_iter().unzip();
-            let values = [
-                (STEP, lower_quartile(steps)),
-                (IMAGE, lower_quartile(images)),
-            ];
+            let values = [(STEP, quartile(steps, 1)), (IMAGE, quartile(images, 1))];
             desk.note(*chains, &values)?;
         }
         desk.advance(self.most_chains());
@@ -197,7 +194,7 @@ impl Cost {
         let recipe = self.recipe(encoder, method, run.seed);
         let chains = 10_000.min(self.most_chains());
         let mut rig = Rig::new(&recipe, self.settings.batch, chains)?;
-        let (mut walk, mut scores, mut total) = (0.0, 0.0, 0.0);
+        let (mut walk, mut scores, mut times) = (0.0, 0.0, Vec::new());
         for step in 0..=steps {
             let batch = rig.batch(step);
             let started = Instant::now();
@@ -205,15 +202,16 @@ impl Cost {
             if step > 0 {
                 walk += report.walk_seconds;
                 scores += report.score_seconds;
-                total += started.elapsed().as_secs_f64();
+                times.push(started.elapsed().as_secs_f64());
             }
         }
+        let total: f64 = times.iter().sum();
         desk.note(
             steps,
             &[
                 (SHARE, walk / total),
                 (SCORES, scores / total),
-                (STEP, 1e3 * total / steps as f64),
+                (STEP, 1e3 * quartile(times, 2)),
             ],
         )?;
         desk.advance(steps);
@@ -233,9 +231,11 @@ impl Cost {
     }
 }
 
-fn lower_quartile(mut values: Vec<f64>) -> f64 {
+/// The first quartile, or the second, the median: a device takes much longer for the first steps of each number of images.
+fn quartile(mut values: Vec<f64>, number: usize) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
-    values.get(values.len() / 4).copied().unwrap_or(f64::NAN)
+    let place = values.len() * number / 4;
+    values.get(place).copied().unwrap_or(f64::NAN)
 }
 
 fn share_of(method: Method) -> String {

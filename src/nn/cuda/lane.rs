@@ -75,6 +75,9 @@ pub(super) struct Lane {
     /// candle's handle, which tensors carry. Nothing runs on its own stream.
     pub(super) device: CudaDevice,
     pub(super) stream: Arc<CudaStream>,
+    /// Where values arrive while this queue computes.
+    copies: Arc<CudaStream>,
+    priority: i32,
     /// Where arrays are kept while a recording is made that keeps them, and the queue that will run it.
     pub(super) shelf: Mutex<Option<Shelf>>,
     pub(super) home: Arc<CudaStream>,
@@ -108,12 +111,15 @@ impl Lane {
             Purpose::Serving => greatest,
             Purpose::Training => least,
         };
-        let stream = context.new_stream_with_priority(priority).map_err(text)?;
+        let [stream, copies] = [(); 2].map(|()| context.new_stream_with_priority(priority));
+        let (stream, copies) = (stream.map_err(text)?, copies.map_err(text)?);
         keep_freed_memory(context.cu_device()).map_err(text)?;
         Ok(Self {
             device,
             home: stream.clone(),
             stream,
+            copies,
+            priority,
             shelf: Mutex::default(),
             functions: HashMap::new(),
             pages: Mutex::default(),
@@ -121,12 +127,15 @@ impl Lane {
         })
     }
 
-    /// Another queue of the same GPU, with the same kernels, for recordings that this one runs.
+    /// Another queue of the same GPU, with the same kernels, for recordings that this one runs. It has the same priority, which is recorded.
     pub(super) fn beside(&self) -> std::result::Result<Self, String> {
         let context = self.stream.context();
+        let stream = context.new_stream_with_priority(self.priority);
         Ok(Self {
             device: self.device.clone(),
-            stream: context.new_stream().map_err(text)?,
+            stream: stream.map_err(text)?,
+            copies: self.copies.clone(),
+            priority: self.priority,
             shelf: Mutex::default(),
             home: self.stream.clone(),
             functions: self.functions.clone(),
@@ -171,14 +180,37 @@ impl Lane {
 
     /// Copies `parts`, one after the other, to `target`; the rest of it becomes zero. Returns before the last has left.
     pub(super) fn upload_to<T: Wire>(&self, parts: &[&[f32]], target: Span<'_, T>) -> Result<()> {
+        self.upload_on(&self.stream, parts, target)
+    }
+
+    /// [`Lane::upload_to`] while this queue computes; what is queued afterwards waits for it.
+    ///
+    /// Nothing that is queued may use `target` still.
+    pub(super) fn upload_beside<T: Wire>(
+        &self,
+        parts: &[&[f32]],
+        target: Span<'_, T>,
+    ) -> Result<()> {
+        let sent = self.upload_on(&self.copies, parts, target);
+        // Even if not all was sent: what is queued next may give the target back.
+        self.stream.join(&self.copies).w()?;
+        sent
+    }
+
+    fn upload_on<T: Wire>(
+        &self,
+        stream: &Arc<CudaStream>,
+        parts: &[&[f32]],
+        target: Span<'_, T>,
+    ) -> Result<()> {
         let lock = || self.pages.lock().unwrap_or_else(PoisonError::into_inner);
         // Not locked while the pool copies: a thread that waits for others there takes up other work, which may be an upload.
         let taken = lock().pop();
         let mut pages = match taken {
             Some(pages) => pages,
-            None => Pages::new(&self.stream).w()?,
+            None => Pages::new(stream).w()?,
         };
-        pages.upload(&self.stream, parts, target)?;
+        pages.upload(stream, parts, target)?;
         lock().push(pages);
         Ok(())
     }

@@ -89,17 +89,22 @@ where
     }
 
     fn infer(&self, memo: &Memo, pixels: Pixels<'_>, pass: Pass<'_>) -> Result<[Vec<f32>; 2]> {
+        let [batch, side, ..] = pixels.shape;
+        if let Some(images) = recording::part_of(batch, side) {
+            let one = |pixels: Pixels<'_>| self.infer(memo, pixels, pass);
+            return self.infer_parts(memo, (pixels, images), pass, one);
+        }
         if let Some(outputs) = self.repeat(memo, pixels, pass) {
             return Ok(outputs);
         }
         let [embedding, hidden] = pass(self, self.pixels(pixels)?)?;
         let outputs = [self.download(&embedding)?, self.download(&hidden)?];
-        recording::saw(memo, pixels.shape[0]);
+        recording::saw(memo, batch);
         Ok(outputs)
     }
 
-    fn training_rows(&self, batch: usize, side: usize) -> usize {
-        training::rows(batch, side)
+    fn training_rows(&self, batch: usize) -> usize {
+        training::rows(batch)
     }
 
     fn tape(&self, memo: &Memo, pixels: Pixels<'_>, pass: TapePass<'_>) -> Result<Taped> {
@@ -108,7 +113,7 @@ where
         }
         let (kept, embedding) = pass(self, self.pixels(pixels)?)?;
         let embedding = self.download(&embedding)?;
-        training::saw(memo, pixels.shape[0]);
+        training::saw(memo, pixels.shape[0], pixels.shape[1]);
         Ok(Taped {
             kept,
             embedding,

@@ -17,21 +17,21 @@ use super::memory::Shelf;
 use super::recording::{Entry, Recordings};
 use crate::nn::backend::{BackwardPass, Kept, LayerGradient, Lease, Memo, Pixels, TapePass, Taped};
 
-/// Numbers of rows that are recorded are multiples of this: carried negatives change them from step to step.
+/// Numbers of rows are multiples of this at least: carried negatives change them from step to step.
 const ROWS: usize = 32;
-/// Most pixels of a batch that is recorded, some 225 images of 96 px: a larger one keeps the GPU longer than the CPU, and each recording
-/// keeps its maps.
-const MOST_PIXELS: usize = 1 << 21;
-/// Recordings that are kept of one encoder; when there are as many, all are forgotten.
+/// Most pixels of a batch that is recorded, some 1,800 images of 96 px. Queueing a backward pass takes the CPU longer than running it takes
+/// the GPU even then, as cuDNN looks its kernels up at each call.
+const MOST_PIXELS: usize = 1 << 24;
+/// Recordings that are kept of one encoder, and pixels of all of them together, as each keeps its maps; when there are as many, all are
+/// forgotten.
 const MOST: usize = 8;
+const MOST_PIXELS_KEPT: usize = 1 << 25;
 
 /// Rows in which a batch is computed, recorded or not: a run that goes on after a restart then computes as if it had not been interrupted.
-pub(super) fn rows(batch: usize, side: usize) -> usize {
-    let rows = batch.next_multiple_of(ROWS);
-    match rows * side * side <= MOST_PIXELS {
-        true => rows,
-        false => batch,
-    }
+/// At most an eighth more than there are images from 256 on, and of at most eight numbers up to the next power of two: each new one has its
+/// algorithms chosen, which takes longer than a step.
+pub(super) fn rows(batch: usize) -> usize {
+    batch.next_multiple_of(ROWS.max(batch.next_power_of_two() / 16))
 }
 
 /// A forward and a backward pass on fixed places.
@@ -75,9 +75,13 @@ impl Drop for Loan {
     }
 }
 
-/// Notes in `memo` that a pass of `rows` has ended.
-pub(super) fn saw(memo: &Memo, rows: usize) {
-    memo.with(|all: &mut Recordings| all.training.saw(rows, MOST));
+/// Notes in `memo` that a pass of `rows` images of `side` has ended.
+pub(super) fn saw(memo: &Memo, rows: usize, side: usize) {
+    let pixels = rows * side * side;
+    if pixels <= MOST_PIXELS {
+        let most = (MOST_PIXELS_KEPT / pixels).min(MOST);
+        memo.with(|all: &mut Recordings| all.training.saw(rows, most));
+    }
 }
 
 impl<T: Value> Gpu<T>
@@ -236,5 +240,17 @@ where
         });
         *shelf = self.lane.keep_on(None).unwrap_or_default();
         graph
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rows;
+
+    #[test]
+    fn few_numbers_of_rows_occur() {
+        let found = [1, 32, 33, 128, 257, 505, 513, 1011].map(rows);
+        assert_eq!(found, [32, 32, 64, 128, 288, 512, 576, 1024]);
+        assert!((256..4096).all(|batch| rows(batch) - batch < batch / 8));
     }
 }

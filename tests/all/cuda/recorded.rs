@@ -34,6 +34,29 @@ fn cuda_repeats_recorded_passes_on_other_images() {
     }
 }
 
+#[test]
+fn cuda_computes_large_batches_in_parts() {
+    let Some(device) = gpu(Compute::Bf16) else {
+        return;
+    };
+    let [_, encoder] = both(&TINY, &device);
+    // Two parts of 2,048 and some images more.
+    let mut pixels = pixels(&TINY, 2 * 2048 + 7);
+    let middle = pixels.len() / 3;
+    for shift in [0, 311] {
+        pixels.rotate_left(shift);
+        let [_, plain] = both(&TINY, &device);
+        let wanted = plain.forward(&pixels).expect("a pass");
+        for _ in 0..2 {
+            let (first, second) = pixels.split_at(middle);
+            let found = encoder.forward_all(&[first, second]).expect("a pass");
+            assert!(found == wanted, "{shift}");
+        }
+    }
+    // A part by itself, both that take turns, and the rest.
+    assert_eq!(encoder.recorded(), [3, 0]);
+}
+
 /// The embeddings of some images and the gradients of a loss on them.
 fn pass(encoder: &Encoder, images: usize, shift: usize) -> (Vec<f32>, Gradients) {
     let mut pixels = pixels(encoder.config(), images);
