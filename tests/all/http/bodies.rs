@@ -30,7 +30,8 @@ async fn encoded(served: &Served, path: &str, encoding: &str, media: &str, body:
 
 #[tokio::test]
 async fn null_means_the_default_in_every_json_body() {
-    let served = Served::start(&[]).await;
+    // Training is on, so that it can be paused, and has nothing to do.
+    let served = Served::start(&["training.enabled=true", "training.min_pairs=1000"]).await;
     let image = data_uri(&png(1));
     let embeddings = json!({"input": image, "model": null, "encoding_format": null, "dimensions": null, "layer": null, "user": null});
     let pair = json!({"anchor": {"image": image, "id": null}, "positive": null, "group": null});
