@@ -19,8 +19,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Writable {
     db: Db,
     blobs: Blobs,
-    last: Arc<Mutex<Option<(Instant, Result<(), String>)>>>,
+    last: Arc<Mutex<Option<Tried>>>,
 }
+
+/// The last try: when, and why it failed if it did.
+type Tried = (Instant, Result<(), String>);
 
 impl Writable {
     pub(super) fn new(db: Db, blobs: Blobs) -> Self {

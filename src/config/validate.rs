@@ -11,6 +11,7 @@ type Rule = (bool, &'static str, &'static str);
 pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
     let broken: Vec<String> = [
         server(settings),
+        serving(settings),
         connections(settings),
         encoder(settings),
         training(settings),
@@ -85,7 +86,7 @@ fn connections(settings: &Settings) -> Vec<Rule> {
 }
 
 fn server(settings: &Settings) -> Vec<Rule> {
-    let (server, serving, limits) = (&settings.server, &settings.serving, &settings.limits);
+    let server = &settings.server;
     vec![
         (
             !server.listen.is_empty(),
@@ -119,6 +120,12 @@ fn server(settings: &Settings) -> Vec<Rule> {
             "storage.data_dir",
             "a folder",
         ),
+    ]
+}
+
+fn serving(settings: &Settings) -> Vec<Rule> {
+    let (serving, limits) = (&settings.serving, &settings.limits);
+    vec![
         (
             serving.threads <= 1024,
             "serving.threads",

@@ -119,70 +119,73 @@ fn wanted_kind(wanted: &str) -> &str {
 mod tests {
     use super::*;
 
+    /// What the parser says, the code for unknown choices, the field, and what kith says.
+    const SAID: [(&str, &str, &str, &str); 10] = [
+        (
+            "missing field `input`",
+            "missing_field",
+            "p.input",
+            "the field \"input\" is missing",
+        ),
+        (
+            "unknown field `a`, expected `b` or `c`",
+            "c",
+            "p",
+            "there is no field \"a\": b or c are known here",
+        ),
+        (
+            "unknown field `a`, there are no fields",
+            "c",
+            "p",
+            "there is no field \"a\": none is known here",
+        ),
+        (
+            "unknown variant `a`, expected one of `b`, `c`",
+            "c",
+            "p",
+            "\"a\" is not known here: choose from b, c",
+        ),
+        (
+            "duplicate field `a`",
+            "c",
+            "p",
+            "the field \"a\" is given twice",
+        ),
+        (
+            "invalid type: integer `5`, expected a string",
+            "c",
+            "p",
+            "this is the number 5: send a string",
+        ),
+        (
+            "invalid value: integer `-1`, expected usize",
+            "c",
+            "p",
+            "this is the number -1: send a whole number, 0 or above",
+        ),
+        (
+            "invalid type: floating point `1.5`, expected f32",
+            "c",
+            "p",
+            "this is the number 1.5: send a number",
+        ),
+        (
+            "invalid type: sequence, expected struct Document",
+            "c",
+            "p",
+            "this is a list: send what the documentation says of this field",
+        ),
+        (
+            "invalid digit found in string",
+            "c",
+            "p",
+            "the value cannot be used: send a whole number",
+        ),
+    ];
+
     #[test]
     fn what_the_parser_says_is_said_in_words_of_json() {
-        for (text, code, param, message) in [
-            (
-                "missing field `input`",
-                "missing_field",
-                "p.input",
-                "the field \"input\" is missing",
-            ),
-            (
-                "unknown field `a`, expected `b` or `c`",
-                "c",
-                "p",
-                "there is no field \"a\": b or c are known here",
-            ),
-            (
-                "unknown field `a`, there are no fields",
-                "c",
-                "p",
-                "there is no field \"a\": none is known here",
-            ),
-            (
-                "unknown variant `a`, expected one of `b`, `c`",
-                "c",
-                "p",
-                "\"a\" is not known here: choose from b, c",
-            ),
-            (
-                "duplicate field `a`",
-                "c",
-                "p",
-                "the field \"a\" is given twice",
-            ),
-            (
-                "invalid type: integer `5`, expected a string",
-                "c",
-                "p",
-                "this is the number 5: send a string",
-            ),
-            (
-                "invalid value: integer `-1`, expected usize",
-                "c",
-                "p",
-                "this is the number -1: send a whole number, 0 or above",
-            ),
-            (
-                "invalid type: floating point `1.5`, expected f32",
-                "c",
-                "p",
-                "this is the number 1.5: send a number",
-            ),
-            (
-                "invalid type: sequence, expected struct Document",
-                "c",
-                "p",
-                "this is a list: send what the documentation says of this field",
-            ),
-            (
-                "invalid digit found in string",
-                "c",
-                "p",
-                "the value cannot be used: send a whole number",
-            ),
-        ] {
+        for (text, code, param, message) in SAID {
             let problem = explain("c", "p", text);
             assert_eq!(
                 (problem.code, problem.param.as_deref()),

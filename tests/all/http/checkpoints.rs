@@ -304,70 +304,59 @@ async fn notes_and_keeping_are_changed_and_an_unknown_checkpoint_is_404() {
     assert_eq!(unknown.error(StatusCode::NOT_FOUND).0, "unknown_checkpoint");
 }
 
+async fn put_alias(served: &Served, name: &str, checkpoint: &str) -> crate::support::Reply {
+    let path = format!("/v1/aliases/{name}");
+    let body = Body::from(json!({"checkpoint": checkpoint}).to_string());
+    served
+        .send(request(Method::PUT, &path, Some("application/json"), body))
+        .await
+}
+
 #[tokio::test]
 async fn a_name_points_where_it_was_moved_and_protects_what_it_points_to() {
     let served = Served::start(&[]).await;
     let live = served.app.serving.live().unwrap().id;
     let other = served.write_checkpoint(7).await;
-    let put = async |name: &str, body: Value| {
-        let path = format!("/v1/aliases/{name}");
-        let body = Body::from(body.to_string());
-        served
-            .send(request(Method::PUT, &path, Some("application/json"), body))
-            .await
-    };
     let asked = async |model: &str| {
         let document = json!({"model": model, "input": data_uri(&png(1))});
         served.post("/v1/embeddings", &document).await
     };
-    assert_eq!(
-        asked("shop").await.error(StatusCode::NOT_FOUND).0,
-        "unknown_model"
-    );
-    let set = put("shop", json!({"checkpoint": other.to_string()})).await;
+    let unknown = asked("shop").await;
+    assert_eq!(unknown.error(StatusCode::NOT_FOUND).0, "unknown_model");
+    let set = put_alias(&served, "shop", &other.to_string()).await;
     assert_eq!(set.status, StatusCode::OK, "{}", set.text());
     assert_eq!(asked("shop").await.json()["model"], format!("kith@{other}"));
     let refused = served.delete(&format!("/v1/checkpoints/{other}")).await;
     assert_eq!(refused.error(StatusCode::CONFLICT).0, "checkpoint_aliased");
-    let moved = put("shop", json!({"checkpoint": "auto"})).await.json();
+    let moved = put_alias(&served, "shop", "auto").await.json();
     assert_eq!(moved["checkpoint"], "auto");
     assert_eq!(asked("shop").await.json()["model"], format!("kith@{live}"));
     let models = served.get("/v1/models").await.json();
-    let names = models["data"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|m| m["id"].clone());
-    assert!(names.into_iter().any(|name| name == "shop"));
-    assert_eq!(
-        served.get("/v1/models/shop").await.json()["checkpoint"],
-        live.to_string()
-    );
+    let mut names = models["data"].as_array().unwrap().iter();
+    assert!(names.any(|model| model["id"] == "shop"));
+    let shop = served.get("/v1/models/shop").await.json();
+    assert_eq!(shop["checkpoint"], live.to_string());
+}
 
-    for (name, body, code) in [
-        ("kith", json!({"checkpoint": "auto"}), "invalid_name"),
-        ("a%20b", json!({"checkpoint": "auto"}), "invalid_name"),
-        ("shop", json!({"checkpoint": "newest"}), "invalid_id"),
+#[tokio::test]
+async fn names_that_cannot_be_are_refused_and_one_that_was_removed_is_unknown() {
+    let served = Served::start(&[]).await;
+    for (name, checkpoint, code) in [
+        ("kith", "auto", "invalid_name"),
+        ("a%20b", "auto", "invalid_name"),
+        ("shop", "newest", "invalid_id"),
     ] {
-        assert_eq!(put(name, body).await.error(StatusCode::BAD_REQUEST).0, code);
+        let refused = put_alias(&served, name, checkpoint).await;
+        assert_eq!(refused.error(StatusCode::BAD_REQUEST).0, code);
     }
-    let nowhere = json!({"checkpoint": kith::types::CheckpointId::now().to_string()});
-    assert_eq!(
-        put("shop", nowhere).await.error(StatusCode::NOT_FOUND).0,
-        "unknown_checkpoint"
-    );
-    assert_eq!(
-        served.delete("/v1/aliases/shop").await.status,
-        StatusCode::NO_CONTENT
-    );
-    assert_eq!(
-        served
-            .delete("/v1/aliases/shop")
-            .await
-            .error(StatusCode::NOT_FOUND)
-            .0,
-        "unknown_alias"
-    );
+    let nowhere = kith::types::CheckpointId::now().to_string();
+    let refused = put_alias(&served, "shop", &nowhere).await;
+    assert_eq!(refused.error(StatusCode::NOT_FOUND).0, "unknown_checkpoint");
+    put_alias(&served, "shop", "auto").await;
+    let removed = served.delete("/v1/aliases/shop").await;
+    assert_eq!(removed.status, StatusCode::NO_CONTENT);
+    let unknown = served.delete("/v1/aliases/shop").await;
+    assert_eq!(unknown.error(StatusCode::NOT_FOUND).0, "unknown_alias");
     assert_eq!(served.get("/v1/aliases").await.json()["data"], json!([]));
 }
 

@@ -198,15 +198,26 @@ async fn wrong_lines_of_a_stream_are_refused_in_short_plain_words() {
     }
 }
 
+/// Every answer is a refusal in short, plain words.
+fn check_all(replies: &[(String, Reply)]) {
+    for (about, reply) in replies {
+        // Some damage does not show.
+        if about == FLIPPED && reply.status.is_success() {
+            continue;
+        }
+        check_reply(reply, &about[..about.len().min(80)]);
+    }
+}
+
 #[tokio::test]
-async fn wrong_paths_queries_headers_forms_and_images_are_refused_in_short_plain_words() {
+async fn wrong_paths_and_queries_are_refused_in_short_plain_words() {
     let served = Served::start(&[]).await;
     let long = "x".repeat(20_000);
     let mut replies = Vec::new();
     for path in [
         format!("/v1/images/{long}"),
         format!("/v1/images/{long}/content"),
-        format!("/v1/images/%FF%00%0A"),
+        "/v1/images/%FF%00%0A".to_owned(),
         format!("/v1/pairs/{long}"),
         format!("/v1/models/{long}"),
         format!("/v1/checkpoints/{long}"),
@@ -223,12 +234,8 @@ async fn wrong_paths_queries_headers_forms_and_images_are_refused_in_short_plain
         format!("/v1/models?{long}"),
     ] {
         let uri: Uri = path.parse().unwrap();
-        replies.push((
-            path,
-            served
-                .send(Request::get(uri).body(Body::empty()).unwrap())
-                .await,
-        ));
+        let request = Request::get(uri).body(Body::empty()).unwrap();
+        replies.push((path, served.send(request).await));
     }
     for query in [
         "dimensions=x",
@@ -239,12 +246,18 @@ async fn wrong_paths_queries_headers_forms_and_images_are_refused_in_short_plain
     ] {
         for path in ["/v1/embeddings", "/v1/checkpoints"] {
             let path = format!("{path}?{query}&{long}=1");
-            replies.push((
-                path.clone(),
-                served.post_as(&path, "image/png", png(1)).await,
-            ));
+            let reply = served.post_as(&path, "image/png", png(1)).await;
+            replies.push((path, reply));
         }
     }
+    check_all(&replies);
+}
+
+#[tokio::test]
+async fn wrong_headers_forms_and_images_are_refused_in_short_plain_words() {
+    let served = Served::start(&[]).await;
+    let long = "x".repeat(20_000);
+    let mut replies = Vec::new();
     for name in [
         "content-type",
         "content-encoding",
@@ -254,44 +267,24 @@ async fn wrong_paths_queries_headers_forms_and_images_are_refused_in_short_plain
     ] {
         let request = Request::post("/v1/pairs").header(name, &long);
         let body = Body::from(json!({"pairs": []}).to_string());
-        replies.push((
-            name.to_owned(),
-            served.send(request.body(body).unwrap()).await,
-        ));
+        let reply = served.send(request.body(body).unwrap()).await;
+        replies.push((name.to_owned(), reply));
     }
     let image = png(1);
     let (media, named) = form(&[(&long, Some("a"), &image)]);
-    replies.push((
-        "a form".to_owned(),
-        served.post_as("/v1/pairs", media, named.clone()).await,
-    ));
-    replies.push((
-        "half a form".to_owned(),
-        served
-            .post_as("/v1/pairs", media, named[..50].to_vec())
-            .await,
-    ));
-    for (path, broken) in broken_images() {
-        replies.push((
-            path.to_owned(),
-            served
-                .post_as("/v1/embeddings", "image/png", broken.clone())
-                .await,
-        ));
-        replies.push((
-            path.to_owned(),
-            served
-                .post("/v1/images", &json!({"image": data_uri(&broken)}))
-                .await,
-        ));
+    for (about, body) in [("half a form", named[..50].to_vec()), ("a form", named)] {
+        let reply = served.post_as("/v1/pairs", media, body).await;
+        replies.push((about.to_owned(), reply));
     }
-    for (about, reply) in &replies {
-        // Some damage does not show.
-        if about == FLIPPED && reply.status.is_success() {
-            continue;
-        }
-        check_reply(reply, &about[..about.len().min(80)]);
+    for (about, broken) in broken_images() {
+        let raw = served
+            .post_as("/v1/embeddings", "image/png", broken.clone())
+            .await;
+        let document = json!({"image": data_uri(&broken)});
+        let stored = served.post("/v1/images", &document).await;
+        replies.extend([raw, stored].map(|reply| (about.to_owned(), reply)));
     }
+    check_all(&replies);
 }
 
 /// A PNG damaged in each of its parts, and beginnings of other formats.
