@@ -36,9 +36,11 @@ const SMALL_EXPECTED: u32 = 64;
 /// Most images encoded in one pass. A small request that comes while a pass runs waits for its end, so a long pass must pay off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PassSizes {
-    /// While no small request is about.
+    /// Of small requests, or of any while no small one is about.
     pub(super) usual: usize,
-    /// While one waits, or did a moment ago.
+    /// Of large requests, while a small one is expected.
+    pub(super) small_expected: usize,
+    /// To which images of large requests fill up a pass that has one of a small request.
     pub(super) beside_small: usize,
 }
 
@@ -47,7 +49,8 @@ impl PassSizes {
     pub(super) fn cpu(max_batch: usize, threads: usize) -> Self {
         Self {
             usual: max_batch.min(4 * threads),
-            beside_small: max_batch.min(2 * threads),
+            small_expected: max_batch.min(2 * threads),
+            beside_small: max_batch.min(threads),
         }
     }
 
@@ -55,6 +58,7 @@ impl PassSizes {
     pub(super) fn large(max_batch: usize) -> Self {
         Self {
             usual: max_batch,
+            small_expected: max_batch,
             beside_small: max_batch,
         }
     }
@@ -165,21 +169,35 @@ impl Queue {
 impl State {
     /// The next in turn, and those in turn after it that want the same encoder; `None`: nothing waits.
     fn gather(&mut self, sizes: PassSizes) -> Option<Vec<Job>> {
-        self.small_expected = if self.waiting.has_small() {
-            SMALL_EXPECTED
-        } else {
-            self.small_expected.saturating_sub(1)
-        };
-        let most = if self.small_expected > 0 {
-            sizes.beside_small
-        } else {
-            sizes.usual
-        };
+        let most_of_any = self.most_of_any(sizes);
         let first = self.waiting.pop(|_| true)?;
         let encoder = first.encoder.clone();
         let same = |job: &Job| Arc::ptr_eq(&job.encoder, &encoder);
-        let rest = std::iter::from_fn(|| self.waiting.pop(same)).take(most - 1);
-        Some(std::iter::once(first).chain(rest).collect())
+        let mut batch = vec![first];
+        while batch.len() < sizes.usual {
+            let next = if batch.len() < most_of_any {
+                self.waiting.pop(same)
+            } else {
+                self.waiting.pop_small(same)
+            };
+            let Some(job) = next else { break };
+            batch.push(job);
+        }
+        Some(batch)
+    }
+
+    /// Images of the next pass from which on only small requests join it.
+    fn most_of_any(&mut self, sizes: PassSizes) -> usize {
+        if self.waiting.has_small() {
+            self.small_expected = SMALL_EXPECTED;
+            return sizes.beside_small;
+        }
+        self.small_expected = self.small_expected.saturating_sub(1);
+        if self.small_expected > 0 {
+            sizes.small_expected
+        } else {
+            sizes.usual
+        }
     }
 }
 

@@ -55,8 +55,10 @@ impl<T> FairQueue<T> {
 
     /// The next in turn that `accepts` does not refuse; it is asked of the first of each request.
     pub(super) fn pop(&mut self, accepts: impl Fn(&T) -> bool) -> Option<T> {
-        let due = self.small_in_a_row >= SMALL_IN_A_ROW;
-        let large = due.then(|| self.large.pop(&accepts)).flatten();
+        let large = self
+            .is_large_due()
+            .then(|| self.large.pop(&accepts))
+            .flatten();
         if large.is_none()
             && let Some(item) = self.small.pop(&accepts)
         {
@@ -65,6 +67,20 @@ impl<T> FairQueue<T> {
         }
         self.small_in_a_row = 0;
         large.or_else(|| self.large.pop(&accepts))
+    }
+
+    /// [`Self::pop`] of small requests only; none while a large one has its turn.
+    pub(super) fn pop_small(&mut self, accepts: impl Fn(&T) -> bool) -> Option<T> {
+        if self.is_large_due() && !self.large.0.is_empty() {
+            return None;
+        }
+        let item = self.small.pop(&accepts)?;
+        self.small_in_a_row += 1;
+        Some(item)
+    }
+
+    fn is_large_due(&self) -> bool {
+        self.small_in_a_row >= SMALL_IN_A_ROW
     }
 
     /// Drops what `keep` refuses.
@@ -152,6 +168,17 @@ mod tests {
             drain(&mut queue("Aabcdefgh".repeat(2).as_str())),
             "abcAdefAghabcdefgh"
         );
+    }
+
+    #[test]
+    fn small_requests_alone_join_until_a_large_one_has_its_turn() {
+        let mut queue = queue("Aabcdefgh");
+        let small = |queue: &mut FairQueue<char>| -> String {
+            std::iter::from_fn(|| queue.pop_small(|_| true)).collect()
+        };
+        assert_eq!(small(&mut queue), "abc");
+        assert_eq!(queue.pop(|_| true), Some('A'));
+        assert_eq!(small(&mut queue), "defgh", "no large one is left");
     }
 
     #[test]
