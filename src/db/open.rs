@@ -47,14 +47,13 @@ impl Db {
     /// Opens the database of a folder that a server may be using, for reading only. One of an older or newer schema is refused.
     pub async fn look(path: &Path) -> Result<Self, DbError> {
         let options = options(path).read_only(true);
-        let readers = match pool(READERS, options.clone()).await {
+        let readers = match known(pool(READERS, options.clone()).await?).await {
             Err(DbError::Sql(_)) if is_closed_cleanly(path) => {
                 // No index of the WAL can be made on a read-only disk, nor is one needed.
-                pool(READERS, options.immutable(true)).await?
+                known(pool(READERS, options.immutable(true)).await?).await?
             }
             opened => opened?,
         };
-        check_schema(&readers).await?;
         Self::of(path, readers.clone(), readers)
     }
 
@@ -137,15 +136,15 @@ async fn migrate(connection: &mut SqliteConnection) -> Result<(), DbError> {
     }
 }
 
-/// Compares the newest migration of the file with the newest of this program.
-async fn check_schema(readers: &SqlitePool) -> Result<(), DbError> {
+/// The pool if the newest migration of its file is the newest of this program.
+async fn known(readers: SqlitePool) -> Result<SqlitePool, DbError> {
     let known = sqlx::migrate!().iter().map(|migration| migration.version);
     let known = known.max().unwrap_or_default();
     let newest = sqlx::query_scalar::<_, Option<i64>>("SELECT max(version) FROM _sqlx_migrations");
-    match newest.fetch_one(readers).await?.unwrap_or_default() {
+    match newest.fetch_one(&readers).await?.unwrap_or_default() {
         newest if newest > known => Err(DbError::Newer(newest)),
         newest if newest < known => Err(DbError::Older),
-        _ => Ok(()),
+        _ => Ok(readers),
     }
 }
 

@@ -135,6 +135,13 @@ async fn a_look_reads_beside_a_running_server_and_in_a_stopped_ones_folder() {
     assert_eq!(blobs.checkpoint_ids().await.unwrap().len(), 1);
     db.close().await;
     assert_eq!(fs::read(data.join("kith.db")).unwrap(), before);
+
+    // As on a read-only disk: the log's index cannot be made.
+    let _ = fs::remove_file(data.join("kith.db-shm"));
+    fs::create_dir(data.join("kith.db-shm")).unwrap();
+    let (db, _) = kith::app::look(&data).await.unwrap();
+    assert_eq!(db.count_images().await.unwrap(), 2);
+    db.close().await;
 }
 
 #[tokio::test]
