@@ -38,10 +38,8 @@ const SMALL_EXPECTED: u32 = 64;
 pub(super) struct PassSizes {
     /// Of small requests, or of any while no small one is about.
     pub(super) usual: usize,
-    /// Of large requests, while a small one is expected.
+    /// Of large requests, in a pass that has an image of a small one or while one is expected soon.
     pub(super) small_expected: usize,
-    /// To which images of large requests fill up a pass that has one of a small request.
-    pub(super) beside_small: usize,
 }
 
 impl PassSizes {
@@ -49,8 +47,7 @@ impl PassSizes {
     pub(super) fn cpu(max_batch: usize, threads: usize) -> Self {
         Self {
             usual: max_batch.min(4 * threads),
-            small_expected: max_batch.min(2 * threads),
-            beside_small: max_batch.min(threads),
+            small_expected: max_batch.min(threads),
         }
     }
 
@@ -59,7 +56,6 @@ impl PassSizes {
         Self {
             usual: max_batch,
             small_expected: max_batch,
-            beside_small: max_batch,
         }
     }
 }
@@ -190,9 +186,9 @@ impl State {
     fn most_of_any(&mut self, sizes: PassSizes) -> usize {
         if self.waiting.has_small() {
             self.small_expected = SMALL_EXPECTED;
-            return sizes.beside_small;
+        } else {
+            self.small_expected = self.small_expected.saturating_sub(1);
         }
-        self.small_expected = self.small_expected.saturating_sub(1);
         if self.small_expected > 0 {
             sizes.small_expected
         } else {

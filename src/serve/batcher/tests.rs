@@ -68,7 +68,6 @@ fn job(encoder: &Arc<Loaded>, pixel: f32, places: &Arc<Semaphore>) -> (Job, Answ
 const TWO: PassSizes = PassSizes {
     usual: 2,
     small_expected: 2,
-    beside_small: 2,
 };
 
 fn push(queue: &Queue, jobs: impl IntoIterator<Item = Job>) {
@@ -132,15 +131,14 @@ fn a_single_image_is_in_the_next_pass_whatever_large_requests_wait_before_it() {
     };
     let sizes = PassSizes {
         usual: 8,
-        small_expected: 4,
-        beside_small: 2,
+        small_expected: 2,
     };
     assert_eq!(pixels(&queue.take(sizes).unwrap()), [1.0, 2.0].repeat(4));
     push(&queue, [single]);
     assert_eq!(pixels(&queue.take(sizes).unwrap()), [9.0, 1.0]);
-    assert_eq!(queue.take(sizes).unwrap().len(), 4, "another is expected");
+    assert_eq!(queue.take(sizes).unwrap().len(), 2, "another is expected");
     for _ in 0..SMALL_EXPECTED {
-        push(&queue, (0..4).map(|_| large(1)).collect::<Vec<_>>());
+        push(&queue, (0..2).map(|_| large(1)).collect::<Vec<_>>());
         queue.take(sizes).unwrap();
     }
     push(&queue, (0..8).map(|_| large(1)).collect::<Vec<_>>());
