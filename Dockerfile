@@ -28,6 +28,7 @@ COPY config config
 COPY migrations migrations
 # The manifest names the benches, so cargo wants to see them.
 COPY benches benches
+COPY crates crates
 COPY src src
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/build/target,id=kith-target-${FEATURES} \
     if [ -z "$CUDA_COMPUTE_CAP" ]; then unset CUDA_COMPUTE_CAP; fi \

@@ -12,15 +12,12 @@ use std::{
 };
 
 use clap::Parser;
-use kith::{
-    config::Settings,
-    eval,
-    learn::{Batch, CarriedViews, Learner, SharedView},
-    mcmc::{ChainTable, PairEntry, PairGraph},
-    nn::{Encoder, Optimizer, Purpose},
-    pixels::{Picture, augment, decode, fit},
-    types::{GroupKey, ImageKey, PairKey, mix},
-};
+use kith::config::Settings;
+use kith_learn::{Batch, CarriedViews, Learner, SharedView};
+use kith_mcmc::{ChainTable, GroupKey, ImageKey, PairEntry, PairGraph, PairKey};
+use kith_nn::{Encoder, Optimizer, Purpose};
+use kith_pixels::{Picture, augment, decode, fit};
+use kith_seed::mix;
 use rayon::prelude::*;
 
 type Failure = Box<dyn std::error::Error>;
@@ -171,8 +168,9 @@ fn judge(learner: &Learner, emoji: &Emoji, side: usize) -> Result<String, Failur
     let [google, twitter, openmoji] = [embed(0)?, embed(1)?, embed(2)?];
     let dim = learner.encoder.config().dim;
     let relevant: Vec<Vec<usize>> = (0..emoji.holdout.len()).map(|row| vec![row]).collect();
-    let recall = |gallery: &[f32]| eval::retrieval(dim, &google, gallery, &relevant).recall_at_1;
-    let shape = eval::geometry(dim, &google, &twitter);
+    let recall =
+        |gallery: &[f32]| kith_eval::retrieval(dim, &google, gallery, &relevant).recall_at_1;
+    let shape = kith_eval::geometry(dim, &google, &twitter);
     Ok(format!(
         "{:.3} | {:.3} | {:.3} | {:.1}",
         recall(&twitter),

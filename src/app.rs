@@ -17,10 +17,10 @@ use crate::{
     db::Db,
     image_store::ImageStore,
     ingest::Ingest,
-    nn::{Device, Purpose},
     serve::Serving,
     train::Trainer,
 };
+use kith_nn::{Device, Purpose};
 
 use writable::Writable;
 

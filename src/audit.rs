@@ -8,8 +8,9 @@ use crate::{
     blobs::{BlobError, Blobs},
     checkpoint::{CheckpointError, Checkpoints},
     db::{CheckpointStatus, Db, DbError},
-    types::{CheckpointId, ImageKey, Sha256},
+    types::{CheckpointId, Sha256},
 };
+use kith_mcmc::ImageKey;
 
 /// Images that are looked up together.
 const PAGE: u32 = 1024;

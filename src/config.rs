@@ -14,12 +14,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     checkpoint::{GateConfig, Policy, Retention},
-    learn::{LearnConfig, ScheduleConfig},
-    nn::{CudaConfig, Device, EncoderConfig, NnError, OptimizerConfig, Purpose},
-    pixels::{AugmentConfig, Limits},
     serve::ServeConfig,
     train::{RunConfig, SnapshotConfig, TrainConfig},
 };
+use kith_learn::{LearnConfig, ScheduleConfig};
+use kith_nn::{CudaConfig, Device, EncoderConfig, NnError, OptimizerConfig, Purpose};
+use kith_pixels::{AugmentConfig, Limits};
 
 /// All settings, one field a section.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

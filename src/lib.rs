@@ -2,6 +2,7 @@
 //!
 //! The rooms of the house, from the ground up; imports point only downwards (`docs/architecture.md`,
 //! held by `tests/tidy.rs`).
+#![forbid(unsafe_code)]
 
 pub mod app;
 pub mod audit;
@@ -12,17 +13,10 @@ pub mod cli;
 pub mod config;
 pub mod db;
 mod disk;
-pub mod eval;
 pub mod http;
 pub mod image_store;
 pub mod ingest;
-pub mod learn;
-pub mod mcmc;
-mod memory;
-pub mod nn;
-pub mod pixels;
 pub mod serve;
-pub mod study;
 pub mod telemetry;
 pub mod train;
 pub mod types;

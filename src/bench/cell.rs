@@ -5,11 +5,9 @@ use std::{collections::HashMap, time::Duration};
 use rayon::ThreadPoolBuilder;
 
 use super::{BenchError, Figure, work};
-use crate::{
-    learn::LearnConfig,
-    nn::{Burst, Device, Encoder, EncoderConfig, LayerShape, OptimizerConfig},
-    pixels::{AugmentConfig, Limits},
-};
+use kith_learn::LearnConfig;
+use kith_nn::{Burst, Device, Encoder, EncoderConfig, LayerShape, OptimizerConfig};
+use kith_pixels::{AugmentConfig, Limits};
 
 /// The settings that figures depend on, whatever the cell.
 #[derive(Clone, Debug)]

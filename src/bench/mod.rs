@@ -12,7 +12,9 @@ pub use clock::Figure;
 pub use plan::{Kind, Plan};
 pub use report::{DecodeRow, ForwardRow, LayerRow, PeakRow, Report, TrainRow, WalkRow};
 
-use crate::{learn::LearnError, nn::NnError, pixels::PixelError};
+use kith_learn::LearnError;
+use kith_nn::NnError;
+use kith_pixels::PixelError;
 
 /// Why a cell could not be measured.
 #[derive(Debug, thiserror::Error)]

@@ -3,7 +3,7 @@
 use std::{num::NonZeroUsize, thread};
 
 use super::{Cell, Pass, Picturing, Setup};
-use crate::nn::{EncoderConfig, NnError, layer_shapes};
+use kith_nn::{EncoderConfig, NnError, layer_shapes};
 
 /// The kinds of cells that can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -218,7 +218,7 @@ impl TrainRow {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::{EncoderConfig, layer_shapes};
+    use kith_nn::{EncoderConfig, layer_shapes};
 
     fn figure(seconds: f64) -> Figure {
         Figure {

@@ -5,17 +5,16 @@ use std::{hint::black_box, time::Duration};
 use rayon::prelude::*;
 
 use super::{BenchError, Figure, Pass, Picturing, Setup, clock::watch};
-use crate::{
-    learn::{Batch, CarriedViews, LearnConfig, Learner, ObjectiveKind, SharedView},
-    mcmc::{
-        self, BatchSlot, Carried, ChainState, ChainTable, PairEntry, PairGraph, SamplerConfig,
-        Visit,
-    },
-    memory::peak_of,
-    nn::{Burst, Device, Encoder, EncoderConfig, LayerProbe, LayerShape, Optimizer},
-    pixels::{SampleFormat, augment, decode, fit, sample},
-    types::{ImageKey, PairKey, SlotKey, mix},
+use kith_learn::{Batch, CarriedViews, LearnConfig, Learner, ObjectiveKind, SharedView};
+use kith_mcmc::{
+    BatchSlot, Carried, ChainState, ChainTable, ImageKey, PairEntry, PairGraph, PairKey,
+    SamplerConfig, SlotKey, Visit,
 };
+use kith_nn::{
+    Burst, Device, Encoder, EncoderConfig, LayerProbe, LayerShape, Optimizer, memory::peak_of,
+};
+use kith_pixels::{SampleFormat, augment, decode, fit, sample};
+use kith_seed::mix;
 
 /// Largest score of a walk.
 const BETA: f32 = 10.0;
@@ -183,7 +182,7 @@ pub(super) fn walk(
         };
         let estimates = (0..count)
             .into_par_iter()
-            .map(|anchor| mcmc::visit(sampler, &visit(anchor)));
+            .map(|anchor| kith_mcmc::visit(sampler, &visit(anchor)));
         black_box(estimates.collect::<Vec<_>>());
         Ok(())
     })

@@ -7,12 +7,10 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{CheckpointError, EvaluationSet, Model, Score};
-use crate::{
-    db::CheckpointRow,
-    eval::{self, Geometry, Retrieval},
-    nn::Encoder,
-    pixels::{self, Limits},
-};
+use crate::db::CheckpointRow;
+use kith_eval::{Geometry, Retrieval};
+use kith_nn::Encoder;
+use kith_pixels::Limits;
 
 /// What judging a model gives.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -118,7 +116,9 @@ impl Rows {
         let side = encoder.config().side;
         let views: Vec<_> = images
             .par_iter()
-            .map(|bytes| pixels::decode_with(bytes, limits, |picture| pixels::fit(&picture, side)))
+            .map(|bytes| {
+                kith_pixels::decode_with(bytes, limits, |picture| kith_pixels::fit(&picture, side))
+            })
             .collect();
         let mut pixels = Vec::new();
         for (view, label) in views.into_iter().zip(labels) {
@@ -184,8 +184,8 @@ fn evaluate(dim: usize, anchors: &Rows, positives: &Rows) -> Judged {
         .collect();
     let back = positives.queries(dim, &anchors.by_label());
     let ranks = [
-        eval::ranks(dim, &forth.vectors, &positives.vectors, &forth.relevant),
-        eval::ranks(dim, &back.vectors, &anchors.vectors, &back.relevant),
+        kith_eval::ranks(dim, &forth.vectors, &positives.vectors, &forth.relevant),
+        kith_eval::ranks(dim, &back.vectors, &anchors.vectors, &back.relevant),
     ];
     let [anchor_to_positive, positive_to_anchor] =
         [&ranks[0], &ranks[1]].map(|ranks| Retrieval::from_ranks(ranks));
@@ -194,7 +194,7 @@ fn evaluate(dim: usize, anchors: &Rows, positives: &Rows) -> Judged {
             pairs: forth.relevant.len(),
             anchor_to_positive,
             positive_to_anchor,
-            geometry: eval::geometry(dim, &forth.vectors, &first),
+            geometry: kith_eval::geometry(dim, &forth.vectors, &first),
         },
         score: score(&[forth.labels, back.labels], &ranks),
     }

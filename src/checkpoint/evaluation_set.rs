@@ -9,8 +9,10 @@ use crate::{
     blobs::Blobs,
     db::{Db, PairKeys, Split},
     image_store::{ImageError, ImageStore},
-    types::{GroupKey, ImageKey, PairKey, Sha256, mix},
+    types::Sha256,
 };
+use kith_mcmc::{GroupKey, ImageKey, PairKey};
+use kith_seed::mix;
 
 /// Most bytes of encoded images a set holds: further pairs are left out.
 const MAX_BYTES: usize = 256 << 20;

@@ -71,7 +71,7 @@ pub enum Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::eval::Geometry;
+    use kith_eval::Geometry;
 
     const CONFIG: GateConfig = GateConfig {
         min_pairs: 20,

@@ -5,16 +5,16 @@ use bytes::Bytes;
 use super::{
     CheckpointError, Checkpoints, Manifest, Model, Snapshot, TrainerState,
     manifest::{CHAINS, MANIFEST, MODEL, OPTIMIZER, PARTS, TRAINER},
-    parts,
     roles::check_finite,
     store::{blocking, damaged},
 };
 use crate::{
     blobs::{BlobError, BlobKey},
     db::{CheckpointRow, CheckpointStatus},
-    mcmc::ChainColumns,
-    types::{CheckpointId, mix},
+    types::CheckpointId,
 };
+use kith_mcmc::ChainColumns;
+use kith_seed::mix;
 
 impl Checkpoints {
     /// Reads and verifies everything. The weights are what a checkpoint is about: where they are whole and another part is damaged or missing,
@@ -28,9 +28,11 @@ impl Checkpoints {
             ..
         } = self.load_model(id).await?;
         let manifest = self.manifest(id).await?;
-        let arrays = |bytes: Bytes| parts::arrays_from_bytes(&bytes);
+        let arrays = |bytes: Bytes| kith_nn::arrays_from_bytes(&bytes);
         let optimizer = self.read(&manifest, OPTIMIZER, arrays).await;
-        let chains = self.read(&manifest, CHAINS, |bytes| parts::chains_from_bytes(&bytes));
+        let chains = self.read(&manifest, CHAINS, |bytes| {
+            kith_mcmc::chains_from_bytes(&bytes)
+        });
         let chains = chains.await;
         let trainer = self.read(&manifest, TRAINER, move |bytes| position(&bytes, step));
         let trainer = trainer.await;
@@ -47,7 +49,7 @@ impl Checkpoints {
     pub async fn load_model(&self, id: CheckpointId) -> Result<Model, CheckpointError> {
         let manifest = self.manifest(id).await?;
         let arrays = self
-            .read(&manifest, MODEL, |bytes| parts::arrays_from_bytes(&bytes))
+            .read(&manifest, MODEL, |bytes| kith_nn::arrays_from_bytes(&bytes))
             .await?;
         Ok(Model {
             id,
@@ -128,7 +130,7 @@ impl Model {
             id: manifest.id,
             step: manifest.step,
             encoder: manifest.encoder,
-            arrays: parts::arrays_from_bytes(model)?,
+            arrays: kith_nn::arrays_from_bytes(model)?,
         })
     }
 }

@@ -2,10 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    nn::EncoderConfig,
-    types::{CheckpointId, Sha256},
-};
+use crate::types::{CheckpointId, Sha256};
+use kith_nn::EncoderConfig;
 
 /// Version of the format that this program writes; others are refused.
 pub const FORMAT: u32 = 1;

@@ -7,7 +7,6 @@ mod gate;
 mod life;
 mod load;
 mod manifest;
-mod parts;
 mod reason;
 mod retention;
 mod roles;
@@ -24,19 +23,14 @@ pub use manifest::{
     CHAINS, CollapseWatch, FORMAT, MANIFEST, MODEL, Manifest, OPTIMIZER, PARTS, Part, Recovery,
     TRAINER, TrainerState,
 };
-pub use parts::{arrays_from_bytes, arrays_to_bytes, chains_from_bytes, chains_to_bytes};
 pub use retention::Retention;
 pub use score::{Comparison, Score};
 pub use store::Checkpoints;
 pub use usage::InUse;
 
-use crate::{
-    blobs::BlobError,
-    db::DbError,
-    mcmc::ChainColumns,
-    nn::{Device, Encoder, EncoderConfig, NnError, Precision},
-    types::{CheckpointId, NamedArray},
-};
+use crate::{blobs::BlobError, db::DbError, types::CheckpointId};
+use kith_mcmc::ChainColumns;
+use kith_nn::{Device, Encoder, EncoderConfig, NamedArray, NnError, Precision};
 
 /// A consistent copy of the trainer at one step boundary.
 #[derive(Clone, Debug, PartialEq)]

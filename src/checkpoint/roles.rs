@@ -198,10 +198,10 @@ fn entry(row: CheckpointRow, aliased: bool, in_use: bool) -> Entry {
 /// Whether all weights are finite; looked at off the async threads.
 pub(super) async fn check_finite(
     id: CheckpointId,
-    arrays: Vec<crate::types::NamedArray>,
-) -> Result<Vec<crate::types::NamedArray>, CheckpointError> {
+    arrays: Vec<kith_nn::NamedArray>,
+) -> Result<Vec<kith_nn::NamedArray>, CheckpointError> {
     let (arrays, finite) = blocking(move || {
-        let finite = arrays.iter().all(crate::types::NamedArray::is_finite);
+        let finite = arrays.iter().all(kith_nn::NamedArray::is_finite);
         (arrays, finite)
     })
     .await?;

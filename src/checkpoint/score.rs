@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::eval::{Tails, sign_flip};
+use kith_eval::{Tails, sign_flip};
 
 /// Held-out queries of one model, by independent unit: images joined by pairs and groups are one unit, since their queries
 /// succeed and fail together.

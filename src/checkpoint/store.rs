@@ -8,7 +8,6 @@ use jiff::Timestamp;
 use super::{
     CheckpointError, Label, Manifest, Part, Policy, Snapshot,
     manifest::{CHAINS, FORMAT, MANIFEST, MODEL, OPTIMIZER, PARTS, TRAINER},
-    parts,
     usage::Usage,
 };
 use crate::{
@@ -83,15 +82,15 @@ impl Checkpoints {
         let (chains, trainer) = (snapshot.chains, snapshot.trainer);
         let parts = &mut manifest.parts;
         parts.push(
-            self.put(id, MODEL, move || parts::arrays_to_bytes(&model))
+            self.put(id, MODEL, move || kith_nn::arrays_to_bytes(&model))
                 .await?,
         );
         parts.push(
-            self.put(id, OPTIMIZER, move || parts::arrays_to_bytes(&optimizer))
+            self.put(id, OPTIMIZER, move || kith_nn::arrays_to_bytes(&optimizer))
                 .await?,
         );
         parts.push(
-            self.put(id, CHAINS, move || parts::chains_to_bytes(&chains))
+            self.put(id, CHAINS, move || kith_mcmc::chains_to_bytes(&chains))
                 .await?,
         );
         parts.push(self.put(id, TRAINER, move || to_json(&trainer)).await?);

@@ -11,8 +11,8 @@ use super::{SettingsArgs, bench_table};
 use crate::{
     bench::{Bench, Cell, Figure, Kind, Plan, Report, Setup},
     config::Settings,
-    nn::{NnError, Purpose},
 };
+use kith_nn::{NnError, Purpose};
 
 const BAR: &str = "{bar:30} {pos}/{len} measurements, {eta} left";
 

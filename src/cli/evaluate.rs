@@ -16,10 +16,10 @@ use super::{
 use crate::{
     checkpoint::{Evaluation, EvaluationSet, Model},
     config::Settings,
-    eval::Retrieval,
-    nn::Purpose,
     telemetry,
 };
+use kith_eval::Retrieval;
+use kith_nn::Purpose;
 
 #[derive(Args, Debug)]
 pub(crate) struct EvaluateArgs {

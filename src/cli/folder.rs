@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context;
 
-use crate::pixels::EXTENSIONS;
+use kith_pixels::EXTENSIONS;
 
 /// Reasons that one message shows; the rest is only counted.
 const MAX_SHOWN: usize = 10;

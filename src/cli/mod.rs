@@ -18,7 +18,6 @@ mod ingest;
 mod journal;
 mod pair_list;
 mod serve;
-mod study;
 mod table;
 mod upload;
 mod verify;
@@ -55,8 +54,6 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Exit with 0 if a server is alive
     Health(health::HealthArgs),
-    /// Run one of the paper's experiments on your images
-    Study(study::StudyArgs),
     /// Print the effective settings as TOML
     Config(config::ConfigArgs),
 }
@@ -107,7 +104,6 @@ pub fn run() -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Health(args) => health::run(&args),
-        Command::Study(args) => study::run(&args),
         Command::Config(args) => config::run(&args),
     };
     match done {

@@ -2,7 +2,7 @@
 //! Must never know: where a setting came from.
 
 use super::{ConfigError, Settings};
-use crate::nn::Precision;
+use kith_nn::Precision;
 
 /// Whether a rule holds, which key it is about, and what the key must be.
 type Rule = (bool, &'static str, &'static str);

@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use sqlx::{Row, SqliteConnection};
 
 use super::{Db, DbError, ImageRow, NewImage, rows};
-use crate::types::{ImageKey, Sha256};
+use crate::types::Sha256;
+use kith_mcmc::ImageKey;
 
 impl Db {
     /// Stores images; those that are there keep their row. Answers in order; `true`: it is new.

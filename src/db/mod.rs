@@ -21,8 +21,9 @@ use sqlx::{Sqlite, SqlitePool, Transaction, pool::PoolConnection};
 
 use crate::{
     disk::Place,
-    types::{CheckpointId, GroupKey, ImageKey, PairKey, Sha256},
+    types::{CheckpointId, Sha256},
 };
+use kith_mcmc::{GroupKey, ImageKey, PairKey};
 
 pub use self::{
     checkpoint_row::{

@@ -10,7 +10,8 @@ use super::{
     Db, DbError, Erasure, NewImage, NewPair, PairKeys, PairRow, images, rows,
     split::{Relations, position, split_of},
 };
-use crate::types::{ImageKey, PairKey, Sha256};
+use crate::types::Sha256;
+use kith_mcmc::{ImageKey, PairKey};
 
 /// Erasures that one statement forgets.
 const PRUNE_ROWS: u32 = 4096;

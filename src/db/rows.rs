@@ -6,7 +6,8 @@ use sqlx::{Row, sqlite::SqliteRow};
 use uuid::Uuid;
 
 use super::{DbError, ImageRow, PairKeys, PairRow, Split, StepMetrics};
-use crate::types::{CheckpointId, GroupKey, ImageKey, PairKey, Sha256};
+use crate::types::{CheckpointId, Sha256};
+use kith_mcmc::{GroupKey, ImageKey, PairKey};
 
 /// SQLite's integers are signed: steps and sizes stay below 2⁶³.
 pub(super) fn integer(value: u64) -> Result<i64, DbError> {

@@ -21,13 +21,8 @@ use super::{
     page::{Page, PageParams},
     words::quoted,
 };
-use crate::{
-    app::App,
-    blobs::BlobKey,
-    config::Settings,
-    db::ImageRow,
-    types::{ImageKey, Sha256},
-};
+use crate::{app::App, blobs::BlobKey, config::Settings, db::ImageRow, types::Sha256};
+use kith_mcmc::ImageKey;
 
 pub(super) fn router() -> Router<Context> {
     Router::new()

@@ -8,10 +8,10 @@ use crate::{
     db::DbError,
     image_store::ImageError,
     ingest::{IngestError, Place},
-    pixels::PixelError,
     serve::ServeError,
     train::TrainError,
 };
+use kith_pixels::PixelError;
 
 impl From<PixelError> for ApiError {
     fn from(error: PixelError) -> Self {

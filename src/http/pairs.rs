@@ -26,8 +26,9 @@ use crate::{
     app::App,
     db::{PairRow, Split},
     ingest::{PairUpload, Upload},
-    types::{PairKey, Sha256},
+    types::Sha256,
 };
+use kith_mcmc::PairKey;
 
 pub(super) fn router() -> Router<Context> {
     Router::new()

@@ -13,9 +13,9 @@ use crate::{
     blobs::{BlobError, BlobKey, Blobs},
     db::{Db, DbError, ImageRow, NewImage, PairRow},
     image_store::{ImageError, ImageStore},
-    pixels::{Limits, PixelError},
     types::Sha256,
 };
+use kith_pixels::{Limits, PixelError};
 use prepare::Prepared;
 
 /// Images of one request that are prepared side by side.

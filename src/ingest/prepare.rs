@@ -6,9 +6,9 @@ use bytes::Bytes;
 use super::{Ingest, IngestError, PairUpload, Place, Upload};
 use crate::{
     db::{NewImage, NewPair},
-    pixels::{self, Limits, PixelError},
     types::Sha256,
 };
+use kith_pixels::{Limits, PixelError};
 
 /// An acceptable image, hashed and decoded once (or known already).
 #[derive(Debug)]
@@ -95,7 +95,7 @@ impl Ingest {
         let upload = bytes.clone();
         let sha256 = self.blocking(move || {
             // Before the hash, so that what is far too large costs nothing.
-            pixels::inspect(&upload, &limits)?;
+            kith_pixels::inspect(&upload, &limits)?;
             Ok(Sha256::of(&upload))
         });
         let sha256 = sha256.await?.map_err(refused)?;
@@ -133,8 +133,8 @@ impl Ingest {
 }
 
 fn examine(sha256: Sha256, bytes: &[u8], limits: &Limits) -> Result<NewImage, PixelError> {
-    let header = pixels::inspect(bytes, limits)?;
-    pixels::decode(bytes, limits)?;
+    let header = kith_pixels::inspect(bytes, limits)?;
+    kith_pixels::decode(bytes, limits)?;
     Ok(NewImage {
         sha256,
         bytes: bytes.len() as u64,

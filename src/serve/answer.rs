@@ -1,6 +1,8 @@
 //! What a caller of this module asks for, gets, and may be refused with.
 
-use crate::{checkpoint::CheckpointError, nn::NnError, pixels::PixelError, types::CheckpointId};
+use crate::{checkpoint::CheckpointError, types::CheckpointId};
+use kith_nn::NnError;
+use kith_pixels::PixelError;
 
 /// Which model a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use super::{
     loaded::Loaded,
     queue::{FairQueue, Origin},
 };
-use crate::nn::Features;
+use kith_nn::Features;
 
 /// One image that waits.
 pub(super) struct Job {
@@ -43,10 +43,10 @@ pub(super) struct PassSizes {
 }
 
 impl PassSizes {
-    /// Of a processor with so many threads: with more images a pass is longer and not faster for each (docs/encoder.md).
+    /// Of a processor with so many threads: one image a thread keeps a pass short.
     pub(super) fn cpu(max_batch: usize, threads: usize) -> Self {
         Self {
-            usual: max_batch.min(4 * threads),
+            usual: max_batch,
             small_expected: max_batch.min(threads),
         }
     }
@@ -221,7 +221,7 @@ fn encode(batch: Vec<Job>) {
 }
 
 fn row(features: &Features, index: usize) -> Row {
-    let cut = |vectors: &crate::nn::Vectors| {
+    let cut = |vectors: &kith_nn::Vectors| {
         vectors.data[index * vectors.dim..(index + 1) * vectors.dim].to_vec()
     };
     Row {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::nn::Precision;
+use kith_nn::Precision;
 
 /// Settings of serving.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use rayon::ThreadPool;
 
 use super::queue::{FairQueue, Origin};
-use crate::pixels::{self, Limits, PixelError};
+use kith_pixels::{Limits, PixelError};
 
 type Work = Box<dyn FnOnce() + Send>;
 
@@ -54,7 +54,7 @@ fn pop(waiting: &Mutex<FairQueue<Work>>) -> Option<Work> {
 /// Decodes and fits one image to `[side, side, 3]`. A decoder that panics on a hostile file counts as undecodable.
 pub(super) fn decode(bytes: &Bytes, limits: &Limits, side: usize) -> Result<Vec<f32>, PixelError> {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        pixels::decode_with(bytes, limits, |picture| pixels::fit(&picture, side))
+        kith_pixels::decode_with(bytes, limits, |picture| kith_pixels::fit(&picture, side))
     }));
     outcome.unwrap_or_else(|_| {
         tracing::error!(bytes = bytes.len(), "the decoder panicked on an image");

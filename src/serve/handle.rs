@@ -24,7 +24,9 @@ use super::{
     pinned::Pinned,
     queue::Origin,
 };
-use crate::{checkpoint::Checkpoints, db::Db, nn::Device, pixels::Limits, types::CheckpointId};
+use crate::{checkpoint::Checkpoints, db::Db, types::CheckpointId};
+use kith_nn::Device;
+use kith_pixels::Limits;
 
 /// A request of at most so many images goes before the rest of larger ones.
 const SMALL_REQUEST: usize = 4;

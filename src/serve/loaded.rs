@@ -8,9 +8,9 @@ use tokio::runtime::Handle;
 use super::{ModelInfo, Row, ServeError};
 use crate::{
     checkpoint::{Checkpoints, InUse, Model},
-    nn::{Device, Encoder, Features, NnError, Precision},
     types::CheckpointId,
 };
+use kith_nn::{Device, Encoder, Features, NnError, Precision};
 
 /// What encodes a batch. The encoder does; tests put others in its place.
 pub(super) trait Network: Send + Sync {

@@ -2,12 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    checkpoint::Policy,
-    learn::{LearnConfig, ScheduleConfig},
-    nn::{EncoderConfig, OptimizerConfig, Precision},
-    pixels::{AugmentConfig, Limits},
-};
+use crate::checkpoint::Policy;
+use kith_learn::{LearnConfig, ScheduleConfig};
+use kith_nn::{EncoderConfig, OptimizerConfig, Precision};
+use kith_pixels::{AugmentConfig, Limits};
 
 /// Everything the trainer is told (the settings' sections, as `config.rs` puts them together).
 #[derive(Clone, Debug, PartialEq)]

@@ -14,9 +14,9 @@ use crate::{
     checkpoint::{CheckpointError, Checkpoints, GateConfig},
     db::{Db, DbError},
     image_store::ImageError,
-    learn::LearnError,
-    nn::{Device, NnError},
 };
+use kith_learn::LearnError;
+use kith_nn::{Device, NnError};
 
 /// Why training broke off: one sentence, for the log and the status.
 #[derive(Debug, thiserror::Error)]
@@ -107,7 +107,7 @@ impl Context {
 /// Lowers the priority of this thread, which then shares no buffers with threads that serve. On Linux the call takes a thread's id as
 /// well as a process's.
 fn give_way(nice: i32) {
-    crate::nn::compute_in_background();
+    kith_nn::compute_in_background();
     let this = rustix::thread::gettid();
     if let Err(error) = rustix::process::setpriority_process(Some(this), nice) {
         tracing::warn!(nice, %error, "a training thread keeps its priority");

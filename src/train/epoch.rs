@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeSet, ops::Bound};
 
-use crate::types::{PairKey, mix};
+use kith_mcmc::PairKey;
+use kith_seed::mix;
 
 /// Where a run of epochs stands. With the same pairs, equal positions are followed by equal draws.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

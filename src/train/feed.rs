@@ -3,11 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::context::Context;
-use crate::{
-    db::{DbError, Erasure, PairKeys, Split},
-    mcmc::PairEntry,
-    types::PairKey,
-};
+use crate::db::{DbError, Erasure, PairKeys, Split};
+use kith_mcmc::{PairEntry, PairKey};
 
 /// Shortest time between two looks: a step may be much shorter.
 const PERIOD: Duration = Duration::from_millis(200);
@@ -118,7 +115,7 @@ fn trained(row: &PairKeys) -> Option<(PairKey, PairEntry)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::ImageKey;
+    use kith_mcmc::ImageKey;
 
     #[test]
     fn only_the_train_split_is_trained_on() {

@@ -23,11 +23,11 @@ use crate::{
     blobs::Blobs,
     checkpoint::{CheckpointError, Checkpoints},
     db::{CheckpointRow, CheckpointStatus, Db},
-    learn::{LearnConfig, ObjectiveKind},
-    mcmc::Estimator,
-    nn::Device,
     types::CheckpointId,
 };
+use kith_learn::{LearnConfig, ObjectiveKind};
+use kith_mcmc::Estimator;
+use kith_nn::Device;
 
 /// How often a row is looked at while its checkpoint is being written, should the word of it get lost.
 const LOOK: Duration = Duration::from_secs(1);

@@ -16,10 +16,8 @@ use super::{
     epoch::Position,
     pictures::{Found, Pictures},
 };
-use crate::{
-    learn::{Batch, CarriedViews, SharedView},
-    types::{ImageKey, PairKey, Side, SlotKey},
-};
+use kith_learn::{Batch, CarriedViews, SharedView};
+use kith_mcmc::{ImageKey, PairKey, Side, SlotKey};
 
 /// A batch to load.
 pub(super) struct Plan {

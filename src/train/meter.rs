@@ -4,7 +4,8 @@
 use std::time::Instant;
 
 use super::TrainingStatus;
-use crate::{db::StepMetrics, learn::StepReport};
+use crate::db::StepMetrics;
+use kith_learn::StepReport;
 
 /// Weight of the newest step in a smoothed figure: about the last 20 steps count.
 const NEWEST: f32 = 0.05;

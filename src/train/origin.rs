@@ -3,10 +3,10 @@
 use super::{TrainConfig, TrainError, context::Context};
 use crate::{
     checkpoint::{CheckpointError, Event, Label, Snapshot, TrainerState},
-    mcmc::ChainColumns,
-    nn::{Device, Encoder, NnError, Optimizer},
     types::CheckpointId,
 };
+use kith_mcmc::ChainColumns;
+use kith_nn::{Device, Encoder, NnError, Optimizer};
 
 /// A state to train on from.
 pub(super) struct Start {

@@ -11,11 +11,13 @@ use rayon::prelude::*;
 use super::context::{Context, Fault};
 use crate::{
     image_store::{ImageError, ImageStore},
-    learn::{CarriedViews, SharedView},
-    pixels::{self, Picture},
     telemetry::Seldom,
-    types::{ImageKey, Sha256, SlotKey, mix},
+    types::Sha256,
 };
+use kith_learn::{CarriedViews, SharedView};
+use kith_mcmc::{ImageKey, SlotKey};
+use kith_pixels::Picture;
+use kith_seed::mix;
 
 /// What the randomness is for: a view of a batch's slot, or of a carried negative.
 const SLOT_VIEW: u64 = 0x51;
@@ -111,7 +113,7 @@ impl Pictures {
             Err(ImageError::Damaged { .. }) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        match pixels::decode(&bytes, &context.config.limits) {
+        match kith_pixels::decode(&bytes, &context.config.limits) {
             Ok(picture) => {
                 let picture = Arc::new(picture);
                 self.cache().put(image, picture.clone(), era);
@@ -139,7 +141,7 @@ impl Pictures {
 
     fn augment(&self, picture: &Picture, seed: u64) -> Vec<f32> {
         let config = &self.context.config;
-        pixels::augment(picture, config.encoder.side, &config.augment, seed)
+        kith_pixels::augment(picture, config.encoder.side, &config.augment, seed)
     }
 
     fn cache(&self) -> MutexGuard<'_, Cache> {

@@ -5,11 +5,9 @@ use super::{
     context::{Context, Fault},
     origin::{Start, fresh},
 };
-use crate::{
-    checkpoint::{CollapseWatch, GateConfig, Life, Recovery, TrainerState},
-    learn::StepReport,
-    types::mix,
-};
+use crate::checkpoint::{CollapseWatch, GateConfig, Life, Recovery, TrainerState};
+use kith_learn::StepReport;
+use kith_seed::mix;
 
 /// Weight of the newest step in the watched averages.
 const NEWEST: f32 = 0.05;

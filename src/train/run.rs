@@ -27,11 +27,11 @@ use super::{
 use crate::{
     checkpoint::{Label, Recovery, Snapshot, TrainerState},
     db::Verdict,
-    learn::Learner,
-    mcmc::{ChainTable, PairGraph},
-    nn::{Encoder, Optimizer},
-    types::{CheckpointId, PairKey, SlotKey},
+    types::CheckpointId,
 };
+use kith_learn::Learner;
+use kith_mcmc::{ChainTable, PairGraph, PairKey, SlotKey};
+use kith_nn::{Encoder, Optimizer};
 
 /// Longest wait for a command while there is nothing to do: new pairs are noticed after it.
 const IDLE: Duration = Duration::from_millis(100);

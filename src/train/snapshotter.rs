@@ -14,10 +14,8 @@ use super::{
     context::{Context, Fault},
     judge::Judge,
 };
-use crate::{
-    checkpoint::{Label, Snapshot},
-    types::NamedArray,
-};
+use crate::checkpoint::{Label, Snapshot};
+use kith_nn::NamedArray;
 
 /// A checkpoint to write, or to judge if it is written already.
 pub(super) struct Job {

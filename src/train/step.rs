@@ -8,11 +8,9 @@ use super::{
     recovery,
     run::Run,
 };
-use crate::{
-    learn::{Batch, LearnError, SharedView, StepReport},
-    nn::NnError,
-    types::{ImageKey, PairKey},
-};
+use kith_learn::{Batch, LearnError, SharedView, StepReport};
+use kith_mcmc::{ImageKey, PairKey};
+use kith_nn::NnError;
 
 /// Batches in a row without two usable pairs after which something must be wrong with the images.
 const MOST_UNUSABLE: u32 = 100;

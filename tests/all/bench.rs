@@ -5,8 +5,8 @@ use std::{process::Command, time::Duration};
 use kith::{
     bench::{Bench, Cell, Figure, Kind, Plan, Report, Setup},
     config::Settings,
-    nn::{Device, EncoderConfig},
 };
+use kith_nn::{Device, EncoderConfig};
 use serde_json::Value;
 
 const TINY: EncoderConfig = EncoderConfig {
@@ -117,11 +117,12 @@ fn the_command_prints_rates_and_the_memory_of_training_as_json() {
     for (row, pairs) in rows("train").iter().zip([1, 2]) {
         assert_eq!(row["pairs"], pairs);
         assert!(row["images_per_second"].as_f64() > Some(0.0), "{row}");
-        // Weights, gradients and two moments of 180,000 values each; nothing of other tests, which run in another process.
+        // Weights, gradients and two moments of 180,000 values each are 2.9 MB; what the forward cells freed and the process kept
+        // is not counted again. Nothing of other tests is, which run in another process.
         let peak = row["peak_bytes"].as_u64();
         let known = cfg!(target_os = "linux");
         assert!(
-            !known || (2_000_000..200_000_000).contains(&peak.unwrap_or(0)),
+            !known || (1_000_000..200_000_000).contains(&peak.unwrap_or(0)),
             "{row}"
         );
     }

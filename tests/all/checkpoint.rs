@@ -7,9 +7,10 @@ use kith::{
         CheckpointError, CollapseWatch, Label, MANIFEST, PARTS, Recovery, Snapshot, TrainerState,
     },
     db::{CheckpointRole, CheckpointStatus},
-    mcmc::{ChainColumns, StateKind},
-    types::{CheckpointId, NamedArray},
+    types::CheckpointId,
 };
+use kith_mcmc::{ChainColumns, StateKind};
+use kith_nn::NamedArray;
 
 use crate::lab::{Lab, config};
 

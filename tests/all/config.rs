@@ -66,7 +66,7 @@ fn nested_keys_lists_and_bare_text_can_be_set_from_outside_a_file() {
     assert_eq!(settings.learning.beta, 7.0);
     assert_eq!(
         settings.learning.sampler.estimator,
-        kith::mcmc::Estimator::Walk
+        kith_mcmc::Estimator::Walk
     );
 }
 
@@ -246,4 +246,11 @@ fn every_default_has_a_comment_above_it_or_its_group() {
             key => assert!(commented, "no comment above: {key}"),
         }
     }
+}
+
+#[test]
+fn a_photo_of_48_megapixels_is_within_the_default_limits() {
+    let limits = Settings::from_layers(None, [], &[]).unwrap().limits;
+    let photo = kith_pixels::sample(kith_pixels::SampleFormat::Jpeg, 8064, 6048);
+    kith_pixels::inspect(&photo, &limits).unwrap();
 }

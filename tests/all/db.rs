@@ -4,8 +4,9 @@ use std::collections::HashSet;
 
 use kith::{
     db::{Db, DbError, NewImage, NewPair, PairRow, Split},
-    types::{ImageKey, PairKey, Sha256},
+    types::Sha256,
 };
+use kith_mcmc::{ImageKey, PairKey};
 use proptest::prelude::*;
 use tempfile::TempDir;
 

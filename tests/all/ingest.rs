@@ -9,9 +9,10 @@ use kith::{
     db::{Db, DbError, Split},
     image_store::{ImageError, ImageStore},
     ingest::{Ingest, IngestError, PairUpload, Place, Upload},
-    pixels::{Limits, PixelError},
-    types::{PairKey, Sha256},
+    types::Sha256,
 };
+use kith_mcmc::PairKey;
+use kith_pixels::{Limits, PixelError};
 use tempfile::TempDir;
 
 const LIMITS: Limits = Limits {

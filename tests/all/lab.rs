@@ -10,9 +10,9 @@ use kith::{
     config::Settings,
     db::{Db, PairRow},
     ingest::{Ingest, PairUpload, Upload},
-    nn::Device,
     train::{TrainConfig, Trainer, TrainingStatus},
 };
+use kith_nn::Device;
 use tempfile::TempDir;
 
 /// The parts below the trainer, in a folder of their own.

@@ -3,8 +3,9 @@
 use kith::{
     checkpoint::{Action, CheckpointError, Entry, Event, Finding, Life, Outcome, Policy, Score},
     db::{CheckpointRole, CheckpointStatus, DecidedBy, Verdict},
-    types::{CheckpointId, mix},
+    types::CheckpointId,
 };
+use kith_seed::mix;
 use proptest::prelude::*;
 
 use crate::lab::config;

@@ -11,9 +11,9 @@ use kith::{
     app::App,
     checkpoint::{Label, Snapshot},
     config::Settings,
-    nn::{Encoder, Optimizer},
     types::CheckpointId,
 };
+use kith_nn::{Encoder, Optimizer};
 use serde_json::Value;
 use tempfile::TempDir;
 use tower::ServiceExt;
@@ -194,7 +194,7 @@ pub(crate) fn request(
 /// A PNG of `side` pixels, another picture for each seed: two colours in stripes whose width and colours follow from it.
 pub(crate) fn png_of(side: u32, seed: u32) -> Vec<u8> {
     let colour = |n: u32| {
-        let bits = kith::types::mix(&[seed.into(), n.into()]).to_le_bytes();
+        let bits = kith_seed::mix(&[seed.into(), n.into()]).to_le_bytes();
         image::Rgb([bits[0], bits[1], bits[2]])
     };
     let (a, b, stripe) = (colour(0), colour(1), 2 + seed % 5);

@@ -5,11 +5,11 @@ use std::collections::HashSet;
 use kith::{
     checkpoint::{EvaluationSet, Snapshot},
     db::{CheckpointStatus, Split},
-    mcmc::StateKind,
-    nn::Device,
     train::{TrainConfig, TrainError, Trainer, TrainingState},
-    types::{CheckpointId, SlotKey},
+    types::CheckpointId,
 };
+use kith_mcmc::{SlotKey, StateKind};
+use kith_nn::Device;
 
 use crate::lab::{Lab, collapsing, config, until};
 
@@ -142,7 +142,7 @@ async fn pairs_posted_and_erased_while_training_runs_join_and_leave_it() {
 
     let gone = lab
         .db
-        .pairs_after(kith::types::PairKey(0), 1, None)
+        .pairs_after(kith_mcmc::PairKey(0), 1, None)
         .await
         .unwrap();
     assert!(lab.db.delete_pair(gone[0].id).await.unwrap());

@@ -4,8 +4,9 @@ use kith::{
     checkpoint::CheckpointError,
     db::{CheckpointRow, CheckpointStatus, DecidedBy, Verdict},
     train::{TrainError, Trainer, TrainingState},
-    types::{CheckpointId, SlotKey},
+    types::CheckpointId,
 };
+use kith_mcmc::SlotKey;
 
 use crate::lab::{Lab, collapsing, config, until};
 
@@ -313,7 +314,7 @@ async fn lost_checkpoints_are_replaced_by_fresh_weights_only_when_told_to() {
     let start = |sets: &[&str]| {
         Trainer::start(
             config(sets),
-            kith::nn::Device::cpu(),
+            kith_nn::Device::cpu(),
             lab.blobs.clone(),
             lab.db.clone(),
             lab.checkpoints.clone(),

@@ -4,10 +4,10 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::{
-    nn::{NnError, Vectors},
     serve::{ModelInfo, loaded::Network},
     types::CheckpointId,
 };
+use kith_nn::{NnError, Vectors};
 
 /// Answers each image with its one pixel; panics or fails on the values of [`PANICS`] and [`FAILS`].
 struct Echo;

@@ -1,0 +1,17 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod geometry;
+mod labelled;
+mod neighbours;
+mod paired;
+mod probe;
+mod retrieval;
+mod spectrum;
+
+pub use geometry::{Geometry, PAIRWISE_ROWS, geometry, spread};
+pub use labelled::Labelled;
+pub use neighbours::neighbour_accuracy;
+pub use paired::{Tails, sign_flip};
+pub use probe::{ProbeConfig, probe_accuracy};
+pub use retrieval::{Retrieval, ranks, retrieval};

@@ -1,0 +1,221 @@
+//! Images outside the batch: loading views of them; and which carried negatives are worth encoding when their weights are known before.
+//! Must never know: embeddings, how a view is made.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use rand::{RngExt, SeedableRng, seq::SliceRandom};
+use rand_chacha::ChaCha8Rng;
+
+use super::{LearnConfig, encoded::View, objective::Term, seating::Seating};
+use kith_mcmc::{Estimator, ImageKey};
+use kith_seed::mix;
+
+/// An augmented view of an image, `[side, side, 3]`; whoever made it may keep it too.
+pub type SharedView = Arc<Vec<f32>>;
+
+/// Gives augmented views of stored images: of those that a step wants beside its batch.
+pub trait CarriedViews {
+    /// One view of each of `images`; `None` where an image is gone or cannot be read.
+    fn views(&self, step: u64, images: &[ImageKey]) -> Vec<Option<SharedView>>;
+}
+
+/// What `source` has of `images`, and those it has not.
+pub(super) fn load(
+    source: &dyn CarriedViews,
+    step: u64,
+    images: &[ImageKey],
+) -> (Vec<View>, BTreeSet<ImageKey>) {
+    if images.is_empty() {
+        return Default::default();
+    }
+    let views = source.views(step, images);
+    debug_assert_eq!(views.len(), images.len());
+    let found: Vec<View> = images
+        .iter()
+        .zip(views)
+        .filter_map(|(image, view)| Some((*image, view?)))
+        .collect();
+    let mut missing: BTreeSet<ImageKey> = images.iter().copied().collect();
+    found
+        .iter()
+        .for_each(|(image, _)| _ = missing.remove(image));
+    (found, missing)
+}
+
+/// Whether some carried negatives may be left unencoded.
+pub(super) fn chooses(config: &LearnConfig) -> bool {
+    match config.sampler.estimator {
+        Estimator::Walk => config.carried_budget < 1.0,
+        Estimator::Subset => config.roulette > 0.0,
+    }
+}
+
+/// For each anchor the factor on its carried negative's weight; 0 where it is not encoded. The factor's mean over the randomness is 1:
+/// the gradient stays unbiased given the weights.
+pub(super) fn factors(
+    config: &LearnConfig,
+    seeds: [u64; 2],
+    seating: &Seating,
+    terms: &[Option<Term>],
+) -> Vec<f32> {
+    let carried: Vec<Option<(ImageKey, f32)>> = terms
+        .iter()
+        .map(|term| term.as_ref()?.outside.first().copied())
+        .collect();
+    match config.sampler.estimator {
+        Estimator::Walk => budget(config.carried_budget, seeds, &carried),
+        Estimator::Subset => roulette(config.roulette, seeds, seating, &carried),
+    }
+}
+
+/// Each with probability min(1, weight / τ), by a coin of its own.
+fn roulette(
+    tau: f32,
+    [seed, step]: [u64; 2],
+    seating: &Seating,
+    carried: &[Option<(ImageKey, f32)>],
+) -> Vec<f32> {
+    let play = |slot: u32, weight: f32| {
+        let probability = (weight / tau).min(1.0);
+        let mut random = ChaCha8Rng::seed_from_u64(mix(&[
+            seed,
+            step,
+            u64::from_be_bytes(*b"roulette"),
+            u64::from(slot),
+        ]));
+        if random.random::<f32>() < probability {
+            1.0 / probability
+        } else {
+            0.0
+        }
+    };
+    let anchors = seating.slots.iter().map(|slot| slot.key.packed());
+    anchors
+        .zip(carried)
+        .map(|(slot, carried)| carried.map_or(0.0, |(_, weight)| play(slot, weight)))
+        .collect()
+}
+
+/// A random share of the distinct images, at least one.
+fn budget(share: f32, [seed, step]: [u64; 2], carried: &[Option<(ImageKey, f32)>]) -> Vec<f32> {
+    let distinct: BTreeSet<ImageKey> = carried.iter().flatten().map(|(image, _)| *image).collect();
+    let mut images: Vec<ImageKey> = distinct.into_iter().collect();
+    let kept = (share * images.len() as f32).ceil() as usize;
+    let factor = images.len() as f32 / kept.max(1) as f32;
+    let mut random =
+        ChaCha8Rng::seed_from_u64(mix(&[seed, step, u64::from_be_bytes(*b"  budget")]));
+    let (chosen, _) = images.partial_shuffle(&mut random, kept);
+    let chosen: BTreeSet<ImageKey> = chosen.iter().copied().collect();
+    carried
+        .iter()
+        .map(|carried| match carried {
+            Some((image, _)) if chosen.contains(image) => factor,
+            _ => 0.0,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::{ObjectiveKind, Scores};
+    use kith_mcmc::{PairGraph, PairKey, Proposals, SamplerConfig};
+
+    fn config(estimator: Estimator) -> LearnConfig {
+        let sampler = SamplerConfig {
+            estimator,
+            burn_in: 0.5,
+            proposals: Proposals::OneView,
+        };
+        LearnConfig {
+            beta: 1.0,
+            objective: ObjectiveKind::Emc2,
+            sampler,
+            scores: Scores::Stored,
+            carried_budget: 0.4,
+            roulette: 0.5,
+            sogclr_gamma: 0.9,
+            cache_images: 100,
+            cache_refresh: 0.1,
+            exact_images: 100,
+        }
+    }
+
+    /// Anchors whose carried negatives have these weights and images.
+    fn anchors(carried: &[(f32, u32)]) -> (Seating, Vec<Option<Term>>) {
+        let pairs: Vec<PairKey> = (0..carried.len().div_ceil(2) as u32).map(PairKey).collect();
+        let terms = carried.iter().map(|(weight, image)| {
+            let outside = (*weight > 0.0).then_some((ImageKey(*image), *weight));
+            Some(Term {
+                outside: outside.into_iter().collect(),
+                ..Term::default()
+            })
+        });
+        (
+            Seating::new(&pairs, &PairGraph::default(), None),
+            terms.collect(),
+        )
+    }
+
+    fn mean_factors(config: &LearnConfig, carried: &[(f32, u32)]) -> Vec<f32> {
+        let (seating, terms) = anchors(carried);
+        let mut sums = vec![0.0; carried.len()];
+        for step in 0..20_000 {
+            let factors = factors(config, [1, step], &seating, &terms);
+            sums.iter_mut()
+                .zip(factors)
+                .for_each(|(sum, factor)| *sum += factor / 20_000.0);
+        }
+        sums
+    }
+
+    #[test]
+    fn the_roulette_always_plays_heavy_ones_and_is_right_on_average() {
+        let carried = [(0.9, 1), (0.5, 2), (0.25, 3), (0.05, 3), (0.0, 4)];
+        let means = mean_factors(&config(Estimator::Subset), &carried);
+        assert!(
+            (means[0] - 1.0).abs() < 1e-3 && (means[1] - 1.0).abs() < 1e-3,
+            "{means:?}"
+        );
+        // Four standard errors: √((1 − ρ) / (ρ · 20,000)) with ρ = 1/2 and 1/10.
+        assert!(
+            (means[2] - 1.0).abs() < 0.03 && (means[3] - 1.0).abs() < 0.085,
+            "{means:?}"
+        );
+        assert_eq!(means[4], 0.0);
+    }
+
+    #[test]
+    fn the_budget_encodes_its_share_of_the_distinct_images_and_is_right_on_average() {
+        let carried = [
+            (0.9, 1),
+            (0.1, 1),
+            (0.25, 2),
+            (0.05, 3),
+            (0.5, 4),
+            (1.0, 5),
+            (0.0, 6),
+        ];
+        let (seating, terms) = anchors(&carried);
+        for step in 0..50 {
+            let factors = factors(&config(Estimator::Walk), [1, step], &seating, &terms);
+            let encoded: HashSet<u32> = carried
+                .iter()
+                .zip(&factors)
+                .filter(|(_, factor)| **factor > 0.0)
+                .map(|((_, image), _)| *image)
+                .collect();
+            assert_eq!(encoded.len(), 2, "two fifths of five images");
+            assert_eq!(factors[0], factors[1], "one image, one lot");
+        }
+        let means = mean_factors(&config(Estimator::Walk), &carried);
+        // Four standard errors of a factor 5/2 drawn with probability 2/5.
+        assert!(
+            means[..6].iter().all(|mean| (mean - 1.0).abs() < 0.035),
+            "{means:?}"
+        );
+        assert_eq!(means[6], 0.0);
+    }
+}

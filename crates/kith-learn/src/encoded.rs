@@ -1,0 +1,124 @@
+//! The embeddings of a step: the batch's rows, then those of images outside of it, with the tapes that lead back to the weights.
+//! Must never know: scores, chains.
+
+use std::collections::BTreeMap;
+
+use super::carried::SharedView;
+use kith_mcmc::ImageKey;
+use kith_nn::{Encoder, Gradients, NnError, Tape};
+
+/// An image and a view of it.
+pub(super) type View = (ImageKey, SharedView);
+
+#[derive(Default)]
+pub(super) struct Encoded {
+    /// Values in a row.
+    pub(super) dim: usize,
+    /// `[rows, dim]`.
+    pub(super) embedding: Vec<f32>,
+    /// Which row an image outside the batch has.
+    pub(super) carried: BTreeMap<ImageKey, usize>,
+    tapes: Vec<Tape>,
+}
+
+impl Encoded {
+    /// Encodes `pixels` and after them `views`, in one pass. Nothing to encode is no pass.
+    pub(super) fn push(
+        &mut self,
+        encoder: &Encoder,
+        pixels: &[f32],
+        views: &[View],
+    ) -> Result<(), NnError> {
+        let whole = Some(pixels).filter(|pixels| !pixels.is_empty());
+        let parts: Vec<&[f32]> = whole
+            .into_iter()
+            .chain(views.iter().map(|(_, view)| &view[..]))
+            .collect();
+        if parts.is_empty() {
+            return Ok(());
+        }
+        let tape = encoder.forward_train_all(&parts)?;
+        self.dim = tape.embedding().dim;
+        self.embedding.extend_from_slice(&tape.embedding().data);
+        self.tapes.push(tape);
+        let first = self.rows() - views.len();
+        self.carried.extend(
+            views
+                .iter()
+                .zip(first..)
+                .map(|((image, _), row)| (*image, row)),
+        );
+        Ok(())
+    }
+
+    /// Vectors of `views` alone, through which no gradient flows.
+    pub(super) fn without_tape(encoder: &Encoder, views: &[View]) -> Result<Self, NnError> {
+        if views.is_empty() {
+            return Ok(Self::default());
+        }
+        let parts: Vec<&[f32]> = views.iter().map(|(_, view)| &view[..]).collect();
+        let vectors = encoder.forward_all(&parts)?.embedding;
+        let carried = views
+            .iter()
+            .enumerate()
+            .map(|(row, (image, _))| (*image, row))
+            .collect();
+        Ok(Self {
+            dim: vectors.dim,
+            embedding: vectors.data,
+            carried,
+            tapes: Vec::new(),
+        })
+    }
+
+    /// The row of an image outside the batch.
+    pub(super) fn vector(&self, image: ImageKey) -> Option<&[f32]> {
+        self.carried.get(&image).map(|row| self.row(*row))
+    }
+
+    /// All of [`Self::vector`], by key.
+    pub(super) fn vectors(&self) -> impl Iterator<Item = (ImageKey, &[f32])> {
+        self.carried
+            .iter()
+            .map(|(image, row)| (*image, self.row(*row)))
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.embedding.len() / self.dim.max(1)
+    }
+
+    pub(super) fn row(&self, row: usize) -> &[f32] {
+        &self.embedding[row * self.dim..(row + 1) * self.dim]
+    }
+
+    /// Gradients of the weights from the gradient of all rows; `None` if nothing was encoded.
+    pub(super) fn backward(self, gradient: &[f32]) -> Result<Option<Gradients>, NnError> {
+        let mut sum: Option<Gradients> = None;
+        let mut rest = gradient;
+        for tape in self.tapes {
+            let (own, others) = rest.split_at(tape.embedding().data.len());
+            rest = others;
+            let gradients = tape.backward(own)?;
+            match &mut sum {
+                Some(sum) => sum.add(&gradients)?,
+                None => sum = Some(gradients),
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Rows that come from no encoder.
+    #[cfg(test)]
+    pub(super) fn of_rows(
+        dim: usize,
+        embedding: Vec<f32>,
+        carried: BTreeMap<ImageKey, usize>,
+    ) -> Self {
+        Self {
+            dim,
+            embedding,
+            carried,
+            tapes: Vec::new(),
+        }
+    }
+}

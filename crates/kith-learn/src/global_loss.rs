@@ -1,0 +1,212 @@
+//! The global loss and its gradient, exactly, over a finite set of views that stay the same: what every estimate of a step is held against.
+//! Must never know: batches, chains, where the views come from.
+
+use rayon::prelude::*;
+
+use super::{LearnError, loss::dot};
+use kith_mcmc::{PairGraph, PairKey, Side, SlotKey};
+use kith_nn::{Encoder, Gradients, NnError};
+
+/// One view of each slot of a set of pairs.
+///
+/// A carried negative is asked for by its image, not by its slot. Where steps are to be compared with the exact gradient, each slot must
+/// therefore hold an image key of its own: two fixed augmentations of a picture are two keys in one pair.
+#[derive(Clone, Copy, Debug)]
+pub struct FixedViews<'a> {
+    /// The pairs, each once; all must be in the graph.
+    pub pairs: &'a [PairKey],
+    /// `[2 · pairs, side, side, 3]`: each pair's anchor, then its positive.
+    pub pixels: &'a [f32],
+}
+
+/// The loss of `docs/emc2.md` with every slot as an anchor and, for each, every slot that is no known positive as a candidate:
+///
+/// mean over anchors x of  −β φ(x)·φ(y) + ln Σ_z exp(β φ(x)·φ(z)) / degree(z).
+///
+/// An image of several slots counts once, by the mean over its views. Anchors without a candidate take no part. Sums run in `f64`; beside
+/// the embeddings, memory is taken for `tile` images at a time.
+#[derive(Debug)]
+pub struct GlobalLoss<'a> {
+    pixels: &'a [f32],
+    /// For each anchor the slots that may not be its negatives, ascending.
+    excluded: Vec<Vec<usize>>,
+    log_degree: Vec<f64>,
+    beta: f32,
+    tile: usize,
+}
+
+impl<'a> GlobalLoss<'a> {
+    /// Settles who is a candidate of whom. `tile`: images that are encoded at once, at least 1.
+    pub fn new(
+        graph: &PairGraph,
+        views: FixedViews<'a>,
+        beta: f32,
+        tile: usize,
+    ) -> Result<Self, LearnError> {
+        let slots: Vec<SlotKey> = views
+            .pairs
+            .iter()
+            .flat_map(|pair| [Side::Anchor, Side::Positive].map(|side| SlotKey::new(*pair, side)))
+            .collect();
+        if slots.is_empty() || !views.pixels.len().is_multiple_of(slots.len()) {
+            let (values, slots) = (views.pixels.len(), slots.len());
+            return Err(
+                NnError::Config(format!("{values} values are not {slots} views, or none")).into(),
+            );
+        }
+        let candidates: Vec<_> = slots.iter().map(|slot| graph.candidate(*slot)).collect();
+        let excluded = slots.par_iter().map(|anchor| {
+            let positives = graph.positives(*anchor);
+            (0..slots.len())
+                .filter(|other| positives.excludes_candidate(candidates[*other].as_ref()))
+                .collect()
+        });
+        let log_degree = slots.iter().map(|slot| {
+            graph
+                .image(*slot)
+                .map_or(0.0, |image| f64::from(graph.log_degree(image)))
+        });
+        Ok(Self {
+            pixels: views.pixels,
+            excluded: excluded.collect(),
+            log_degree: log_degree.collect(),
+            beta,
+            tile: tile.max(1),
+        })
+    }
+
+    /// The loss of `encoder`; 0 if no anchor has a candidate.
+    pub fn value(&self, encoder: &Encoder) -> Result<f64, LearnError> {
+        Ok(self.of(&self.encode(encoder)?).0)
+    }
+
+    /// The loss and its gradient with respect to all weights: each tile is encoded a second time, with what a backward pass needs, and
+    /// the tiles' gradients are added up.
+    pub fn gradient(&self, encoder: &Encoder) -> Result<(f64, Gradients), LearnError> {
+        let rows = self.encode(encoder)?;
+        let (loss, log_sums) = self.of(&rows);
+        let pull = self.pull(&rows, &log_sums);
+        let mut sum: Option<Gradients> = None;
+        for (pixels, pull) in self.tiles(encoder).zip(pull.chunks(self.tile * rows.dim)) {
+            let gradients = encoder.forward_train(pixels)?.backward(pull)?;
+            match &mut sum {
+                Some(sum) => sum.add(&gradients)?,
+                None => sum = Some(gradients),
+            }
+        }
+        let sum = sum.ok_or_else(|| NnError::Config("there is no view".to_owned()))?;
+        Ok((loss, sum))
+    }
+
+    fn tiles(&self, encoder: &Encoder) -> impl Iterator<Item = &'a [f32]> {
+        let side = encoder.config().side;
+        self.pixels.chunks(self.tile * side * side * 3)
+    }
+
+    fn encode(&self, encoder: &Encoder) -> Result<Rows, LearnError> {
+        let (slots, side) = (self.excluded.len(), encoder.config().side);
+        if self.pixels.len() != slots * side * side * 3 {
+            let values = self.pixels.len();
+            let message = format!("{values} values are not {slots} images of {side} × {side} × 3");
+            return Err(NnError::Config(message).into());
+        }
+        let dim = encoder.config().dim;
+        let mut data = Vec::with_capacity(slots * dim);
+        for pixels in self.tiles(encoder) {
+            data.extend(encoder.forward(pixels)?.embedding.data);
+        }
+        Ok(Rows { dim, data })
+    }
+
+    /// The loss, and for each anchor the logarithm of its sum; `None` without a candidate.
+    fn of(&self, rows: &Rows) -> (f64, Vec<Option<f64>>) {
+        let log_sums: Vec<Option<f64>> = (0..self.excluded.len())
+            .into_par_iter()
+            .map(|anchor| self.log_sum(rows, anchor))
+            .collect();
+        let terms: Vec<f64> = log_sums
+            .iter()
+            .enumerate()
+            .filter_map(|(anchor, log_sum)| {
+                Some((*log_sum)? - self.score(rows, anchor, anchor ^ 1))
+            })
+            .collect();
+        (
+            terms.iter().sum::<f64>() / terms.len().max(1) as f64,
+            log_sums,
+        )
+    }
+
+    fn score(&self, rows: &Rows, anchor: usize, other: usize) -> f64 {
+        f64::from(self.beta * dot(rows.row(anchor), rows.row(other)))
+    }
+
+    fn admits(&self, anchor: usize, candidate: usize) -> bool {
+        self.excluded[anchor].binary_search(&candidate).is_err()
+    }
+
+    fn log_sum(&self, rows: &Rows, anchor: usize) -> Option<f64> {
+        let log_weights: Vec<f64> = (0..self.excluded.len())
+            .filter(|candidate| self.admits(anchor, *candidate))
+            .map(|candidate| self.score(rows, anchor, candidate) - self.log_degree[candidate])
+            .collect();
+        let largest = log_weights.iter().copied().reduce(f64::max)?;
+        let sum: f64 = log_weights
+            .iter()
+            .map(|weight| (weight - largest).exp())
+            .sum();
+        Some(largest + sum.ln())
+    }
+
+    /// dL/dφ, `[slots, dim]`. Each row is summed by one thread in a fixed order, from the scores and the anchors' sums alone: no
+    /// `[slots, slots]` matrix is kept.
+    fn pull(&self, rows: &Rows, log_sums: &[Option<f64>]) -> Vec<f32> {
+        let anchors = log_sums.iter().flatten().count().max(1);
+        let scale = f64::from(self.beta) / anchors as f64;
+        let mut pull = vec![0.0_f32; rows.data.len()];
+        pull.par_chunks_exact_mut(rows.dim)
+            .enumerate()
+            .for_each(|(row, pull)| {
+                let mut sum = vec![0.0_f64; rows.dim];
+                for other in 0..log_sums.len() {
+                    let weight = self.weight(rows, log_sums, [row, other])
+                        + self.weight(rows, log_sums, [other, row]);
+                    if weight != 0.0 {
+                        sum.iter_mut()
+                            .zip(rows.row(other))
+                            .for_each(|(sum, value)| *sum += weight * f64::from(*value));
+                    }
+                }
+                pull.iter_mut()
+                    .zip(sum)
+                    .for_each(|(pull, sum)| *pull = (scale * sum) as f32);
+            });
+        pull
+    }
+
+    /// Factor of ∇ φ(anchor)·φ(other) in the anchor's term: p_x(other), less 1 for the positive.
+    fn weight(&self, rows: &Rows, log_sums: &[Option<f64>], [anchor, other]: [usize; 2]) -> f64 {
+        let Some(log_sum) = log_sums[anchor] else {
+            return 0.0;
+        };
+        let positive = f64::from(u8::from(other == anchor ^ 1));
+        if self.admits(anchor, other) {
+            let score = self.score(rows, anchor, other) - self.log_degree[other];
+            (score - log_sum).exp() - positive
+        } else {
+            -positive
+        }
+    }
+}
+
+/// Embeddings of all slots.
+struct Rows {
+    dim: usize,
+    data: Vec<f32>,
+}
+
+impl Rows {
+    fn row(&self, row: usize) -> &[f32] {
+        &self.data[row * self.dim..(row + 1) * self.dim]
+    }
+}

@@ -1,0 +1,253 @@
+//! The step's gradient against the exact one, on embeddings that do not change: its mean over many steps is ∇L for EMC², at any batch size,
+//! and something else for each of the faults that an implementation could have.
+
+use rand::{RngExt, SeedableRng, seq::SliceRandom};
+use rand_chacha::ChaCha8Rng;
+
+use super::{
+    LearnConfig, ObjectiveKind,
+    frozen::{Fault, Memory, Outcome, PAIRS, Trial, World},
+};
+use kith_mcmc::{
+    Estimator::{self, Subset, Walk},
+    GroupKey, ImageKey, PairEntry, PairGraph, PairKey, Side, SlotKey,
+};
+
+fn emc2(estimator: Estimator, batch: usize) -> Trial {
+    Trial::new(ObjectiveKind::Emc2, estimator, batch)
+}
+
+/// Steps whose cost is about the same at all batch sizes.
+fn steps(batch: usize) -> u64 {
+    32_000 / batch as u64
+}
+
+fn run(world: &World, trial: &Trial) -> Outcome {
+    let outcome = world.run(trial, steps(trial.batch));
+    show(trial, &outcome);
+    outcome
+}
+
+/// With `--nocapture`: the figures of docs/emc2.md.
+#[cfg(test)]
+fn show(trial: &Trial, outcome: &Outcome) {
+    let LearnConfig {
+        objective, sampler, ..
+    } = &trial.config;
+    println!(
+        "{objective:?} {:?} b = {} {:?}: {outcome:?}",
+        sampler.estimator, trial.batch, trial.fault
+    );
+}
+
+#[test]
+fn emc2_has_the_gradient_of_the_global_loss_at_any_batch_size() {
+    let world = World::new();
+    for (estimator, batch) in [
+        (Subset, 4),
+        (Subset, 8),
+        (Subset, 32),
+        (Walk, 4),
+        (Walk, 8),
+        (Walk, 32),
+    ] {
+        let bias = run(&world, &emc2(estimator, batch)).bias;
+        // The noise of so many steps; at b = 4 a chain needs some eight visits to forget. InfoNCE's bias is 0.17 to 0.25.
+        let bound = if batch == 4 { 0.07 } else { 0.05 };
+        assert!(bias < bound, "{estimator:?}, b = {batch}: {bias}");
+    }
+}
+
+#[test]
+fn the_error_of_the_mean_falls_like_one_over_the_root_of_the_steps() {
+    let world = World::new();
+    for estimator in [Subset, Walk] {
+        let trial = emc2(estimator, 4);
+        let error = |steps| world.run(&trial, steps).bias;
+        let (few, many) = (error(500), error(8_000));
+        // A quarter is expected of sixteen times the steps.
+        let ratio = many / few;
+        assert!((0.15..0.4).contains(&ratio), "{estimator:?}: {few} {many}");
+    }
+}
+
+#[test]
+fn infonce_stays_at_its_bias() {
+    let world = World::new();
+    let bias = |steps| {
+        let trial = Trial::new(ObjectiveKind::InfoNce, Subset, 4);
+        world.run(&trial, steps).bias
+    };
+    let (few, many) = (bias(2_000), bias(8_000));
+    assert!(many > 0.2 && many > 0.9 * few, "{few} {many}");
+}
+
+#[test]
+fn a_cache_that_is_never_stale_has_the_gradient_of_the_global_loss() {
+    let world = World::new();
+    let cache = Trial::new(ObjectiveKind::NegativeCache, Subset, 8);
+    let bias = run(&world, &cache).bias;
+    assert!(bias < 0.05, "{bias}");
+    let exact = Trial::new(ObjectiveKind::Exact, Subset, 8);
+    let exact = world.run(&exact, 100);
+    // f32 sums.
+    assert!(exact.bias < 1e-4 && exact.variance < 1e-6, "{exact:?}");
+}
+
+#[test]
+fn sogclr_comes_nearer_than_infonce_the_longer_its_average_and_is_not_there() {
+    let world = World::new();
+    let infonce = run(&world, &Trial::new(ObjectiveKind::InfoNce, Subset, 4)).bias;
+    let sogclr = |gamma| {
+        let mut trial = Trial::new(ObjectiveKind::SogClr, Subset, 4);
+        trial.config.sogclr_gamma = gamma;
+        run(&world, &trial).bias
+    };
+    let (short, long) = (sogclr(0.9), sogclr(0.1));
+    assert!(long < short && short < infonce, "{long} {short} {infonce}");
+    assert!(short > 0.1, "{short}");
+}
+
+#[test]
+fn encoding_only_some_of_the_carried_negatives_keeps_the_gradient_and_costs_variance() {
+    let world = World::new();
+    for estimator in [Subset, Walk] {
+        let all = emc2(estimator, 4);
+        let some = Trial {
+            config: LearnConfig {
+                carried_budget: 0.25,
+                roulette: 0.8,
+                ..all.config.clone()
+            },
+            ..all.clone()
+        };
+        let (all, some) = (run(&world, &all), run(&world, &some));
+        // Noise again, of up to three times the variance.
+        assert!(some.bias < 0.08, "{estimator:?}: {some:?}");
+        assert!(
+            some.variance > 1.05 * all.variance,
+            "{estimator:?}: {all:?} {some:?}"
+        );
+    }
+}
+
+#[test]
+fn dropping_the_carried_negatives_is_biased() {
+    let world = World::new();
+    for estimator in [Subset, Walk] {
+        let bias = run(&world, &emc2(estimator, 4).with(Fault::DropsCarried)).bias;
+        assert!(bias > 0.1, "{estimator:?}: {bias}");
+    }
+}
+
+#[test]
+fn dividing_by_the_proposals_is_biased() {
+    let trial = emc2(Walk, 8).with(Fault::DividesByProposals);
+    let bias = run(&World::new(), &trial).bias;
+    assert!(bias > 0.2, "{bias}");
+}
+
+#[test]
+fn warm_chains_beat_cold_ones_at_the_same_steps() {
+    let world = World::new();
+    for estimator in [Subset, Walk] {
+        let warm = run(&world, &emc2(estimator, 4)).bias;
+        let cold = run(&world, &emc2(estimator, 4).with(Fault::Cold)).bias;
+        assert!(cold > 3.0 * warm, "{estimator:?}: {warm} {cold}");
+    }
+}
+
+#[test]
+fn the_subset_kernel_varies_less_than_the_walk_and_little_more_than_infonce() {
+    let world = World::new();
+    for batch in [4, 8, 32] {
+        let variance = |trial: &Trial| run(&world, trial).variance;
+        let subset = variance(&emc2(Subset, batch));
+        let walk = variance(&emc2(Walk, batch));
+        let infonce = variance(&Trial::new(ObjectiveKind::InfoNce, Subset, batch));
+        assert!(subset < 0.6 * walk, "b = {batch}: {subset} {walk}");
+        assert!(subset < 1.5 * infonce, "b = {batch}: {subset} {infonce}");
+    }
+}
+
+#[test]
+fn the_two_sides_of_a_pair_have_chains_of_their_own() {
+    let world = World::new();
+    for estimator in [Subset, Walk] {
+        let trial = emc2(estimator, 8);
+        let mut memory = Memory::of(&trial, &world.graph);
+        let mut together = 0;
+        for step in 0..400 {
+            // Pair 7 is one image twice: both of its sides have one and the same target.
+            let first = 8 + 7 * (step as u32 % 8);
+            let pairs: Vec<u32> = std::iter::once(7).chain(first..first + 7).collect();
+            world.step(&trial, &mut memory, step, &pairs);
+            let [a, b] = [14, 15].map(|slot| {
+                memory
+                    .table
+                    .get(SlotKey::from_packed(slot))
+                    .expect("it was visited")
+            });
+            together += u32::from(a.negative == b.negative);
+        }
+        // One chain for both, or one seed for both, would be together in all of the visits.
+        assert!(together < 200, "{estimator:?}: {together} of 400");
+    }
+}
+
+#[test]
+fn no_chain_ever_stands_on_what_became_forbidden_or_is_gone() {
+    for estimator in [Subset, Walk] {
+        let (trial, mut world) = (emc2(estimator, 6), World::new());
+        let mut memory = Memory::of(&trial, &world.graph);
+        let mut random = ChaCha8Rng::seed_from_u64(3);
+        for step in 0..600 {
+            change(&mut world.graph, &memory, &mut random);
+            let mut there: Vec<u32> = (0..PAIRS)
+                .filter(|pair| world.graph.get(PairKey(*pair)).is_some())
+                .collect();
+            let (pairs, _) = there.partial_shuffle(&mut random, 6);
+            world.step(&trial, &mut memory, step, pairs);
+            for slot in pairs.iter().flat_map(|pair| [2 * pair, 2 * pair + 1]) {
+                let anchor = SlotKey::from_packed(slot);
+                let Some(state) = memory.table.get(anchor) else {
+                    continue;
+                };
+                // A visit without any candidate writes nothing: only states of this step count.
+                let written = state.step == step as u32;
+                let forbidden = world.graph.positives(anchor).excludes(state.negative);
+                assert!(
+                    !(written && forbidden),
+                    "{estimator:?}, step {step}: {state:?}"
+                );
+            }
+        }
+    }
+}
+
+/// Takes a pair out, or puts one in; or makes a chain's negative a known positive. The table is not told.
+fn change(graph: &mut PairGraph, memory: &Memory, random: &mut ChaCha8Rng) {
+    let pair = PairKey(random.random_range(0..PAIRS));
+    let images = [(); 2].map(|()| ImageKey(random.random_range(0..2 * PAIRS)));
+    let state = memory.table.get(SlotKey::new(pair, Side::Anchor));
+    if random.random_bool(0.3) {
+        let group = random.random_bool(0.2).then_some(GroupKey(2));
+        graph.remove(pair);
+        graph.insert(pair, PairEntry { images, group });
+    } else if let Some((anchor, entry)) = state.zip(graph.get(pair))
+        && let Some(negative) = graph.image(anchor.negative)
+    {
+        let images = [entry.images[0], negative];
+        let added = PairKey(1000 + random.random_range(0..8));
+        graph.remove(added);
+        graph.insert(
+            added,
+            PairEntry {
+                images,
+                group: None,
+            },
+        );
+    } else if graph.len() > 20 {
+        graph.remove(pair);
+    }
+}

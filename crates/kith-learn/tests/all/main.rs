@@ -1,0 +1,9 @@
+//! The integration tests of `kith-learn`.
+// A helper of a test may unwrap as the test itself may; the lint only sees `#[test]` functions.
+#![allow(clippy::unwrap_used)]
+
+mod cuda;
+mod gradient;
+mod learn;
+mod objectives;
+mod tiny;

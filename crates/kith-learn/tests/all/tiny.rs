@@ -1,0 +1,157 @@
+//! A tiny encoder, images made of waves, and pairs over them: what the tests of single steps and of gradients share.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Mutex,
+};
+
+use kith_learn::{Batch, CarriedViews, LearnConfig, Learner, ObjectiveKind, Scores, SharedView};
+use kith_mcmc::{
+    ChainTable, Estimator, ImageKey, PairEntry, PairGraph, PairKey, Proposals, SamplerConfig,
+    SlotKey,
+};
+use kith_nn::{Device, Encoder, EncoderConfig, Optimizer, OptimizerConfig, OptimizerKind};
+use kith_seed::mix;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+pub(crate) const TINY: EncoderConfig = EncoderConfig {
+    width: 8,
+    side: 32,
+    dim: 16,
+};
+pub(crate) const SEED: u64 = 9;
+pub(crate) const PIXELS: usize = 32 * 32 * 3;
+
+pub(crate) fn config(estimator: Estimator, scores: Scores) -> LearnConfig {
+    let sampler = SamplerConfig {
+        estimator,
+        burn_in: 0.5,
+        proposals: Proposals::OneView,
+    };
+    LearnConfig {
+        beta: 10.0,
+        objective: ObjectiveKind::Emc2,
+        sampler,
+        scores,
+        carried_budget: 1.0,
+        roulette: 0.0,
+        sogclr_gamma: 0.9,
+        cache_images: 100,
+        cache_refresh: 0.1,
+        exact_images: 100,
+    }
+}
+
+pub(crate) fn infonce() -> LearnConfig {
+    let [infonce, ..] = baselines();
+    infonce
+}
+
+pub(crate) fn learner(config: LearnConfig) -> Learner {
+    learner_on(&Device::cpu(), config)
+}
+
+pub(crate) fn learner_on(device: &Device, config: LearnConfig) -> Learner {
+    let encoder = Encoder::fresh(&TINY, 1, device).expect("a tiny encoder");
+    let adam = OptimizerConfig {
+        kind: OptimizerKind::Adamw,
+        weight_decay: 1e-4,
+        momentum: 0.9,
+        beta2: 0.999,
+        epsilon: 1e-8,
+        clip_norm: 1.0,
+    };
+    let optimizer = Optimizer::new(&adam, &encoder).expect("moments for it");
+    Learner::new(config, SEED, encoder, optimizer, ChainTable::default())
+}
+
+/// Smooth colour waves of an image, shifted a little by each look at it: easy to tell apart, and never the same twice.
+pub(crate) fn view(image: ImageKey, look: u64) -> Vec<f32> {
+    let mut random = ChaCha8Rng::seed_from_u64(mix(&[3, u64::from(image.0)]));
+    let waves: [f32; 12] = std::array::from_fn(|_| random.random_range(-1.0..1.0));
+    let shift = ChaCha8Rng::seed_from_u64(look).random_range(0.0..0.4);
+    let value = |k: usize| {
+        let (x, y, c) = ((k / 3 % 32) as f32 / 8.0, (k / 96) as f32 / 8.0, k % 3 * 4);
+        (waves[c] * 3.0 * x + waves[c + 1] * 3.0 * y + waves[c + 2] * 6.0 + shift).sin()
+            + waves[c + 3]
+    };
+    (0..PIXELS).map(value).collect()
+}
+
+/// Stored images, some of which cannot be read; remembers what it was asked for.
+#[derive(Default)]
+pub(crate) struct Store {
+    pub(crate) unreadable: HashSet<ImageKey>,
+    pub(crate) broken: bool,
+    pub(crate) asked: Mutex<BTreeSet<ImageKey>>,
+}
+
+impl CarriedViews for Store {
+    fn views(&self, step: u64, images: &[ImageKey]) -> Vec<Option<SharedView>> {
+        let mut asked = self.asked.lock().expect("no test thread panicked");
+        let distinct: BTreeSet<ImageKey> = images.iter().copied().collect();
+        assert_eq!(distinct.len(), images.len(), "an image is asked for once");
+        asked.extend(distinct);
+        let view = |image: &ImageKey| match self.broken {
+            true => vec![f32::NAN; PIXELS],
+            false => view(*image, step),
+        };
+        let readable = |image: &ImageKey| !self.unreadable.contains(image);
+        images
+            .iter()
+            .map(|image| readable(image).then(|| view(image).into()))
+            .collect()
+    }
+}
+
+/// Pairs over images: `2k` with `2k + 1`, but image 0 stands in pairs 0 and 1, and pair 2 is one image twice.
+pub(crate) fn graph(pairs: u32) -> PairGraph {
+    let mut graph = PairGraph::default();
+    for pair in 0..pairs {
+        let images = match pair {
+            1 => [0, 3],
+            2 => [4, 4],
+            _ => [2 * pair, 2 * pair + 1],
+        };
+        let entry = PairEntry {
+            images: images.map(ImageKey),
+            group: None,
+        };
+        graph.insert(PairKey(pair), entry);
+    }
+    graph
+}
+
+pub(crate) fn batch(graph: &PairGraph, step: u64, pairs: &[u32]) -> Batch {
+    let slots = pairs
+        .iter()
+        .flat_map(|pair| [2 * pair, 2 * pair + 1])
+        .map(SlotKey::from_packed);
+    let pixels = slots
+        .flat_map(|slot| {
+            let image = graph.image(slot).unwrap_or(ImageKey(999));
+            view(image, mix(&[step, u64::from(slot.packed())]))
+        })
+        .collect();
+    Batch {
+        step,
+        pairs: pairs.iter().copied().map(PairKey).collect(),
+        pixels,
+    }
+}
+
+/// The other objectives; the cache refreshes a quarter of the images in each step.
+pub(crate) fn baselines() -> [LearnConfig; 4] {
+    let of = |objective| LearnConfig {
+        objective,
+        cache_refresh: 0.25,
+        ..config(Estimator::Subset, Scores::Stored)
+    };
+    [
+        of(ObjectiveKind::InfoNce),
+        of(ObjectiveKind::SogClr),
+        of(ObjectiveKind::NegativeCache),
+        of(ObjectiveKind::Exact),
+    ]
+}

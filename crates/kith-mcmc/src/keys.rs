@@ -1,0 +1,61 @@
+//! Dense keys of images, pairs and groups, and the slot that an image has in a pair.
+
+use serde::{Deserialize, Serialize};
+
+/// Dense key of a stored image: the database's integer primary key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ImageKey(pub u32);
+
+/// Dense key of a stored pair, ascending in order of arrival; at most 2³¹ − 1, so that a [`SlotKey`] fits 32 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PairKey(pub u32);
+
+/// Dense key of a group name: images of one group are never each other's negatives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct GroupKey(pub u32);
+
+/// Which image of a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Side {
+    /// The pair's `anchor` image.
+    Anchor,
+    /// The pair's `positive` image.
+    Positive,
+}
+
+/// One place an image holds in the training set: (pair, side). It names both an anchor with its chain,
+/// and a candidate negative.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SlotKey(u32);
+
+impl SlotKey {
+    /// The slot of `side` in `pair`.
+    pub fn new(pair: PairKey, side: Side) -> Self {
+        debug_assert!(pair.0 < 1 << 31, "pair keys stay below 2^31");
+        Self(pair.0 << 1 | (side == Side::Positive) as u32)
+    }
+
+    /// The pair this slot belongs to.
+    pub fn pair(self) -> PairKey {
+        PairKey(self.0 >> 1)
+    }
+
+    /// The side of its pair.
+    pub fn side(self) -> Side {
+        if self.0 & 1 == 0 {
+            Side::Anchor
+        } else {
+            Side::Positive
+        }
+    }
+
+    /// The packed form, `pair · 2 + side`, as the chain table's file stores it.
+    pub fn packed(self) -> u32 {
+        self.0
+    }
+
+    /// The slot of a packed form.
+    pub fn from_packed(packed: u32) -> Self {
+        Self(packed)
+    }
+}

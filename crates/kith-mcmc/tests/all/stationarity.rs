@@ -1,0 +1,134 @@
+//! What visits do in the long run: with scores that do not change, the weights of very many visits add up to the softmax over all
+//! candidates. Each bound comes with a control that must miss it, so that the bound is known to mean something.
+
+use kith_mcmc::{
+    Estimator, Proposals, SamplerConfig,
+    simulation::{Chain, Plain, Sampler, World},
+};
+use rayon::prelude::*;
+
+const PAIRS: usize = 64;
+const BATCH: usize = 8;
+const VISITS: u64 = 100_000;
+const ANCHORS: u64 = 8;
+
+const WALK: SamplerConfig = SamplerConfig {
+    estimator: Estimator::Walk,
+    burn_in: 0.5,
+    proposals: Proposals::OneView,
+};
+const SUBSET: SamplerConfig = SamplerConfig {
+    estimator: Estimator::Subset,
+    burn_in: 0.5,
+    proposals: Proposals::OneView,
+};
+
+/// Mean over the anchors of the distance, each with scores and batches of its own.
+fn mean_distance<C: Chain>(
+    world: impl Fn(u64) -> World + Sync,
+    chain: impl Fn() -> C + Sync,
+) -> f64 {
+    let distances: Vec<f64> = (0..ANCHORS)
+        .into_par_iter()
+        .map(|seed| world(seed).distances(&mut chain(), BATCH, seed, &[VISITS])[0])
+        .collect();
+    distances.iter().sum::<f64>() / ANCHORS as f64
+}
+
+fn sampler(config: &SamplerConfig) -> impl Fn() -> Sampler + Sync {
+    || Sampler::new(config.clone())
+}
+
+fn at(beta: f32) -> impl Fn(u64) -> World + Sync {
+    move |seed| World::new(PAIRS, beta, seed)
+}
+
+// The bounds: the noise of 10⁵ visits on 126 images (0.004 to 0.01; more where the chain moves seldom), and the walk's own small bias
+// from proposing without replacement.
+
+#[test]
+fn the_walk_samples_the_softmax() {
+    for (beta, bound) in [(1.0, 0.015), (5.0, 0.015), (14.28, 0.03)] {
+        let distance = mean_distance(at(beta), sampler(&WALK));
+        assert!(distance <= bound, "β = {beta}: {distance}");
+    }
+}
+
+#[test]
+fn the_subset_kernel_samples_the_softmax() {
+    for (beta, bound) in [(1.0, 0.01), (5.0, 0.01), (14.28, 0.025)] {
+        let distance = mean_distance(at(beta), sampler(&SUBSET));
+        assert!(distance <= bound, "β = {beta}: {distance}");
+    }
+}
+
+#[test]
+fn the_distance_falls_as_visits_add_up() {
+    for config in [WALK, SUBSET] {
+        let looks = |seed| {
+            let mut chain = Sampler::new(config.clone());
+            World::new(PAIRS, 5.0, seed).distances(&mut chain, BATCH, seed, &[VISITS / 25, VISITS])
+        };
+        let all: Vec<Vec<f64>> = (0..ANCHORS).into_par_iter().map(looks).collect();
+        let [few, many] = [0, 1].map(|look| all.iter().map(|looks| looks[look]).sum::<f64>());
+        // A fifth is expected of 25 times the visits; what the walk's own bias leaves comes on top.
+        assert!(many < 0.35 * few, "{config:?}: {few} {many}");
+    }
+}
+
+#[test]
+fn both_views_in_one_walk_miss_it() {
+    let both = SamplerConfig {
+        proposals: Proposals::BothViews,
+        ..WALK
+    };
+    let distance = mean_distance(at(5.0), sampler(&both));
+    assert!(distance > 0.015, "{distance}");
+}
+
+#[test]
+fn accepting_always_and_proposing_with_replacement_miss_it() {
+    for (always_accepts, with_replacement) in [(true, false), (false, true)] {
+        let distance = mean_distance(at(5.0), || Plain::new(always_accepts, with_replacement));
+        assert!(
+            distance > 0.015,
+            "{always_accepts} {with_replacement}: {distance}"
+        );
+    }
+    // The same walk without a fault meets it: the controls miss because of their fault.
+    let distance = mean_distance(at(5.0), || Plain::new(false, false));
+    assert!(distance <= 0.015, "{distance}");
+}
+
+/// Every fourth pair's first slot holds one and the same image.
+fn uneven(seed: u64) -> World {
+    let mut world = World::new(PAIRS, 5.0, seed);
+    for pair in (4..PAIRS).step_by(4) {
+        world.image[2 * pair] = 8;
+        world.scores[2 * pair] = world.scores[8];
+    }
+    world
+}
+
+#[test]
+fn an_image_of_many_slots_counts_once() {
+    for config in [WALK, SUBSET] {
+        let distance = mean_distance(uneven, sampler(&config));
+        assert!(distance <= 0.015, "{config:?}: {distance}");
+        let uncorrected = mean_distance(uneven, || Sampler::uncorrected(config.clone()));
+        assert!(uncorrected > 0.03, "{config:?}: {uncorrected}");
+    }
+}
+
+#[test]
+fn a_masked_image_does_not_lend_its_share_to_its_partner() {
+    let half_masked = |seed| {
+        let mut world = World::new(PAIRS, 5.0, seed);
+        (1..PAIRS / 2).for_each(|pair| world.masked[2 * pair] = true);
+        world
+    };
+    for config in [WALK, SUBSET] {
+        let distance = mean_distance(half_masked, sampler(&config));
+        assert!(distance <= 0.015, "{config:?}: {distance}");
+    }
+}

@@ -1,0 +1,369 @@
+//! Convolutions by cuDNN: descriptors and algorithm of each shape, chosen once.
+//! Must never know: layers, what is done with the results.
+#![allow(unsafe_code)]
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use candle_core::cuda_backend::cudarc::cublas::{CudaBlas, Gemm};
+use candle_core::cuda_backend::cudarc::cudnn::{
+    ActivationDescriptor, ConvBackwardData, ConvBackwardFilter, ConvBiasActivationForward,
+    ConvDescriptor, ConvForward, Cudnn, CudnnError, FilterDescriptor, TensorDescriptor, sys,
+};
+use candle_core::cuda_backend::cudarc::driver::CudaStream;
+use candle_core::{Result, Tensor};
+
+use super::arrays::{Span, Value};
+use super::lane::Lane;
+use crate::kernels::Conv;
+
+/// Plans that are kept: more than the batch sizes of a server times the layers of a network. When there are as many, all are forgotten.
+const MOST_PLANS: usize = 16_384;
+
+/// A convolution on a batch of images of one size. Its channels are multiples of eight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Shape {
+    pub(super) conv: Conv,
+    pub(super) side: usize,
+    pub(super) batch: usize,
+}
+
+/// An algorithm with the bytes of working memory it wants.
+#[derive(Clone, Copy)]
+struct Choice<A> {
+    algorithm: A,
+    bytes: usize,
+}
+
+struct Plan<T> {
+    x: TensorDescriptor<T>,
+    y: TensorDescriptor<T>,
+    bias: TensorDescriptor<T>,
+    filter: FilterDescriptor<T>,
+    conv: ConvDescriptor<f32>,
+    relu: ActivationDescriptor<f32>,
+    /// Chosen when first needed, as those of a backward pass are.
+    forward: Option<Choice<sys::cudnnConvolutionFwdAlgo_t>>,
+    data: Option<Choice<sys::cudnnConvolutionBwdDataAlgo_t>>,
+    weights: Option<Choice<sys::cudnnConvolutionBwdFilterAlgo_t>>,
+    /// Whether this shape can be finished (bias, residual, ReLU) in the same kernel, as far as is known.
+    fuses: bool,
+}
+
+impl<T: Value> Plan<T>
+where
+    CudaBlas: Gemm<T>,
+{
+    fn plain(&self) -> ConvForward<'_, T, f32, T> {
+        ConvForward {
+            conv: &self.conv,
+            x: &self.x,
+            w: &self.filter,
+            y: &self.y,
+        }
+    }
+}
+
+/// cuDNN on one stream.
+pub(super) struct Convolutions<T> {
+    /// A handle serves one thread at a time.
+    inner: Mutex<Inner<T>>,
+    most_bytes: usize,
+    math: sys::cudnnMathType_t,
+}
+
+struct Inner<T> {
+    cudnn: Arc<Cudnn>,
+    plans: HashMap<Shape, Plan<T>>,
+    work: Workspace,
+}
+
+/// Working memory that convolutions share one after the other, as large as the largest asked for: taking it anew takes the driver longer than a
+/// small convolution.
+#[derive(Default)]
+struct Workspace(Option<Tensor>);
+
+impl Workspace {
+    fn room<'a>(&'a mut self, lane: &'a Lane, bytes: usize) -> Result<Option<Span<'a, u8>>> {
+        if bytes > self.0.as_ref().map_or(0, Tensor::elem_count) {
+            self.0 = None;
+            self.0 = Some(lane.scratch::<u8>(bytes)?);
+        }
+        let room = self.0.as_ref().filter(|_| bytes > 0);
+        room.map(|room| lane.span(room)).transpose()
+    }
+}
+
+// SAFETY: cuDNN allows a handle and its descriptors to be used by several threads one after the other, and the mutex sees to that.
+unsafe impl<T> Send for Inner<T> {}
+
+/// What is done to the sums of a forward convolution in the same pass, a ReLU always last.
+pub(super) struct Fused<'a, T> {
+    pub(super) bias: Span<'a, T>,
+    pub(super) residual: Option<Span<'a, T>>,
+}
+
+impl<T: Value> Convolutions<T>
+where
+    CudaBlas: Gemm<T>,
+{
+    /// cuDNN on `stream`. `exact`: factors keep all their 32 bits, if they have as many.
+    pub(super) fn new(
+        stream: Arc<CudaStream>,
+        most_bytes: usize,
+        exact: bool,
+    ) -> std::result::Result<Self, String> {
+        let cudnn = Cudnn::new(stream)
+            .map_err(|error| format!("cuDNN 9 does not start: {error} (are its libraries, libcudnn*.so.9, where the system looks for them?)"))?;
+        let math = match (T::HALF, exact) {
+            (true, _) => sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH,
+            (false, false) => sys::cudnnMathType_t::CUDNN_DEFAULT_MATH,
+            (false, true) => sys::cudnnMathType_t::CUDNN_FMA_MATH,
+        };
+        let inner = Inner {
+            cudnn,
+            plans: HashMap::new(),
+            work: Workspace::default(),
+        };
+        Ok(Self {
+            inner: Mutex::new(inner),
+            most_bytes,
+            math,
+        })
+    }
+
+    /// Gives the shared working memory back: a recorded pass must not depend on what later ones share.
+    pub(super) fn forget_workspace(&self) {
+        self.lock().work = Workspace::default();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner<T>> {
+        // A panic leaves no plan half made.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `out = conv(x, filter)`, and, if `fused` is wanted and this shape can, `max(0, … + bias + residual)`. Tells whether it did.
+    pub(super) fn forward(
+        &self,
+        lane: &Lane,
+        shape: Shape,
+        [x, filter, mut out]: [Span<'_, T>; 3],
+        fused: Option<Fused<'_, T>>,
+    ) -> Result<bool> {
+        lane.stream.context().bind_to_thread().map_err(failed)?;
+        let mut inner = self.lock();
+        let Inner { cudnn, plans, work } = &mut *inner;
+        let plan = self.plan((cudnn, plans), shape)?;
+        let Choice { algorithm, bytes } = self.forward_choice(plan)?;
+        let mut work = work.room(lane, bytes)?;
+        let (one, zero) = (T::of(1.0), T::of(0.0));
+        if let Some(Fused { bias, residual }) = fused.filter(|_| plan.fuses) {
+            let fused = ConvBiasActivationForward {
+                conv: &plan.conv,
+                act: &plan.relu,
+                x: &plan.x,
+                w: &plan.filter,
+                z: &plan.y,
+                bias: &plan.bias,
+                y: &plan.y,
+            };
+            // With a factor of 0 the residual is not read: any address will do.
+            let (z, factor) = residual.map_or((x, zero), |residual| (residual, one));
+            // SAFETY: the spans have the sizes of the descriptors, which come from the same shape.
+            let done = unsafe {
+                let factors = (one, factor);
+                fused.launch(
+                    algorithm,
+                    work.as_mut(),
+                    factors,
+                    &x,
+                    &filter,
+                    &z,
+                    &bias,
+                    &mut out,
+                )
+            };
+            match done {
+                Ok(()) => return Ok(true),
+                Err(error) => {
+                    tracing::debug!(?shape, %error, "cuDNN does not finish this shape in one kernel");
+                    plan.fuses = false;
+                }
+            }
+        }
+        let factors = (one, zero);
+        // SAFETY: as above.
+        unsafe {
+            plan.plain()
+                .launch(algorithm, work.as_mut(), factors, &x, &filter, &mut out)
+        }
+        .map_err(failed)?;
+        Ok(false)
+    }
+
+    fn forward_choice(&self, plan: &mut Plan<T>) -> Result<Choice<sys::cudnnConvolutionFwdAlgo_t>> {
+        use sys::cudnnConvolutionFwdAlgo_t::*;
+        if let Some(choice) = plan.forward {
+            return Ok(choice);
+        }
+        let plain = plan.plain();
+        let wanted = [
+            plain.pick_algorithm().map_err(failed)?,
+            CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM,
+            CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM,
+        ];
+        let choice = self.choose(&wanted, |algorithm| plain.get_workspace_size(algorithm))?;
+        plan.forward = Some(choice);
+        Ok(choice)
+    }
+
+    /// The gradient with respect to the input from that of the output; added to what `dx` holds if `add`.
+    pub(super) fn backward_data(
+        &self,
+        lane: &Lane,
+        shape: Shape,
+        [mut dx, filter, dy]: [Span<'_, T>; 3],
+        add: bool,
+    ) -> Result<()> {
+        lane.stream.context().bind_to_thread().map_err(failed)?;
+        let mut inner = self.lock();
+        let Inner { cudnn, plans, work } = &mut *inner;
+        let plan = self.plan((cudnn, plans), shape)?;
+        let conv = ConvBackwardData {
+            conv: &plan.conv,
+            dx: &plan.x,
+            w: &plan.filter,
+            dy: &plan.y,
+        };
+        let Choice { algorithm, bytes } = match plan.data {
+            Some(choice) => choice,
+            None => {
+                use sys::cudnnConvolutionBwdDataAlgo_t::*;
+                let picked = conv.pick_algorithm().map_err(failed)?;
+                let repeats = picked != CUDNN_CONVOLUTION_BWD_DATA_ALGO_0;
+                let wanted = [picked, CUDNN_CONVOLUTION_BWD_DATA_ALGO_1];
+                let size = |algorithm| conv.get_workspace_size(algorithm);
+                self.choose(&wanted[usize::from(!repeats)..], size)?
+            }
+        };
+        plan.data = Some(Choice { algorithm, bytes });
+        let mut work = work.room(lane, bytes)?;
+        let factors = (T::of(1.0), T::of(f32::from(u8::from(add))));
+        // SAFETY: the spans have the sizes of the descriptors, which come from the same shape.
+        unsafe { conv.launch(algorithm, work.as_mut(), factors, &mut dx, &filter, &dy) }
+            .map_err(failed)
+    }
+
+    /// The gradient with respect to the weights, `[outputs, kernel, kernel, inputs]`.
+    pub(super) fn backward_weights(
+        &self,
+        lane: &Lane,
+        shape: Shape,
+        [x, mut dw, dy]: [Span<'_, T>; 3],
+    ) -> Result<()> {
+        lane.stream.context().bind_to_thread().map_err(failed)?;
+        let mut inner = self.lock();
+        let Inner { cudnn, plans, work } = &mut *inner;
+        let plan = self.plan((cudnn, plans), shape)?;
+        let conv = ConvBackwardFilter {
+            conv: &plan.conv,
+            x: &plan.x,
+            dw: &plan.filter,
+            dy: &plan.y,
+        };
+        let Choice { algorithm, bytes } = match plan.weights {
+            Some(choice) => choice,
+            None => {
+                use sys::cudnnConvolutionBwdFilterAlgo_t::*;
+                let picked = conv.pick_algorithm().map_err(failed)?;
+                let repeats = picked != CUDNN_CONVOLUTION_BWD_FILTER_ALGO_0
+                    && picked != CUDNN_CONVOLUTION_BWD_FILTER_ALGO_3;
+                let wanted = [picked, CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1];
+                let size = |algorithm| conv.get_workspace_size(algorithm);
+                self.choose(&wanted[usize::from(!repeats)..], size)?
+            }
+        };
+        plan.weights = Some(Choice { algorithm, bytes });
+        let mut work = work.room(lane, bytes)?;
+        let factors = (T::of(1.0), T::of(0.0));
+        // SAFETY: the spans have the sizes of the descriptors, which come from the same shape.
+        unsafe { conv.launch(algorithm, work.as_mut(), factors, &x, &mut dw, &dy) }.map_err(failed)
+    }
+
+    /// The first algorithm whose working memory is within the bound; of those that repeat their results bit for bit, which `wanted` are.
+    fn choose<A: Copy>(
+        &self,
+        wanted: &[A],
+        size: impl Fn(A) -> std::result::Result<usize, CudnnError>,
+    ) -> Result<Choice<A>> {
+        let mut refused = None;
+        for &algorithm in wanted {
+            match size(algorithm) {
+                Ok(bytes) if bytes <= self.most_bytes => return Ok(Choice { algorithm, bytes }),
+                Ok(bytes) => {
+                    refused = Some(format!(
+                        "it would take {bytes} bytes of working memory: raise cuda.workspace_mb"
+                    ))
+                }
+                Err(error) => refused = Some(error.to_string()),
+            }
+        }
+        let why = refused.unwrap_or_default();
+        Err(candle_core::Error::Msg(format!(
+            "no algorithm for a convolution: {why}"
+        )))
+    }
+
+    fn plan<'a>(
+        &self,
+        (cudnn, plans): (&Arc<Cudnn>, &'a mut HashMap<Shape, Plan<T>>),
+        shape: Shape,
+    ) -> Result<&'a mut Plan<T>> {
+        if !plans.contains_key(&shape) {
+            if plans.len() >= MOST_PLANS {
+                plans.clear();
+            }
+            let plan = self.describe(cudnn, shape).map_err(failed)?;
+            plans.insert(shape, plan);
+        }
+        let plan = plans.get_mut(&shape);
+        plan.ok_or_else(|| candle_core::Error::Msg("a plan went missing".to_owned()))
+    }
+
+    /// What cuDNN is told of `shape`; no algorithm is chosen yet.
+    fn describe(
+        &self,
+        cudnn: &Arc<Cudnn>,
+        shape: Shape,
+    ) -> std::result::Result<Plan<T>, CudnnError> {
+        let Shape { conv, side, batch } = shape;
+        let last = sys::cudnnTensorFormat_t::CUDNN_TENSOR_NHWC;
+        let maps = |images: usize, channels: usize, side: usize| {
+            let dims = [images, channels, side, side].map(|size| size as i32);
+            cudnn.create_4d_tensor::<T>(last, dims)
+        };
+        let (pad, stride) = (conv.pad as i32, conv.stride as i32);
+        let mode = sys::cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION;
+        let mut description = cudnn.create_conv2d::<f32>([pad; 2], [stride; 2], [1; 2], mode)?;
+        description.set_math_type(self.math)?;
+        let taps = [conv.outputs, conv.inputs, conv.kernel, conv.kernel];
+        let relu = sys::cudnnActivationMode_t::CUDNN_ACTIVATION_RELU;
+        let nan = sys::cudnnNanPropagation_t::CUDNN_PROPAGATE_NAN;
+        Ok(Plan {
+            x: maps(batch, conv.inputs, side)?,
+            y: maps(batch, conv.outputs, conv.output_side(side))?,
+            bias: maps(1, conv.outputs, 1)?,
+            filter: cudnn.create_4d_filter::<T>(last, taps.map(|size| size as i32))?,
+            conv: description,
+            relu: cudnn.create_activation::<f32>(relu, nan, 0.0)?,
+            forward: None,
+            data: None,
+            weights: None,
+            fuses: true,
+        })
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> candle_core::Error {
+    candle_core::Error::Msg(format!("cuDNN: {error}"))
+}

@@ -1,0 +1,115 @@
+//! Fully connected layers by cuBLAS: maps are rows `[rows, channels]`, weights `[inputs, outputs]`, and cuBLAS, which counts by columns,
+//! sees each of them transposed. Must never know: layers.
+#![allow(unsafe_code)]
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::Result;
+use candle_core::cuda_backend::cudarc::cublas::sys::cublasOperation_t::{
+    self, CUBLAS_OP_N as AS_IT_IS, CUBLAS_OP_T as TRANSPOSED,
+};
+use candle_core::cuda_backend::cudarc::cublas::{CudaBlas, Gemm, GemmConfig};
+use candle_core::cuda_backend::cudarc::driver::CudaStream;
+
+use super::arrays::{Span, Value};
+use crate::kernels::Conv;
+
+/// cuBLAS on one stream.
+pub(super) struct Products {
+    /// A handle serves one thread at a time.
+    blas: Mutex<CudaBlas>,
+}
+
+/// A factor as cuBLAS sees it: which way round, and the length of its columns in memory.
+type Factor = (cublasOperation_t, usize);
+
+impl Products {
+    pub(super) fn new(stream: Arc<CudaStream>) -> std::result::Result<Self, String> {
+        let blas =
+            CudaBlas::new(stream).map_err(|error| format!("cuBLAS does not start: {error}"))?;
+        Ok(Self {
+            blas: Mutex::new(blas),
+        })
+    }
+
+    /// `out = x · weight`.
+    pub(super) fn forward<T: Value>(
+        &self,
+        conv: &Conv,
+        rows: usize,
+        [x, weight, out]: [Span<'_, T>; 3],
+    ) -> Result<()>
+    where
+        CudaBlas: Gemm<T>,
+    {
+        let Conv {
+            inputs, outputs, ..
+        } = *conv;
+        let factors = [(AS_IT_IS, outputs), (AS_IT_IS, inputs)];
+        self.multiply([outputs, rows, inputs], factors, [weight, x, out], false)
+    }
+
+    /// `dx = dy · weightᵀ`, added to what is there if `add`.
+    pub(super) fn input<T: Value>(
+        &self,
+        conv: &Conv,
+        rows: usize,
+        [dx, weight, dy]: [Span<'_, T>; 3],
+        add: bool,
+    ) -> Result<()>
+    where
+        CudaBlas: Gemm<T>,
+    {
+        let Conv {
+            inputs, outputs, ..
+        } = *conv;
+        let factors = [(TRANSPOSED, outputs), (AS_IT_IS, outputs)];
+        self.multiply([inputs, rows, outputs], factors, [weight, dy, dx], add)
+    }
+
+    /// `dw = xᵀ · dy`.
+    pub(super) fn weights<T: Value>(
+        &self,
+        conv: &Conv,
+        rows: usize,
+        [x, dy, dw]: [Span<'_, T>; 3],
+    ) -> Result<()>
+    where
+        CudaBlas: Gemm<T>,
+    {
+        let Conv {
+            inputs, outputs, ..
+        } = *conv;
+        let factors = [(AS_IT_IS, outputs), (TRANSPOSED, inputs)];
+        self.multiply([outputs, inputs, rows], factors, [dy, x, dw], false)
+    }
+
+    /// `c[m, n] = a[m, k] · b[k, n]`, all by columns.
+    fn multiply<T: Value>(
+        &self,
+        [m, n, k]: [usize; 3],
+        [(transa, lda), (transb, ldb)]: [Factor; 2],
+        [a, b, mut c]: [Span<'_, T>; 3],
+        add: bool,
+    ) -> Result<()>
+    where
+        CudaBlas: Gemm<T>,
+    {
+        let config = GemmConfig {
+            transa,
+            transb,
+            m: m as i32,
+            n: n as i32,
+            k: k as i32,
+            alpha: T::of(1.0),
+            lda: lda as i32,
+            ldb: ldb as i32,
+            beta: T::of(f32::from(u8::from(add))),
+            ldc: m as i32,
+        };
+        let blas = self.blas.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: the callers' spans hold as many values as the sizes say.
+        unsafe { blas.gemm(config, &a, &b, &mut c) }
+            .map_err(|error| candle_core::Error::Msg(format!("cuBLAS: {error}")))
+    }
+}

@@ -1,0 +1,143 @@
+//! Passes that look at each value once: ReLU's gradient, sums, means, unit length.
+//! Must never know: layers.
+
+use rayon::prelude::*;
+
+/// Values a task looks at: 64 KiB.
+const TASK: usize = 1 << 14;
+/// Rows in a partial sum.
+const SUM_ROWS: usize = 512;
+/// Added to the squared length before the root, so that a zero vector has a finite gradient.
+pub(crate) const EPSILON: f32 = 1e-12;
+
+/// ReLU's gradient: zeroes `gradient` where `output` is not positive.
+pub(crate) fn mask(gradient: &mut [f32], output: &[f32]) {
+    gradient
+        .par_chunks_mut(TASK)
+        .zip(output.par_chunks(TASK))
+        .for_each(|(gradient, output)| {
+            pulp::Arch::new().dispatch(|| {
+                for (gradient, &output) in gradient.iter_mut().zip(output) {
+                    *gradient = if output > 0.0 { *gradient } else { 0.0 };
+                }
+            });
+        });
+}
+
+/// The sum of all rows of `matrix` (`[rows, columns]`).
+pub(crate) fn sum_rows(matrix: &[f32], out: &mut [f32]) {
+    let columns = out.len();
+    let parts: Vec<Vec<f32>> = matrix
+        .par_chunks(SUM_ROWS * columns)
+        .map(|rows| {
+            let mut sum = vec![0.0; columns];
+            pulp::Arch::new().dispatch(|| {
+                for row in rows.chunks_exact(columns) {
+                    sum.iter_mut()
+                        .zip(row)
+                        .for_each(|(sum, value)| *sum += value);
+                }
+            });
+            sum
+        })
+        .collect();
+    out.fill(0.0);
+    for part in parts {
+        out.iter_mut()
+            .zip(&part)
+            .for_each(|(out, part)| *out += part);
+    }
+}
+
+/// `target += values`.
+pub(crate) fn add(target: &mut [f32], values: &[f32]) {
+    target
+        .par_chunks_mut(TASK)
+        .zip(values.par_chunks(TASK))
+        .for_each(|(target, values)| {
+            pulp::Arch::new().dispatch(|| {
+                target
+                    .iter_mut()
+                    .zip(values)
+                    .for_each(|(target, value)| *target += value)
+            });
+        });
+}
+
+/// Σ value², in double precision.
+pub(crate) fn sum_squares(values: &[f32]) -> f64 {
+    let parts: Vec<f64> = values
+        .par_chunks(TASK)
+        .map(|part| {
+            pulp::Arch::new().dispatch(|| {
+                let mut lanes = [0.0_f64; 16];
+                for chunk in part.chunks(16) {
+                    lanes
+                        .iter_mut()
+                        .zip(chunk)
+                        .for_each(|(lane, &value)| *lane += f64::from(value) * f64::from(value));
+                }
+                lanes.iter().sum()
+            })
+        })
+        .collect();
+    parts.iter().sum()
+}
+
+/// The mean over the pixels of each image: `[batch, pixels, channels]` to `[batch, channels]`.
+pub(crate) fn mean(images: &[f32], pixels: usize, channels: usize, out: &mut [f32]) {
+    out.par_chunks_mut(channels)
+        .zip(images.par_chunks(pixels * channels))
+        .for_each(|(out, image)| {
+            out.fill(0.0);
+            for pixel in image.chunks_exact(channels) {
+                out.iter_mut()
+                    .zip(pixel)
+                    .for_each(|(out, value)| *out += value);
+            }
+            out.iter_mut().for_each(|out| *out /= pixels as f32);
+        });
+}
+
+/// The gradient of [`mean`] with respect to the images.
+pub(crate) fn mean_gradient(gradient: &[f32], pixels: usize, channels: usize, out: &mut [f32]) {
+    out.par_chunks_mut(pixels * channels)
+        .zip(gradient.par_chunks(channels))
+        .for_each(|(out, gradient)| {
+            for pixel in out.chunks_exact_mut(channels) {
+                pixel
+                    .iter_mut()
+                    .zip(gradient)
+                    .for_each(|(out, value)| *out = value / pixels as f32);
+            }
+        });
+}
+
+/// Scales each row of `rows` to unit length, and gives the lengths before.
+pub(crate) fn normalize(rows: &mut [f32], dim: usize) -> Vec<f32> {
+    let scale = |row: &mut [f32]| {
+        let length = (row.iter().map(|value| value * value).sum::<f32>() + EPSILON).sqrt();
+        row.iter_mut().for_each(|value| *value /= length);
+        length
+    };
+    rows.par_chunks_mut(dim).map(scale).collect()
+}
+
+/// The gradient of [`normalize`] from its result `unit` and `lengths`: `(g − u (u · g)) / length`, in place.
+pub(crate) fn normalize_gradient(gradient: &mut [f32], unit: &[f32], lengths: &[f32], dim: usize) {
+    let rows = gradient
+        .par_chunks_mut(dim)
+        .zip(unit.par_chunks(dim))
+        .zip(lengths);
+    rows.for_each(|((gradient, unit), length)| {
+        let along: f32 = gradient
+            .iter()
+            .zip(unit)
+            .map(|(gradient, unit)| gradient * unit)
+            .sum();
+        gradient
+            .iter_mut()
+            .zip(unit)
+            .for_each(|(gradient, unit)| *gradient = (*gradient - unit * along) / length);
+    });
+}

@@ -1,0 +1,284 @@
+// The kernels of src/cuda/kernels.cu on a CPU, against sums written as they are defined. A block's threads are threads here, which wait for
+// each other at __syncthreads; blocks run one after the other. Compiled with HALF 0 and 1 by `tests/all/cuda/mod.rs`; the exit code is 1 and
+// standard error says what differs where a kernel is wrong.
+
+#include <barrier>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <random>
+#include <thread>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __shared__ static
+
+struct Dim {
+    unsigned x = 1, y = 1;
+};
+static thread_local Dim threadIdx;
+static Dim blockIdx, blockDim, gridDim;
+static std::barrier<> *all_threads = nullptr;
+static void __syncthreads() { all_threads->arrive_and_wait(); }
+
+static float __uint_as_float(unsigned bits) {
+    float f;
+    memcpy(&f, &bits, 4);
+    return f;
+}
+static unsigned __float_as_uint(float f) {
+    unsigned bits;
+    memcpy(&bits, &f, 4);
+    return bits;
+}
+
+#include "kernels.cu"
+
+using std::vector;
+using Kernel = std::function<void()>;
+
+static void launch(Dim grid, Dim block, Kernel kernel) {
+    gridDim = grid, blockDim = block;
+    for (unsigned by = 0; by < grid.y; ++by)
+        for (unsigned bx = 0; bx < grid.x; ++bx) {
+            blockIdx = {bx, by};
+            std::barrier<> barrier(block.x * block.y);
+            all_threads = &barrier;
+            vector<std::thread> threads;
+            for (unsigned y = 0; y < block.y; ++y)
+                for (unsigned x = 0; x < block.x; ++x)
+                    threads.emplace_back([=, &barrier] {
+                        threadIdx = {x, y};
+                        kernel();
+                        barrier.arrive_and_drop();
+                    });
+            for (auto &thread : threads) thread.join();
+        }
+}
+
+// For kernels whose threads do not wait for each other.
+static void each(size count, Kernel kernel) {
+    gridDim = {unsigned((count + 255) / 256), 1}, blockDim = {256, 1};
+    for (blockIdx = {0, 0}; blockIdx.x < gridDim.x; ++blockIdx.x)
+        for (threadIdx = {0, 0}; threadIdx.x < 256; ++threadIdx.x) kernel();
+}
+
+// bf16 keeps 8 bits; float differs by the order of sums.
+static const double ROUNDING = HALF ? 1.0 / 256 : 1e-5, SUMS = 1e-5;
+
+static void same(const char *what, double found, double wanted, double tolerance) {
+    // Written so that what is no number is no match.
+    if (std::fabs(found - wanted) <= tolerance * (1 + std::fabs(wanted))) return;
+    fprintf(stderr, "HALF %d, %s: %g in place of %g\n", HALF, what, found, wanted);
+    exit(1);
+}
+
+static std::mt19937 generator(1);
+static float random_float() { return std::uniform_real_distribution<float>(-1, 1)(generator); }
+
+// Floats that the type of the maps holds exactly.
+static vector<float> floats(size_t count) {
+    vector<float> all(count);
+    for (auto &one : all) one = widen(narrow(random_float()));
+    return all;
+}
+
+static vector<value> maps(const vector<float> &wide) {
+    vector<value> all;
+    for (float one : wide) all.push_back(narrow(one));
+    return all;
+}
+
+template <class T> static Eight *eights(vector<T> &all) { return (Eight *)all.data(); }
+
+static void rounding() {
+#if HALF
+    for (int i = 0; i < 100000; ++i) {
+        float f = std::ldexp(random_float(), int(generator() % 40) - 20);
+        if (std::fabs(widen(narrow(f)) - f) > std::fabs(f) / 256) same("rounding", widen(narrow(f)), f, 0);
+    }
+    same("tie to the even below", narrow(1.0f + 1.0f / 256), 0x3f80, 0);
+    same("tie to the even above", narrow(1.0f + 3.0f / 256), 0x3f82, 0);
+    same("not a number", std::isnan(widen(narrow(__uint_as_float(0x7f800001)))), 1, 0);
+    same("infinite", std::isinf(widen(narrow(INFINITY))), 1, 0);
+#endif
+}
+
+static void layouts() {
+    auto pixels = maps(floats(3 * 300));
+    vector<Eight> padded(300);
+    each(300, [&] { pad_pixels(pixels.data(), padded.data(), 300); });
+    for (int i = 0; i < 300; ++i)
+        for (int c = 0; c < 8; ++c) same("pad_pixels", widen(padded[i].at[c]), c < 3 ? widen(pixels[3 * i + c]) : 0, 0);
+    for (auto [taps, in, room, out] : {std::tuple{49, 3, 8, 40}, {9, 16, 16, 24}, {1, 8, 8, 72}}) {
+        auto weights = floats(taps * in * out);
+        vector<value> packed(taps * room * out, narrow(9));
+        Dim grid{unsigned(out + 31) / 32, unsigned(taps * room + 31) / 32};
+        launch(grid, {32, 8}, [&, taps = taps, in = in, room = room, out = out] { pack_weights(weights.data(), packed.data(), taps, in, room, out); });
+        for (int o = 0; o < out; ++o)
+            for (int t = 0; t < taps; ++t)
+                for (int c = 0; c < room; ++c)
+                    same("pack_weights", widen(packed[(o * taps + t) * room + c]), c < in ? weights[(t * in + c) * out + o] : 0, 0);
+        vector<float> back(weights.size(), 9);
+        launch(grid, {32, 8}, [&, taps = taps, in = in, room = room, out = out] { unpack_weights(packed.data(), back.data(), taps, in, room, out); });
+        for (size_t i = 0; i < back.size(); ++i) same("unpack_weights", back[i], weights[i], 0);
+    }
+}
+
+static void pointwise() {
+    int channels = 24, count = 24 * 50;
+    auto sums = floats(count), bias = floats(channels), residual = floats(count);
+    for (int relu : {0, 1})
+        for (bool added : {false, true}) {
+            auto out = maps(sums), b = maps(bias), r = maps(residual);
+            each(count, [&] { finish(out.data(), b.data(), added ? r.data() : nullptr, channels, relu, count); });
+            for (int i = 0; i < count; ++i) {
+                double wanted = sums[i] + bias[i % channels] + (added ? residual[i] : 0);
+                same("finish", widen(out[i]), relu ? std::fmax(wanted, 0) : wanted, ROUNDING);
+            }
+        }
+    auto gradient = maps(sums), output = maps(residual);
+    each(count / 8, [&] { mask(eights(gradient), eights(output), count / 8); });
+    for (int i = 0; i < count; ++i) same("mask", widen(gradient[i]), residual[i] > 0 ? sums[i] : 0, 0);
+    auto narrowed = vector<value>(count);
+    auto widened = vector<float>(count);
+    each(count, [&] { narrow_all(sums.data(), narrowed.data(), count); });
+    each(count, [&] { widen_all(narrowed.data(), widened.data(), count); });
+    each(count, [&] { add(widened.data(), residual.data(), count); });
+    for (int i = 0; i < count; ++i) same("narrow, widen, add", widened[i], sums[i] + residual[i], SUMS);
+}
+
+static void pool(int side) {
+    int batch = 3, channels = 16, pooled = (side - 1) / 2 + 1;
+    vector<float> wide(batch * side * side * channels);
+    // From three numbers: many ties.
+    for (auto &one : wide) one = std::floor(std::fabs(random_float()) * 3);
+    auto in = maps(wide);
+    vector<value> out(batch * pooled * pooled * channels), slopes(in.size(), narrow(9));
+    vector<unsigned char> picks(out.size());
+    each(out.size() / 8, [&] { max_pool(eights(in), eights(out), picks.data(), side, pooled, channels / 8, out.size() / 8); });
+    auto gradient = floats(out.size());
+    auto g = maps(gradient);
+    vector<double> wanted(wide.size());
+    for (size_t i = 0; i < out.size(); ++i) {
+        int c = i % channels, px = i / channels % pooled, py = i / channels / pooled % pooled, image = i / channels / pooled / pooled;
+        double best = -1;
+        int pick = -1, from = 0;
+        for (int d = 0; d < 9; ++d) {
+            int y = 2 * py + d / 3 - 1, x = 2 * px + d % 3 - 1;
+            if (y < 0 || x < 0 || y >= side || x >= side) continue;
+            int at = ((image * side + y) * side + x) * channels + c;
+            if (wide[at] > best) best = wide[at], pick = d, from = at;
+        }
+        same("max_pool", widen(out[i]), best, 0);
+        same("its pick", picks[i], pick, 0);
+        wanted[from] += gradient[i];
+    }
+    each(in.size() / 8, [&] { max_pool_gradient(eights(g), picks.data(), eights(slopes), side, pooled, channels / 8, in.size() / 8); });
+    for (size_t i = 0; i < in.size(); ++i) same("max_pool_gradient", widen(slopes[i]), wanted[i], ROUNDING);
+    // Not the first that its window meets, if there are two.
+    in[side > 1 ? channels : 0] = narrow(NAN);
+    each(out.size() / 8, [&] { max_pool(eights(in), eights(out), picks.data(), side, pooled, channels / 8, out.size() / 8); });
+    same("max_pool of what is no number", std::isnan(widen(out[0])), 1, 0);
+}
+
+static void means() {
+    int batch = 3, pixels = 9, channels = 16;
+    auto wide = floats(batch * pixels * channels);
+    auto in = maps(wide);
+    vector<value> out(batch * channels), back(in.size());
+    each(out.size(), [&] { mean(in.data(), out.data(), pixels, channels, out.size()); });
+    each(back.size(), [&] { mean_gradient(out.data(), back.data(), pixels, channels, back.size()); });
+    for (int i = 0; i < batch * channels; ++i) {
+        double sum = 0;
+        for (int p = 0; p < pixels; ++p) sum += wide[(i / channels * pixels + p) * channels + i % channels];
+        same("mean", widen(out[i]), sum / pixels, ROUNDING);
+        for (int p = 0; p < pixels; ++p)
+            same("mean_gradient", widen(back[(i / channels * pixels + p) * channels + i % channels]), widen(out[i]) / pixels, ROUNDING);
+    }
+}
+
+static void lengths(int dim) {
+    unsigned batch = 2;
+    auto wide = floats(batch * dim), gradient = floats(batch * dim);
+    auto rows = maps(wide);
+    vector<float> unit(wide.size()), length(batch);
+    vector<value> back(wide.size());
+    launch({batch, 1}, {256, 1}, [&] { normalize(rows.data(), unit.data(), length.data(), dim, 1e-12f); });
+    launch({batch, 1}, {256, 1}, [&] { normalize_gradient(gradient.data(), unit.data(), length.data(), back.data(), dim); });
+    for (unsigned b = 0; b < batch; ++b) {
+        double square = 0, along = 0;
+        for (int i = b * dim; i < int(b + 1) * dim; ++i) square += wide[i] * wide[i];
+        double root = std::sqrt(square);
+        same("a length", length[b], root, SUMS);
+        for (int i = b * dim; i < int(b + 1) * dim; ++i) along += gradient[i] * wide[i] / root;
+        for (int i = b * dim; i < int(b + 1) * dim; ++i) {
+            same("normalize", unit[i], wide[i] / root, SUMS);
+            same("normalize_gradient", widen(back[i]), (gradient[i] - wide[i] / root * along) / root, ROUNDING);
+        }
+    }
+}
+
+static void sums(int rows) {
+    int columns = 40, chunk = 256;
+    unsigned parts = (rows + chunk - 1) / chunk;
+    auto wide = floats(rows * columns);
+    auto matrix = maps(wide);
+    vector<float> part(parts * columns), out(columns);
+    launch({2, parts}, {32, 8}, [&] { sum_rows(matrix.data(), part.data(), columns, rows, chunk); });
+    launch({2, 1}, {32, 8}, [&] { sum_parts(part.data(), out.data(), columns, parts); });
+    for (int c = 0; c < columns; ++c) {
+        double sum = 0;
+        for (int r = 0; r < rows; ++r) sum += wide[r * columns + c];
+        same("sum_rows", out[c], sum, SUMS);
+    }
+}
+
+static void norm() {
+    vector<float> arrays[] = {floats(1000), floats(7), floats(40000)};
+    vector<size> table;
+    double square = 0;
+    for (auto &array : arrays) {
+        table.insert(table.end(), {(size)array.data(), array.size()});
+        for (float one : array) square += double(one) * one;
+    }
+    vector<float> parts(4 * 3);
+    float root = 0;
+    launch({4, 3}, {256, 1}, [&] { sum_squares(table.data(), parts.data()); });
+    launch({1, 1}, {256, 1}, [&] { root_of_sum(parts.data(), &root, 4 * 3); });
+    same("the norm", root, std::sqrt(square), SUMS);
+}
+
+// 0: SGD, 1: Adam, 2: AdamW.
+static void updates(int kind) {
+    const int count = 1000;
+    auto weight = floats(count), first = floats(count), second = floats(count), gradient = floats(count);
+    for (auto &one : second) one = std::fabs(one);
+    auto w = weight, m = first, v = second;
+    vector<size> table = {(size)weight.data(), (size)first.data(), (size)second.data(), (size)gradient.data(), count, __float_as_uint(0.1f)};
+    Rule rule{kind > 0, kind == 2, 0.5f, 0.01f, 0.8f, 0.9f, 1e-6f, 0.02f, 0.3f};
+    launch({2, 1}, {256, 1}, [&] { update(table.data(), rule); });
+    for (int i = 0; i < count; ++i) {
+        double g = 0.5 * gradient[i] + (kind == 2 ? 0 : 0.1 * w[i]);
+        double moved = kind == 0 ? 0.8 * m[i] + g : 0.8 * m[i] + 0.2 * g, spread = kind == 0 ? v[i] : 0.9 * v[i] + 0.1 * g * g;
+        double step = kind == 0 ? 0.01 * moved : 0.02 * moved / (std::sqrt(spread) / 0.3 + 1e-6);
+        same("first moment", first[i], moved, SUMS);
+        same("second moment", second[i], spread, SUMS);
+        same("weight", weight[i], (kind == 2 ? 1 - 0.01 * 0.1 : 1) * w[i] - step, 10 * SUMS);
+    }
+}
+
+int main() {
+    rounding();
+    layouts();
+    pointwise();
+    for (int side : {1, 2, 5, 6, 16}) pool(side);
+    means();
+    for (int dim : {7, 128, 300}) lengths(dim);
+    for (int rows : {1, 255, 700}) sums(rows);
+    norm();
+    for (int kind : {0, 1, 2}) updates(kind);
+}

@@ -1,0 +1,235 @@
+//! Decodes an image file to upright RGB over white, or says why it cannot.
+
+use std::{
+    borrow::Cow,
+    io::{Cursor, ErrorKind},
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use image::{
+    DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits as CodecLimits,
+    metadata::Orientation,
+};
+
+use super::{
+    Header, Limits, Picture, PixelError,
+    budget::{Charge, charge},
+    format::{Format, detect},
+    jpeg,
+};
+use sha2::{Digest, Sha256};
+
+/// Most bytes that a codec may allocate for each pixel of the image: 16-bit RGBA, and the same again to work in.
+const CODEC_BYTES_PER_PIXEL: u64 = 16;
+/// What a codec may always allocate, however few the pixels: tables and buffers of its own.
+const CODEC_BYTES: u64 = 16 << 20;
+/// Bytes a pixel of what comes after the codec: RGBA, then RGB.
+const COMPOSITE_BYTES_PER_PIXEL: u64 = 7;
+/// What EXIF blocks begin with in a JPEG; some programs leave it in place elsewhere.
+const EXIF_PREFIX: &[u8] = b"Exif\0\0";
+
+/// Reads and checks the header only: cheap, never allocates the pixels.
+///
+/// # Errors
+/// [`PixelError::TooLarge`] beyond `limits`; [`PixelError::Undecodable`] for a format that is not taken.
+pub fn inspect(bytes: &[u8], limits: &Limits) -> Result<Header, PixelError> {
+    if bytes.len() > limits.max_bytes {
+        return Err(PixelError::TooLarge(format!(
+            "the image has {} bytes and at most {} are allowed (limits.max_bytes): compress it or scale it down",
+            bytes.len(),
+            limits.max_bytes
+        )));
+    }
+    let format = detect(bytes)?;
+    let file = whole(bytes, format);
+    let (width, height) = contain(format, || {
+        reader(&file, format, limits.max_pixels).into_dimensions()
+    })?;
+    let pixels = u64::from(width) * u64::from(height);
+    if pixels == 0 {
+        return Err(PixelError::Undecodable("the image has no pixels".into()));
+    }
+    if pixels > limits.max_pixels {
+        return Err(PixelError::TooLarge(format!(
+            "the image has {width}x{height} = {pixels} pixels and at most {} are allowed (limits.max_pixels): scale it down",
+            limits.max_pixels
+        )));
+    }
+    Ok(Header {
+        format: format.id,
+        width,
+        height,
+    })
+}
+
+/// Decodes after [`inspect`]: the first frame, turned as its metadata say, alpha over white. Waits while the decoders of the process
+/// have `limits.decode_memory_mb` in use.
+///
+/// # Errors
+/// As [`inspect`], and [`PixelError::Undecodable`] for a broken file or one without a visible pixel.
+pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Picture, PixelError> {
+    decode_with(bytes, limits, |picture| picture)
+}
+
+/// [`decode`], then `work` with the picture. What decoding may take stays charged until `work` is done.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_with<T>(
+    bytes: &[u8],
+    limits: &Limits,
+    work: impl FnOnce(Picture) -> T,
+) -> Result<T, PixelError> {
+    let header = inspect(bytes, limits)?;
+    let format = detect(bytes)?;
+    let pixels = u64::from(header.width) * u64::from(header.height);
+    let file = whole(bytes, format);
+    let (image, charged) = match format.codec {
+        ImageFormat::Jpeg if !jpeg::has_end(&file) => without_end(&file, format, pixels, limits)?,
+        _ => codec(&file, format, pixels, limits)?,
+    };
+    let picture = over_white(image, format)?;
+    let done = work(picture);
+    drop(charged);
+    Ok(done)
+}
+
+/// The file as the codec wants it.
+fn whole<'a>(bytes: &'a [u8], format: &Format) -> Cow<'a, [u8]> {
+    match format.codec {
+        ImageFormat::Jpeg => jpeg::with_tables(bytes),
+        _ => bytes.into(),
+    }
+}
+
+/// Runs the codec and turns the image upright.
+fn codec(
+    file: &[u8],
+    format: &Format,
+    pixels: u64,
+    limits: &Limits,
+) -> Result<(DynamicImage, Charge<'static>), PixelError> {
+    contain(format, || {
+        let mut decoder = reader(file, format, pixels).into_decoder()?;
+        let needed = CODEC_BYTES + 2 * decoder.total_bytes() + COMPOSITE_BYTES_PER_PIXEL * pixels;
+        let charged = charge(needed, limits.decode_memory_mb << 20);
+        let orientation = orientation(&mut decoder);
+        let mut image = DynamicImage::from_decoder(decoder)?;
+        image.apply_orientation(orientation);
+        Ok((image, charged))
+    })
+}
+
+/// A JPEG without its end marker, if its pixels are all there. The codec fills in grey for those that are missing and reports nothing, so
+/// a cut-off upload would be learned from as it is.
+fn without_end(
+    file: &[u8],
+    format: &Format,
+    pixels: u64,
+    limits: &Limits,
+) -> Result<(DynamicImage, Charge<'static>), PixelError> {
+    let cut = || {
+        PixelError::Undecodable(
+            "the JPEG ends in the middle of its pixels: is the file whole?".into(),
+        )
+    };
+    if !jpeg::has_all_scans(file) {
+        return Err(cut());
+    }
+    let mut first = None;
+    let mut decoded = None;
+    for ended in jpeg::endings(file) {
+        // One at a time: two would wait for each other's memory.
+        drop(decoded.take());
+        let (image, charged) = codec(&ended, format, pixels, limits).map_err(|_| cut())?;
+        let digest = Sha256::digest(image.as_bytes());
+        if *first.get_or_insert(digest) != digest {
+            return Err(cut());
+        }
+        decoded = Some((image, charged));
+    }
+    decoded.ok_or_else(cut)
+}
+
+/// How the image is to be turned. Broken metadata say nothing about the pixels, which are then taken as they lie.
+fn orientation(decoder: &mut impl ImageDecoder) -> Orientation {
+    let exif = decoder.exif_metadata().ok().flatten();
+    let exif = exif
+        .as_deref()
+        .and_then(|exif| exif.strip_prefix(EXIF_PREFIX));
+    let prefixed = exif.and_then(Orientation::from_exif_chunk);
+    prefixed
+        .or_else(|| decoder.orientation().ok())
+        .unwrap_or(Orientation::NoTransforms)
+}
+
+fn reader<'a>(bytes: &'a [u8], format: &Format, pixels: u64) -> ImageReader<Cursor<&'a [u8]>> {
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format.codec);
+    let mut codec = CodecLimits::default();
+    codec.max_alloc = Some(CODEC_BYTES + CODEC_BYTES_PER_PIXEL * pixels);
+    reader.limits(codec);
+    reader
+}
+
+/// Runs a codec on bytes from outside: whatever it does, a panic included, is an error of these bytes. The codec's own words stay in the
+/// log, since they speak of its inside.
+fn contain<T>(
+    format: &Format,
+    codec: impl FnOnce() -> image::ImageResult<T>,
+) -> Result<T, PixelError> {
+    let error = match catch_unwind(AssertUnwindSafe(codec)) {
+        Ok(Ok(value)) => return Ok(value),
+        Ok(Err(error)) => error,
+        Err(_) => {
+            tracing::warn!(format = format.id, "a decoder panicked");
+            return Err(PixelError::Undecodable(format!(
+                "the {} cannot be decoded: save it again or in another format",
+                format.title
+            )));
+        }
+    };
+    tracing::debug!(format = format.id, %error, "an image cannot be decoded");
+    let title = format.title;
+    Err(match error {
+        ImageError::Limits(_) => PixelError::TooLarge(format!(
+            "the {title} takes too much memory to decode: scale it down"
+        )),
+        ImageError::Unsupported(_) => PixelError::Undecodable(format!(
+            "the {title} is of a kind that kith's decoder does not know: save it as a plain {title} or PNG"
+        )),
+        ImageError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => {
+            PixelError::Undecodable(format!("the {title} ends too early: is the file whole?"))
+        }
+        _ => PixelError::Undecodable(format!("the {title} is broken: is the file whole?")),
+    })
+}
+
+fn over_white(image: DynamicImage, format: &Format) -> Result<Picture, PixelError> {
+    let (width, height) = (image.width(), image.height());
+    let rgb = if image.color().has_alpha() {
+        let rgba = image.into_rgba8().into_raw();
+        composite(&rgba, format)?
+    } else {
+        image.into_rgb8().into_raw()
+    };
+    Ok(Picture { width, height, rgb })
+}
+
+/// c·α + 255·(1 − α), rounded. A BMP's fourth byte is often left at 0 by programs that mean no alpha, so there it counts only where
+/// some pixel shows. An image of another format that shows nothing is refused: its vector would say nothing.
+fn composite(rgba: &[u8], format: &Format) -> Result<Vec<u8>, PixelError> {
+    let invisible = rgba.chunks_exact(4).all(|pixel| pixel[3] == 0);
+    if invisible && format.codec != ImageFormat::Bmp {
+        return Err(PixelError::Undecodable(
+            "every pixel of the image is fully transparent: it shows nothing".into(),
+        ));
+    }
+    let mut rgb = Vec::with_capacity(rgba.len() / 4 * 3);
+    for pixel in rgba.chunks_exact(4) {
+        let alpha = if invisible { 255 } else { u32::from(pixel[3]) };
+        let over =
+            |value: &u8| ((u32::from(*value) * alpha + 255 * (255 - alpha) + 127) / 255) as u8;
+        rgb.extend(pixel[..3].iter().map(over));
+    }
+    Ok(rgb)
+}

@@ -1,0 +1,7 @@
+//! The integration tests of `kith-pixels`.
+// A helper of a test may unwrap as the test itself may; the lint only sees `#[test]` functions.
+#![allow(clippy::unwrap_used)]
+
+mod pixel_files;
+mod pixel_kinds;
+mod pixels;

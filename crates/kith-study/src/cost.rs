@@ -1,0 +1,394 @@
+//! What a step and the chain table cost: the walk's share of a step, step time and memory against the number of chains, and the pause
+//! that a snapshot makes. Must never know: images; noise stands for them.
+
+use std::{fs, io::Write, path::PathBuf, time::Instant};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{
+    Claim, Order, Points, Run, Scale, StudyError,
+    experiment::{Desk, Experiment},
+    method::Method,
+    plot::Chart,
+    report::short,
+    rig::{Rig, columns},
+    settings::overridden,
+    state::{Recipe, adam, table},
+};
+use kith_mcmc::{ChainColumns, chains_to_bytes};
+use kith_nn::{Device, EncoderConfig, memory::resident};
+
+const SHARE: &str = "walk_share";
+/// What masks and scores take of a step: no part of the walk, since every contrastive loss needs them.
+const SCORES: &str = "score_share";
+const STEP: &str = "step_milliseconds";
+/// A step's time over the images it encodes: where there are few chains, several of a batch stand on one image.
+const IMAGE: &str = "milliseconds_an_image";
+const BYTES: &str = "bytes_an_anchor";
+const PAUSE: &str = "pause_milliseconds";
+const WRITE: &str = "write_milliseconds";
+/// What is claimed: at most 1 % of a step, 64 bytes an anchor, and a step's time that stays within a tenth.
+const MOST_SHARE: f64 = 0.01;
+const MOST_BYTES: f64 = 64.0;
+const MOST_RATIO: f64 = 1.1;
+
+const TABLE: &str = "chain table";
+const CHAINS: &str = "steps against chains";
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    batch: usize,
+    beta: f32,
+    /// Of the encoder whose step the walk's share is taken of.
+    width: usize,
+    side: usize,
+    dim: usize,
+    steps: u64,
+    /// Of the encoder whose steps are timed against the number of chains: small, so that chains would show.
+    small_width: usize,
+    small_side: usize,
+    small_steps: u64,
+    chains: Vec<u64>,
+}
+
+impl Settings {
+    fn preset(scale: Scale) -> Self {
+        let (steps, small_steps) = match scale {
+            Scale::Smoke => (4, 30),
+            Scale::Laptop => (40, 400),
+            Scale::Paper => (200, 2_000),
+        };
+        Self {
+            batch: 32,
+            beta: 14.28,
+            width: 64,
+            side: 96,
+            dim: 512,
+            steps,
+            small_width: 8,
+            small_side: 32,
+            small_steps,
+            chains: vec![1_000, 10_000, 100_000, 1_000_000],
+        }
+    }
+}
+
+/// The study.
+pub(super) struct Cost {
+    settings: Settings,
+    device: Device,
+    out: PathBuf,
+}
+
+impl Cost {
+    pub(super) fn new(order: &Order) -> Result<Self, StudyError> {
+        let settings: Settings = overridden(&Settings::preset(order.scale), &order.sets)?;
+        let least = settings.chains.iter().min().copied().unwrap_or(0);
+        let usable = settings.batch >= 2 && least >= 2 * settings.batch as u64;
+        if !usable || !settings.chains.is_sorted() || settings.steps * settings.small_steps == 0 {
+            return Err(StudyError::config(
+                "chains must ascend from twice the batch on, and at least one step of each encoder is timed",
+            ));
+        }
+        Ok(Self {
+            settings,
+            device: order.device.clone(),
+            out: order.out.clone(),
+        })
+    }
+
+    fn most_chains(&self) -> u64 {
+        self.settings.chains.last().copied().unwrap_or(0)
+    }
+
+    /// Memory, and what a snapshot takes of it, for each number of chains. Comes first: memory that was used before would be used again.
+    fn tables(&self, run: &Run, desk: &mut Desk<'_>) -> Result<(), StudyError> {
+        for chains in &self.settings.chains {
+            let columns = columns(*chains, run.seed);
+            let before = resident();
+            let table = table(&columns)?;
+            let grown = before
+                .zip(resident())
+                .map(|(before, after)| after as f64 - before as f64);
+            let started = Instant::now();
+            let copy = table.to_columns();
+            let pause = started.elapsed();
+            let started = Instant::now();
+            self.write(&copy)?;
+            let mut values = vec![
+                (PAUSE, 1e3 * pause.as_secs_f64()),
+                (WRITE, 1e3 * started.elapsed().as_secs_f64()),
+            ];
+            // The tables of a later seed lie where those of the first lay, and tell nothing.
+            let grown = grown.filter(|bytes| *bytes > 0.0);
+            values.extend(grown.map(|bytes| (BYTES, bytes / *chains as f64)));
+            desk.note(*chains, &values)?;
+        }
+        desk.advance(self.most_chains());
+        Ok(())
+    }
+
+    fn write(&self, columns: &ChainColumns) -> Result<(), StudyError> {
+        let bytes = chains_to_bytes(columns).map_err(StudyError::config)?;
+        let path = self.out.join("chains.safetensors");
+        let put = || {
+            let mut file = fs::File::create(&path)?;
+            file.write_all(&bytes)?;
+            file.sync_all()?;
+            fs::remove_file(&path)
+        };
+        put().map_err(|error| StudyError::io(&path, error))
+    }
+
+    /// The lower quartile of a step's time for each number of chains, taken in turn so that all see the same machine.
+    fn steps(&self, run: &Run, desk: &mut Desk<'_>) -> Result<(), StudyError> {
+        let Settings {
+            small_width: width,
+            small_side: side,
+            small_steps,
+            ..
+        } = self.settings;
+        let encoder = EncoderConfig {
+            width,
+            side,
+            dim: 32,
+        };
+        let recipe = self.recipe(encoder, Method::Emc2Subset, run.seed);
+        let build = |chains: &u64| Rig::new(&recipe, self.settings.batch, *chains);
+        let rigs = self.settings.chains.iter().map(build);
+        let mut rigs = rigs.collect::<Result<Vec<_>, StudyError>>()?;
+        let mut times = vec![Vec::new(); rigs.len()];
+        for step in 0..=small_steps {
+            for (rig, times) in rigs.iter_mut().zip(&mut times) {
+                let batch = rig.batch(step);
+                let started = Instant::now();
+                let report = rig.step(&batch)?;
+                // The first step meets cold memory.
+                if step > 0 {
+                    let images = (2 * self.settings.batch + report.carried_encoded) as f64;
+                    let time = 1e3 * started.elapsed().as_secs_f64();
+                    times.push((time, time / images));
+                }
+            }
+        }
+        for (chains, times) in self.settings.chains.iter().zip(times) {
+            let (steps, images) = times.into_iter().unzip();
+            let values = [(STEP, quartile(steps, 1)), (IMAGE, quartile(images, 1))];
+            desk.note(*chains, &values)?;
+        }
+        desk.advance(self.most_chains());
+        Ok(())
+    }
+
+    /// Seconds of the visits, and those of masks and scores, as shares of whole steps.
+    fn share(&self, run: &Run, method: Method, desk: &mut Desk<'_>) -> Result<(), StudyError> {
+        let settings = &self.settings;
+        let (width, side, dim) = (settings.width, settings.side, settings.dim);
+        let (steps, encoder) = (settings.steps, EncoderConfig { width, side, dim });
+        let recipe = self.recipe(encoder, method, run.seed);
+        let chains = 10_000.min(self.most_chains());
+        let mut rig = Rig::new(&recipe, self.settings.batch, chains)?;
+        let (mut walk, mut scores, mut times) = (0.0, 0.0, Vec::new());
+        for step in 0..=steps {
+            let batch = rig.batch(step);
+            let started = Instant::now();
+            let report = rig.step(&batch)?;
+            if step > 0 {
+                walk += report.walk_seconds;
+                scores += report.score_seconds;
+                times.push(started.elapsed().as_secs_f64());
+            }
+        }
+        let total: f64 = times.iter().sum();
+        desk.note(
+            steps,
+            &[
+                (SHARE, walk / total),
+                (SCORES, scores / total),
+                (STEP, 1e3 * quartile(times, 2)),
+            ],
+        )?;
+        desk.advance(steps);
+        Ok(())
+    }
+
+    fn recipe(&self, encoder: EncoderConfig, method: Method, seed: u64) -> Recipe {
+        Recipe {
+            encoder,
+            optimizer: adam(0.0),
+            method,
+            beta: self.settings.beta,
+            images: self.most_chains() as usize,
+            seed,
+            device: self.device.clone(),
+        }
+    }
+}
+
+/// The first quartile, or the second, the median: a device takes much longer for the first steps of each number of images.
+fn quartile(mut values: Vec<f64>, number: usize) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    let place = values.len() * number / 4;
+    values.get(place).copied().unwrap_or(f64::NAN)
+}
+
+fn share_of(method: Method) -> String {
+    format!("{}, walk's share", method.name())
+}
+
+impl Experiment for Cost {
+    fn settings(&self) -> Value {
+        json!(self.settings)
+    }
+
+    fn series(&self) -> Vec<String> {
+        let shares = [Method::Emc2Walk, Method::Emc2Subset].map(share_of);
+        [TABLE, CHAINS]
+            .map(str::to_owned)
+            .into_iter()
+            .chain(shares)
+            .collect()
+    }
+
+    fn places(&self, series: &str) -> Vec<u64> {
+        match series {
+            TABLE | CHAINS => self.settings.chains.clone(),
+            _ => vec![self.settings.steps],
+        }
+    }
+
+    fn measure(&self, run: &Run, desk: &mut Desk<'_>) -> Result<(), StudyError> {
+        match run.series.as_str() {
+            TABLE => self.tables(run, desk),
+            CHAINS => self.steps(run, desk),
+            series if series == share_of(Method::Emc2Walk) => {
+                self.share(run, Method::Emc2Walk, desk)
+            }
+            _ => self.share(run, Method::Emc2Subset, desk),
+        }
+    }
+
+    fn charts(&self) -> Vec<Chart> {
+        let chart = |series: &str, value: &str, title: &str, y_label: &str| Chart {
+            file: format!("cost-{value}"),
+            title: title.to_owned(),
+            value: value.to_owned(),
+            y_label: y_label.to_owned(),
+            x_label: "chains".to_owned(),
+            log_x: true,
+            series: vec![series.to_owned()],
+            ..Chart::default()
+        };
+        vec![
+            chart(CHAINS, IMAGE, "A step of a small encoder", "milliseconds"),
+            Chart {
+                bounds: vec![MOST_BYTES],
+                ..chart(TABLE, BYTES, "Memory of the chain table", "bytes an anchor")
+            },
+            chart(
+                TABLE,
+                PAUSE,
+                "Pause of a snapshot: the table's copy",
+                "milliseconds",
+            ),
+            chart(
+                TABLE,
+                WRITE,
+                "Writing the table, to the disk",
+                "milliseconds",
+            ),
+        ]
+    }
+
+    fn judge(&self, points: &Points) -> Vec<Claim> {
+        let shares = [Method::Emc2Walk, Method::Emc2Subset].map(|method| {
+            let of = |value| points.last(&share_of(method), value).mean;
+            let (share, scores) = (of(SHARE), of(SCORES));
+            let text = format!("{}: visits take at most 1 % of a step", method.name());
+            let [walk, rest] = [share, scores].map(|share| format!("{:.2} %", 100.0 * share));
+            let found = format!("{walk}, masks and scores {rest}");
+            Claim::new(text, share <= MOST_SHARE, found)
+        });
+        let times: Vec<f64> = (self.settings.chains.iter())
+            .map(|chains| points.at(CHAINS, IMAGE, *chains).mean)
+            .collect();
+        let least = times.iter().copied().fold(f64::NAN, f64::min);
+        let most = times.iter().copied().fold(f64::NAN, f64::max);
+        let listed: Vec<String> = times.iter().map(|time| short(*time)).collect();
+        let bytes = points.last(TABLE, BYTES).most;
+        let chains = self.most_chains();
+        let last = |value| short(points.last(TABLE, value).mean);
+        let mut claims = shares.to_vec();
+        claims.push(Claim::new(
+            "an image of a step takes as long however many chains there are, within a tenth",
+            most <= MOST_RATIO * least,
+            format!("{} ms", listed.join(", ")),
+        ));
+        claims.push(Claim::new(
+            format!("the table takes at most 64 bytes an anchor at {chains} chains"),
+            bytes <= MOST_BYTES,
+            format!(
+                "{} bytes; a snapshot's copy {} ms, its writing {} ms",
+                short(bytes),
+                last(PAUSE),
+                last(WRITE)
+            ),
+        ));
+        claims
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Point;
+
+    fn study() -> Cost {
+        Cost {
+            settings: Settings::preset(Scale::Laptop),
+            device: Device::cpu(),
+            out: PathBuf::new(),
+        }
+    }
+
+    fn points(share: f64, slowest: f64, bytes: f64) -> Points {
+        let mut points = Points::default();
+        let mut note = |series: &str, at: u64, name: &str, value: f64| {
+            points.insert(Point {
+                run: Run {
+                    seed: 1,
+                    series: series.to_owned(),
+                },
+                at,
+                values: [(name.to_owned(), value)].into(),
+            });
+        };
+        for method in [Method::Emc2Walk, Method::Emc2Subset] {
+            note(&share_of(method), 40, SHARE, share);
+        }
+        for chains in study().settings.chains {
+            let time = if chains == 1_000_000 { slowest } else { 10.0 };
+            note(CHAINS, chains, IMAGE, time);
+            note(TABLE, chains, BYTES, bytes);
+        }
+        points
+    }
+
+    #[test]
+    fn each_limit_is_held_to() {
+        let failed = |points: &Points| {
+            study()
+                .judge(points)
+                .iter()
+                .filter(|claim| !claim.holds)
+                .count()
+        };
+        assert_eq!(failed(&points(0.009, 10.9, 60.0)), 0);
+        assert_eq!(failed(&points(0.011, 10.9, 60.0)), 2, "both estimators");
+        assert_eq!(failed(&points(0.009, 11.1, 60.0)), 1);
+        assert_eq!(failed(&points(0.009, 10.9, 65.0)), 1);
+        assert_eq!(failed(&Points::default()), 4);
+    }
+}

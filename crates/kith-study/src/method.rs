@@ -1,0 +1,92 @@
+//! The objectives that studies compare, by the names that reports give them. Must never know: how they work.
+
+use serde::{Deserialize, Serialize};
+
+use kith_learn::{LearnConfig, ObjectiveKind, Scores};
+use kith_mcmc::{Estimator, Proposals, SamplerConfig};
+
+/// What descends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Method {
+    /// EMC² by the paper's walk.
+    Emc2Walk,
+    /// EMC² by the subset kernel.
+    Emc2Subset,
+    /// The softmax over the batch.
+    #[serde(rename = "infonce")]
+    InfoNce,
+    /// Moving averages of the denominators.
+    #[serde(rename = "sogclr")]
+    SogClr,
+    /// Stale embeddings of all images.
+    NegativeCache,
+    /// Every image in every step.
+    Exact,
+}
+
+impl Method {
+    /// Those that the paper compares.
+    pub(super) const COMPARED: [Self; 5] = [
+        Self::Emc2Walk,
+        Self::Emc2Subset,
+        Self::InfoNce,
+        Self::SogClr,
+        Self::NegativeCache,
+    ];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Emc2Walk => "emc2-walk",
+            Self::Emc2Subset => "emc2-subset",
+            Self::InfoNce => "infonce",
+            Self::SogClr => "sogclr",
+            Self::NegativeCache => "negative-cache",
+            Self::Exact => "exact",
+        }
+    }
+
+    /// Its name with a batch size.
+    pub(super) fn at(self, batch: usize) -> String {
+        format!("{}, b = {batch}", self.name())
+    }
+
+    pub(super) fn is_emc2(self) -> bool {
+        matches!(self, Self::Emc2Walk | Self::Emc2Subset)
+    }
+
+    fn objective(self) -> ObjectiveKind {
+        match self {
+            Self::Emc2Walk | Self::Emc2Subset => ObjectiveKind::Emc2,
+            Self::InfoNce => ObjectiveKind::InfoNce,
+            Self::SogClr => ObjectiveKind::SogClr,
+            Self::NegativeCache => ObjectiveKind::NegativeCache,
+            Self::Exact => ObjectiveKind::Exact,
+        }
+    }
+
+    /// The settings of a step: burn-in 0.5, refreshed scores, every carried negative encoded; γ = 0.9; a cache of all `images`, of which
+    /// a hundredth is encoded anew in each step.
+    pub(super) fn config(self, beta: f32, images: usize) -> LearnConfig {
+        let estimator = match self {
+            Self::Emc2Walk => Estimator::Walk,
+            _ => Estimator::Subset,
+        };
+        LearnConfig {
+            beta,
+            objective: self.objective(),
+            sampler: SamplerConfig {
+                estimator,
+                burn_in: 0.5,
+                proposals: Proposals::OneView,
+            },
+            scores: Scores::Refreshed,
+            carried_budget: 1.0,
+            roulette: 0.0,
+            sogclr_gamma: 0.9,
+            cache_images: images.max(1),
+            cache_refresh: 0.01,
+            exact_images: images.max(1),
+        }
+    }
+}

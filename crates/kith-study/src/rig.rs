@@ -1,0 +1,127 @@
+//! A learner with as many chains as one likes, and steps of it on noise in the place of images. Must never know: what is timed.
+
+use std::sync::Arc;
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
+
+use super::{
+    StudyError,
+    state::{Recipe, table},
+};
+use kith_learn::{Batch, CarriedViews, Learner, SharedView, StepReport};
+use kith_mcmc::{ChainColumns, ImageKey, PairEntry, PairGraph, PairKey};
+use kith_seed::mix;
+
+/// Views of noise.
+const VIEWS: usize = 256;
+
+/// A learner with many chains, in a pool of its own, as the trainer has it.
+pub(super) struct Rig {
+    pool: ThreadPool,
+    learner: Learner,
+    graph: PairGraph,
+    noise: Noise,
+    batch: usize,
+    seed: u64,
+}
+
+impl Rig {
+    /// Fresh weights, and `chains` chains that were all visited before.
+    pub(super) fn new(recipe: &Recipe, batch: usize, chains: u64) -> Result<Self, StudyError> {
+        let mut learner = recipe.fresh()?;
+        learner.table = table(&columns(chains, recipe.seed))?;
+        let mut graph = PairGraph::default();
+        for pair in 0..(chains / 2) as u32 {
+            let images = [ImageKey(2 * pair), ImageKey(2 * pair + 1)];
+            graph.insert(
+                PairKey(pair),
+                PairEntry {
+                    images,
+                    group: None,
+                },
+            );
+        }
+        let side = recipe.encoder.side;
+        let pool = ThreadPoolBuilder::new().build();
+        Ok(Self {
+            pool: pool.map_err(|error| StudyError::config(error.to_string()))?,
+            learner,
+            graph,
+            noise: Noise::new(side * side * 3, recipe.seed),
+            batch,
+            seed: recipe.seed,
+        })
+    }
+
+    /// A batch of random pairs.
+    pub(super) fn batch(&self, step: u64) -> Batch {
+        let mut random = ChaCha8Rng::seed_from_u64(mix(&[self.seed, step]));
+        let mut pairs: Vec<PairKey> = Vec::new();
+        while pairs.len() < self.batch {
+            let pair = PairKey(random.random_range(0..self.graph.len() as u32));
+            if !pairs.contains(&pair) {
+                pairs.push(pair);
+            }
+        }
+        let slots = pairs.iter().flat_map(|pair| [2 * pair.0, 2 * pair.0 + 1]);
+        let views: Vec<&[f32]> = slots
+            .map(|slot| &self.noise.view(ImageKey(slot))[..])
+            .collect();
+        let pixels = views.concat();
+        Batch {
+            step,
+            pairs,
+            pixels,
+        }
+    }
+
+    /// One step over a batch.
+    pub(super) fn step(&mut self, batch: &Batch) -> Result<StepReport, StudyError> {
+        let (learner, graph, noise) = (&mut self.learner, &self.graph, &self.noise);
+        let step = || learner.step(batch, graph, noise, 1e-4);
+        Ok(self.pool.install(step)?)
+    }
+}
+
+/// Views of nothing, made once: what a step takes is to be seen, not what noise takes. Images share them.
+struct Noise(Vec<SharedView>);
+
+impl Noise {
+    fn new(values: usize, seed: u64) -> Self {
+        let view = |number: u64| {
+            let mut random = ChaCha8Rng::seed_from_u64(mix(&[seed, number]));
+            let value = |_| random.random_range(-1.0..1.0);
+            Arc::new((0..values).map(value).collect())
+        };
+        Self((0..VIEWS as u64).into_par_iter().map(view).collect())
+    }
+
+    fn view(&self, image: ImageKey) -> &SharedView {
+        &self.0[image.0 as usize % VIEWS]
+    }
+}
+
+impl CarriedViews for Noise {
+    fn views(&self, _step: u64, images: &[ImageKey]) -> Vec<Option<SharedView>> {
+        let view = |image: &ImageKey| Some(self.view(*image).clone());
+        images.iter().map(view).collect()
+    }
+}
+
+/// A table in which every anchor was visited, each at a place of its own.
+pub(super) fn columns(chains: u64, seed: u64) -> ChainColumns {
+    let anchors = 0..chains as u32;
+    let elsewhere = |anchor: u32| (mix(&[seed, u64::from(anchor)]) % chains) as u32;
+    let ones = vec![1; chains as usize];
+    ChainColumns {
+        negative: anchors.clone().map(elsewhere).collect(),
+        log_score: vec![1.0; chains as usize],
+        step: ones.clone(),
+        visits: ones.clone(),
+        still: ones,
+        anchor: anchors.collect(),
+        ..ChainColumns::default()
+    }
+}

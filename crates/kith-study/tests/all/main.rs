@@ -1,0 +1,5 @@
+//! The integration tests of `kith-study`.
+// A helper of a test may unwrap as the test itself may; the lint only sees `#[test]` functions.
+#![allow(clippy::unwrap_used)]
+
+mod study;
