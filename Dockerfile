@@ -30,6 +30,7 @@ COPY migrations migrations
 COPY benches benches
 COPY crates crates
 COPY src src
+COPY tests/tidy tests/tidy
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/build/target,id=kith-target-${FEATURES} \
     if [ -z "$CUDA_COMPUTE_CAP" ]; then unset CUDA_COMPUTE_CAP; fi \
     && cargo build --release --locked --features "$FEATURES" \

@@ -1,24 +1,23 @@
-//! The rules as functions from text to findings. Knows no file system.
+//! The rules as functions from names and text to findings, and the tests that try them on small examples.
 
-use super::source::{bracketed, inline_depth, is_word, line, segments, starts};
+use syn::visit::Visit;
 
-/// Rooms from the ground up: a room may name only rooms of lower floors, and those that [`SAME_FLOOR`] lists.
-const FLOORS: &[&[&str]] = &[
+use super::modules::Crate;
+
+/// The server's modules from the ground up: a module may use those of lower layers only, and its own.
+const LAYERS: &[&[&str]] = &[
     &["types", "telemetry", "disk"],
     &["blobs", "db"],
     &["image_store"],
     &["checkpoint", "ingest"],
     &["serve", "train", "bench", "audit"],
-    &["app", "config"],
+    &["config"],
+    &["app"],
     &["http"],
     &["cli"],
-    &["main"],
 ];
 
-/// Neighbours that may know each other: who, whom.
-const SAME_FLOOR: &[(&str, &str)] = &[("app", "config")];
-
-/// Dependencies with one home each.
+/// Dependencies that one module of the server uses and no other.
 const HOMES: &[(&str, &str)] = &[
     ("sqlx", "db"),
     ("object_store", "blobs"),
@@ -34,219 +33,196 @@ const HOMES: &[(&str, &str)] = &[
     ("ureq", "cli"),
 ];
 
-const MOST_LINES: usize = 400;
+const MAX_LINES: usize = 400;
 
-pub(crate) fn floor(room: &str) -> Option<usize> {
-    FLOORS.iter().position(|rooms| rooms.contains(&room))
+pub(crate) fn layer(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|modules| modules.contains(&module))
 }
 
-/// Rooms that `code` of `room` names and must not. `depth` as [`SourceFile::depth`] has it.
-pub(crate) fn wrong_floors(room: &str, depth: usize, code: &str) -> Vec<String> {
-    let mut named = Vec::new();
-    for prefix in ["crate::", "kith::"] {
-        let found = starts(code, prefix).flat_map(|at| {
-            segments(&code[at + prefix.len()..])
-                .into_iter()
-                .map(move |name| (at, name))
-        });
-        named.extend(found);
-    }
-    for at in starts(code, "super::").filter(|&at| !code[..at].ends_with("super::")) {
-        let rest = code[at..].trim_start_matches("super::");
-        let climbed = (code.len() - at - rest.len()) / "super::".len();
-        if climbed >= depth + inline_depth(code, at) {
-            named.extend(segments(rest).into_iter().map(|name| (at, name)));
+/// A finding if a top module uses another that is not below it.
+pub(crate) fn wrong_layer(from: &str, to: &str) -> Option<String> {
+    let allowed = from == to || layer(to) < layer(from);
+    (!allowed).then(|| format!("{from} must not use {to}"))
+}
+
+/// Dependencies that the source of `module` uses away from their home.
+pub(crate) fn strays(module: &str, text: &str) -> Vec<String> {
+    struct Roots(Vec<String>);
+    impl<'a> Visit<'a> for Roots {
+        fn visit_path(&mut self, path: &'a syn::Path) {
+            if path.segments.len() > 1 {
+                self.0.push(path.segments[0].ident.to_string());
+            }
+            syn::visit::visit_path(self, path);
+        }
+
+        fn visit_item_use(&mut self, import: &'a syn::ItemUse) {
+            self.root(&import.tree);
         }
     }
-    let allowed = |name: &str| {
-        name == room
-            || room == "lib"
-            || floor(name) < floor(room)
-            || SAME_FLOOR.contains(&(room, name))
-    };
-    let known = named.into_iter().filter(|(_, name)| floor(name).is_some());
-    known
-        .filter(|(_, name)| !allowed(name))
-        .map(|(at, name)| format!("line {}: {room} must not know {name}", line(code, at)))
+    impl Roots {
+        fn root(&mut self, tree: &syn::UseTree) {
+            match tree {
+                syn::UseTree::Path(path) => self.0.push(path.ident.to_string()),
+                syn::UseTree::Name(name) => self.0.push(name.ident.to_string()),
+                syn::UseTree::Rename(new) => self.0.push(new.ident.to_string()),
+                syn::UseTree::Group(group) => group.items.iter().for_each(|one| self.root(one)),
+                syn::UseTree::Glob(_) => {}
+            }
+        }
+    }
+    let mut roots = Roots(Vec::new());
+    roots.visit_file(&syn::parse_file(text).expect("the source compiles"));
+    let away = HOMES.iter().filter(|(_, home)| *home != module);
+    away.filter(|(name, _)| roots.0.iter().any(|root| root == name))
+        .map(|(name, home)| format!("{name} is used in {home} only"))
         .collect()
-}
-
-/// Confined dependencies that `code` of `room` uses away from home.
-pub(crate) fn strays(room: &str, code: &str) -> Vec<String> {
-    let away = HOMES.iter().filter(|(_, home)| *home != room);
-    let away = away.filter(|(name, _)| !code.contains(&format!("mod {name};")));
-    away.flat_map(|(name, home)| {
-        let used = starts(code, name).filter(move |&at| {
-            let after = &code[at + name.len()..];
-            let imported = code[..at].ends_with("use ") && !after.starts_with(is_word);
-            !code[..at].ends_with("::") && (after.starts_with("::") || imported)
-        });
-        used.map(move |at| format!("line {}: {name} lives in {home}", line(code, at)))
-    })
-    .collect()
 }
 
 pub(crate) fn without_head(text: &str) -> Vec<String> {
     let heads = ["//! ", "#![doc = include_str!("];
-    match heads.iter().any(|head| text.starts_with(head)) {
-        true => Vec::new(),
-        false => vec!["does not open with //!".into()],
+    if heads.iter().any(|head| text.starts_with(head)) {
+        Vec::new()
+    } else {
+        vec!["does not open with //!".into()]
     }
 }
 
 pub(crate) fn too_long(text: &str) -> Vec<String> {
-    match text.lines().count() {
-        lines if lines > MOST_LINES => vec![format!("{lines} lines, {MOST_LINES} is the most")],
-        _ => Vec::new(),
-    }
-}
-
-pub(crate) fn calls(code: &str, needle: &str) -> Vec<String> {
-    let found = code.match_indices(needle);
-    found
-        .map(|(at, _)| format!("line {}: {needle}", line(code, at)))
+    let lines = text.lines().count();
+    let long = lines > MAX_LINES;
+    long.then(|| format!("{lines} lines, at most {MAX_LINES} are allowed"))
+        .into_iter()
         .collect()
 }
 
-pub(crate) fn prints(code: &str) -> Vec<String> {
-    let found = ["println!", "print!", "dbg!"]
-        .iter()
-        .flat_map(|name| starts(code, name));
-    found
-        .map(|at| format!("line {}: prints", line(code, at)))
-        .collect()
-}
-
-pub(crate) fn features(code: &str) -> Vec<String> {
-    let conditions = ["cfg(", "cfg!(", "cfg_attr("]
-        .iter()
-        .flat_map(|name| starts(code, name));
-    conditions
-        .filter(|&at| starts(bracketed(&code[at..]), "feature ").next().is_some())
-        .map(|at| format!("line {}: asks for a build feature", line(code, at)))
+/// Attributes and macros that ask for a feature of the build.
+pub(crate) fn features(text: &str) -> Vec<String> {
+    let lines = text.lines().enumerate();
+    lines
+        .filter(|(_, line)| {
+            let code = line.split("//").next().unwrap_or_default();
+            code.contains("cfg") && code.contains("feature =") && !code.contains("target_feature")
+        })
+        .map(|(at, _)| format!("line {}: asks for a build feature", at + 1))
         .collect()
 }
 
 /// Dependencies of the workspace, its own crates apart, that have no line "- `name`" in `reasons`.
 pub(crate) fn without_reason(manifest: &str, reasons: &str) -> Vec<String> {
-    let mut inside = false;
-    let mut findings = Vec::new();
-    for text in manifest.lines() {
-        if text.starts_with('[') {
-            inside = text == "[workspace.dependencies]";
-        } else if let (true, Some((name, _))) = (inside, text.split_once(" = "))
-            && !name.starts_with("kith-")
-        {
-            let reasoned = reasons.contains(&format!("\n- `{name}`"));
-            findings.extend((!reasoned).then(|| format!("{name} has no reason")));
-        }
+    let manifest: toml::Table = manifest.parse().expect("the manifest is TOML");
+    let names = manifest["workspace"]["dependencies"].as_table();
+    let names = names.expect("the workspace has dependencies").iter();
+    names
+        .filter(|(_, source)| source.get("path").is_none())
+        .filter(|(name, _)| !reasons.contains(&format!("\n- `{name}`")))
+        .map(|(name, _)| format!("{name} has no reason"))
+        .collect()
+}
+
+fn graph(files: &[(&str, &str)]) -> Crate {
+    let mut found = Crate::default();
+    for (path, text) in files {
+        let path = path.split("::").filter(|part| !part.is_empty());
+        found.add(path.map(String::from).collect(), text);
     }
-    findings
+    found
 }
 
 #[test]
-fn a_look_upstairs_is_found_however_it_is_written() {
-    for code in [
-        "use crate::http;",
-        "use crate::{db, serve::{Serving}, types};",
-        "use crate::{\n    db::{Db, Row},\n    http::Router,\n};",
-        "fn f() { crate::app::App::start() }",
-        "fn f() { kith::cli::run() }",
-        "use super::super::train::Trainer;",
-        "mod tests { use super::super::super::{db, config::Settings}; }",
+fn a_circle_is_found_however_its_uses_are_written() {
+    for back in [
+        "use super::a::A;",
+        "use crate::{a::{A, B}};",
+        "fn f() { crate::a::f() }",
+        "fn f() { assert!(super::a::f()) }",
+        "use super::A;",
+        "mod inline { use super::super::a::A; }",
     ] {
-        assert_eq!(wrong_floors("ingest", 2, code).len(), 1, "{code}");
+        let circles = graph(&[
+            ("", "mod a; mod b; pub use a::A;"),
+            ("a", "use super::b::B; pub struct A;"),
+            ("b", back),
+        ])
+        .circles();
+        assert_eq!(circles.len(), 1, "{back}");
     }
-    let neighbours = wrong_floors("serve", 1, "use crate::train::Trainer;");
-    assert_eq!(neighbours, ["line 1: serve must not know train"]);
 }
 
 #[test]
-fn a_look_downstairs_or_at_home_is_no_finding() {
-    for code in [
-        "use crate::{blobs, db::{self, http}, types::Sha256};",
-        "use super::serve;",
-        "mod tests { use super::super::http; }",
-        "use other_crate::http;",
-    ] {
-        assert_eq!(wrong_floors("ingest", 2, code), [""; 0], "{code}");
-    }
-    assert_eq!(
-        wrong_floors("app", 1, "use crate::config::Settings;"),
-        [""; 0]
-    );
+fn a_circle_through_a_folder_or_through_the_parent_is_found() {
+    let folder = graph(&[
+        ("", "mod a; mod b;"),
+        ("a", "mod x; mod y;"),
+        ("a::x", "use crate::b::B;"),
+        ("a::y", ""),
+        ("b", "use crate::a::y::Y;"),
+    ]);
+    assert_eq!(folder.circles().len(), 1);
+    let parent = graph(&[("", "mod a; fn f() { a::g() }"), ("a", "use super::f;")]);
+    assert_eq!(parent.circles().len(), 1);
 }
 
 #[test]
-fn a_dependency_away_from_home_is_found() {
-    for code in [
+fn modules_in_order_and_tests_are_no_circle() {
+    let tree = graph(&[
+        ("", "mod a; mod b; pub use a::A; pub struct Error;"),
+        ("a", "use super::{Error, b::B}; pub struct A;"),
+        (
+            "b",
+            "use super::Error; use std::fmt; #[cfg(test)] mod tests { use super::super::a::A; }",
+        ),
+    ]);
+    assert_eq!(tree.circles(), [""; 0]);
+    assert_eq!(tree.uses().len(), 3);
+}
+
+#[test]
+fn a_module_may_use_lower_layers_only() {
+    assert_eq!(wrong_layer("http", "db"), None);
+    assert_eq!(wrong_layer("db", "db"), None);
+    assert!(wrong_layer("db", "http").is_some());
+    assert!(wrong_layer("serve", "train").is_some());
+}
+
+#[test]
+fn a_dependency_away_from_its_home_is_found() {
+    for text in [
         "use axum::Router;",
         "use axum as web;",
-        "fn f() { object_store::open(x) }",
-        "fn f() { sqlx::query(x) }",
+        "use {axum::Router, std::fs};",
+        "fn f() { axum::serve(x) }",
     ] {
-        assert_eq!(strays("ingest", code).len(), 1, "{code}");
+        assert_eq!(strays("ingest", text).len(), 1, "{text}");
+        assert_eq!(strays("http", text), [""; 0], "{text}");
     }
-    assert_eq!(
-        strays("http", "use sqlx::Row;"),
-        ["line 1: sqlx lives in db"]
-    );
+    let namesakes = "use crate::clap::Size; fn f() { let axum = 1; self.axum = axum; }";
+    assert_eq!(strays("ingest", namesakes), [""; 0]);
 }
 
 #[test]
-fn a_dependency_at_home_and_a_namesake_are_no_finding() {
-    assert_eq!(strays("http", "use axum::Router;"), [""; 0]);
-    assert_eq!(
-        strays("ingest", "let clap = bytes; self.clap = clap;"),
-        [""; 0]
-    );
-    assert_eq!(
-        strays("http", "mod config;\npub use clap::Parser;").len(),
-        1
-    );
-    assert_eq!(strays("http", "mod clap;\npub use clap::Parser;"), [""; 0]);
-    assert_eq!(strays("http", "use crate::pixels::clap::Size;"), [""; 0]);
-}
-
-#[test]
-fn a_file_without_its_head_is_found() {
+fn a_file_without_its_head_and_one_line_too_many_are_found() {
     assert_eq!(without_head("use std::fs;\n//! Late.").len(), 1);
     assert_eq!(without_head("//! Head."), [""; 0]);
-}
-
-#[test]
-fn one_line_too_many_is_found() {
-    assert_eq!(too_long(&"\n".repeat(MOST_LINES)), [""; 0]);
-    assert_eq!(too_long(&"\n".repeat(MOST_LINES + 1)).len(), 1);
-}
-
-#[test]
-fn an_unwrap_and_a_print_are_found_with_their_line() {
-    assert_eq!(calls("a;\nb.unwrap();", ".unwrap()"), ["line 2: .unwrap()"]);
-    assert_eq!(calls("b.unwrap_or(1)", ".unwrap()"), [""; 0]);
-    assert_eq!(prints("\nprintln!()"), ["line 2: prints"]);
-    assert_eq!(prints("eprintln!(); sprint!()"), [""; 0]);
+    assert_eq!(too_long(&"\n".repeat(MAX_LINES)), [""; 0]);
+    assert_eq!(too_long(&"\n".repeat(MAX_LINES + 1)).len(), 1);
 }
 
 #[test]
 fn a_build_feature_is_found_and_a_target_is_not() {
-    for code in [
-        "#[cfg(feature = )]",
-        "cfg!(all(unix, feature = ))",
-        "#[cfg_attr(not(feature = ), x)]",
+    for text in [
+        r#"#[cfg(feature = "cuda")]"#,
+        r#"#[cfg_attr(not(feature = "cuda"), x)]"#,
     ] {
-        assert_eq!(features(code).len(), 1, "{code}");
+        assert_eq!(features(text).len(), 1, "{text}");
     }
-    assert_eq!(
-        features("#[cfg(target_feature = )] #[cfg(test)] let feature = 1;"),
-        [""; 0]
-    );
+    let others = "#[cfg(target_feature = \"avx2\")]\n#[cfg(test)]\nlet feature = 1;";
+    assert_eq!(features(others), [""; 0]);
 }
 
 #[test]
 fn a_dependency_without_a_reason_is_found() {
-    let manifest =
-        "[package]\nname = 1\n[workspace.dependencies]\na = 1\nb = 1\nkith-c = 1\n[lints]\nd = 1";
+    let manifest = "[workspace.dependencies]\na = \"1\"\nb = \"1\"\nkith-c = { path = \"c\" }\n";
     let findings = without_reason(manifest, "# Head\n- `a`: needed\n");
     assert_eq!(findings, ["b has no reason"]);
 }
