@@ -16,7 +16,7 @@ use kith::config::Settings;
 use kith_learn::{Batch, CarriedViews, Learner, SharedView};
 use kith_mcmc::{ChainTable, GroupKey, ImageKey, PairEntry, PairGraph, PairKey};
 use kith_nn::{Encoder, Optimizer, Purpose};
-use kith_pixels::{Picture, augment, decode, fit};
+use kith_pixels::{DecodedImage, augment, decode, fit};
 use kith_seed::mix;
 use rayon::prelude::*;
 
@@ -42,7 +42,7 @@ struct Arguments {
 
 /// The pictures, and the three drawings of each emoji in each part.
 struct Emoji {
-    pictures: Vec<Picture>,
+    pictures: Vec<DecodedImage>,
     train: Vec<[usize; 3]>,
     holdout: Vec<[usize; 3]>,
 }
@@ -99,7 +99,7 @@ impl Emoji {
 
 /// Augmented views, each decided by (seed, step, place).
 struct Views<'a> {
-    pictures: &'a [Picture],
+    pictures: &'a [DecodedImage],
     settings: &'a Settings,
 }
 

@@ -16,7 +16,7 @@ use crate::{
 };
 use kith_learn::{CarriedViews, SharedView};
 use kith_mcmc::{ImageKey, SlotKey};
-use kith_pixels::Picture;
+use kith_pixels::DecodedImage;
 use kith_seed::mix;
 
 /// What the randomness is for: a view of a batch's slot, or of a carried negative.
@@ -36,7 +36,7 @@ pub(super) struct Pictures {
 
 /// Where an image was found.
 pub(super) enum Found {
-    Decoded(Arc<Picture>),
+    Decoded(Arc<DecodedImage>),
     Stored(ImageKey, Sha256),
     Gone(ImageKey),
 }
@@ -89,7 +89,7 @@ impl Pictures {
     }
 
     /// The picture; `None`, with a warning, when the image is gone or damaged or cannot be decoded.
-    pub(super) fn open(&self, found: Found, era: u64) -> Result<Option<Arc<Picture>>, Fault> {
+    pub(super) fn open(&self, found: Found, era: u64) -> Result<Option<Arc<DecodedImage>>, Fault> {
         let (image, id) = match found {
             Found::Decoded(picture) => return Ok(Some(picture)),
             Found::Gone(image) => {
@@ -129,7 +129,7 @@ impl Pictures {
     }
 
     /// The view of a slot in step `step`.
-    pub(super) fn view(&self, picture: &Picture, step: u64, slot: SlotKey) -> Vec<f32> {
+    pub(super) fn view(&self, picture: &DecodedImage, step: u64, slot: SlotKey) -> Vec<f32> {
         let seed = mix(&[self.seed, step, SLOT_VIEW, u64::from(slot.packed())]);
         self.augment(picture, seed)
     }
@@ -139,7 +139,7 @@ impl Pictures {
         self.cache().forget(images);
     }
 
-    fn augment(&self, picture: &Picture, seed: u64) -> Vec<f32> {
+    fn augment(&self, picture: &DecodedImage, seed: u64) -> Vec<f32> {
         let config = &self.context.config;
         kith_pixels::augment(picture, config.encoder.side, &config.augment, seed)
     }
@@ -180,7 +180,7 @@ impl CarriedViews for Pictures {
 
 /// The most recently used pictures, bounded by their bytes.
 struct Cache {
-    pictures: HashMap<ImageKey, (u64, Arc<Picture>)>,
+    pictures: HashMap<ImageKey, (u64, Arc<DecodedImage>)>,
     /// By time of last use.
     by_use: BTreeMap<u64, ImageKey>,
     clock: u64,
@@ -202,7 +202,7 @@ impl Cache {
         }
     }
 
-    fn get(&mut self, image: ImageKey) -> Option<Arc<Picture>> {
+    fn get(&mut self, image: ImageKey) -> Option<Arc<DecodedImage>> {
         let (used, picture) = self.pictures.get_mut(&image)?;
         self.by_use.remove(used);
         self.clock += 1;
@@ -211,7 +211,7 @@ impl Cache {
         Some(picture.clone())
     }
 
-    fn put(&mut self, image: ImageKey, picture: Arc<Picture>, era: u64) {
+    fn put(&mut self, image: ImageKey, picture: Arc<DecodedImage>, era: u64) {
         let bytes = picture.rgb.len();
         if era != self.era || bytes > self.most {
             return;
@@ -245,8 +245,8 @@ impl Cache {
 mod tests {
     use super::*;
 
-    fn picture(bytes: usize) -> Arc<Picture> {
-        Arc::new(Picture {
+    fn picture(bytes: usize) -> Arc<DecodedImage> {
+        Arc::new(DecodedImage {
             width: 1,
             height: 1,
             rgb: vec![0; bytes],

@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Picture, blur, jitter,
+    DecodedImage, blur, jitter,
     resize::{Crop, normalise_unit, scale},
 };
 
@@ -29,7 +29,7 @@ pub struct AugmentConfig {
 }
 
 /// One augmented view, `[side, side, 3]`, fully determined by `seed`.
-pub fn augment(picture: &Picture, side: usize, config: &AugmentConfig, seed: u64) -> Vec<f32> {
+pub fn augment(picture: &DecodedImage, side: usize, config: &AugmentConfig, seed: u64) -> Vec<f32> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let crop = random_crop(picture, config.crop_min_area, &mut random);
     let mut pixels: Vec<[f32; 3]> = scale(picture, crop, side)
@@ -59,7 +59,7 @@ fn chance(probability: f32, random: &mut ChaCha8Rng) -> bool {
 
 /// A rectangle with its area uniform in [`min_area`, 1] of the picture's and its ratio log-uniform in 3/4–4/3, anywhere inside. After ten
 /// misfits (a very long picture) the largest centred square.
-fn random_crop(picture: &Picture, min_area: f32, random: &mut ChaCha8Rng) -> Crop {
+fn random_crop(picture: &DecodedImage, min_area: f32, random: &mut ChaCha8Rng) -> Crop {
     let (width, height) = (f64::from(picture.width), f64::from(picture.height));
     let largest_ratio = (4.0_f64 / 3.0).ln();
     for _ in 0..10 {

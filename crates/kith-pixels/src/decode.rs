@@ -12,7 +12,7 @@ use image::{
 };
 
 use super::{
-    Header, Limits, Picture, PixelError,
+    DecodedImage, Header, Limits, PixelError,
     budget::{Charge, charge},
     format::{Format, detect},
     jpeg,
@@ -67,7 +67,7 @@ pub fn inspect(bytes: &[u8], limits: &Limits) -> Result<Header, PixelError> {
 ///
 /// # Errors
 /// As [`inspect`], and [`PixelError::Undecodable`] for a broken file or one without a visible pixel.
-pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Picture, PixelError> {
+pub fn decode(bytes: &[u8], limits: &Limits) -> Result<DecodedImage, PixelError> {
     decode_with(bytes, limits, |picture| picture)
 }
 
@@ -78,7 +78,7 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Picture, PixelError> {
 pub fn decode_with<T>(
     bytes: &[u8],
     limits: &Limits,
-    work: impl FnOnce(Picture) -> T,
+    work: impl FnOnce(DecodedImage) -> T,
 ) -> Result<T, PixelError> {
     let header = inspect(bytes, limits)?;
     let format = detect(bytes)?;
@@ -204,7 +204,7 @@ fn contain<T>(
     })
 }
 
-fn over_white(image: DynamicImage, format: &Format) -> Result<Picture, PixelError> {
+fn over_white(image: DynamicImage, format: &Format) -> Result<DecodedImage, PixelError> {
     let (width, height) = (image.width(), image.height());
     let rgb = if image.color().has_alpha() {
         let rgba = image.into_rgba8().into_raw();
@@ -212,7 +212,7 @@ fn over_white(image: DynamicImage, format: &Format) -> Result<Picture, PixelErro
     } else {
         image.into_rgb8().into_raw()
     };
-    Ok(Picture { width, height, rgb })
+    Ok(DecodedImage { width, height, rgb })
 }
 
 /// c·α + 255·(1 − α), rounded. A BMP's fourth byte is often left at 0 by programs that mean no alpha, so there it counts only where

@@ -4,10 +4,10 @@ use std::io::Cursor;
 
 use image::{ImageFormat, RgbImage};
 
-use super::Picture;
+use super::DecodedImage;
 
 /// The picture as a PNG file.
-pub fn png(picture: &Picture) -> Vec<u8> {
+pub fn png(picture: &DecodedImage) -> Vec<u8> {
     let image = RgbImage::from_raw(picture.width, picture.height, picture.rgb.clone())
         .expect("a picture has width x height x 3 bytes");
     let mut file = Cursor::new(Vec::new());

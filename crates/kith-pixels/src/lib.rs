@@ -35,7 +35,7 @@ pub struct Limits {
 
 /// A decoded image: upright (EXIF applied), RGB, 8 bits, alpha composited over white.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Picture {
+pub struct DecodedImage {
     /// Pixels across.
     pub width: u32,
     /// Pixels down.

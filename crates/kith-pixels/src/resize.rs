@@ -5,7 +5,7 @@ use fast_image_resize::{
     images::{Image, ImageRef},
 };
 
-use super::Picture;
+use super::DecodedImage;
 
 /// Mean and standard deviation of ImageNet's pixels by channel, in 0–1: the normalisation of torchvision's models.
 const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
@@ -22,7 +22,7 @@ pub(super) struct Crop {
 
 impl Crop {
     /// A rectangle of `width` × `height` in the middle.
-    pub(super) fn centred(picture: &Picture, width: f64, height: f64) -> Self {
+    pub(super) fn centred(picture: &DecodedImage, width: f64, height: f64) -> Self {
         Self {
             left: (f64::from(picture.width) - width) / 2.0,
             top: (f64::from(picture.height) - height) / 2.0,
@@ -33,13 +33,13 @@ impl Crop {
 }
 
 /// Scales the shorter edge to `side`, crops the centre, normalises: what serving and evaluation see. `[side, side, 3]`.
-pub fn fit(picture: &Picture, side: usize) -> Vec<f32> {
+pub fn fit(picture: &DecodedImage, side: usize) -> Vec<f32> {
     let edge = f64::from(picture.width.min(picture.height));
     normalise(&scale(picture, Crop::centred(picture, edge, edge), side))
 }
 
 /// The crop at `side` × `side`, RGB bytes; bilinear with antialiasing, the same up and down.
-pub(super) fn scale(picture: &Picture, crop: Crop, side: usize) -> Vec<u8> {
+pub(super) fn scale(picture: &DecodedImage, crop: Crop, side: usize) -> Vec<u8> {
     let whole = crop == Crop::centred(picture, f64::from(picture.width), f64::from(picture.height));
     if whole && picture.width as usize == side && picture.height as usize == side {
         return picture.rgb.clone();

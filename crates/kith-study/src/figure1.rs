@@ -19,7 +19,7 @@ use super::{
 use kith_eval::{Labelled, ProbeConfig, neighbour_accuracy, probe_accuracy};
 use kith_learn::{Decay, Learner, ScheduleConfig};
 use kith_nn::{Device, Encoder, EncoderConfig};
-use kith_pixels::Picture;
+use kith_pixels::DecodedImage;
 
 /// File of a state with the seconds of training so far.
 const CLOCK: &str = "seconds.json";
@@ -111,7 +111,7 @@ impl Settings {
 
 /// Pictures with their classes.
 struct Part {
-    pictures: Vec<Picture>,
+    pictures: Vec<DecodedImage>,
     labels: Vec<usize>,
 }
 
@@ -125,7 +125,7 @@ impl Part {
 /// The study.
 pub(super) struct Figure1 {
     settings: Settings,
-    pictures: Vec<Picture>,
+    pictures: Vec<DecodedImage>,
     train: Part,
     test: Part,
     device: Device,
@@ -250,7 +250,7 @@ impl Figure1 {
 }
 
 /// Features below the projection head, `[pictures, 8 · width]`.
-fn hidden(encoder: &Encoder, pictures: &[Picture]) -> Result<Vec<f32>, StudyError> {
+fn hidden(encoder: &Encoder, pictures: &[DecodedImage]) -> Result<Vec<f32>, StudyError> {
     let mut rows = Vec::new();
     for pixels in plain_tiles(pictures, encoder.config().side) {
         rows.extend(encoder.forward(&pixels)?.hidden.data);

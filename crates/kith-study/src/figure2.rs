@@ -17,7 +17,7 @@ use super::{
 };
 use kith_learn::{GlobalLoss, Learner};
 use kith_nn::{Device, EncoderConfig};
-use kith_pixels::Picture;
+use kith_pixels::DecodedImage;
 use kith_seed::mix;
 
 const ERROR: &str = "gradient_error";
@@ -98,7 +98,7 @@ impl Settings {
 /// The study.
 pub(super) struct Figure2 {
     settings: Settings,
-    pictures: Vec<Picture>,
+    pictures: Vec<DecodedImage>,
     device: Device,
 }
 

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use kith_learn::{Batch, CarriedViews, FixedViews, SharedView};
 use kith_mcmc::{ImageKey, PairEntry, PairGraph, PairKey};
-use kith_pixels::{AugmentConfig, Picture, augment, fit};
+use kith_pixels::{AugmentConfig, DecodedImage, augment, fit};
 use kith_seed::mix;
 
 /// Images that are cut to size at once when a whole set is embedded.
@@ -34,7 +34,7 @@ pub(super) struct FixedSet {
 }
 
 impl FixedSet {
-    pub(super) fn new(pictures: &[Picture], side: usize, seed: u64) -> Self {
+    pub(super) fn new(pictures: &[DecodedImage], side: usize, seed: u64) -> Self {
         let config = published_augment();
         let view = |slot: usize| {
             let seed = mix(&[seed, u64::from_be_bytes(*b"   fixed"), slot as u64]);
@@ -96,14 +96,14 @@ impl CarriedViews for FixedSet {
 /// Each picture a pair with itself, of two views that are new in every step.
 pub(super) struct FreshSet<'a> {
     pub(super) graph: PairGraph,
-    pictures: &'a [Picture],
+    pictures: &'a [DecodedImage],
     side: usize,
     augment: AugmentConfig,
     seed: u64,
 }
 
 impl<'a> FreshSet<'a> {
-    pub(super) fn new(pictures: &'a [Picture], side: usize, seed: u64) -> Self {
+    pub(super) fn new(pictures: &'a [DecodedImage], side: usize, seed: u64) -> Self {
         let mut graph = PairGraph::default();
         for pair in 0..pictures.len() as u32 {
             let images = [ImageKey(pair); 2];
@@ -158,7 +158,10 @@ impl CarriedViews for FreshSet<'_> {
 }
 
 /// Pictures as serving sees them, [`TILE`] at a time.
-pub(super) fn plain_tiles(pictures: &[Picture], side: usize) -> impl Iterator<Item = Vec<f32>> {
+pub(super) fn plain_tiles(
+    pictures: &[DecodedImage],
+    side: usize,
+) -> impl Iterator<Item = Vec<f32>> {
     pictures.chunks(TILE).map(move |some| {
         let fitted: Vec<Vec<f32>> = some.par_iter().map(|picture| fit(picture, side)).collect();
         fitted.concat()
@@ -189,8 +192,8 @@ impl Epochs {
 mod tests {
     use super::*;
 
-    fn pictures(count: u8) -> Vec<Picture> {
-        let picture = |shade: u8| Picture {
+    fn pictures(count: u8) -> Vec<DecodedImage> {
+        let picture = |shade: u8| DecodedImage {
             width: 40,
             height: 40,
             rgb: (0..40 * 40 * 3).map(|n| (n % 251) as u8 ^ shade).collect(),

@@ -18,7 +18,7 @@ use super::{
 };
 use kith_learn::{GlobalLoss, Learner};
 use kith_nn::{Device, Encoder, EncoderConfig};
-use kith_pixels::Picture;
+use kith_pixels::DecodedImage;
 use kith_seed::mix;
 
 const ERROR: &str = "relative_error";
@@ -79,7 +79,7 @@ impl Settings {
 /// The study.
 pub(super) struct Gradient {
     settings: Settings,
-    pictures: Vec<Picture>,
+    pictures: Vec<DecodedImage>,
     device: Device,
 }
 

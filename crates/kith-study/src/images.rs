@@ -9,7 +9,7 @@ use std::{
 use rayon::prelude::*;
 
 use super::{StudyError, stl10};
-use kith_pixels::{EXTENSIONS, Limits, Picture};
+use kith_pixels::{DecodedImage, EXTENSIONS, Limits};
 use kith_seed::mix;
 
 /// Of classes without a test part every fifth image is one.
@@ -207,7 +207,7 @@ impl Found {
 }
 
 /// The pictures of `items`, in order; an image that cannot be decoded is an error. In parallel in rayon's current pool.
-pub(super) fn load(items: &[Item], limits: &Limits) -> Result<Vec<Picture>, StudyError> {
+pub(super) fn load(items: &[Item], limits: &Limits) -> Result<Vec<DecodedImage>, StudyError> {
     let one = |item: &Item| match &item.source {
         Source::Record(path, index) => stl10::picture(path, *index),
         Source::File(path) => {

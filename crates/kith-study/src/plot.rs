@@ -15,7 +15,7 @@ use super::{
     axis::{Axis, tick},
     points::Spread,
 };
-use kith_pixels::Picture;
+use kith_pixels::DecodedImage;
 
 const SIZE: (u32, u32) = (960, 600);
 const FONT: &str = "sans-serif";
@@ -84,7 +84,7 @@ impl Chart {
         let area = BitMapBackend::with_buffer(&mut rgb, SIZE).into_drawing_area();
         self.draw(area, &curves)
             .map_err(|error| failed(error.to_string()))?;
-        let png = kith_pixels::png(&Picture { width, height, rgb });
+        let png = kith_pixels::png(&DecodedImage { width, height, rgb });
         Ok(vec![
             (format!("{}.svg", self.file), svg.into_bytes()),
             (format!("{}.png", self.file), png),

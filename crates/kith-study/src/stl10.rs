@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::StudyError;
-use kith_pixels::Picture;
+use kith_pixels::DecodedImage;
 
 const SIDE: usize = 96;
 const PLANE: usize = SIDE * SIDE;
@@ -29,7 +29,7 @@ pub(super) fn count(path: &Path) -> Result<usize, StudyError> {
 }
 
 /// One image of a file.
-pub(super) fn picture(path: &Path, index: usize) -> Result<Picture, StudyError> {
+pub(super) fn picture(path: &Path, index: usize) -> Result<DecodedImage, StudyError> {
     let mut planes = vec![0; BYTES];
     let read = |planes: &mut Vec<u8>| {
         let mut file = File::open(path)?;
@@ -41,7 +41,7 @@ pub(super) fn picture(path: &Path, index: usize) -> Result<Picture, StudyError> 
         let (row, column) = (place / SIDE, place % SIDE);
         [0, 1, 2].map(|channel| planes[channel * PLANE + column * SIDE + row])
     };
-    Ok(Picture {
+    Ok(DecodedImage {
         width: SIDE as u32,
         height: SIDE as u32,
         rgb: (0..PLANE).flat_map(pixel).collect(),

@@ -2,7 +2,7 @@
 //! `tests/golden/pixels/make.py` makes them.
 
 use image::{DynamicImage, ImageFormat, Rgb32FImage, RgbImage};
-use kith_pixels::{Limits, Picture, PixelError, decode, inspect};
+use kith_pixels::{DecodedImage, Limits, PixelError, decode, inspect};
 
 const LIMITS: Limits = Limits {
     max_bytes: 1 << 20,
@@ -16,7 +16,7 @@ macro_rules! golden {
     };
 }
 
-fn picture(bytes: &[u8]) -> Picture {
+fn picture(bytes: &[u8]) -> DecodedImage {
     decode(bytes, &LIMITS).unwrap_or_else(|error| panic!("{error}"))
 }
 

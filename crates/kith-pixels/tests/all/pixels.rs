@@ -6,7 +6,7 @@ use image::{
     DynamicImage, GrayAlphaImage, GrayImage, ImageBuffer, ImageFormat, Luma, Rgb, RgbImage, Rgba,
     RgbaImage,
 };
-use kith_pixels::{AugmentConfig, Limits, Picture, PixelError, augment, decode, fit, inspect};
+use kith_pixels::{AugmentConfig, DecodedImage, Limits, PixelError, augment, decode, fit, inspect};
 
 const LIMITS: Limits = Limits {
     max_bytes: 1 << 20,
@@ -154,7 +154,7 @@ fn fit_crops_the_centre_of_a_long_picture() {
         })
     });
     let pixels = fit(
-        &Picture {
+        &DecodedImage {
             width: 96,
             height: 32,
             rgb: thirds.into_raw(),
@@ -173,7 +173,7 @@ fn fit_crops_the_centre_of_a_long_picture() {
 
 #[test]
 fn a_single_pixel_fits_and_augments() {
-    let picture = Picture {
+    let picture = DecodedImage {
         width: 1,
         height: 1,
         rgb: vec![9, 99, 199],
@@ -196,7 +196,7 @@ fn a_single_pixel_fits_and_augments() {
 
 #[test]
 fn augmentation_is_decided_by_its_seed() {
-    let picture = Picture {
+    let picture = DecodedImage {
         width: 50,
         height: 40,
         rgb: gradient(50, 40).into_raw(),
@@ -221,7 +221,7 @@ fn augmentation_is_decided_by_its_seed() {
 
 #[test]
 fn without_any_strength_a_square_view_is_what_serving_sees() {
-    let picture = Picture {
+    let picture = DecodedImage {
         width: 32,
         height: 32,
         rgb: gradient(32, 32).into_raw(),
@@ -235,7 +235,7 @@ fn without_any_strength_a_square_view_is_what_serving_sees() {
 
 #[test]
 fn half_of_the_views_are_flipped() {
-    let picture = Picture {
+    let picture = DecodedImage {
         width: 32,
         height: 32,
         rgb: gradient(32, 32).into_raw(),

@@ -8,7 +8,7 @@ use std::{
 };
 
 use kith_nn::Device;
-use kith_pixels::{Limits, Picture};
+use kith_pixels::{DecodedImage, Limits};
 use kith_study::{Order, Outcome, Point, Progress, Scale, Silent, StudyKind, conduct};
 use tempfile::TempDir;
 
@@ -26,7 +26,7 @@ fn png(seed: u32) -> Vec<u8> {
         [colour[0], colour[1], colour[2]]
     };
     let rgb = (0..40 * 40).flat_map(pixel).collect();
-    let image = Picture {
+    let image = DecodedImage {
         width: 40,
         height: 40,
         rgb,
