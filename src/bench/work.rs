@@ -161,7 +161,7 @@ pub(super) fn walk(
         log_score: BETA / 2.0,
         step: 0,
         visits: 1,
-        still: 0,
+        visits_since_move: 0,
     };
     let carried = Some(Carried {
         state,

@@ -31,7 +31,7 @@ fn snapshot(step: u64) -> Snapshot {
             log_score: vec![0.5, -0.25],
             step: vec![1, 2],
             visits: vec![3, 4],
-            still: vec![0, 1],
+            visits_since_move: vec![0, 1],
         },
         trainer: TrainerState {
             step,

@@ -257,7 +257,7 @@ impl Memory {
         let mut cache = EmbeddingCache::default();
         cache.take(0, Fresh::default(), graph, (1000, 1.0));
         Self {
-            table: ChainTable::of(trial.config.objective.states().unwrap_or_default()),
+            table: ChainTable::new(trial.config.objective.states().unwrap_or_default()),
             cache,
         }
     }

@@ -190,7 +190,7 @@ fn fitting(config: &LearnConfig, table: ChainTable) -> ChainTable {
             "the table was written under another objective and means something else: all states start anew"
         );
     }
-    ChainTable::of(wanted)
+    ChainTable::new(wanted)
 }
 
 /// What a step would write. All of it is finite.

@@ -55,7 +55,7 @@ impl Objective for SogClr<'_> {
                 log_score: log_u as f32,
                 step: anchor.visit.step,
                 visits: before.map_or(0, |state| state.visits).saturating_add(1),
-                still: 0,
+                visits_since_move: 0,
             }),
             ..Term::default()
         })

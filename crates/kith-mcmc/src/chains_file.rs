@@ -1,4 +1,4 @@
-//! The chain table as the bytes of a safetensors file, and back.
+//! Converts a chain table's columns to the bytes of a safetensors file and back.
 
 use std::collections::HashMap;
 
@@ -6,12 +6,16 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
 use crate::{ChainColumns, StateKind};
 
-/// Key of the file's metadata that says what its states are; a file without it holds chains.
+/// Key of the file's metadata that names the [`StateKind`]; a file without it holds chains.
 const STATES: &str = "states";
 const CHAINS: &str = "chains";
 const AVERAGES: &str = "averages";
+/// Column of [`ChainColumns::visits_since_move`].
+const STILL: &str = "still";
 
-/// The bytes of a safetensors file with one array for each column of the chain table.
+/// Encodes a chain table as a safetensors file with one array `[chains]` for each column, in little-endian words.
+///
+/// Fails with the library's message if the file cannot be written.
 pub fn chains_to_bytes(chains: &ChainColumns) -> Result<Vec<u8>, String> {
     let integers = |values: &[u32]| -> Vec<u8> {
         let bytes = values.iter().flat_map(|value| value.to_le_bytes());
@@ -28,7 +32,7 @@ pub fn chains_to_bytes(chains: &ChainColumns) -> Result<Vec<u8>, String> {
         ),
         ("step", Dtype::U32, integers(&chains.step)),
         ("visits", Dtype::U32, integers(&chains.visits)),
-        ("still", Dtype::U32, integers(&chains.still)),
+        (STILL, Dtype::U32, integers(&chains.visits_since_move)),
     ];
     let mut views = Vec::with_capacity(columns.len());
     for (name, kind, bytes) in &columns {
@@ -54,7 +58,10 @@ fn states(bytes: &[u8]) -> Result<StateKind, String> {
     }
 }
 
-/// The columns of a file; all six must be there and equally long.
+/// Decodes a file of [`chains_to_bytes`].
+///
+/// Fails if the bytes are no safetensors file, if one of the six columns is missing or has another type, if columns differ in length, or
+/// if the file names an unknown [`StateKind`].
 pub fn chains_from_bytes(bytes: &[u8]) -> Result<ChainColumns, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
     let column = |name: &str, kind: Dtype| {
@@ -69,14 +76,14 @@ pub fn chains_from_bytes(bytes: &[u8]) -> Result<ChainColumns, String> {
         log_score: log_score.into_iter().map(f32::from_bits).collect(),
         step: column("step", Dtype::U32)?,
         visits: column("visits", Dtype::U32)?,
-        still: column("still", Dtype::U32)?,
+        visits_since_move: column(STILL, Dtype::U32)?,
     };
     let lengths = [
         columns.negative.len(),
         columns.log_score.len(),
         columns.step.len(),
         columns.visits.len(),
-        columns.still.len(),
+        columns.visits_since_move.len(),
     ];
     if lengths.iter().any(|length| *length != columns.anchor.len()) {
         return Err("its columns differ in length".to_owned());
@@ -108,7 +115,7 @@ mod tests {
             log_score: vec![-0.25, 9.5],
             step: vec![7, 8],
             visits: vec![1, 2],
-            still: vec![0, 3],
+            visits_since_move: vec![0, 3],
         };
         for chains in [chains, ChainColumns::default()] {
             let bytes = chains_to_bytes(&chains).unwrap();

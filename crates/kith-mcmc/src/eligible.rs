@@ -1,60 +1,55 @@
-//! Whether the trained pairs hold an anchor with an eligible negative: without one there is nothing to learn.
+//! Whether some anchor of the trained pairs has an eligible negative. Without one there is nothing to learn.
 
 use std::sync::PoisonError;
 
-use super::{PairGraph, graph::Membership};
-use crate::{ImageKey, SlotKey};
+use crate::{ImageKey, PairGraph, SlotKey, graph::EligibleSearch, membership::Membership};
 
-/// Most questions that one search asks about single images: about half a second. Only sets that are covered by several large groups and
-/// hubs at once, and by none of them alone, take more; they count as having a negative.
-const MOST_QUESTIONS: usize = 4_000_000;
+/// Bound on the questions about single images in one search; they take about half a second. Only a set that several large groups and hubs
+/// cover together, and none of them alone, asks more; it counts as having a negative.
+const MAX_QUESTIONS: usize = 4_000_000;
 
-/// What the last search found.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) enum Found {
-    /// Nobody has searched.
-    #[default]
-    Nothing,
-    /// An anchor and a negative of it, which may have changed since.
-    Negative(SlotKey, ImageKey),
-    /// The answer for the graph of that revision.
-    Answer { revision: u64, answer: bool },
-}
-
-/// What counting tells about the images that are known positives of an anchor.
+/// How many of all images are known positives of an anchor, as far as counting tells.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Coverage {
-    /// They are fewer than all.
+    /// Fewer than all.
     Some,
-    /// They are all.
+    /// All.
     All,
-    /// Only asking image by image tells.
+    /// Only a question for each image tells.
     Unclear,
 }
 
 impl PairGraph {
-    /// Whether some anchor has an image that is no known positive of it ([`super::Positives::excludes_image`]).
-    /// As long as the negative that was found last is one still, this takes a few look-ups.
+    /// Whether some anchor has an image that is no known positive of it ([`Positives::excludes_image`](crate::Positives::excludes_image)).
+    ///
+    /// Takes a few look-ups as long as the negative that was found last is still eligible.
     pub fn has_eligible_negative(&self) -> bool {
-        // Each write is a single step.
-        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        match *found {
-            Found::Negative(anchor, image) if !self.positives(anchor).excludes_image(image) => {
+        // A write is one assignment, so a poisoned lock still guards a whole value.
+        let mut last = self
+            .last_search
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match *last {
+            EligibleSearch::Negative(anchor, image)
+                if !self.positives(anchor).excludes_image(image) =>
+            {
                 return true;
             }
-            Found::Answer { revision, answer } if revision == self.revision => return answer,
+            EligibleSearch::Answer { revision, answer } if revision == self.revision => {
+                return answer;
+            }
             _ => {}
         }
-        *found = self.search();
-        match *found {
-            Found::Answer { answer, .. } => answer,
-            Found::Negative(..) => true,
-            Found::Nothing => false,
+        *last = self.search();
+        match *last {
+            EligibleSearch::Answer { answer, .. } => answer,
+            EligibleSearch::Negative(..) => true,
+            EligibleSearch::NotRun => false,
         }
     }
 
-    fn search(&self) -> Found {
-        let answer = |answer| Found::Answer {
+    fn search(&self) -> EligibleSearch {
+        let answer = |answer| EligibleSearch::Answer {
             revision: self.revision,
             answer,
         };
@@ -64,21 +59,21 @@ impl PairGraph {
                 Coverage::All => {}
                 Coverage::Unclear => unclear.push(anchor),
                 Coverage::Some => match self.negative(anchor) {
-                    Some(image) => return Found::Negative(anchor, image),
+                    Some(image) => return EligibleSearch::Negative(anchor, image),
                     None => unclear.push(anchor),
                 },
             }
         }
-        let affordable = MOST_QUESTIONS / self.images().max(1);
+        let affordable = MAX_QUESTIONS / self.images().max(1);
         for anchor in unclear.iter().take(affordable) {
             if let Some(image) = self.negative(*anchor) {
-                return Found::Negative(*anchor, image);
+                return EligibleSearch::Negative(*anchor, image);
             }
         }
         answer(unclear.len() > affordable)
     }
 
-    /// Compares the number of all images with the sizes of the sets that the anchor's positives are the union of.
+    /// Compares the number of all images with the sizes of the sets whose union is the anchor's known positives.
     fn coverage(&self, anchor: SlotKey) -> Coverage {
         let (Some(entry), Some(image)) = (self.get(anchor.pair()), self.image(anchor)) else {
             return Coverage::All;
@@ -99,7 +94,7 @@ impl PairGraph {
         }
     }
 
-    /// The first image that may be the anchor's negative.
+    /// An image that may be the anchor's negative.
     fn negative(&self, anchor: SlotKey) -> Option<ImageKey> {
         let positives = self.positives(anchor);
         self.each_image()

@@ -1,4 +1,4 @@
-//! Dense keys of images, pairs and groups, and the slot that an image has in a pair.
+//! Dense keys of images, pairs and groups, and of the slots that pairs give to images.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ImageKey(pub u32);
 
-/// Dense key of a stored pair, ascending in order of arrival; at most 2³¹ − 1, so that a [`SlotKey`] fits 32 bits.
+/// Dense key of a stored pair, ascending in order of arrival. At most 2³¹ − 1, so that a [`SlotKey`] fits in 32 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PairKey(pub u32);
 
-/// Dense key of a group name: images of one group are never each other's negatives.
+/// Dense key of a group's name. Images of one group are never each other's negatives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct GroupKey(pub u32);
 
@@ -23,8 +23,7 @@ pub enum Side {
     Positive,
 }
 
-/// One place an image holds in the training set: (pair, side). It names both an anchor with its chain,
-/// and a candidate negative.
+/// One place of an image in the training set: (pair, side). A slot is both an anchor with a chain of its own and a candidate negative.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SlotKey(u32);
 
@@ -49,12 +48,12 @@ impl SlotKey {
         }
     }
 
-    /// The packed form, `pair · 2 + side`, as the chain table's file stores it.
+    /// The packed form, `2 · pair + side`, as the chain table's file stores it.
     pub fn packed(self) -> u32 {
         self.0
     }
 
-    /// The slot of a packed form.
+    /// The slot with the given packed form.
     pub fn from_packed(packed: u32) -> Self {
         Self(packed)
     }

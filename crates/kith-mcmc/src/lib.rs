@@ -2,9 +2,13 @@
 #![forbid(unsafe_code)]
 
 mod chains_file;
+mod config;
 mod eligible;
 mod graph;
 mod keys;
+mod membership;
+mod positives;
+mod sampler;
 pub mod simulation;
 mod subset;
 mod table;
@@ -12,7 +16,11 @@ mod visit;
 mod walk;
 
 pub use chains_file::{chains_from_bytes, chains_to_bytes};
-pub use graph::{Candidate, PairEntry, PairGraph, Positives};
+pub use config::{Estimator, Proposals, SamplerConfig};
+pub use graph::PairGraph;
 pub use keys::{GroupKey, ImageKey, PairKey, Side, SlotKey};
+pub use membership::PairEntry;
+pub use positives::{Candidate, Positives};
+pub use sampler::visit;
 pub use table::{ChainColumns, ChainState, ChainTable, StateKind, UnevenColumns};
-pub use visit::{BatchSlot, Carried, Estimate, Estimator, Proposals, SamplerConfig, Visit, visit};
+pub use visit::{BatchSlot, Carried, Estimate, Visit};

@@ -1,5 +1,5 @@
-//! Chains over scores that do not change: how far what they gather is from the softmax. Holds the sampler as it is and walks that are
-//! wrong in one way each, which must be farther off. Must never know: encoders, images.
+//! Simulates chains over fixed scores and measures how far their weights are from the softmax, for the sampler itself and for walks with
+//! one deliberate fault each, which serve as controls.
 
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
@@ -10,18 +10,18 @@ use kith_seed::mix;
 /// One anchor (in pair 0) and all slots it may meet, pairs adjacent.
 #[derive(Clone, Debug)]
 pub struct World {
-    /// Its score against each slot.
+    /// `[slots]`: the anchor's score against each slot.
     pub scores: Vec<f32>,
-    /// Which slots may not be its negatives.
+    /// `[slots]`: which slots may not be its negatives.
     pub masked: Vec<bool>,
-    /// Slots of one image carry the same number, that of one of them.
+    /// `[slots]`: the image of each slot, named by one of its slots.
     pub image: Vec<usize>,
-    /// How much more often than others each pair is drawn.
+    /// `[pairs]`: relative odds of each pair to be drawn.
     pub odds: Vec<f32>,
 }
 
 impl World {
-    /// Scores β · N(0, 0.25²), as of a trained encoder; each slot an image of its own.
+    /// Scores β · N(0, 0.25²), like those of a trained encoder. Each slot holds an image of its own, and all pairs have the same odds.
     pub fn new(pairs: usize, beta: f32, seed: u64) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(mix(&[seed, 1]));
         // The sum of twelve uniforms has variance 1.
@@ -43,11 +43,14 @@ impl World {
         self.image.iter().filter(holds).count() as f32
     }
 
-    /// The softmax over images.
+    /// The chain's target: the softmax over images, as `[slots]` with each image at the index of its name.
     pub fn target(&self) -> Vec<f64> {
-        let weight = |slot: usize| match self.masked[slot] {
-            true => 0.0,
-            false => f64::from(self.scores[slot]).exp() / f64::from(self.degree(slot)),
+        let weight = |slot: usize| {
+            if self.masked[slot] {
+                0.0
+            } else {
+                f64::from(self.scores[slot]).exp() / f64::from(self.degree(slot))
+            }
         };
         self.by_image(&(0..self.slots()).map(weight).collect::<Vec<_>>())
     }
@@ -62,20 +65,20 @@ impl World {
         sums.iter().map(|sum| sum / total).collect()
     }
 
-    /// Total variation between the softmax and the weights that `chain` has gathered after each number of visits in `looks`, ascending.
-    /// Each visit has a batch of `batch` pairs, the anchor's own and others drawn without replacement.
+    /// Total variation distance between the target and the mean weights of `chain` after each number of visits in `checkpoints`, which
+    /// ascend. Each visit has a batch of `batch` pairs: the anchor's own and others drawn without replacement.
     pub fn distances(
         &self,
         chain: &mut dyn Chain,
         batch: usize,
         seed: u64,
-        looks: &[u64],
+        checkpoints: &[u64],
     ) -> Vec<f64> {
         let target = self.target();
         let mut batches = Batches::new(self, batch, seed);
         let mut weights = vec![0.0; self.slots()];
         let mut visits = 0;
-        let mut look = |until: &u64| {
+        let mut distance_at = |until: &u64| {
             for step in visits..*until {
                 chain.visit(&batches.draw(step), &mut weights);
             }
@@ -84,23 +87,23 @@ impl World {
             let differences = target.iter().zip(&found).map(|(p, q)| (p - q).abs());
             differences.sum::<f64>() / 2.0
         };
-        looks.iter().map(&mut look).collect()
+        checkpoints.iter().map(&mut distance_at).collect()
     }
 
-    /// The weights of each of `visits` visits to `chain`, with batches as in [`World::distances`], shown to `look` one after the other.
+    /// Visits `chain` `visits` times, with batches as in [`World::distances`], and calls `observe` with the `[slots]` weights of each visit.
     pub fn each_visit(
         &self,
         chain: &mut dyn Chain,
         (batch, seed): (usize, u64),
         visits: u64,
-        mut look: impl FnMut(&[f64]),
+        mut observe: impl FnMut(&[f64]),
     ) {
         let mut batches = Batches::new(self, batch, seed);
         let mut weights = vec![0.0; self.slots()];
         for step in 0..visits {
             weights.fill(0.0);
             chain.visit(&batches.draw(step), &mut weights);
-            look(&weights);
+            observe(&weights);
         }
     }
 }
@@ -108,7 +111,7 @@ impl World {
 /// The batches that one anchor meets.
 struct Batches<'a> {
     world: &'a World,
-    /// For every slot of the world ln of how often its image is proposed for each time that it counts in the target.
+    /// `[slots]`: the correction of each slot's log score, ln degree + ln odds.
     degrees: Vec<f32>,
     others: Vec<usize>,
     size: usize,
@@ -131,8 +134,8 @@ impl<'a> Batches<'a> {
         }
     }
 
-    /// Sets of pairs come with probability proportional to the product of their odds.
-    fn draw(&mut self, step: u64) -> Drawn<'_> {
+    /// Draws a batch; a set of pairs has a probability proportional to the product of its odds.
+    fn draw(&mut self, step: u64) -> DrawnBatch<'_> {
         let odds = &self.world.odds;
         let largest = odds.iter().copied().fold(0.0, f32::max);
         let size = self.size.saturating_sub(1);
@@ -145,7 +148,7 @@ impl<'a> Batches<'a> {
             }
         };
         let pairs = std::iter::once(0).chain(drawn);
-        Drawn {
+        DrawnBatch {
             world: self.world,
             degrees: &self.degrees,
             slots: pairs.flat_map(|pair| [2 * pair, 2 * pair + 1]).collect(),
@@ -154,35 +157,35 @@ impl<'a> Batches<'a> {
     }
 }
 
-/// A batch, and the seed of the visit.
+/// A batch and the seed of its visit.
 #[derive(Debug)]
-pub struct Drawn<'a> {
-    /// What it was drawn from.
+pub struct DrawnBatch<'a> {
+    /// The world it was drawn from.
     pub world: &'a World,
     degrees: &'a [f32],
-    /// Its slots, the anchor's pair first.
+    /// The batch's slots, the anchor's pair first.
     pub slots: Vec<usize>,
-    /// Randomness of the visit.
+    /// Seed of the visit.
     pub seed: u64,
 }
 
-/// What is visited.
+/// A chain to simulate.
 pub trait Chain {
-    /// One visit over a batch; adds the weights of what it retains.
-    fn visit(&mut self, drawn: &Drawn<'_>, weights: &mut [f64]);
+    /// One visit over a batch; adds the weights of the visit's negatives to `weights`, `[slots]`.
+    fn visit(&mut self, drawn: &DrawnBatch<'_>, weights: &mut [f64]);
 }
 
-/// kith's own sampler, warm-started.
+/// The sampler of this crate, [`visit`], warm-started.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     config: SamplerConfig,
     corrected: bool,
-    /// Where its chain stands.
+    /// The chain's state.
     pub state: Option<ChainState>,
 }
 
 impl Sampler {
-    /// As it is used.
+    /// The sampler as it is used.
     pub fn new(config: SamplerConfig) -> Self {
         Self {
             config,
@@ -191,7 +194,7 @@ impl Sampler {
         }
     }
 
-    /// Without the correction for what is proposed more often than it counts.
+    /// The sampler without the correction by degree and odds.
     pub fn uncorrected(config: SamplerConfig) -> Self {
         Self {
             corrected: false,
@@ -201,8 +204,8 @@ impl Sampler {
 }
 
 impl Chain for Sampler {
-    fn visit(&mut self, drawn: &Drawn<'_>, weights: &mut [f64]) {
-        let Drawn {
+    fn visit(&mut self, drawn: &DrawnBatch<'_>, weights: &mut [f64]) {
+        let DrawnBatch {
             world,
             degrees,
             slots,
@@ -247,9 +250,9 @@ impl Chain for Sampler {
     }
 }
 
-/// A plain walk, which can be made wrong in two ways.
+/// A textbook walk with two optional faults.
 #[derive(Clone, Debug, Default)]
-pub struct Plain {
+pub struct PlainWalk {
     /// Every proposal is accepted.
     pub always_accepts: bool,
     /// Proposals are drawn from the batch with replacement, both images of a pair among them.
@@ -257,8 +260,8 @@ pub struct Plain {
     state: Option<usize>,
 }
 
-impl Plain {
-    /// A walk with these faults, if any.
+impl PlainWalk {
+    /// A walk with the given faults.
     pub fn new(always_accepts: bool, with_replacement: bool) -> Self {
         Self {
             always_accepts,
@@ -280,9 +283,9 @@ impl Plain {
     }
 }
 
-impl Chain for Plain {
-    fn visit(&mut self, drawn: &Drawn<'_>, weights: &mut [f64]) {
-        let Drawn {
+impl Chain for PlainWalk {
+    fn visit(&mut self, drawn: &DrawnBatch<'_>, weights: &mut [f64]) {
+        let DrawnBatch {
             world, slots, seed, ..
         } = drawn;
         let mut random = ChaCha8Rng::seed_from_u64(*seed);
@@ -292,9 +295,10 @@ impl Chain for Plain {
             let current = *self.state.get_or_insert(proposed);
             let accepted =
                 random.random::<f32>().ln() < world.scores[proposed] - world.scores[current];
-            let next = match accepted || self.always_accepts {
-                true => proposed,
-                false => current,
+            let next = if accepted || self.always_accepts {
+                proposed
+            } else {
+                current
             };
             self.state = Some(next);
             weights[next] += f64::from(u8::from(made >= burned));

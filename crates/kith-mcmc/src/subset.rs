@@ -1,22 +1,24 @@
-//! The subset kernel: the chain's state and one image of each other pair of the batch, weighted by their softmax, from which the next
-//! state is drawn too (Tjelmeland 2004; Calderhead 2014). Must never know: how scores were made, where states are kept.
+//! The subset kernel: the softmax over the chain's state and one image of each other pair of the batch gives both the weights and the
+//! distribution of the next state (Tjelmeland 2004; Calderhead 2014).
 //!
-//! Given the subset, each member is equally likely to have been the state that led to it, so drawing the next state by the softmax
-//! leaves the target unchanged, and the weighted sum is the mean over what that draw could give (Rao & Blackwell): no burn-in.
+//! Given the subset, each member is equally likely to have been the state that led to it. Drawing the next state by the softmax therefore
+//! leaves the target unchanged, and the weighted sum is the conditional mean over that draw (Rao–Blackwell): no burn-in is needed.
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use super::visit::{Estimate, Member, Visit};
+use crate::{Estimate, Visit, visit::Member};
 
-/// One visit. `None`: neither a state nor a candidate. Weights are the mean over a random choice of one image a pair and its complement,
-/// both with the state; the next state comes from the first.
+/// One visit. Returns `None` if there is neither a state nor a candidate.
+///
+/// The weights are the mean over a random choice of one image of each pair and its complement, both with the state. The next state is
+/// drawn from the first choice.
 pub(super) fn subset(visit: &Visit<'_>, random: &mut ChaCha8Rng) -> Option<Estimate> {
-    let standing = visit.standing();
+    let current = visit.current_state();
     let choice = visit.one_of_each_pair(random);
     let complement = choice.iter().map(|position| position ^ 1).collect();
     let mut subsets = [choice, complement]
-        .map(|positions| Subset::new(visit, standing, positions))
+        .map(|positions| Subset::new(visit, current, positions))
         .into_iter()
         .flatten();
     let first = subsets.next()?;
@@ -29,9 +31,9 @@ pub(super) fn subset(visit: &Visit<'_>, random: &mut ChaCha8Rng) -> Option<Estim
         for (position, weight) in subset.positions.iter().zip(&subset.weights) {
             batch[*position] += share * weight;
         }
-        match standing.and_then(|state| state.position) {
-            Some(position) => batch[position] += share * subset.standing,
-            None => carried += share * subset.standing,
+        match current.and_then(|state| state.position) {
+            Some(position) => batch[position] += share * subset.current_weight,
+            None => carried += share * subset.current_weight,
         }
     }
     let weights = batch.iter().enumerate();
@@ -39,15 +41,15 @@ pub(super) fn subset(visit: &Visit<'_>, random: &mut ChaCha8Rng) -> Option<Estim
 
     let next = match first.draw(random) {
         Some(position) => visit.candidate(position),
-        None => standing?,
+        None => current?,
     };
-    let next = visit.leave_at(&next);
+    let next = visit.next_state(&next);
     let moved = visit
         .carried
         .is_none_or(|carried| carried.state.negative != next.negative);
     let others = |subset: &Subset| !subset.positions.is_empty();
     let alone =
-        standing.is_some() && !others(&first) && !second.is_some_and(|second| others(&second));
+        current.is_some() && !others(&first) && !second.is_some_and(|second| others(&second));
     Some(Estimate {
         weights: weights
             .map(|(position, weight)| (position, *weight as f32))
@@ -59,46 +61,47 @@ pub(super) fn subset(visit: &Visit<'_>, random: &mut ChaCha8Rng) -> Option<Estim
     })
 }
 
-/// The state and the unmasked ones of some positions, with their softmax; the state's own pair, when it is in the batch, is represented by
-/// the state.
+/// The softmax over the chain's state and the unmasked ones of some positions. If the state's own pair is in the batch, the state
+/// represents it.
 struct Subset {
     positions: Vec<usize>,
+    /// The softmax weight of each of `positions`.
     weights: Vec<f64>,
-    /// The state's weight; 0 without one.
-    standing: f64,
+    /// The softmax weight of the chain's state; 0 without one.
+    current_weight: f64,
 }
 
 impl Subset {
-    /// `None`: nobody is in it.
-    fn new(visit: &Visit<'_>, standing: Option<Member>, mut positions: Vec<usize>) -> Option<Self> {
-        let own_pair = standing
+    /// Returns `None` if the subset is empty.
+    fn new(visit: &Visit<'_>, current: Option<Member>, mut positions: Vec<usize>) -> Option<Self> {
+        let own_pair = current
             .and_then(|state| state.position)
             .map(|position| position / 2);
         positions.retain(|position| !visit.masked[*position] && Some(*position / 2) != own_pair);
         let log_weight =
             |position: &usize| visit.scores[*position] - visit.slots[*position].log_degree;
-        let state = standing.map(|state| state.log_weight);
+        let state = current.map(|state| state.log_weight);
         let logs = state.into_iter().chain(positions.iter().map(log_weight));
         let largest = logs.reduce(f32::max)?;
-        // exp(log weight − largest) / their sum: neither overflows nor divides by zero. Scores have 24 bits, and so have these.
+        // The largest is subtracted first: exp does not overflow and the sum is at least 1. Scores are f32, so f32 is precise enough here.
         let weight = |log: f32| f64::from((log - largest).exp());
-        let mut standing = state.map_or(0.0, weight);
+        let mut current_weight = state.map_or(0.0, weight);
         let mut weights: Vec<f64> = (positions.iter())
             .map(|position| weight(log_weight(position)))
             .collect();
-        let sum = standing + weights.iter().sum::<f64>();
-        standing /= sum;
+        let sum = current_weight + weights.iter().sum::<f64>();
+        current_weight /= sum;
         weights.iter_mut().for_each(|weight| *weight /= sum);
         Some(Self {
             positions,
             weights,
-            standing,
+            current_weight,
         })
     }
 
-    /// The member at a uniform point of the cumulated weights, the state first; `None`: the state.
+    /// Draws a member by the softmax, as a position; `None` is the chain's state.
     fn draw(&self, random: &mut ChaCha8Rng) -> Option<usize> {
-        let mut left = random.random::<f64>() - self.standing;
+        let mut left = random.random::<f64>() - self.current_weight;
         if left < 0.0 {
             return None;
         }
@@ -108,9 +111,9 @@ impl Subset {
                 return Some(*position);
             }
         }
-        // The weights may sum to a little less than 1: the likeliest takes what is left.
+        // The weights may sum to a little less than 1: the most likely member takes the remainder.
         let (position, weight) =
             (self.positions.iter().zip(&self.weights)).max_by(|a, b| a.1.total_cmp(b.1))?;
-        (*weight > self.standing).then_some(*position)
+        (*weight > self.current_weight).then_some(*position)
     }
 }

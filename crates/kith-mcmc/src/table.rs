@@ -1,5 +1,4 @@
-//! The chain table: one small state for each anchor ever visited, read and written from many threads, and its form as columns.
-//! Must never know: scores' meaning, files.
+//! The chain table: one small state for each anchor that was visited, read and written from many threads, and its form as columns.
 
 use std::collections::HashSet;
 
@@ -7,42 +6,42 @@ use dashmap::DashMap;
 
 use crate::{PairKey, SlotKey};
 
-/// State of one anchor's chain: 20 bytes.
+/// State of one anchor's chain, in 20 bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ChainState {
-    /// The slot of the last accepted negative.
+    /// The current negative: the slot that was accepted last.
     pub negative: SlotKey,
-    /// β φ(x)·ψ(z) when it was last scored; without the degree correction.
+    /// β φ(x)·ψ(z) of the negative when it was last scored, without the degree correction.
     pub log_score: f32,
-    /// Step at which it was last scored.
+    /// Step at which the negative was last scored.
     pub step: u32,
     /// Visits so far.
     pub visits: u32,
     /// Visits since the chain last moved.
-    pub still: u32,
+    pub visits_since_move: u32,
 }
 
-/// What the states of a table say. A table of one kind must not be read as another.
+/// What the states of a table mean. A table of one kind must not be read as another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StateKind {
-    /// Where a Markov chain stands.
+    /// The state of a Markov chain.
     #[default]
     Chains,
-    /// The anchor's moving average: its logarithm is in [`ChainState::log_score`], and [`ChainState::negative`] is the anchor's own slot.
+    /// A moving average: [`ChainState::log_score`] holds its logarithm, and [`ChainState::negative`] the anchor's own slot.
     Averages,
 }
 
-/// One [`ChainState`] for each anchor that was visited; walked in parallel.
+/// One [`ChainState`] for each anchor that was visited. All methods but the constructors take `&self` and may be called from many threads.
 #[derive(Debug, Default)]
 pub struct ChainTable {
     kind: StateKind,
     states: DashMap<SlotKey, ChainState>,
 }
 
-/// The table as columns, sorted by anchor: the form in which it is written.
+/// The table as columns of equal length, sorted by anchor: the form in which it is stored.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ChainColumns {
-    /// What the states say.
+    /// What the states mean.
     pub kind: StateKind,
     /// Packed [`SlotKey`] of each anchor, ascending.
     pub anchor: Vec<u32>,
@@ -54,20 +53,20 @@ pub struct ChainColumns {
     pub step: Vec<u32>,
     /// See [`ChainState::visits`].
     pub visits: Vec<u32>,
-    /// See [`ChainState::still`].
-    pub still: Vec<u32>,
+    /// See [`ChainState::visits_since_move`]; the column `still` of a file.
+    pub visits_since_move: Vec<u32>,
 }
 
 impl ChainTable {
     /// An empty table.
-    pub fn of(kind: StateKind) -> Self {
+    pub fn new(kind: StateKind) -> Self {
         Self {
             kind,
             states: DashMap::new(),
         }
     }
 
-    /// What its states say.
+    /// What its states mean.
     pub fn kind(&self) -> StateKind {
         self.kind
     }
@@ -82,10 +81,10 @@ impl ChainTable {
         self.states.insert(anchor, state);
     }
 
-    /// Forgets both chains of a pair, and every state that stands on one of its slots.
-    pub fn forget_pairs(&self, gone: &HashSet<PairKey>) {
+    /// Removes the chains of the `removed` pairs, and every chain whose state is one of their slots.
+    pub fn forget_pairs(&self, removed: &HashSet<PairKey>) {
         self.states.retain(|anchor, state| {
-            !gone.contains(&anchor.pair()) && !gone.contains(&state.negative.pair())
+            !removed.contains(&anchor.pair()) && !removed.contains(&state.negative.pair())
         });
     }
 
@@ -117,12 +116,16 @@ impl ChainTable {
             log_score: states.iter().map(|(_, state)| state.log_score).collect(),
             step: states.iter().map(|(_, state)| state.step).collect(),
             visits: states.iter().map(|(_, state)| state.visits).collect(),
-            still: states.iter().map(|(_, state)| state.still).collect(),
+            visits_since_move: states
+                .iter()
+                .map(|(_, state)| state.visits_since_move)
+                .collect(),
         }
     }
 
-    /// A table from columns; columns of unequal length are an error.
-    /// Values are not judged: a state that makes no sense any more is a chain that starts anew.
+    /// A table from columns. Columns of unequal length are an error.
+    ///
+    /// Values are not checked: a chain whose state names no candidate any more restarts at its next visit.
     pub fn from_columns(columns: &ChainColumns) -> Result<Self, UnevenColumns> {
         let ChainColumns {
             kind,
@@ -131,14 +134,14 @@ impl ChainTable {
             log_score,
             step,
             visits,
-            still,
+            visits_since_move,
         } = columns;
         let lengths = [
             negative.len(),
             log_score.len(),
             step.len(),
             visits.len(),
-            still.len(),
+            visits_since_move.len(),
         ];
         if lengths.iter().any(|length| *length != anchor.len()) {
             return Err(UnevenColumns);
@@ -148,7 +151,7 @@ impl ChainTable {
             log_score: log_score[row],
             step: step[row],
             visits: visits[row],
-            still: still[row],
+            visits_since_move: visits_since_move[row],
         };
         let states = (0..anchor.len())
             .map(|row| (SlotKey::from_packed(anchor[row]), state(row)))

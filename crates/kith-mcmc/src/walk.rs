@@ -1,15 +1,15 @@
-//! The paper's estimator: a Metropolis–Hastings walk over the batch, averaged over the states it stands on after burn-in
-//! (Yau et al. 2024, algorithm 1), on log scores. Must never know: how scores were made, where states are kept.
+//! The paper's estimator: a Metropolis–Hastings walk over the batch, averaged over the states after burn-in
+//! (Yau et al. 2024, algorithm 1), on log scores.
 //!
-//! The proposals of one walk are distinct, which independent draws would not be. The bias this leaves is small and vanishes as the
-//! set grows, but only if images that always arrive together do not compete in one walk: hence one image of each pair.
+//! The proposals of one walk are distinct; independent draws would not be. The bias this leaves is small and vanishes as the set grows,
+//! but only if images that always arrive together do not compete in one walk. Hence one image of each pair.
 
 use rand::{RngExt, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
-use super::visit::{Estimate, Member, Proposals, SamplerConfig, Tally, Visit};
+use crate::{Estimate, Proposals, SamplerConfig, Visit, visit::Member};
 
-/// One walk. `None`: neither a state nor a proposal.
+/// One walk. Returns `None` if there is neither a state nor a proposal.
 pub(super) fn walk(
     config: &SamplerConfig,
     visit: &Visit<'_>,
@@ -17,8 +17,8 @@ pub(super) fn walk(
 ) -> Option<Estimate> {
     let proposals = proposals(config.proposals, visit, random);
     let burned = burned(config.burn_in, proposals.len());
-    let mut tally = Tally::new(visit.slots.len());
-    let mut current = visit.standing();
+    let mut retained = Retained::new(visit.slots.len());
+    let mut current = visit.current_state();
     let mut accepted = 0;
     for (made, &position) in proposals.iter().enumerate() {
         let proposed = visit.candidate(position);
@@ -30,19 +30,19 @@ pub(super) fn walk(
             }
         };
         if made >= burned {
-            tally.add(&state, 1.0);
+            retained.push(&state);
         }
         current = Some(state);
     }
     let last = current?;
     if proposals.is_empty() {
-        tally.add(&last, 1.0);
+        retained.push(&last);
     }
-    let (weights, carried) = tally.shares((proposals.len() - burned).max(1) as f64);
+    let (weights, carried) = retained.weights();
     Some(Estimate {
         weights,
         carried,
-        next: visit.leave_at(&last),
+        next: visit.next_state(&last),
         proposals: proposals.len() as u32,
         accepted,
     })
@@ -64,7 +64,46 @@ fn burned(burn_in: f32, made: usize) -> usize {
     ((burn_in * made as f32) as usize).min(made.saturating_sub(1))
 }
 
-/// Metropolis–Hastings in logs: ln u < ln weight of the proposed − ln weight of the current state. Standing still is always accepted.
+/// Metropolis–Hastings in logs: ln u < ln weight of the proposal − ln weight of the current state. A proposal of the current state is
+/// always accepted.
 fn accepts(current: &Member, proposed: &Member, random: &mut ChaCha8Rng) -> bool {
     random.random::<f64>().ln() < f64::from(proposed.log_weight) - f64::from(current.log_weight)
+}
+
+/// How often each state was retained.
+struct Retained {
+    /// By position in the batch.
+    batch: Vec<u32>,
+    /// The carried negative outside the batch.
+    carried: u32,
+    total: u32,
+}
+
+impl Retained {
+    fn new(slots: usize) -> Self {
+        Self {
+            batch: vec![0; slots],
+            carried: 0,
+            total: 0,
+        }
+    }
+
+    fn push(&mut self, state: &Member) {
+        match state.position {
+            Some(position) => self.batch[position] += 1,
+            None => self.carried += 1,
+        }
+        self.total += 1;
+    }
+
+    /// The share of each position that was retained, ascending, and that of the carried negative.
+    fn weights(&self) -> (Vec<(usize, f32)>, f32) {
+        let share = |count: u32| (f64::from(count) / f64::from(self.total)) as f32;
+        let counts = self.batch.iter().enumerate();
+        let weights = counts
+            .filter(|(_, count)| **count > 0)
+            .map(|(position, count)| (position, share(*count)))
+            .collect();
+        (weights, share(self.carried))
+    }
 }

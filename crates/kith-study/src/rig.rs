@@ -120,7 +120,7 @@ pub(super) fn columns(chains: u64, seed: u64) -> ChainColumns {
         log_score: vec![1.0; chains as usize],
         step: ones.clone(),
         visits: ones.clone(),
-        still: ones,
+        visits_since_move: ones,
         anchor: anchors.collect(),
         ..ChainColumns::default()
     }

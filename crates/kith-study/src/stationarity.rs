@@ -14,7 +14,7 @@ use super::{
 };
 use kith_mcmc::{
     Estimator, Proposals, SamplerConfig,
-    simulation::{Chain, Plain, Sampler, World},
+    simulation::{Chain, PlainWalk, Sampler, World},
 };
 use kith_seed::mix;
 
@@ -112,8 +112,8 @@ impl Kind {
             Self::Walk => sampler(Estimator::Walk, Proposals::OneView),
             Self::Subset => sampler(Estimator::Subset, Proposals::OneView),
             Self::BothViews => sampler(Estimator::Walk, Proposals::BothViews),
-            Self::AlwaysAccepts => Box::new(Plain::new(true, false)),
-            Self::WithReplacement => Box::new(Plain::new(false, true)),
+            Self::AlwaysAccepts => Box::new(PlainWalk::new(true, false)),
+            Self::WithReplacement => Box::new(PlainWalk::new(false, true)),
         }
     }
 }

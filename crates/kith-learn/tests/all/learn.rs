@@ -336,7 +336,7 @@ fn plant(learner: &Learner) {
             log_score: 1e4,
             step: 1,
             visits: 1,
-            still: 0,
+            visits_since_move: 0,
         };
         learner.table.put(SlotKey::from_packed(anchor), state);
     }
@@ -416,8 +416,8 @@ fn a_chain_that_stays_on_an_encoded_negative_gets_todays_score() {
                 let carried = vector(&view(image, step));
                 let score = beta * own.iter().zip(&carried).map(|(a, b)| a * b).sum::<f32>();
                 assert_eq!(
-                    (new.step, new.still),
-                    (step as u32, old.still + 1),
+                    (new.step, new.visits_since_move),
+                    (step as u32, old.visits_since_move + 1),
                     "{config:?}"
                 );
                 // A score up to 300, summed in another order.
@@ -441,7 +441,7 @@ fn on_shared_image(learner: &Learner) -> SlotKey {
         log_score: 1e4,
         step: 1,
         visits: 1,
-        still: 0,
+        visits_since_move: 0,
     };
     learner.table.put(anchor, state);
     negative

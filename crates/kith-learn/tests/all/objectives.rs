@@ -213,7 +213,7 @@ fn averages_neither_overflow_nor_stick_at_scores_of_ten_thousand() {
         log_score,
         step: 0,
         visits: 1,
-        still: 0,
+        visits_since_move: 0,
     };
     for log_u in [-1e4, 1e4] {
         (6..14).for_each(|slot| {
@@ -246,7 +246,7 @@ fn a_table_of_another_kind_is_not_read_as_ones_own() {
     ];
     for (objective, kind) in kinds {
         for (_, found) in kinds {
-            let table = ChainTable::of(found);
+            let table = ChainTable::new(found);
             table.put(
                 SlotKey::from_packed(2),
                 ChainState {
@@ -254,7 +254,7 @@ fn a_table_of_another_kind_is_not_read_as_ones_own() {
                     log_score: 3.0,
                     step: 1,
                     visits: 1,
-                    still: 0,
+                    visits_since_move: 0,
                 },
             );
             let fresh = learner(of(objective));
@@ -264,7 +264,7 @@ fn a_table_of_another_kind_is_not_read_as_ones_own() {
         }
     }
     // What has no states leaves those of others alone, for the day they are wanted again.
-    let table = ChainTable::of(StateKind::Averages);
+    let table = ChainTable::new(StateKind::Averages);
     let fresh = learner(of(ObjectiveKind::InfoNce));
     let mut learner = Learner::new(
         of(ObjectiveKind::InfoNce),

@@ -1,19 +1,18 @@
-//! Rules of the sampler that are easily left out, each beside a control that leaves it out; chains under an encoder that changes; and
-//! random tables. What is printed are the figures of docs/emc2.md (`cargo test --test all kernel -- --nocapture`).
+//! Rules of the sampler that are easily left out, each with a control that leaves it out; chains under an encoder that changes; random
+//! tables. `cargo test -p kith-mcmc --test all kernel -- --nocapture` prints the figures of docs/emc2.md.
 
 use std::collections::{BTreeMap, HashSet};
 
 use kith_mcmc::{
     BatchSlot, Carried, ChainState, ChainTable, Estimator, PairKey, Proposals, SamplerConfig,
     SlotKey, Visit,
-    simulation::{Chain, Drawn, Sampler, World},
+    simulation::{Chain, DrawnBatch, Sampler, World},
     visit,
 };
 use kith_seed::mix;
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-
 use rayon::prelude::*;
 
 const BATCH: usize = 8;
@@ -64,7 +63,7 @@ fn squared_error(mut kernel: impl Chain, seed: u64) -> f64 {
 
 /// The subset kernel written out once more, with rules that can be left out.
 struct Kernel {
-    /// The state's own pair, when it is in the batch, is represented by the state alone.
+    /// If the state's own pair is in the batch, only the state represents it.
     own_pair_rule: bool,
     /// The weights are averaged over the random choice and its complement.
     complement: bool,
@@ -91,7 +90,7 @@ impl Kernel {
 }
 
 impl Chain for Kernel {
-    fn visit(&mut self, drawn: &Drawn<'_>, weights: &mut [f64]) {
+    fn visit(&mut self, drawn: &DrawnBatch<'_>, weights: &mut [f64]) {
         let mut random = ChaCha8Rng::seed_from_u64(drawn.seed);
         let choice: Vec<bool> = (0..BATCH).map(|_| random.random()).collect();
         let flips: &[bool] = if self.complement {
@@ -207,7 +206,7 @@ fn moves(config: &SamplerConfig, refreshed: bool, seed: u64, after: u64) -> bool
 }
 
 #[test]
-fn a_chain_does_not_stand_still_on_a_score_of_an_encoder_that_has_changed() {
+fn a_chain_is_not_stuck_at_a_score_of_an_encoder_that_has_changed() {
     for config in [WALK, SUBSET] {
         // A batch of eight holds the state's pair one time in nine, which refreshes its score by itself.
         let moved = |refreshed| {
@@ -230,14 +229,14 @@ fn scores_of_ten_thousand_are_left_for_better_ones_and_by_nothing_else() {
             log_degree: 0.0,
         })
         .collect();
-    for (stands_at, offered, moves) in [(-1e4, 1e4, true), (1e4, -1e4, false), (1e4, 1.1e4, true)] {
+    for (stored, offered, moves) in [(-1e4, 1e4, true), (1e4, -1e4, false), (1e4, 1.1e4, true)] {
         for config in [WALK, SUBSET] {
             let state = ChainState {
                 negative: SlotKey::from_packed(90),
-                log_score: stands_at,
+                log_score: stored,
                 step: 0,
                 visits: 1,
-                still: 0,
+                visits_since_move: 0,
             };
             let estimate = visit(
                 &config,
@@ -276,7 +275,7 @@ prop_compose! {
             log_score,
             step,
             visits,
-            still: visits / 2,
+            visits_since_move: visits / 2,
         };
         rows.into_iter().map(|(anchor, row)| (anchor, state(row))).collect()
     }
@@ -285,7 +284,7 @@ prop_compose! {
 proptest! {
     #[test]
     fn any_table_comes_back_from_its_columns_and_forgets_what_it_is_told_to(
-        rows in tables(), gone in prop::collection::hash_set(0..100_u32, 0..40),
+        rows in tables(), removed in prop::collection::hash_set(0..100_u32, 0..40),
     ) {
         let table = ChainTable::default();
         for (anchor, state) in &rows {
@@ -297,12 +296,12 @@ proptest! {
         let bits = |scores: &[f32]| scores.iter().map(|score| score.to_bits()).collect::<Vec<_>>();
         prop_assert_eq!(bits(&again.to_columns().log_score), bits(&columns.log_score));
 
-        let gone: HashSet<PairKey> = gone.into_iter().map(PairKey).collect();
-        again.forget_pairs(&gone);
-        let is_gone = |slot: u32| gone.contains(&SlotKey::from_packed(slot).pair());
+        let removed: HashSet<PairKey> = removed.into_iter().map(PairKey).collect();
+        again.forget_pairs(&removed);
+        let is_removed = |slot: u32| removed.contains(&SlotKey::from_packed(slot).pair());
         let left: Vec<u32> = rows
             .iter()
-            .filter(|(anchor, state)| !is_gone(**anchor) && !is_gone(state.negative.packed()))
+            .filter(|(anchor, state)| !is_removed(**anchor) && !is_removed(state.negative.packed()))
             .map(|(anchor, _)| *anchor)
             .collect();
         prop_assert_eq!(again.to_columns().anchor, left);

@@ -55,14 +55,14 @@ impl Case {
         }
     }
 
-    /// With a chain that stands on a slot outside the batch.
+    /// With a chain whose state is a slot outside the batch.
     fn carrying(mut self, log_score: f32) -> Self {
         let state = ChainState {
             negative: slot(900),
             log_score,
             step: 3,
             visits: 5,
-            still: 2,
+            visits_since_move: 2,
         };
         self.carried = Some(Carried {
             state,
@@ -72,14 +72,14 @@ impl Case {
         self
     }
 
-    /// With a chain that stands on the slot at `position` of the batch, its stored score out of date.
-    fn standing_at(mut self, position: usize) -> Self {
+    /// With a chain whose state is the slot at `position` of the batch, its stored score out of date.
+    fn with_state_at(mut self, position: usize) -> Self {
         let state = ChainState {
             negative: self.slots[position].key,
             log_score: 1e4,
             step: 3,
             visits: 5,
-            still: 2,
+            visits_since_move: 2,
         };
         self.carried = Some(Carried {
             state,
@@ -146,7 +146,7 @@ fn a_first_proposal_is_accepted_outright_and_retained() {
             log_score: -1e4,
             step: 7,
             visits: 1,
-            still: 0,
+            visits_since_move: 0,
         };
         assert_eq!(estimate.next, expected);
     }
@@ -187,7 +187,7 @@ fn a_walk_that_never_moves_retains_its_state_each_time() {
             log_score: 1e4,
             step: 3,
             visits: 6,
-            still: 3
+            visits_since_move: 3
         }
     );
 }
@@ -257,7 +257,7 @@ fn an_image_of_two_slots_is_accepted_half_as_often_and_stored_uncorrected() {
 fn a_state_in_the_batch_is_scored_anew_and_weighs_on_its_place() {
     let scores = [0.0, 0.0, -1e4, -1e4];
     for config in [WALK, BOTH, SUBSET] {
-        let estimate = Case::new(&scores).standing_at(2).estimate(&config, 5);
+        let estimate = Case::new(&scores).with_state_at(2).estimate(&config, 5);
         assert_eq!(estimate.carried, 0.0);
         assert_eq!(
             (estimate.next.log_score, estimate.next.step),
@@ -267,7 +267,7 @@ fn a_state_in_the_batch_is_scored_anew_and_weighs_on_its_place() {
         assert_eq!(weight(&estimate, 4) + weight(&estimate, 5), 0.0);
     }
     // A proposal of the state itself leaves it where it is.
-    let alone = Case::new(&[0.0, -1e4]).standing_at(2);
+    let alone = Case::new(&[0.0, -1e4]).with_state_at(2);
     for seed in 0..20 {
         assert_eq!(
             alone.estimate(&WALK, seed).next,
@@ -276,7 +276,7 @@ fn a_state_in_the_batch_is_scored_anew_and_weighs_on_its_place() {
                 log_score: 0.0,
                 step: 7,
                 visits: 6,
-                still: 3
+                visits_since_move: 3
             }
         );
     }
@@ -315,7 +315,7 @@ fn the_subset_kernel_counts_an_image_of_three_slots_a_third_in_each() {
 #[test]
 fn the_states_own_pair_is_represented_by_the_state() {
     let estimate = Case::new(&[0.0, 50.0, 3_f32.ln(), 3_f32.ln()])
-        .standing_at(2)
+        .with_state_at(2)
         .estimate(&SUBSET, 1);
     assert_close(weight(&estimate, 2), 0.25);
     assert_eq!(weight(&estimate, 3), 0.0);
@@ -362,14 +362,14 @@ prop_compose! {
         scores in prop::collection::vec(prop_oneof![-20.0..20.0_f32, Just(1e4), Just(-1e4)], 2 * pairs),
         masked in prop::collection::vec(prop::bool::weighted(0.3), 2 * pairs),
         degrees in prop::collection::vec(1_u8..9, 2 * pairs),
-        standing in prop_oneof![Just(None), (0..2 * pairs).prop_map(Some)],
+        state in prop_oneof![Just(None), (0..2 * pairs).prop_map(Some)],
         outside in prop_oneof![Just(None), prop_oneof![-20.0..20.0_f32, Just(1e4), Just(-1e4)].prop_map(Some)],
     ) -> Case {
         let mut case = Case::new(&scores);
         case.masked[2..].copy_from_slice(&masked);
         case.slots[2..].iter_mut().zip(degrees).for_each(|(slot, degree)| slot.log_degree = f32::from(degree).ln());
-        match (standing.filter(|position| !masked[*position]), outside) {
-            (Some(position), _) => case.standing_at(position + 2),
+        match (state.filter(|position| !masked[*position]), outside) {
+            (Some(position), _) => case.with_state_at(position + 2),
             (None, Some(log_score)) => case.carrying(log_score),
             (None, None) => case,
         }
@@ -395,7 +395,7 @@ proptest! {
             prop_assert!((sum - 1.0).abs() < 1e-5, "sum {}", sum);
             prop_assert!(estimate.carried >= 0.0 && estimate.weights.iter().all(|(_, weight)| *weight > 0.0));
             prop_assert!(estimate.weights.iter().all(|(position, _)| !case.masked[*position]), "a masked slot weighs");
-            prop_assert!(estimate.weights.is_sorted_by(|a, b| a.0 < b.0), "a position stands twice");
+            prop_assert!(estimate.weights.is_sorted_by(|a, b| a.0 < b.0), "a position occurs twice");
             prop_assert!(estimate.next.negative.pair() != PairKey(0), "the anchor's own pair was proposed");
             prop_assert!(estimate.next.log_score.is_finite());
             prop_assert!(estimate.accepted <= estimate.proposals.max(1));
@@ -442,11 +442,11 @@ fn known_positives_are_the_pairs_that_touch_the_anchors_pair_or_share_a_group() 
     assert_eq!(excluded(&graph, Side::Positive), [0, 2, 3, 4]);
     assert!(
         graph.positives(slot(0)).excludes(slot(2 * 99)),
-        "a slot whose pair is gone"
+        "a slot whose pair was removed"
     );
     assert!(
         graph.positives(slot(2 * 99)).excludes(slot(2)),
-        "an anchor whose pair is gone"
+        "an anchor whose pair was removed"
     );
 }
 
@@ -459,7 +459,7 @@ fn positives_are_found_from_an_image_of_very_many_pairs_as_well() {
     assert_eq!(
         excluded(&graph(&pairs), Side::Anchor).len(),
         53,
-        "image 3 is now a positive wherever it stands"
+        "image 3 is now a positive in all of its slots"
     );
 }
 
@@ -506,7 +506,7 @@ fn state(negative: u32) -> ChainState {
         log_score: negative as f32 / 3.0,
         step: negative,
         visits: 4,
-        still: 1,
+        visits_since_move: 1,
     }
 }
 
@@ -523,7 +523,7 @@ fn columns_are_sorted_and_make_the_same_table_again() {
     assert_eq!(again.get(slot(3)), Some(state(21)));
 
     let mut torn = columns;
-    torn.still.pop();
+    torn.visits_since_move.pop();
     assert!(ChainTable::from_columns(&torn).is_err());
 }
 
@@ -531,7 +531,7 @@ fn columns_are_sorted_and_make_the_same_table_again() {
 fn forgetting_a_pair_forgets_its_chains_and_the_states_on_its_slots() {
     let table = ChainTable::default();
     table.put(slot(2), state(8)); // pair 1's chain
-    table.put(slot(5), state(3)); // stands on pair 1
+    table.put(slot(5), state(3)); // its state is a slot of pair 1
     table.put(slot(6), state(5));
     table.forget_pairs(&HashSet::from([PairKey(1)]));
     assert_eq!(table.to_columns().anchor, [6]);

@@ -3,7 +3,7 @@
 
 use kith_mcmc::{
     Estimator, Proposals, SamplerConfig,
-    simulation::{Chain, Plain, Sampler, World},
+    simulation::{Chain, PlainWalk, Sampler, World},
 };
 use rayon::prelude::*;
 
@@ -89,14 +89,14 @@ fn both_views_in_one_walk_miss_it() {
 #[test]
 fn accepting_always_and_proposing_with_replacement_miss_it() {
     for (always_accepts, with_replacement) in [(true, false), (false, true)] {
-        let distance = mean_distance(at(5.0), || Plain::new(always_accepts, with_replacement));
+        let distance = mean_distance(at(5.0), || PlainWalk::new(always_accepts, with_replacement));
         assert!(
             distance > 0.015,
             "{always_accepts} {with_replacement}: {distance}"
         );
     }
     // The same walk without a fault meets it: the controls miss because of their fault.
-    let distance = mean_distance(at(5.0), || Plain::new(false, false));
+    let distance = mean_distance(at(5.0), || PlainWalk::new(false, false));
     assert!(distance <= 0.015, "{distance}");
 }
 
