@@ -6,7 +6,7 @@ use rayon::ThreadPoolBuilder;
 
 use super::{BenchError, Figure, work};
 use kith_learn::LearnConfig;
-use kith_nn::{Burst, Device, Encoder, EncoderConfig, LayerShape, OptimizerConfig};
+use kith_nn::{Device, Encoder, EncoderConfig, LayerShape, OptimizerConfig, PeakFlops};
 use kith_pixels::{AugmentConfig, Limits};
 
 /// The settings that figures depend on, whatever the cell.
@@ -169,7 +169,7 @@ impl Cell {
     /// Multiply-adds of a run, where that is what it is measured for; else 0.
     pub(super) fn multiply_adds(&self) -> usize {
         match self {
-            Self::Peak { threads } => threads * Burst::multiply_adds(),
+            Self::Peak { threads } => threads * PeakFlops::multiply_adds(),
             Self::Layer {
                 shape, pass, batch, ..
             } => match pass {

@@ -11,7 +11,7 @@ use kith_mcmc::{
     SamplerConfig, SlotKey, Visit,
 };
 use kith_nn::{
-    Burst, Device, Encoder, EncoderConfig, LayerProbe, LayerShape, Optimizer, memory::peak_of,
+    Device, Encoder, EncoderConfig, LayerProbe, LayerShape, Optimizer, PeakFlops, memory::peak_of,
 };
 use kith_pixels::{SampleFormat, augment, decode, fit, sample};
 use kith_seed::mix;
@@ -40,7 +40,7 @@ fn pixels(images: usize, side: usize) -> Vec<f32> {
 
 pub(super) fn peak(budget: Duration) -> Result<Figure, BenchError> {
     watch(budget, || {
-        rayon::broadcast(|_| Burst::run());
+        rayon::broadcast(|_| PeakFlops::run());
         Ok(())
     })
 }

@@ -142,6 +142,6 @@ pub struct Model {
 impl Model {
     /// The encoder on `device`, for encoding in `precision`.
     pub fn open(&self, device: &Device, precision: Precision) -> Result<Encoder, NnError> {
-        Ok(Encoder::from_arrays(&self.encoder, &self.arrays, device)?.at(precision))
+        Ok(Encoder::from_arrays(&self.encoder, &self.arrays, device)?.with_precision(precision))
     }
 }

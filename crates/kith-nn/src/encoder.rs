@@ -81,9 +81,13 @@ impl Encoder {
 
     /// The same encoder, reading its weights in `precision` (on the CPU; other devices take no notice). For encoding only:
     /// gradients taken through rounded weights are not those of the weights.
-    pub fn at(mut self, precision: Precision) -> Self {
+    pub fn with_precision(mut self, precision: Precision) -> Self {
         let layers = self.layers.iter().cloned();
-        self.layers = Arc::new(layers.map(|layer| layer.at(precision)).collect());
+        self.layers = Arc::new(
+            layers
+                .map(|layer| layer.with_precision(precision))
+                .collect(),
+        );
         self
     }
 
@@ -148,7 +152,7 @@ impl Encoder {
 
     /// Batch sizes whose pass the device has recorded and repeats in one call: those that came twice, of passes that only encode since the
     /// weights changed. `[encoding, training]`; none on the CPU.
-    pub fn recorded(&self) -> [usize; 2] {
+    pub fn captured_graphs(&self) -> [usize; 2] {
         [&self.memo, &*self.training_memo].map(|memo| self.device.backend.recorded(memo))
     }
 

@@ -56,7 +56,7 @@ impl Layer {
     }
 
     /// Its kernels read weights of `precision`.
-    pub(super) fn at(self, precision: Precision) -> Self {
+    pub(super) fn with_precision(self, precision: Precision) -> Self {
         let packed = Some(Arc::default());
         Self {
             packed,

@@ -31,7 +31,7 @@ pub use device::{Device, Purpose, compute_in_background};
 pub use encoder::{Encoder, Features, Tape, Vectors};
 pub use gradients::Gradients;
 pub use kernels::{product, product_with_transposed, transposed_product};
-pub use measure::{Burst, LayerProbe, LayerShape, layer_shapes};
+pub use measure::{LayerProbe, LayerShape, PeakFlops, layer_shapes};
 pub use named_array::NamedArray;
 pub use optimizer::{Optimizer, OptimizerConfig, OptimizerKind};
 

@@ -132,17 +132,17 @@ fn values(shape: &[usize]) -> Vec<f32> {
 }
 
 /// Multiply-adds on registers alone, on one thread, with the widest vectors that the kernels use: no kernel does them faster.
-pub struct Burst {
+pub struct PeakFlops {
     rounds: usize,
 }
 
-impl Burst {
+impl PeakFlops {
     /// A few milliseconds.
     const LONG: usize = 1 << 20;
     /// As many as a kernel's tile has: enough to hide the latency of each.
     const SUMS: usize = 12;
 
-    /// Does as many as [`Burst::multiply_adds`] says.
+    /// Does as many as [`PeakFlops::multiply_adds`] says.
     pub fn run() {
         let rounds = Self::LONG;
         Arch::new().dispatch(Self { rounds });
@@ -154,7 +154,7 @@ impl Burst {
     }
 }
 
-impl WithSimd for Burst {
+impl WithSimd for PeakFlops {
     /// Multiply-adds done.
     type Output = usize;
 

@@ -493,7 +493,7 @@ fn fresh_weights_follow_the_seed_and_keep_the_size_of_what_passes_through() {
 fn weights_in_16_bits_keep_vectors_and_their_neighbours() {
     // Tiled, direct and fully connected layers; maps of 8 to 1 pixels.
     let exact = formula_encoder(&TINY);
-    let rounded = formula_encoder(&TINY).at(Precision::Bf16);
+    let rounded = formula_encoder(&TINY).with_precision(Precision::Bf16);
     let pixels = pixels(&TINY, 9);
     let (exact, rounded) = (
         exact.forward(&pixels).unwrap().embedding.data,

@@ -248,12 +248,12 @@ fn cuda_memory_is_bounded_and_fails_one_batch_alone() {
     for _ in 0..2 {
         gradients(&encoder, 2);
     }
-    assert_eq!(encoder.recorded(), [0, 1]);
+    assert_eq!(encoder.captured_graphs(), [0, 1]);
     let large = encoder.forward_train(&pixels(&FULL, 512));
     let message = large.err().expect("it does not fit").to_string();
     assert!(message.contains("cuda.memory_mb"), "{message}");
     // What was recorded takes no room from what comes next.
-    assert_eq!(encoder.recorded(), [0, 0]);
+    assert_eq!(encoder.captured_graphs(), [0, 0]);
     let again = encoder.forward(&pixels(&FULL, 2)).expect("it still fits");
     assert_eq!(small, again);
 }

@@ -21,7 +21,7 @@ fn cuda_repeats_recorded_passes_on_other_images() {
                     // Nothing is recorded when an encoder meets a size for the first time.
                     let [_, plain] = both(config, &device);
                     let (ours, theirs) = (encoder.forward(&pixels), plain.forward(&pixels));
-                    assert_eq!(plain.recorded(), [0, 0]);
+                    assert_eq!(plain.captured_graphs(), [0, 0]);
                     // The same operations in the same order.
                     assert_eq!(
                         ours.expect("a pass"),
@@ -30,7 +30,7 @@ fn cuda_repeats_recorded_passes_on_other_images() {
                     );
                 }
             }
-            assert_eq!(encoder.recorded(), [2, 0], "{compute:?}");
+            assert_eq!(encoder.captured_graphs(), [2, 0], "{compute:?}");
         }
     }
 }
@@ -54,7 +54,7 @@ fn cuda_computes_large_batches_in_parts() {
         }
     }
     // A part by itself, both that take turns, and the rest.
-    assert_eq!(encoder.recorded(), [3, 0]);
+    assert_eq!(encoder.captured_graphs(), [3, 0]);
 }
 
 /// The embeddings of some images and the gradients of a loss on them.
@@ -74,7 +74,7 @@ fn plain(encoder: &Encoder, device: &Device, images: usize, shift: usize) -> (Ve
     let arrays = encoder.to_arrays().expect("its weights");
     let plain = Encoder::from_arrays(encoder.config(), &arrays, device).expect("the same shape");
     let (embedding, gradients) = pass(&plain, images, shift);
-    assert_eq!(plain.recorded(), [0, 0]);
+    assert_eq!(plain.captured_graphs(), [0, 0]);
     (embedding, gradients.to_flat().expect("values"))
 }
 
@@ -99,7 +99,7 @@ fn cuda_repeats_recorded_steps_on_weights_that_change() {
                 step.expect("a step");
             }
             // Each number of images is counted up to a multiple of 32.
-            assert_eq!(encoder.recorded(), [0, 2], "{compute:?}");
+            assert_eq!(encoder.captured_graphs(), [0, 2], "{compute:?}");
         }
     }
 }
@@ -114,7 +114,7 @@ fn cuda_overwrites_no_gradients_that_are_in_use() {
         let (_, wanted) = plain(&encoder, &device, 8, shift);
         assert!(gradients.to_flat().expect("values") == wanted, "{shift}");
     }
-    assert_eq!(encoder.recorded(), [0, 1]);
+    assert_eq!(encoder.captured_graphs(), [0, 1]);
     drop(passes);
     let (_, wanted) = plain(&encoder, &device, 8, 5);
     let (_, gradients) = pass(&encoder, 8, 5);
@@ -134,7 +134,7 @@ fn cuda_forgets_recordings_when_weights_change() {
             let step = optimizer.step(encoder, &gradients, norm, 0.01);
             step.expect("a step");
         }
-        assert_eq!(gpu.recorded()[0], 0);
+        assert_eq!(gpu.captured_graphs()[0], 0);
         for _ in 0..3 {
             let [ours, theirs] = [&gpu, &cpu].map(|encoder| {
                 let features = encoder.forward(&pixels(&TINY, 5));
@@ -145,7 +145,7 @@ fn cuda_forgets_recordings_when_weights_change() {
                 .fold(1.0, f64::min);
             assert!(worst >= 0.9999, "round {round}: {worst}");
         }
-        assert_eq!(gpu.recorded()[0], 1);
+        assert_eq!(gpu.captured_graphs()[0], 1);
     }
 }
 
