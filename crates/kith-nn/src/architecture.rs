@@ -1,7 +1,6 @@
-//! Which layers ResNet-18 has, in their fixed order, and how each lies in torchvision's files.
-//! Must never know: tensors, kernels' insides.
+//! The layers of ResNet-18 in their fixed order, and the layout of their weights in torchvision's files.
 
-use super::EncoderConfig;
+use super::config::EncoderConfig;
 use super::kernels::Conv;
 
 /// A convolution or fully connected layer with its name.
@@ -10,9 +9,9 @@ pub(super) struct LayerSpec {
     /// torchvision's prefix, such as `layer1.0.conv1`.
     pub(super) name: String,
     pub(super) conv: Conv,
-    /// Side of the maps it reads.
+    /// Side of the activations that it reads.
     pub(super) side: usize,
-    /// Fully connected: its weight has two dimensions outside.
+    /// Whether it is fully connected: its weight has two dimensions in files.
     linear: bool,
 }
 
@@ -128,7 +127,7 @@ pub(super) fn layers(config: &EncoderConfig) -> Vec<LayerSpec> {
     layers
 }
 
-/// A convolution that reads maps of `side`.
+/// A convolution that reads activations of `side`.
 pub(super) fn layer(name: String, conv: Conv, side: usize) -> LayerSpec {
     LayerSpec {
         name,
@@ -180,7 +179,7 @@ impl LayerSpec {
         }
     }
 
-    /// The weight's shape inside: `[kernel, kernel, inputs, outputs]`.
+    /// The weight's shape on the device: `[kernel, kernel, inputs, outputs]`.
     pub(super) fn inner_shape(&self) -> [usize; 4] {
         let Conv {
             inputs,
@@ -192,22 +191,20 @@ impl LayerSpec {
     }
 
     /// From `[outputs, inputs, kernel, kernel]` to `[kernel, kernel, inputs, outputs]`.
-    pub(super) fn inward(&self, outer: &[f32]) -> Vec<f32> {
+    pub(super) fn to_inner(&self, outer: &[f32]) -> Vec<f32> {
         let mut inner = vec![0.0; outer.len()];
-        self.places()
-            .for_each(|(outside, inside)| inner[inside] = outer[outside]);
+        self.places().for_each(|(from, to)| inner[to] = outer[from]);
         inner
     }
 
     /// From `[kernel, kernel, inputs, outputs]` to `[outputs, inputs, kernel, kernel]`.
-    pub(super) fn outward(&self, inner: &[f32]) -> Vec<f32> {
+    pub(super) fn to_outer(&self, inner: &[f32]) -> Vec<f32> {
         let mut outer = vec![0.0; inner.len()];
-        self.places()
-            .for_each(|(outside, inside)| outer[outside] = inner[inside]);
+        self.places().for_each(|(to, from)| outer[to] = inner[from]);
         outer
     }
 
-    /// (index outside, index inside) of every weight.
+    /// (index in the outer layout, index in the inner layout) of every weight.
     fn places(&self) -> impl Iterator<Item = (usize, usize)> {
         let Conv {
             inputs,

@@ -1,14 +1,12 @@
 //! Weights, gradients and moments as named arrays in torchvision's layout.
-//! Must never know: files.
 
 use std::collections::HashMap;
 
 use candle_core::Tensor;
 
-use super::NnError;
 use super::architecture::LayerSpec;
 use super::backend::Backend;
-use crate::NamedArray;
+use super::{NamedArray, NnError};
 
 /// One trainable array of a layer.
 #[derive(Clone, Copy)]
@@ -50,18 +48,18 @@ impl Slot<'_> {
         }
     }
 
-    /// A copy of `tensor`, which is `on` a device, under this array's name and `suffix`.
+    /// A copy of `tensor`, which is on the device of `backend`, under this array's name and `suffix`.
     pub(super) fn export(
         self,
         suffix: &str,
         tensor: &Tensor,
-        on: &dyn Backend,
+        backend: &dyn Backend,
     ) -> Result<NamedArray, NnError> {
-        let inner = on.download(tensor)?;
+        let inner = backend.download(tensor)?;
         let data = if self.is_bias {
             inner
         } else {
-            self.spec.outward(&inner)
+            self.spec.to_outer(&inner)
         };
         Ok(NamedArray {
             name: self.name() + suffix,
@@ -70,24 +68,24 @@ impl Slot<'_> {
         })
     }
 
-    /// The array under this one's name and `suffix`, put `on` a device.
+    /// Uploads the array with this one's name and `suffix` to the device of `backend`.
     pub(super) fn import(
         self,
         suffix: &str,
         arrays: &mut Import,
-        on: &dyn Backend,
+        backend: &dyn Backend,
     ) -> Result<Tensor, NnError> {
         let data = arrays.take(&(self.name() + suffix), &self.outer_shape())?;
         let inner = if self.is_bias {
             data.to_vec()
         } else {
-            self.spec.inward(data)
+            self.spec.to_inner(data)
         };
-        Ok(on.upload(inner.into(), &self.inner_shape())?)
+        Ok(backend.upload(inner.into(), &self.inner_shape())?)
     }
 }
 
-/// Named arrays being read: each once, none twice, none left over.
+/// Named arrays of which each is to be read exactly once.
 pub(super) struct Import<'a> {
     arrays: HashMap<&'a str, &'a NamedArray>,
 }

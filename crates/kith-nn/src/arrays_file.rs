@@ -4,13 +4,13 @@ use std::borrow::Cow;
 
 use safetensors::{Dtype, SafeTensors, View, tensor::TensorView};
 
-use crate::NamedArray;
+use super::NamedArray;
 
-/// An array as the file's writer takes it. Its bytes are made only when they are written, so that a model is in memory twice at
-/// most: as arrays and as the file.
-struct Column<'a>(&'a NamedArray);
+/// An array as the writer of the file takes it. Its bytes are made when they are written, so that a model is in memory at most twice: as arrays
+/// and as the file.
+struct FileArray<'a>(&'a NamedArray);
 
-impl View for Column<'_> {
+impl View for FileArray<'_> {
     fn dtype(&self) -> Dtype {
         Dtype::F32
     }
@@ -30,12 +30,18 @@ impl View for Column<'_> {
 }
 
 /// The bytes of a safetensors file with `arrays` as f32.
+///
+/// # Errors
+/// A shape does not fit its data. The text names the problem.
 pub fn arrays_to_bytes(arrays: &[NamedArray]) -> Result<Vec<u8>, String> {
-    let columns = arrays.iter().map(|array| (&array.name, Column(array)));
-    safetensors::serialize(columns, None).map_err(|error| error.to_string())
+    let views = arrays.iter().map(|array| (&array.name, FileArray(array)));
+    safetensors::serialize(views, None).map_err(|error| error.to_string())
 }
 
-/// The arrays of a safetensors file, sorted by name. An array that is not f32 is an error that names it.
+/// The arrays of a safetensors file, sorted by name.
+///
+/// # Errors
+/// The bytes are not a safetensors file, or an array is not f32. The text names it.
 pub fn arrays_from_bytes(bytes: &[u8]) -> Result<Vec<NamedArray>, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
     let mut arrays = file

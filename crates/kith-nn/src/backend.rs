@@ -1,8 +1,7 @@
-//! The operations the network is made of, each with its gradient, as any device must offer them: the seam between the network and
-//! whatever computes it. Must never know: the network's shape.
+//! The operations that the network is made of, each with its gradient. A device implements [`Backend`].
 //!
-//! Gradients are taken by hand, not by candle's graph: the network is fixed, and so nothing is stored, zeroed or
-//! added that it does not need. Activations are `[batch, side, side, channels]`, in whatever type the device computes in.
+//! Gradients are written by hand and not taken by candle's graph. The network is fixed, so nothing is stored, zeroed or added that it does not
+//! need. Activations are `[batch, side, side, channels]`, in the type in which the device computes.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -27,14 +26,14 @@ impl LayerGradient {
 }
 
 /// Where the gradient with respect to a layer's input goes.
-pub(super) enum Input {
-    /// In a new tensor.
+pub(super) enum GradientTarget {
+    /// To a new tensor.
     New,
-    /// Added to this one.
+    /// Added to this tensor.
     AddTo(Tensor),
 }
 
-/// Weights in training, with what an update needs.
+/// One array of weights with the inputs of its update.
 pub(super) struct Parameter<'a> {
     /// Decay per unit of learning rate.
     pub(super) decay: f32,
@@ -43,100 +42,112 @@ pub(super) struct Parameter<'a> {
     pub(super) gradient: &'a Tensor,
 }
 
-/// Images in the host's memory: those of `parts` one after the other, `shape` (`[batch, side, side, 3]`) together. If they are fewer, the
-/// rest is zero.
+/// Images in the host's memory: `parts` concatenated have `shape` (`[batch, side, side, 3]`). If they are shorter, the rest is zero.
 #[derive(Clone, Copy)]
 pub(super) struct Pixels<'a> {
     pub(super) parts: &'a [&'a [f32]],
     pub(super) shape: [usize; 4],
 }
 
-/// A pass that only encodes, from images on the device to their embeddings and hidden features. It queues the same operations each time.
-pub(super) type Pass<'a> = &'a dyn Fn(&dyn Backend, Tensor) -> Result<[Tensor; 2]>;
+/// A forward pass without a backward pass, from images on the device to their embeddings and hidden features. Each call queues the same
+/// operations.
+pub(super) type InferencePass<'a> = &'a dyn Fn(&dyn Backend, Tensor) -> Result<[Tensor; 2]>;
 
-/// Whatever a forward pass leaves for its backward pass.
-pub(super) type Kept = Arc<dyn Any + Send + Sync>;
+/// What a forward pass saves for its backward pass.
+pub(super) type SavedActivations = Arc<dyn Any + Send + Sync>;
 
-/// Held as long as arrays are in use that a device will write again.
-pub(super) type Lease = Arc<dyn Any + Send + Sync>;
+/// The right to the arrays of a captured graph. As long as it is held, the device does not run the graph again.
+pub(super) type GraphLease = Arc<dyn Any + Send + Sync>;
 
-/// A forward pass that a backward pass may follow.
-pub(super) struct Taped {
-    pub(super) kept: Kept,
+/// The result of a forward pass that a backward pass may follow.
+pub(super) struct TrainingForward {
+    pub(super) saved: SavedActivations,
     /// `[rows, dim]`.
     pub(super) embedding: Vec<f32>,
-    pub(super) lease: Option<Lease>,
+    pub(super) lease: Option<GraphLease>,
 }
 
-/// A forward pass, from images on the device to what it keeps and the embeddings, and the backward pass, from the gradient of these.
-/// Each queues the same operations each time.
-pub(super) type TapePass<'a> = &'a dyn Fn(&dyn Backend, Tensor) -> Result<(Kept, Tensor)>;
+/// A forward pass from images on the device to its saved activations and the embeddings. Each call queues the same operations.
+pub(super) type TrainingPass<'a> =
+    &'a dyn Fn(&dyn Backend, Tensor) -> Result<(SavedActivations, Tensor)>;
+
+/// A backward pass from the gradient of the embeddings to those of all layers. Each call queues the same operations.
 pub(super) type BackwardPass<'a> =
-    &'a dyn Fn(&dyn Backend, Tensor, Kept) -> Result<Vec<LayerGradient>>;
+    &'a dyn Fn(&dyn Backend, Tensor, SavedActivations) -> Result<Vec<LayerGradient>>;
 
-/// What a device keeps with an encoder.
+/// The graphs of an encoder that a device has captured.
 #[derive(Default)]
-pub(super) struct Memo(Mutex<Option<Box<dyn Any + Send>>>);
+pub(super) struct GraphCache(Mutex<Option<Box<dyn Any + Send>>>);
 
-impl Memo {
-    /// Gives back all that is kept.
-    pub(super) fn forget(&self) {
+impl GraphCache {
+    /// Drops all graphs, and with them their memory.
+    pub(super) fn clear(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
 #[cfg(feature = "cuda")]
-impl Memo {
-    /// What `look` finds or changes in what is kept, which is an `M`. It must be short, and not wait for the pool that computes: a thread
-    /// that waits there takes up other passes, which may look here too.
-    pub(super) fn with<M: Any + Default + Send, R>(&self, look: impl FnOnce(&mut M) -> R) -> R {
+impl GraphCache {
+    /// Calls `access` with the content, which is a `G`. The call must be short and must not wait for the rayon pool: a thread that waits there
+    /// takes up other passes, which may lock this cache too.
+    pub(super) fn with<G: Any + Default + Send, R>(&self, access: impl FnOnce(&mut G) -> R) -> R {
         // A panic leaves nothing half written.
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut found = kept.take().and_then(|kept| kept.downcast().ok());
-        let result = look(found.get_or_insert_default());
-        *kept = found.map(|found: Box<M>| found as Box<dyn Any + Send>);
+        let mut content = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut graphs = content.take().and_then(|graphs| graphs.downcast().ok());
+        let result = access(graphs.get_or_insert_default());
+        *content = graphs.map(|graphs: Box<G>| graphs as Box<dyn Any + Send>);
         result
     }
 }
 
-/// A device's arithmetic. Tensors of one backend mean nothing to another.
+/// The operations of a device. A tensor of one backend must not be given to another.
 pub(super) trait Backend: Send + Sync {
-    /// Prepares this thread for dropping tensors.
-    fn enter(&self);
+    /// Prepares the calling thread for dropping tensors.
+    fn bind_thread(&self);
 
-    /// `values` on the device, as `f32`. What is owned need not be copied.
+    /// Uploads `values` as `f32`. Owned values need not be copied.
     fn upload(&self, values: Cow<'_, [f32]>, shape: &[usize]) -> Result<Tensor>;
 
-    /// The values of `tensor`. Waits for all that they depend on.
+    /// The values of `tensor`. Waits for the operations that they depend on.
     fn download(&self, tensor: &Tensor) -> Result<Vec<f32>>;
 
-    /// `values` on the device as maps.
-    fn maps(&self, values: &[f32], shape: &[usize]) -> Result<Tensor>;
+    /// Uploads `values` in the type of activations.
+    fn upload_activations(&self, values: &[f32], shape: &[usize]) -> Result<Tensor>;
 
-    /// Images on the device, as the stem reads them.
-    fn pixels(&self, pixels: Pixels<'_>) -> Result<Tensor>;
+    /// Uploads images as the stem reads them.
+    fn upload_pixels(&self, pixels: Pixels<'_>) -> Result<Tensor>;
 
-    /// What `pass` makes of `pixels`. A device may record it in `memo` and repeat it.
-    fn infer(&self, memo: &Memo, pixels: Pixels<'_>, pass: Pass<'_>) -> Result<[Vec<f32>; 2]>;
+    /// Runs `pass` on `pixels`. A device may capture it in `graphs` and launch it again.
+    fn infer(
+        &self,
+        graphs: &GraphCache,
+        pixels: Pixels<'_>,
+        pass: InferencePass<'_>,
+    ) -> Result<[Vec<f32>; 2]>;
 
-    /// Rows in which a training pass of `batch` images is computed: a device may add some, whose gradient is to be zero, so that fewer
-    /// sizes occur.
+    /// Number of rows in which a training pass of `batch` images is computed. A device may add rows so that fewer sizes occur. Their gradient must
+    /// be zero.
     fn training_rows(&self, batch: usize) -> usize;
 
-    /// What `pass` makes of `pixels`. A device may record it in `memo`, which outlasts changes of the weights, and repeat it.
-    fn tape(&self, memo: &Memo, pixels: Pixels<'_>, pass: TapePass<'_>) -> Result<Taped>;
+    /// Runs `pass` on `pixels`. A device may capture it in `graphs`, which outlive updates of the weights, and launch it again.
+    fn forward_train(
+        &self,
+        graphs: &GraphCache,
+        pixels: Pixels<'_>,
+        pass: TrainingPass<'_>,
+    ) -> Result<TrainingForward>;
 
-    /// What `pass` makes of what [`Backend::tape`] kept and of the `gradient` of the embeddings, `shape` (if it is shorter, the rest is
-    /// zero); and a lease on it.
+    /// Runs `pass` on the results of [`Backend::forward_train`] and the gradient of the embeddings, given with its shape (if it is shorter, the
+    /// rest is zero). Returns the layers' gradients with a lease on them.
     fn backward(
         &self,
-        tape: (Kept, Option<Lease>),
+        forward: (SavedActivations, Option<GraphLease>),
         gradient: (&[f32], &[usize]),
         pass: BackwardPass<'_>,
-    ) -> Result<(Vec<LayerGradient>, Option<Lease>)>;
+    ) -> Result<(Vec<LayerGradient>, Option<GraphLease>)>;
 
-    /// How many batch sizes have a recorded pass in `memo`.
-    fn recorded(&self, memo: &Memo) -> usize;
+    /// Number of batch sizes with a captured pass in `graphs`.
+    fn captured_graphs(&self, graphs: &GraphCache) -> usize;
 
     /// `conv(x) + bias (+ residual)`, then ReLU if `relu`.
     fn conv(
@@ -153,20 +164,20 @@ pub(super) trait Backend: Send + Sync {
         layer: &Layer,
         x: &Tensor,
         gradient: &Tensor,
-        input: Input,
+        target: GradientTarget,
     ) -> Result<(Tensor, LayerGradient)>;
 
-    /// The stem: convolution of `pixels` (of [`Backend::pixels`]), ReLU and max-pool 3×3/2. With `keep`, also which place of each window was the
-    /// largest.
-    fn stem(&self, layer: &Layer, pixels: &Tensor, keep: bool) -> Result<(Tensor, Option<Tensor>)>;
+    /// The stem: convolution of `pixels` (of [`Backend::upload_pixels`]), ReLU and max-pool 3×3/2. With `save`, also the index
+    /// of each maximum in its window.
+    fn stem(&self, layer: &Layer, pixels: &Tensor, save: bool) -> Result<(Tensor, Option<Tensor>)>;
 
-    /// The gradients of [`Backend::stem`]'s weights, from the gradient of its output with the ReLU's mask applied (a pooled value is
-    /// positive where its place before the pool is).
+    /// The gradients of [`Backend::stem`]'s weights, from the gradient of its output with the ReLU's mask applied. (A maximum is positive in the
+    /// output exactly where it is before the pool.)
     fn stem_gradient(
         &self,
         layer: &Layer,
         pixels: &Tensor,
-        picks: &Tensor,
+        argmax: &Tensor,
         gradient: &Tensor,
     ) -> Result<LayerGradient>;
 
@@ -190,8 +201,8 @@ pub(super) trait Backend: Send + Sync {
         lengths: &Tensor,
     ) -> Result<Tensor>;
 
-    /// One optimiser step on all `parameters`, in place. What is wrong with them, or memory that is not there, is found before anything
-    /// is written.
+    /// One optimiser step on all `parameters`, in place. Errors, such as a tensor of another type or too little memory, are found before anything is
+    /// written.
     fn update(&self, rule: &Rule, parameters: Vec<Parameter<'_>>) -> Result<()>;
 
     /// Adds `values` to `target`; both `f32`.
@@ -200,6 +211,6 @@ pub(super) trait Backend: Send + Sync {
     /// √ Σ value² over all `tensors`, which are `f32`; not finite if any value is not.
     fn norm(&self, tensors: &[&Tensor]) -> Result<f32>;
 
-    /// Gives back the memory of `tensor` for later use. No other handle to its storage may be used afterwards.
+    /// Lets later tensors use the memory of `tensor`. No other handle to its storage may be used afterwards.
     fn recycle(&self, tensor: Tensor) -> Result<()>;
 }

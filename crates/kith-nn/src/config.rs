@@ -1,9 +1,8 @@
-//! The shape of the network as a setting.
-//! Must never know: weights, devices.
+//! The shape of the network and the use of a GPU, as settings.
 
 use serde::{Deserialize, Serialize};
 
-use super::NnError;
+use super::error::NnError;
 
 /// The shape of the network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,7 +17,7 @@ pub struct EncoderConfig {
 }
 
 impl EncoderConfig {
-    /// Says which setting cannot be used, and which values can.
+    /// An error that names the first setting that is not valid, and its valid values.
     pub fn validate(&self) -> Result<(), NnError> {
         let Self { width, side, dim } = *self;
         if width == 0 || !width.is_multiple_of(8) || width > 512 {
@@ -38,40 +37,40 @@ impl EncoderConfig {
     }
 }
 
-/// How many bits the weights have that the kernels read; sums are always taken in 32.
+/// How many bits the weights have that the CPU kernels read. Sums are always taken in 32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// 32: exact within rounding.
+    /// 32 bits.
     #[default]
     F32,
-    /// 16, of which 8 exponent: half the memory to read, which counts in small batches.
+    /// 16 bits (bfloat16): half the memory to read, which counts in small batches.
     Bf16,
 }
 
-/// How a GPU is used; the CPU takes no notice.
+/// How a GPU is used. The CPU ignores it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CudaConfig {
-    /// What maps and products are computed in.
+    /// The type of activations and products.
     pub compute: Compute,
-    /// Most MiB of the GPU's memory that this process takes for arrays, serving and training together; 0: all that is there. What is
-    /// beyond it fails the one batch that asked. The libraries' own few hundred MiB come on top.
+    /// Maximum MiB of the GPU's memory for arrays of this process, serving and training together; 0: no limit. A batch that needs more fails.
+    /// The libraries' own few hundred MiB come on top.
     pub memory_mb: usize,
-    /// Most MiB of working memory that a convolution may use while it runs; never more than half of `memory_mb`, so that one which is
-    /// faster with more memory does not fail for want of it.
+    /// Maximum MiB of working memory of a convolution while it runs. It is never more than half of `memory_mb`, so that an algorithm that is faster
+    /// with more memory does not exhaust it.
     pub workspace_mb: usize,
 }
 
 #[cfg(any(test, feature = "cuda"))]
 impl CudaConfig {
-    /// Most bytes of working memory.
+    /// Maximum bytes of working memory.
     pub(super) fn workspace_bytes(&self) -> usize {
-        let most = match self.memory_mb {
+        let mb = match self.memory_mb {
             0 => self.workspace_mb,
             memory => self.workspace_mb.min(memory / 2),
         };
-        most << 20
+        mb << 20
     }
 }
 
@@ -85,16 +84,17 @@ impl Default for CudaConfig {
     }
 }
 
-/// What a GPU computes maps and products in. Master weights, moments, gradients of weights, embeddings and all sums have 32 bits.
+/// The type in which a GPU computes activations and products. Master weights, moments, gradients of weights, embeddings and all sums have 32
+/// bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Compute {
     /// `bf16` where the GPU has units for it (compute capability 8.0 and above), else `f32`.
     #[default]
     Auto,
-    /// Maps and weights of 16 bits.
+    /// Activations and weights of 16 bits.
     Bf16,
-    /// Maps of 32 bits, the factors of products rounded to 19.
+    /// Activations of 32 bits; the factors of products are rounded to 19.
     Tf32,
     /// 32 bits throughout.
     F32,

@@ -1,20 +1,19 @@
-//! The operations on a CPU: tensors opened as slices, the kernels called on them.
-//! Must never know: the network's shape.
+//! The backend of the CPU: it calls the kernels on the slices of tensors.
 
 use std::borrow::Cow;
 
 use candle_core::{Device, Result, Tensor, bail};
 
 use super::backend::{
-    Backend, BackwardPass, Input, Kept, LayerGradient, Lease, Memo, Parameter, Pass, Pixels,
-    TapePass, Taped,
+    Backend, BackwardPass, GradientTarget, GraphCache, GraphLease, InferencePass, LayerGradient,
+    Parameter, Pixels, SavedActivations, TrainingForward, TrainingPass,
 };
-use super::kernels::{self, Finish, Images, Stem, Target};
+use super::kernels::{self, Epilogue, Images, InputGradient, Stem};
 use super::layer::Layer;
 use super::slices::{self, View, build, build_to_keep, write};
 use super::update::Rule;
 
-/// This machine's processor, in rayon's current pool.
+/// The CPU, on the caller's rayon pool.
 pub(super) struct Cpu;
 
 fn side_and_channels(images: &Tensor) -> Result<(usize, usize, usize)> {
@@ -22,6 +21,7 @@ fn side_and_channels(images: &Tensor) -> Result<(usize, usize, usize)> {
     Ok((batch, side, channels))
 }
 
+/// The batch size of `pixels`, and the stem for their side.
 fn whole_stem(layer: &Layer, pixels: &Tensor) -> Result<(usize, Stem)> {
     let (batch, side, _) = side_and_channels(pixels)?;
     let conv = layer.spec.conv;
@@ -29,7 +29,7 @@ fn whole_stem(layer: &Layer, pixels: &Tensor) -> Result<(usize, Stem)> {
 }
 
 impl Backend for Cpu {
-    fn enter(&self) {}
+    fn bind_thread(&self) {}
 
     fn upload(&self, values: Cow<'_, [f32]>, shape: &[usize]) -> Result<Tensor> {
         match values {
@@ -39,14 +39,14 @@ impl Backend for Cpu {
     }
 
     fn download(&self, tensor: &Tensor) -> Result<Vec<f32>> {
-        View::of(tensor).map(|values| values.to_vec())
+        View::new(tensor).map(|values| values.to_vec())
     }
 
-    fn maps(&self, values: &[f32], shape: &[usize]) -> Result<Tensor> {
+    fn upload_activations(&self, values: &[f32], shape: &[usize]) -> Result<Tensor> {
         self.upload(values.into(), shape)
     }
 
-    fn pixels(&self, Pixels { parts, shape }: Pixels<'_>) -> Result<Tensor> {
+    fn upload_pixels(&self, Pixels { parts, shape }: Pixels<'_>) -> Result<Tensor> {
         build(&shape[..], |mut out| {
             for part in parts {
                 let (here, rest) = out.split_at_mut(part.len());
@@ -57,8 +57,13 @@ impl Backend for Cpu {
         })
     }
 
-    fn infer(&self, _: &Memo, pixels: Pixels<'_>, pass: Pass<'_>) -> Result<[Vec<f32>; 2]> {
-        let [embedding, hidden] = pass(self, self.pixels(pixels)?)?;
+    fn infer(
+        &self,
+        _: &GraphCache,
+        pixels: Pixels<'_>,
+        pass: InferencePass<'_>,
+    ) -> Result<[Vec<f32>; 2]> {
+        let [embedding, hidden] = pass(self, self.upload_pixels(pixels)?)?;
         Ok([self.download(&embedding)?, self.download(&hidden)?])
     }
 
@@ -66,10 +71,15 @@ impl Backend for Cpu {
         batch
     }
 
-    fn tape(&self, _: &Memo, pixels: Pixels<'_>, pass: TapePass<'_>) -> Result<Taped> {
-        let (kept, embedding) = pass(self, self.pixels(pixels)?)?;
-        Ok(Taped {
-            kept,
+    fn forward_train(
+        &self,
+        _: &GraphCache,
+        pixels: Pixels<'_>,
+        pass: TrainingPass<'_>,
+    ) -> Result<TrainingForward> {
+        let (saved, embedding) = pass(self, self.upload_pixels(pixels)?)?;
+        Ok(TrainingForward {
+            saved,
             embedding: self.download(&embedding)?,
             lease: None,
         })
@@ -77,15 +87,15 @@ impl Backend for Cpu {
 
     fn backward(
         &self,
-        (kept, _): (Kept, Option<Lease>),
+        (saved, _): (SavedActivations, Option<GraphLease>),
         (gradient, shape): (&[f32], &[usize]),
         pass: BackwardPass<'_>,
-    ) -> Result<(Vec<LayerGradient>, Option<Lease>)> {
+    ) -> Result<(Vec<LayerGradient>, Option<GraphLease>)> {
         let gradient = self.upload(gradient.into(), shape)?;
-        Ok((pass(self, gradient, kept)?, None))
+        Ok((pass(self, gradient, saved)?, None))
     }
 
-    fn recorded(&self, _: &Memo) -> usize {
+    fn captured_graphs(&self, _: &GraphCache) -> usize {
         0
     }
 
@@ -99,16 +109,16 @@ impl Backend for Cpu {
         let (batch, side, _) = side_and_channels(x)?;
         let conv = layer.spec.conv;
         let out_side = conv.output_side(side);
-        let (data, bias) = (View::of(x)?, View::of(&layer.bias)?);
-        let residual = residual.map(View::of).transpose()?;
-        let lent = layer.packed_forward()?;
+        let (data, bias) = (View::new(x)?, View::new(&layer.bias)?);
+        let residual = residual.map(View::new).transpose()?;
+        let packed = layer.packed_forward()?;
         build((batch, out_side, out_side, conv.outputs), |out| {
-            let finish = Finish {
+            let epilogue = Epilogue {
                 bias: &bias,
                 residual: residual.as_deref(),
                 relu,
             };
-            conv.forward(Images { data: &data, side }, lent.panels(), finish, out);
+            conv.forward(Images { data: &data, side }, packed.panels(), epilogue, out);
         })
     }
 
@@ -117,24 +127,30 @@ impl Backend for Cpu {
         layer: &Layer,
         x: &Tensor,
         gradient: &Tensor,
-        input: Input,
+        target: GradientTarget,
     ) -> Result<(Tensor, LayerGradient)> {
         let (_, side, _) = side_and_channels(x)?;
         let conv = layer.spec.conv;
-        let (data, gradient) = (View::of(x)?, View::of(gradient)?);
+        let (data, gradient) = (View::new(x)?, View::new(gradient)?);
         let images = Images { data: &data, side };
         let bias = build(conv.outputs, |out| kernels::sum_rows(&gradient, out))?;
         let pack = layer.pack_backward()?;
         let mut input_gradient = None;
         let weight = build_to_keep(layer.spec.inner_shape().to_vec(), |weights| {
-            let mut both = |data: &mut [f32], add| {
+            let mut both = |data: &mut [f32], accumulate| {
                 let pack = &pack;
-                let target = Target { pack, data, add };
-                conv.gradients(images, &gradient, weights, target);
+                let input = InputGradient {
+                    pack,
+                    data,
+                    accumulate,
+                };
+                conv.gradients(images, &gradient, weights, input);
             };
-            input_gradient = Some(match input {
-                Input::New => build(x.shape(), |data| both(data, false)),
-                Input::AddTo(target) => write(&target, |data| both(data, true)).map(|()| target),
+            input_gradient = Some(match target {
+                GradientTarget::New => build(x.shape(), |data| both(data, false)),
+                GradientTarget::AddTo(target) => {
+                    write(&target, |data| both(data, true)).map(|()| target)
+                }
             });
         })?;
         let input = input_gradient.transpose()?;
@@ -144,38 +160,39 @@ impl Backend for Cpu {
         )
     }
 
-    fn stem(&self, layer: &Layer, pixels: &Tensor, keep: bool) -> Result<(Tensor, Option<Tensor>)> {
+    fn stem(&self, layer: &Layer, pixels: &Tensor, save: bool) -> Result<(Tensor, Option<Tensor>)> {
         let (batch, stem) = whole_stem(layer, pixels)?;
         let pooled = stem.pooled_side();
         let shape = (batch, pooled, pooled, stem.conv.outputs);
-        let (data, bias) = (View::of(pixels)?, View::of(&layer.bias)?);
-        let lent = layer.packed_forward()?;
-        let weights = (lent.panels(), &*bias);
-        if !keep {
+        let (data, bias) = (View::new(pixels)?, View::new(&layer.bias)?);
+        let packed = layer.packed_forward()?;
+        let weights = (packed.panels(), &*bias);
+        if !save {
             let out = build(shape, |out| stem.forward(&data, weights, out, None))?;
             return Ok((out, None));
         }
         let mut out = None;
-        let picks = build(shape, |picks| {
+        let argmax = build(shape, |argmax| {
             out = Some(build(shape, |out| {
-                stem.forward(&data, weights, out, Some(picks))
+                stem.forward(&data, weights, out, Some(argmax))
             }));
         })?;
         let out = out.transpose()?;
-        out.map_or_else(|| bail!("not computed"), |out| Ok((out, Some(picks))))
+        out.map_or_else(|| bail!("not computed"), |out| Ok((out, Some(argmax))))
     }
 
     fn stem_gradient(
         &self,
         layer: &Layer,
         pixels: &Tensor,
-        picks: &Tensor,
+        argmax: &Tensor,
         gradient: &Tensor,
     ) -> Result<LayerGradient> {
         let (_, stem) = whole_stem(layer, pixels)?;
-        let (data, gradient, picks) = (View::of(pixels)?, View::of(gradient)?, View::of(picks)?);
+        let (data, gradient, argmax) =
+            (View::new(pixels)?, View::new(gradient)?, View::new(argmax)?);
         let weight = build_to_keep(layer.spec.inner_shape().to_vec(), |out| {
-            stem.weight_gradient(&data, &gradient, &picks, out);
+            stem.weight_gradient(&data, &gradient, &argmax, out);
         })?;
         // Each pooled value comes from one place, so the sums over places and over pooled values are the same.
         let bias = build(stem.conv.outputs, |out| kernels::sum_rows(&gradient, out))?;
@@ -183,14 +200,14 @@ impl Backend for Cpu {
     }
 
     fn mask(&self, gradient: Tensor, output: &Tensor) -> Result<Tensor> {
-        let output = View::of(output)?;
+        let output = View::new(output)?;
         write(&gradient, |gradient| kernels::mask(gradient, &output))?;
         Ok(gradient)
     }
 
     fn mean(&self, images: &Tensor) -> Result<Tensor> {
         let (batch, side, channels) = side_and_channels(images)?;
-        let data = View::of(images)?;
+        let data = View::new(images)?;
         build((batch, 1, 1, channels), |out| {
             kernels::mean(&data, side * side, channels, out)
         })
@@ -198,7 +215,7 @@ impl Backend for Cpu {
 
     fn mean_gradient(&self, gradient: &Tensor, side: usize) -> Result<Tensor> {
         let (batch, _, channels) = side_and_channels(gradient)?;
-        let gradient = View::of(gradient)?;
+        let gradient = View::new(gradient)?;
         build((batch, side, side, channels), |out| {
             kernels::mean_gradient(&gradient, side * side, channels, out)
         })
@@ -220,7 +237,7 @@ impl Backend for Cpu {
         lengths: &Tensor,
     ) -> Result<Tensor> {
         let dim = unit.dim(3)?;
-        let (unit, lengths) = (View::of(unit)?, View::of(lengths)?);
+        let (unit, lengths) = (View::new(unit)?, View::new(lengths)?);
         write(&gradient, |gradient| {
             kernels::normalize_gradient(gradient, &unit, &lengths, dim)
         })?;
@@ -228,13 +245,13 @@ impl Backend for Cpu {
     }
 
     fn update(&self, rule: &Rule, parameters: Vec<Parameter<'_>>) -> Result<()> {
-        // All is opened before anything is written.
+        // All tensors are opened before any is written.
         let gradients = parameters
             .iter()
-            .map(|parameter| View::of(parameter.gradient));
+            .map(|parameter| View::new(parameter.gradient));
         let gradients = gradients.collect::<Result<Vec<_>>>()?;
         for state in parameters.iter().flat_map(|parameter| &parameter.state) {
-            View::of(state)?;
+            View::new(state)?;
         }
         for (parameter, gradient) in parameters.into_iter().zip(gradients) {
             let [weight, first, second] = parameter.state;
@@ -250,14 +267,14 @@ impl Backend for Cpu {
     }
 
     fn add(&self, target: &Tensor, values: &Tensor) -> Result<()> {
-        let values = View::of(values)?;
+        let values = View::new(values)?;
         write(target, |target| kernels::add(target, &values))
     }
 
     fn norm(&self, tensors: &[&Tensor]) -> Result<f32> {
         let mut sum = 0.0;
         for tensor in tensors {
-            sum += kernels::sum_squares(&View::of(tensor)?);
+            sum += kernels::sum_squares(&View::new(tensor)?);
         }
         Ok(sum.sqrt() as f32)
     }

@@ -1,43 +1,43 @@
-//! Opening the device that the encoder runs on.
-//! Must never know: networks.
+//! The device that the encoder runs on.
 
 use std::{fmt, sync::Arc};
 
 use super::backend::Backend;
+use super::config::CudaConfig;
 use super::cpu::Cpu;
-use super::{CudaConfig, NnError};
+use super::error::NnError;
+use super::kernels::scratch;
 
-/// Where the encoder runs: `cpu`, or `cuda:N` in a build with the `cuda` feature. Clones share a queue of work.
-///
-/// Whoever holds tensors holds one, in a field before them: dropped first, it prepares the thread for dropping them.
+/// Where the encoder runs: `cpu`, or `cuda:N` in a build with the feature `cuda`. Clones share one queue of work.
 #[derive(Clone)]
 pub struct Device {
     name: Arc<str>,
     pub(super) backend: Arc<dyn Backend>,
 }
 
+// A struct with tensors holds a `Device` in a field before them. It is dropped first and prepares the thread for dropping the tensors.
 impl Drop for Device {
     fn drop(&mut self) {
-        self.backend.enter();
+        self.backend.bind_thread();
     }
 }
 
-/// What a device is opened for: each has a queue of work of its own.
+/// What a device is opened for. Each purpose has its own queue of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// Goes first where both want a GPU.
+    /// Has priority on a GPU.
     Serving,
-    /// Takes what serving leaves.
+    /// Runs when serving leaves the GPU idle.
     Training,
 }
 
-/// Makes this a thread of the background: it shares no lock with threads that serve. For threads of low priority, when they start.
+/// Makes the calling thread a background thread, which shares no lock with serving threads. Threads of low priority call it when they start.
 pub fn compute_in_background() {
-    super::kernels::scratch::use_background_buffers();
+    scratch::use_background_buffers();
 }
 
 impl Device {
-    /// The processor.
+    /// The CPU.
     pub fn cpu() -> Self {
         Self {
             name: "cpu".into(),
@@ -45,7 +45,10 @@ impl Device {
         }
     }
 
-    /// Opens `cpu` or `cuda:N`; a device that is not there is a clear error. `config` is for GPUs.
+    /// Opens `cpu` or `cuda:N`. `config` is used for GPUs only.
+    ///
+    /// # Errors
+    /// [`NnError::Device`] if the name is unknown or the device cannot be used. The text says what to do.
     pub fn open(name: &str, purpose: Purpose, config: &CudaConfig) -> Result<Self, NnError> {
         if name == "cpu" {
             return Ok(Self::cpu());
@@ -69,7 +72,7 @@ impl Device {
         })
     }
 
-    /// Whether it is the CPU.
+    /// Whether this is the CPU.
     pub fn is_cpu(&self) -> bool {
         &*self.name == "cpu"
     }

@@ -1,5 +1,4 @@
-//! The encoder as other rooms see it: pixels to vectors, weights in and out.
-//! Must never know: how the layers are computed.
+//! The encoder: pixels to vectors, gradients, weights in and out.
 
 use std::sync::Arc;
 
@@ -7,22 +6,21 @@ use candle_core::{Tensor, bail};
 
 use super::architecture::{LayerSpec, layers};
 use super::arrays::{Import, slots};
-use super::backend::{Backend, Kept, Memo, Pixels, Taped};
+use super::backend::{Backend, GraphCache, Pixels, SavedActivations, TrainingForward};
 use super::layer::Layer;
-use super::resnet::{Network, Trace};
-use super::{Device, EncoderConfig, Gradients, NnError, Precision, init};
-use crate::NamedArray;
+use super::resnet::{ForwardTrace, Network};
+use super::{Device, EncoderConfig, Gradients, NamedArray, NnError, Precision, init};
 
-/// Vectors of a batch, row-major.
+/// The vectors of a batch, row-major: `[rows, dim]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Vectors {
-    /// Values in a row.
+    /// Values in a vector.
     pub dim: usize,
     /// `rows · dim` values.
     pub data: Vec<f32>,
 }
 
-/// What a forward pass gives: the embedding (unit length) and the hidden features below the projection.
+/// The result of a forward pass: embeddings and the hidden features below the projection.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Features {
     /// `[batch, dim]`, each row of unit length.
@@ -31,27 +29,31 @@ pub struct Features {
     pub hidden: Vectors,
 }
 
-/// A network with its weights. Training changes them in place; a serving copy is another `Encoder` from the same arrays.
+/// A network with its weights on a device. Training changes them in place. A copy to serve from is another `Encoder` from the same arrays.
 pub struct Encoder {
     config: EncoderConfig,
     pub(super) device: Device,
     pub(super) specs: Arc<[LayerSpec]>,
     pub(super) layers: Arc<Vec<Layer>>,
-    /// Of these weights.
-    memo: Memo,
-    /// Of any weights.
-    training_memo: Arc<Memo>,
+    /// Graphs of passes that only encode. They hold for these weights only.
+    graphs: GraphCache,
+    /// Graphs of training passes, which outlive updates of the weights.
+    training_graphs: Arc<GraphCache>,
 }
 
 impl Encoder {
-    /// Fresh weights from `seed`: an init that trains without BatchNorm.
+    /// An encoder with initial weights drawn from `seed`. The initialisation trains without BatchNorm.
+    ///
+    /// # Errors
+    /// `config` is not valid, or the device failed.
     pub fn fresh(config: &EncoderConfig, seed: u64, device: &Device) -> Result<Self, NnError> {
         config.validate()?;
         let specs = layers(config);
         let fresh = |(place, spec): (usize, &LayerSpec)| {
-            let on = &device.backend;
-            let weight = on.upload(init::weights(seed, place, spec).into(), &spec.inner_shape())?;
-            let bias = on.upload(vec![0.0; spec.conv.outputs].into(), &[spec.conv.outputs])?;
+            let backend = &device.backend;
+            let weight =
+                backend.upload(init::weights(seed, place, spec).into(), &spec.inner_shape())?;
+            let bias = backend.upload(vec![0.0; spec.conv.outputs].into(), &[spec.conv.outputs])?;
             Ok(Layer::new(spec.clone(), weight, bias))
         };
         let layers = specs
@@ -59,10 +61,13 @@ impl Encoder {
             .enumerate()
             .map(fresh)
             .collect::<Result<Vec<_>, NnError>>()?;
-        Ok(Self::of(config, device, layers))
+        Ok(Self::from_layers(config, device, layers))
     }
 
-    /// Weights from named arrays; all must be there, none left over, each of the right shape.
+    /// An encoder with weights from named arrays, as [`Encoder::to_arrays`] gives them.
+    ///
+    /// # Errors
+    /// `config` is not valid, or an array is missing, left over, there twice or of another shape. The text names it.
     pub fn from_arrays(
         config: &EncoderConfig,
         arrays: &[NamedArray],
@@ -76,11 +81,12 @@ impl Encoder {
         import.finish()?;
         let pairs = specs.into_iter().zip(tensors.chunks_exact(2));
         let layers = pairs.map(|(spec, pair)| Layer::new(spec, pair[0].clone(), pair[1].clone()));
-        Ok(Self::of(config, device, layers.collect()))
+        Ok(Self::from_layers(config, device, layers.collect()))
     }
 
-    /// The same encoder, reading its weights in `precision` (on the CPU; other devices take no notice). For encoding only:
-    /// gradients taken through rounded weights are not those of the weights.
+    /// The same encoder, whose CPU kernels read weights of `precision`. Other devices ignore it.
+    ///
+    /// It affects passes that only encode. Training passes always read 32 bits.
     pub fn with_precision(mut self, precision: Precision) -> Self {
         let layers = self.layers.iter().cloned();
         self.layers = Arc::new(
@@ -91,23 +97,23 @@ impl Encoder {
         self
     }
 
-    fn of(config: &EncoderConfig, device: &Device, layers: Vec<Layer>) -> Self {
+    fn from_layers(config: &EncoderConfig, device: &Device, layers: Vec<Layer>) -> Self {
         let specs = layers.iter().map(|layer| layer.spec.clone()).collect();
         Self {
             config: config.clone(),
             device: device.clone(),
             specs,
             layers: Arc::new(layers),
-            memo: Memo::default(),
-            training_memo: Arc::default(),
+            graphs: GraphCache::default(),
+            training_graphs: Arc::default(),
         }
     }
 
-    /// The layers, whose weights are about to change.
-    pub(super) fn change(&mut self) -> &mut [Layer] {
-        self.memo = Memo::default();
+    /// The layers, for an update of their weights. Copies and graphs made from the old weights are dropped.
+    pub(super) fn layers_to_update(&mut self) -> &mut [Layer] {
+        self.graphs = GraphCache::default();
         let layers = Arc::make_mut(&mut self.layers);
-        layers.iter_mut().for_each(Layer::changed);
+        layers.iter_mut().for_each(Layer::clear_cache);
         layers
     }
 
@@ -117,6 +123,9 @@ impl Encoder {
     }
 
     /// A copy of all weights in a fixed order, with torchvision's names and layout.
+    ///
+    /// # Errors
+    /// The device failed.
     pub fn to_arrays(&self) -> Result<Vec<NamedArray>, NnError> {
         let tensors = self
             .layers
@@ -128,66 +137,81 @@ impl Encoder {
             .collect()
     }
 
-    /// Encodes `pixels` (`[batch, side, side, 3]`) without keeping anything for a backward pass.
+    /// Encodes `pixels` (`[batch, side, side, 3]`).
+    ///
+    /// # Errors
+    /// `pixels` are not one or more whole images, or the device failed.
     pub fn forward(&self, pixels: &[f32]) -> Result<Features, NnError> {
         self.forward_all(&[pixels])
     }
 
-    /// [`Encoder::forward`] of images that lie in several places, one after the other.
+    /// [`Encoder::forward`] of the concatenation of `parts`, without copying them together.
+    ///
+    /// # Errors
+    /// As [`Encoder::forward`].
     pub fn forward_all(&self, parts: &[&[f32]]) -> Result<Features, NnError> {
-        let pass = |on: &dyn Backend, pixels: Tensor| {
+        let pass = |backend: &dyn Backend, pixels: Tensor| {
             let layers = &self.layers;
-            let trace = Network { on, layers }.forward(pixels, false)?;
+            let trace = Network { backend, layers }.forward(pixels, false)?;
             Ok([trace.embedding, trace.hidden])
         };
         let pixels = self.pixels(parts)?;
         let rows = pixels.shape[0];
-        let found = self.device.backend.infer(&self.memo, pixels, &pass)?;
-        let [embedding, hidden] = found.map(|data| {
+        let outputs = self.device.backend.infer(&self.graphs, pixels, &pass)?;
+        let [embedding, hidden] = outputs.map(|data| {
             let dim = data.len() / rows;
             Vectors { dim, data }
         });
         Ok(Features { embedding, hidden })
     }
 
-    /// Batch sizes whose pass the device has recorded and repeats in one call: those that came twice, of passes that only encode since the
-    /// weights changed. `[encoding, training]`; none on the CPU.
+    /// Number of batch sizes whose pass the device has captured as a CUDA graph: `[encoding, training]`. On the CPU both are 0.
+    ///
+    /// A size is captured when it comes for the second time. Graphs of encoding are dropped when the weights change.
     pub fn captured_graphs(&self) -> [usize; 2] {
-        [&self.memo, &*self.training_memo].map(|memo| self.device.backend.recorded(memo))
+        [&self.graphs, &*self.training_graphs]
+            .map(|graphs| self.device.backend.captured_graphs(graphs))
     }
 
-    /// Encodes `pixels` and keeps what [`Tape::backward`] needs.
+    /// Encodes `pixels` (`[batch, side, side, 3]`) and saves the activations that [`Tape::backward`] needs.
+    ///
+    /// # Errors
+    /// As [`Encoder::forward`]. [`NnError::Memory`] if the batch does not fit the device's memory.
     pub fn forward_train(&self, pixels: &[f32]) -> Result<Tape, NnError> {
         self.forward_train_all(&[pixels])
     }
 
-    /// [`Encoder::forward_train`] of images that lie in several places, one after the other.
+    /// [`Encoder::forward_train`] of the concatenation of `parts`, without copying them together.
+    ///
+    /// # Errors
+    /// As [`Encoder::forward_train`].
     pub fn forward_train_all(&self, parts: &[&[f32]]) -> Result<Tape, NnError> {
-        let pass = |on: &dyn Backend, pixels: Tensor| {
-            let layers: Vec<Layer> = self.layers.iter().map(Layer::fleeting).collect();
+        let pass = |backend: &dyn Backend, pixels: Tensor| {
+            let layers: Vec<Layer> = self.layers.iter().map(Layer::without_cache).collect();
             let network = Network {
-                on,
+                backend,
                 layers: &layers,
             };
             let trace = network.forward(pixels, true)?;
             let embedding = trace.embedding.clone();
-            let kept: Kept = Arc::new(Recorded { layers, trace });
-            Ok((kept, embedding))
+            let saved: SavedActivations = Arc::new(TapeState { layers, trace });
+            Ok((saved, embedding))
         };
         let backend = &self.device.backend;
         let mut pixels = self.pixels(parts)?;
         let batch = pixels.shape[0];
         pixels.shape[0] = backend.training_rows(batch);
-        let taped = backend.tape(&self.training_memo, pixels, &pass);
-        let mut taped = taped.map_err(|error| without(&self.training_memo, error))?;
+        let graphs = &self.training_graphs;
+        let forward = backend.forward_train(graphs, pixels, &pass);
+        let mut forward = forward.map_err(|error| free_graphs(graphs, error))?;
         let (rows, dim) = (pixels.shape[0], self.config.dim);
-        let mut data = std::mem::take(&mut taped.embedding);
+        let mut data = std::mem::take(&mut forward.embedding);
         data.truncate(batch * dim);
         Ok(Tape {
             device: self.device.clone(),
             specs: self.specs.clone(),
-            memo: self.training_memo.clone(),
-            taped,
+            graphs: graphs.clone(),
+            forward,
             rows,
             embedding: Vectors { dim, data },
         })
@@ -207,31 +231,31 @@ impl Encoder {
     }
 }
 
-/// A forward pass that can be differentiated once, before the next step of an optimiser.
+/// A forward pass that can be differentiated once, before the next step of the optimiser.
 pub struct Tape {
     device: Device,
     specs: Arc<[LayerSpec]>,
-    memo: Arc<Memo>,
-    taped: Taped,
-    /// Rows of the pass: those of the embeddings, and maybe more.
+    graphs: Arc<GraphCache>,
+    forward: TrainingForward,
+    /// Rows of the pass: those of the embeddings, and possibly more.
     rows: usize,
     embedding: Vectors,
 }
 
-/// `error`; if it is for want of memory, the next pass has what `memo` kept.
-fn without(memo: &Memo, error: candle_core::Error) -> NnError {
+/// Converts `error`. If the device's memory is used up, it drops `graphs`, so that the next pass has their memory.
+fn free_graphs(graphs: &GraphCache, error: candle_core::Error) -> NnError {
     let error = NnError::from(error);
     if matches!(error, NnError::Memory(_)) {
-        memo.forget();
+        graphs.clear();
     }
     error
 }
 
-/// What a backward pass needs.
+/// The input of a backward pass.
 #[derive(Clone)]
-struct Recorded {
+struct TapeState {
     layers: Vec<Layer>,
-    trace: Trace,
+    trace: ForwardTrace,
 }
 
 impl Tape {
@@ -240,7 +264,10 @@ impl Tape {
         &self.embedding
     }
 
-    /// Gradients of all weights, given the loss's gradient with respect to the embeddings (`[batch, dim]`).
+    /// The gradients of all weights, from the loss's gradient with respect to the embeddings (`[batch, dim]`).
+    ///
+    /// # Errors
+    /// `embedding_gradient` has another length than the embeddings, or the device failed.
     pub fn backward(self, embedding_gradient: &[f32]) -> Result<Gradients, NnError> {
         let Vectors { dim, data } = &self.embedding;
         let (found, wanted) = (embedding_gradient.len(), data.len());
@@ -249,20 +276,20 @@ impl Tape {
                 "the gradient has {found} values, the embeddings {wanted}"
             )));
         }
-        let pass = |on: &dyn Backend, gradient: Tensor, kept: Kept| {
-            let Ok(recorded) = kept.downcast::<Recorded>() else {
-                bail!("not what a forward pass keeps")
+        let pass = |backend: &dyn Backend, gradient: Tensor, saved: SavedActivations| {
+            let Ok(state) = saved.downcast::<TapeState>() else {
+                bail!("not the saved activations of a forward pass")
             };
-            // Where nobody else has it, its maps are given back as they are used up.
-            let Recorded { layers, trace } = Arc::unwrap_or_clone(recorded);
+            // Without another owner, each activation is recycled after its last use.
+            let TapeState { layers, trace } = Arc::unwrap_or_clone(state);
             let layers = &layers;
-            Network { on, layers }.backward(trace, gradient)
+            Network { backend, layers }.backward(trace, gradient)
         };
-        let (tape, shape) = (self.taped, [self.rows, 1, 1, *dim]);
-        let tape = (tape.kept, tape.lease);
+        let TrainingForward { saved, lease, .. } = self.forward;
+        let shape = [self.rows, 1, 1, *dim];
         let backend = &self.device.backend;
-        let gradients = backend.backward(tape, (embedding_gradient, &shape), &pass);
-        let (layers, lease) = gradients.map_err(|error| without(&self.memo, error))?;
+        let gradients = backend.backward((saved, lease), (embedding_gradient, &shape), &pass);
+        let (layers, lease) = gradients.map_err(|error| free_graphs(&self.graphs, error))?;
         Ok(Gradients {
             device: self.device.clone(),
             specs: self.specs,

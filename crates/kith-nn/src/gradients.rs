@@ -1,5 +1,4 @@
-//! Gradients of all weights.
-//! Must never know: how they came about.
+//! Gradients of all weights of an encoder.
 
 use std::sync::Arc;
 
@@ -7,25 +6,24 @@ use candle_core::Tensor;
 
 use super::architecture::LayerSpec;
 use super::arrays::slots;
-use super::backend::{LayerGradient, Lease};
-use super::{Device, NnError};
-use crate::NamedArray;
+use super::backend::{GraphLease, LayerGradient};
+use super::{Device, NamedArray, NnError};
 
-/// Gradients in the order of the encoder's weights.
+/// The gradient of a loss with respect to all weights of an [`super::Encoder`].
 pub struct Gradients {
     pub(super) device: Device,
     pub(super) specs: Arc<[LayerSpec]>,
     pub(super) layers: Vec<LayerGradient>,
-    /// Until it is gone, no later pass writes to them.
-    pub(super) _lease: Option<Lease>,
+    /// As long as it is held, no later pass writes to the gradients.
+    pub(super) _lease: Option<GraphLease>,
 }
 
 impl Drop for Gradients {
     fn drop(&mut self) {
-        self.device.backend.enter();
+        self.device.backend.bind_thread();
         for LayerGradient { weight, bias } in self.layers.drain(..) {
             for tensor in [weight, bias] {
-                // Memory that cannot be given back is freed, no more.
+                // Memory that cannot be recycled is freed.
                 let _ = self.device.backend.recycle(tensor);
             }
         }
@@ -33,7 +31,10 @@ impl Drop for Gradients {
 }
 
 impl Gradients {
-    /// Adds another pass's gradients.
+    /// Adds the gradients of another pass of the same encoder.
+    ///
+    /// # Errors
+    /// The device failed.
     pub fn add(&mut self, other: &Gradients) -> Result<(), NnError> {
         for (mine, theirs) in self.tensors().zip(other.tensors()) {
             self.device.backend.add(mine, theirs)?;
@@ -41,13 +42,19 @@ impl Gradients {
         Ok(())
     }
 
-    /// The global L2 norm; not finite if any value is not.
+    /// The L2 norm of all gradients together. It is not finite if any value is not.
+    ///
+    /// # Errors
+    /// The device failed.
     pub fn norm(&self) -> Result<f32, NnError> {
         let all: Vec<&Tensor> = self.tensors().collect();
         Ok(self.device.backend.norm(&all)?)
     }
 
-    /// All values one after the other, in an order that is the same for all gradients of a network: for distances, angles and means.
+    /// A copy of all values as one vector, in an order that is the same for all gradients of a network.
+    ///
+    /// # Errors
+    /// The device failed.
     pub fn to_flat(&self) -> Result<Vec<f32>, NnError> {
         let mut flat = Vec::new();
         for tensor in self.tensors() {
@@ -56,7 +63,10 @@ impl Gradients {
         Ok(flat)
     }
 
-    /// A copy with names and layout as [`super::Encoder::to_arrays`] (for tests and studies).
+    /// A copy with the names and layout of [`super::Encoder::to_arrays`].
+    ///
+    /// # Errors
+    /// The device failed.
     pub fn to_arrays(&self) -> Result<Vec<NamedArray>, NnError> {
         slots(&self.specs)
             .zip(self.tensors())

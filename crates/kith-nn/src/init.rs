@@ -1,9 +1,7 @@
-//! Fresh weights that train without BatchNorm.
-//! Must never know: devices, optimisers.
+//! Initial weights that train without BatchNorm.
 //!
-//! He et al. 2015 for layers before a ReLU; the last convolution of each block starts at zero, so that a block begins
-//! as its shortcut and activations keep their size however deep the network is (Zhang, Dauphin & Ma 2019); Glorot &
-//! Bengio 2010 for the projection, which has no ReLU.
+//! Layers before a ReLU follow He et al. 2015. The last convolution of each block starts at zero, so that a block begins as its shortcut and
+//! activations keep their size at any depth (Zhang, Dauphin & Ma 2019). The projection, which has no ReLU, follows Glorot & Bengio 2010.
 
 use std::f64::consts::TAU;
 
@@ -13,7 +11,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use super::architecture::{BLOCKS, LayerSpec, PROJECTION};
 use kith_seed::mix;
 
-/// The weights of layer `place` (`[kernel, kernel, inputs, outputs]`); biases start at zero.
+/// Initial weights of layer number `place`: `[kernel, kernel, inputs, outputs]`. Biases start at zero.
 pub(super) fn weights(seed: u64, place: usize, spec: &LayerSpec) -> Vec<f32> {
     let count = spec.conv.weights();
     if BLOCKS.iter().any(|block| block.second == place) {
@@ -31,7 +29,7 @@ pub(super) fn weights(seed: u64, place: usize, spec: &LayerSpec) -> Vec<f32> {
         .collect()
 }
 
-/// A draw from N(0, 1) by Box and Muller's transform.
+/// A sample of N(0, 1) by the Box–Muller transform.
 fn normal(random: &mut ChaCha8Rng) -> f64 {
     let mut uniform = || (random.next_u32() as f64 + 0.5) / (1u64 << 32) as f64;
     (-2.0 * uniform().ln()).sqrt() * (TAU * uniform()).cos()

@@ -1,5 +1,4 @@
 //! A layer's weights, with the packed copies that the kernels read.
-//! Must never know: the order of layers.
 
 use std::sync::{Arc, OnceLock};
 
@@ -18,25 +17,25 @@ pub(super) struct Layer {
     pub(super) weight: Tensor,
     /// `[outputs]`.
     pub(super) bias: Tensor,
-    /// What the forward kernel reads, made when first needed; none if it is to be made for each use.
+    /// The weights that the forward kernel reads, packed when first needed. `None`: packed for each use.
     packed: Option<Arc<OnceLock<Packed>>>,
     precision: Precision,
-    /// Weights and bias as a device's products read them, if it is not the CPU: made when first needed.
+    /// Weights and bias as a GPU reads them, made when first needed.
     #[cfg(feature = "cuda")]
     cast: Arc<OnceLock<[Tensor; 2]>>,
 }
 
-/// Packed weights for one use.
-pub(super) enum Lent<'a> {
-    Kept(&'a Packed),
-    Made(Packed),
+/// Packed weights, cached by the layer or made for one use.
+pub(super) enum PackedRef<'a> {
+    Cached(&'a Packed),
+    Owned(Packed),
 }
 
-impl Lent<'_> {
+impl PackedRef<'_> {
     pub(super) fn panels(&self) -> Panels<'_> {
         match self {
-            Self::Kept(packed) => packed.panels(),
-            Self::Made(packed) => packed.panels(),
+            Self::Cached(packed) => packed.panels(),
+            Self::Owned(packed) => packed.panels(),
         }
     }
 }
@@ -55,7 +54,7 @@ impl Layer {
         }
     }
 
-    /// Its kernels read weights of `precision`.
+    /// The same layer with packed weights of `precision`.
     pub(super) fn with_precision(self, precision: Precision) -> Self {
         let packed = Some(Arc::default());
         Self {
@@ -65,9 +64,9 @@ impl Layer {
         }
     }
 
-    /// The same weights, packed for each use and exact: in training they are used once, and all copies together would take
-    /// several times their memory.
-    pub(super) fn fleeting(&self) -> Self {
+    /// The same layer with weights of 32 bits, packed for each use. Training uses packed weights once, and all packed copies together would take
+    /// several times the memory of the weights.
+    pub(super) fn without_cache(&self) -> Self {
         Self {
             packed: None,
             precision: Precision::F32,
@@ -77,29 +76,29 @@ impl Layer {
         }
     }
 
-    /// What the forward kernel reads.
-    pub(super) fn packed_forward(&self) -> Result<Lent<'_>> {
-        let weight = View::of(&self.weight)?;
+    /// The weights packed for the forward kernel.
+    pub(super) fn packed_forward(&self) -> Result<PackedRef<'_>> {
+        let weight = View::new(&self.weight)?;
         let pack = || self.spec.conv.pack(&weight, self.spec.side);
         Ok(match &self.packed {
-            Some(packed) => {
-                Lent::Kept(packed.get_or_init(|| Packed::lasting(pack(), self.precision)))
-            }
-            None => Lent::Made(Packed::Once(pack())),
+            Some(packed) => PackedRef::Cached(
+                packed.get_or_init(|| Packed::with_precision(pack(), self.precision)),
+            ),
+            None => PackedRef::Owned(Packed::Temporary(pack())),
         })
     }
 
-    /// Makes what the kernel of the input's gradient reads.
+    /// A function that packs the weights for the kernel of the input's gradient.
     pub(super) fn pack_backward(&self) -> Result<impl Fn() -> Packed> {
-        let weight = View::of(&self.weight)?;
+        let weight = View::new(&self.weight)?;
         Ok(move || {
             let values = self.spec.conv.pack_transposed(&weight, self.spec.side);
-            Packed::Once(values)
+            Packed::Temporary(values)
         })
     }
 
-    /// Forgets what was made from weights that have changed.
-    pub(super) fn changed(&mut self) {
+    /// Drops the copies of weights that have changed.
+    pub(super) fn clear_cache(&mut self) {
         self.packed = Some(Arc::default());
         #[cfg(feature = "cuda")]
         {
@@ -107,7 +106,7 @@ impl Layer {
         }
     }
 
-    /// What `make` gave when it was first called for these weights.
+    /// The result of the first call of `make` for these weights.
     #[cfg(feature = "cuda")]
     pub(super) fn cast(&self, make: impl FnOnce() -> Result<[Tensor; 2]>) -> Result<[Tensor; 2]> {
         match self.cast.get() {

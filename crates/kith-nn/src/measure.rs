@@ -1,5 +1,4 @@
-//! One layer of the network at a time, and the processor's peak, for those who measure.
-//! Must never know: clocks.
+//! For benchmarks: single layers of the network, and the processor's peak.
 
 use std::array::from_fn;
 use std::hint::black_box;
@@ -8,20 +7,20 @@ use candle_core::Tensor;
 use pulp::{Arch, Simd, WithSimd};
 
 use super::architecture::{LayerSpec, STEM, layers};
-use super::backend::{Input, Pixels};
+use super::backend::{GradientTarget, Pixels};
 use super::layer::Layer;
 use super::{Device, EncoderConfig, NnError, init};
 
-/// A layer's shape, and how often the network has it.
+/// The shape of a layer, with the number of layers of this shape.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerShape {
-    /// Layers of this shape.
+    /// Number of layers of this shape.
     pub times: usize,
     place: usize,
     spec: LayerSpec,
 }
 
-/// The network's layers, each shape once, in the order of the first of each.
+/// The layers of the network, each shape once, in the order of their first occurrence.
 pub fn layer_shapes(config: &EncoderConfig) -> Vec<LayerShape> {
     let mut shapes: Vec<LayerShape> = Vec::new();
     for (place, spec) in layers(config).into_iter().enumerate() {
@@ -45,112 +44,128 @@ impl LayerShape {
         &self.spec.name
     }
 
-    /// Multiply-adds of a forward pass of one image, as the layer is defined: a faster method needs fewer.
+    /// Multiply-adds of the forward pass of one image by the layer's definition. A faster method needs fewer.
     pub fn forward_multiply_adds(&self) -> usize {
         let out_side = self.spec.conv.output_side(self.spec.side);
         self.spec.conv.weights() * out_side * out_side
     }
 
-    /// Multiply-adds of the gradients of one image: those of the weights and of the input, which the stem does without.
+    /// Multiply-adds of the gradients of one image by the layer's definition: that of the weights and, but for the stem, that of the input.
     pub fn backward_multiply_adds(&self) -> usize {
         let gradients = if self.place == STEM { 1 } else { 2 };
         gradients * self.forward_multiply_adds()
     }
 }
 
-/// A layer with fresh weights, an input and a gradient of its output. The stem goes with its ReLU and max-pool.
+/// One layer with initial weights, an input and a gradient of its output, to be run repeatedly. The stem includes its ReLU and max-pool.
 pub struct LayerProbe {
     device: Device,
     layer: Layer,
     /// `[batch, side, side, inputs]`.
     x: Tensor,
     gradient: Tensor,
-    /// What the stem's pool picked.
-    picks: Option<Tensor>,
+    /// The argmax indices of the stem's pool.
+    argmax: Option<Tensor>,
 }
 
 impl LayerProbe {
-    /// A layer of `shape` with inputs for `batch` images.
+    /// A layer of `shape` with inputs of `batch` images.
+    ///
+    /// # Errors
+    /// The device failed.
     pub fn new(shape: &LayerShape, batch: usize, device: &Device) -> Result<Self, NnError> {
         let LayerShape { place, spec, .. } = shape;
         let (conv, side) = (spec.conv, spec.side);
         let weight = init::weights(1, *place, spec);
-        let on = &device.backend;
-        let weight = on.upload(weight.into(), &spec.inner_shape())?;
-        let bias = on.upload(values(&[conv.outputs]).into(), &[conv.outputs])?;
+        let backend = &device.backend;
+        let weight = backend.upload(weight.into(), &spec.inner_shape())?;
+        let bias = backend.upload(values(&[conv.outputs]).into(), &[conv.outputs])?;
         let layer = Layer::new(spec.clone(), weight, bias);
         let shape = [batch, side, side, conv.inputs];
-        let (x, output, picks) = if *place == STEM {
+        let (x, output, argmax) = if *place == STEM {
             let parts = &[&values(&shape)[..]];
-            let x = on.pixels(Pixels { parts, shape })?;
-            let (output, picks) = on.stem(&layer, &x, true)?;
-            (x, output, picks)
+            let x = backend.upload_pixels(Pixels { parts, shape })?;
+            let (output, argmax) = backend.stem(&layer, &x, true)?;
+            (x, output, argmax)
         } else {
-            let x = on.maps(&values(&shape), &shape)?;
-            let output = on.conv(&layer, &x, None, true)?;
+            let x = backend.upload_activations(&values(&shape), &shape)?;
+            let output = backend.conv(&layer, &x, None, true)?;
             (x, output, None)
         };
         Ok(Self {
-            gradient: on.maps(&values(output.dims()), output.dims())?,
+            gradient: backend.upload_activations(&values(output.dims()), output.dims())?,
             device: device.clone(),
             layer,
             x,
-            picks,
+            argmax,
         })
     }
 
-    /// The layer's forward pass.
+    /// Runs the layer's forward pass.
+    ///
+    /// # Errors
+    /// The device failed.
     pub fn forward(&self) -> Result<(), NnError> {
-        let on = &self.device.backend;
-        match self.picks {
-            Some(_) => black_box(on.stem(&self.layer, &self.x, false)?.0),
-            None => black_box(on.conv(&self.layer, &self.x, None, true)?),
+        let backend = &self.device.backend;
+        match self.argmax {
+            Some(_) => black_box(backend.stem(&self.layer, &self.x, false)?.0),
+            None => black_box(backend.conv(&self.layer, &self.x, None, true)?),
         };
         Ok(())
     }
 
-    /// The gradients of its weights and, but for the stem, its input.
+    /// Computes the gradients of its weights and, but for the stem, its input.
+    ///
+    /// # Errors
+    /// The device failed.
     pub fn backward(&self) -> Result<(), NnError> {
         let Self {
-            layer, x, gradient, ..
+            layer,
+            x,
+            gradient: output_gradient,
+            ..
         } = self;
-        let on = &self.device.backend;
-        let own = match &self.picks {
-            Some(picks) => on.stem_gradient(layer, x, picks, gradient)?,
-            None => on.conv_gradient(layer, x, gradient, Input::New)?.1,
+        let backend = &self.device.backend;
+        let gradient = match &self.argmax {
+            Some(argmax) => backend.stem_gradient(layer, x, argmax, output_gradient)?,
+            None => {
+                backend
+                    .conv_gradient(layer, x, output_gradient, GradientTarget::New)?
+                    .1
+            }
         };
-        black_box(own.weight);
+        black_box(gradient.weight);
         Ok(())
     }
 }
 
-/// Values in [−1, 1) without a pattern that a layer could profit from.
+/// Values in [−1, 1) without a pattern that could make a layer faster.
 fn values(shape: &[usize]) -> Vec<f32> {
     (0..shape.iter().product::<usize>())
         .map(|i| ((i * 7919) % 1013) as f32 / 506.5 - 1.0)
         .collect()
 }
 
-/// Multiply-adds on registers alone, on one thread, with the widest vectors that the kernels use: no kernel does them faster.
+/// Multiply-adds on registers, on one thread, with the widest vectors that the kernels use: the peak of this processor.
 pub struct PeakFlops {
     rounds: usize,
 }
 
 impl PeakFlops {
-    /// A few milliseconds.
-    const LONG: usize = 1 << 20;
-    /// As many as a kernel's tile has: enough to hide the latency of each.
+    /// Rounds of a run, which takes a few milliseconds.
+    const ROUNDS: usize = 1 << 20;
+    /// Independent sums, as many as a register tile has: enough to hide the latency of each.
     const SUMS: usize = 12;
 
-    /// Does as many as [`PeakFlops::multiply_adds`] says.
+    /// Does [`PeakFlops::multiply_adds`] multiply-adds.
     pub fn run() {
-        let rounds = Self::LONG;
+        let rounds = Self::ROUNDS;
         Arch::new().dispatch(Self { rounds });
     }
 
-    /// How many a run has on this processor.
+    /// Number of multiply-adds of one run on this processor.
     pub fn multiply_adds() -> usize {
-        Self::LONG * Arch::new().dispatch(Self { rounds: 1 })
+        Self::ROUNDS * Arch::new().dispatch(Self { rounds: 1 })
     }
 }
 

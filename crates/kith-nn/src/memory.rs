@@ -1,31 +1,31 @@
-//! Memory of this process as the kernel counts it; Linux only, elsewhere nothing is known.
-//! Must never know: what the memory is for.
+//! Memory of this process as Linux counts it. On other systems it is unknown (`None`).
 
 use std::fs;
 
-/// The memory that `work` adds to this process at its worst moment, in bytes. What the process freed before but kept counts
-/// as there already, so a fresh process gives the truth.
+/// Calls `work` and returns its result with the bytes that it added to this process's memory at its peak.
+///
+/// Memory that the process had freed but kept from the system counts as used before, so only a new process gives the true value.
 pub fn peak_of<T>(work: impl FnOnce() -> T) -> (T, Option<u64>) {
     let before = reset_peak().and_then(|()| resident());
-    let done = work();
+    let result = work();
     let added = status("VmHWM:").zip(before);
     (
-        done,
+        result,
         added.map(|(peak, before)| peak.saturating_sub(before)),
     )
 }
 
-/// Bytes of this process that lie in memory.
+/// Resident memory of this process in bytes.
 pub fn resident() -> Option<u64> {
     status("VmRSS:")
 }
 
-/// Lets the peak begin anew at what is resident now (proc(5), `clear_refs`).
+/// Resets the peak to the memory that is resident now (proc(5), `clear_refs`).
 fn reset_peak() -> Option<()> {
     fs::write("/proc/self/clear_refs", "5").ok()
 }
 
-/// A field of `/proc/self/status` that has kibibytes.
+/// A field of `/proc/self/status` in kibibytes, as bytes.
 fn status(field: &str) -> Option<u64> {
     let text = fs::read_to_string("/proc/self/status").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(field))?;
@@ -38,8 +38,8 @@ mod tests {
     use super::*;
 
     #[test]
-    #[cfg_attr(not(target_os = "linux"), ignore = "only Linux tells")]
-    fn a_peak_counts_what_was_there_for_a_moment() {
+    #[cfg_attr(not(target_os = "linux"), ignore = "needs Linux")]
+    fn a_peak_counts_memory_that_was_used_briefly() {
         let bytes = 256 << 20;
         let (sum, peak) = peak_of(|| {
             let filled = std::hint::black_box(vec![1u8; bytes]);

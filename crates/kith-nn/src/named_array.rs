@@ -1,4 +1,4 @@
-//! Weights and optimiser moments as named arrays, independent of a tensor library.
+//! Named arrays: weights and optimiser moments without a tensor library.
 
 /// One named array in row-major order: the form in which weights and moments leave and enter this crate.
 #[derive(Clone, Debug, PartialEq)]

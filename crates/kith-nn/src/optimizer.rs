@@ -1,74 +1,14 @@
-//! The optimiser: moments of an encoder's weights, steps, state in and out.
-//! Must never know: losses, schedules.
+//! The optimiser: moments of an encoder's weights, steps, and its state in and out.
 
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use serde::{Deserialize, Serialize};
 
 use super::architecture::LayerSpec;
 use super::arrays::{Import, slots};
 use super::backend::Parameter;
 use super::update::Rule;
-use super::{Device, Encoder, Gradients, NnError};
-use crate::NamedArray;
-
-/// Which optimiser, with its constants.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct OptimizerConfig {
-    /// `adamw` (decoupled decay), `adam` (decay in the gradient) or `sgd`.
-    pub kind: OptimizerKind,
-    /// Decay per unit of learning rate; biases are not decayed.
-    pub weight_decay: f32,
-    /// SGD's momentum, or Adam's β₁.
-    pub momentum: f32,
-    /// Adam's β₂.
-    pub beta2: f32,
-    /// Adam's ε.
-    pub epsilon: f32,
-    /// Largest global gradient norm; larger ones are scaled down to it. 0: no clipping.
-    pub clip_norm: f32,
-}
-
-/// The optimisers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OptimizerKind {
-    /// Adam with decoupled weight decay (Loshchilov & Hutter 2019).
-    Adamw,
-    /// Adam (Kingma & Ba 2015), weight decay added to the gradient.
-    Adam,
-    /// Stochastic gradient descent with momentum, as PyTorch defines it.
-    Sgd,
-}
-
-impl OptimizerConfig {
-    /// Says which constant cannot be used, and which values can.
-    pub fn validate(&self) -> Result<(), NnError> {
-        let share = |value: f32| (0.0..1.0).contains(&value);
-        let checks = [
-            (share(self.momentum), "momentum must be from 0 to below 1"),
-            (share(self.beta2), "beta2 must be from 0 to below 1"),
-            (
-                self.weight_decay >= 0.0 && self.weight_decay.is_finite(),
-                "weight_decay must be 0 or more",
-            ),
-            (
-                self.epsilon > 0.0 && self.epsilon.is_finite(),
-                "epsilon must be above 0",
-            ),
-            (
-                self.clip_norm >= 0.0 && self.clip_norm.is_finite(),
-                "clip_norm must be 0 (no clipping) or more",
-            ),
-        ];
-        match checks.iter().find(|(good, _)| !good) {
-            Some((_, message)) => Err(NnError::Config((*message).to_owned())),
-            None => Ok(()),
-        }
-    }
-}
+use super::{Device, Encoder, Gradients, NamedArray, NnError, OptimizerConfig, OptimizerKind};
 
 /// The optimiser's moments for one encoder.
 pub struct Optimizer {
@@ -86,7 +26,10 @@ struct Moments {
 }
 
 impl Optimizer {
-    /// Zero moments for `encoder`.
+    /// An optimiser for `encoder` whose moments are zero.
+    ///
+    /// # Errors
+    /// `config` is not valid, or the device's memory is used up.
     pub fn new(config: &OptimizerConfig, encoder: &Encoder) -> Result<Self, NnError> {
         config.validate()?;
         let layers = encoder.specs.clone();
@@ -117,8 +60,12 @@ impl Optimizer {
         })
     }
 
-    /// Clips by `norm` (of [`Gradients::norm`]) and updates the encoder's weights in place.
-    /// A tape recorded before is stale afterwards. An update that failed does not count.
+    /// Clips the gradients by their `norm` (of [`Gradients::norm`]) and updates the encoder's weights in place, with the learning rate `rate`.
+    ///
+    /// A [`super::Tape`] from before the step must not be used afterwards.
+    ///
+    /// # Errors
+    /// The device failed. Then no weight or moment has changed, and the update does not count.
     pub fn step(
         &mut self,
         encoder: &mut Encoder,
@@ -128,7 +75,7 @@ impl Optimizer {
     ) -> Result<(), NnError> {
         let update = self.updates + 1;
         let rule = Rule::new(&self.config, update, norm, rate);
-        let pairs = encoder.change().iter_mut().zip(&gradients.layers);
+        let pairs = encoder.layers_to_update().iter_mut().zip(&gradients.layers);
         let mut parameters = Vec::with_capacity(self.moments.len());
         for ((layer, gradient), moments) in pairs.zip(self.moments.chunks_exact_mut(2)) {
             let [weight, bias] = moments else { continue };
@@ -148,20 +95,20 @@ impl Optimizer {
         Ok(())
     }
 
-    /// Updates made so far.
+    /// Number of updates so far.
     pub fn updates(&self) -> u64 {
         self.updates
     }
 
-    /// Moments (named `{weight}.m` / `.v`, in the weight's layout) and the update count (`updates`, shape `[2]`: the
+    /// A copy of the moments (named `{weight}.m` and `{weight}.v`, in the weight's layout) and of the update count (`updates`, shape `[2]`: the
     /// low 24 bits and the rest, both exact in `f32`). SGD has no `.v`.
     pub fn to_arrays(&self) -> Result<Vec<NamedArray>, NnError> {
-        let on = &*self.device.backend;
+        let backend = &*self.device.backend;
         let mut arrays = Vec::with_capacity(2 * self.moments.len() + 1);
         for (slot, moments) in slots(&self.layers).zip(&self.moments) {
-            arrays.push(slot.export(".m", &moments.first, on)?);
+            arrays.push(slot.export(".m", &moments.first, backend)?);
             if self.config.kind != OptimizerKind::Sgd {
-                arrays.push(slot.export(".v", &moments.second, on)?);
+                arrays.push(slot.export(".v", &moments.second, backend)?);
             }
         }
         let data = vec![
@@ -176,16 +123,21 @@ impl Optimizer {
         Ok(arrays)
     }
 
-    /// Restores what [`Optimizer::to_arrays`] gave. After an error nothing has changed.
+    /// Restores the state of [`Optimizer::to_arrays`].
+    ///
+    /// # Errors
+    /// An array is missing, left over or of another shape. Then nothing has changed.
     pub fn load_arrays(&mut self, arrays: &[NamedArray]) -> Result<(), NnError> {
-        let on = &*self.device.backend;
+        let backend = &*self.device.backend;
         let mut import = Import::new(arrays)?;
         let mut loaded = Vec::with_capacity(self.moments.len());
         for (slot, moments) in slots(&self.layers).zip(&self.moments) {
-            let first = slot.import(".m", &mut import, on)?;
+            let first = slot.import(".m", &mut import, backend)?;
             let second = match self.config.kind {
                 OptimizerKind::Sgd => moments.second.clone(),
-                OptimizerKind::Adam | OptimizerKind::Adamw => slot.import(".v", &mut import, on)?,
+                OptimizerKind::Adam | OptimizerKind::Adamw => {
+                    slot.import(".v", &mut import, backend)?
+                }
             };
             loaded.push(Moments { first, second });
         }

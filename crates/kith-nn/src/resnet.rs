@@ -1,64 +1,73 @@
-//! ResNet-18 without BatchNorm and its head, forward and backward.
-//! Must never know: devices, optimisers.
+//! ResNet-18 (He et al. 2016) without BatchNorm and its head, forward and backward.
 
 use candle_core::{Result, Tensor, bail};
 
 use super::architecture::{BLOCKS, Block, FC, PROJECTION, STEM};
-use super::backend::{Backend, Input, LayerGradient};
+use super::backend::{Backend, GradientTarget, LayerGradient};
 use super::layer::Layer;
 
-/// What a forward pass leaves behind.
+/// The results of a forward pass, with the activations that a backward pass needs.
 #[derive(Clone)]
-pub(super) struct Trace {
+pub(super) struct ForwardTrace {
     /// `[batch, side, side, 3]`.
     pixels: Tensor,
-    /// The stem's output and the places its pool picked; none if no backward pass is to follow.
+    /// The stem's output and the argmax indices of its pool. `None` without a backward pass.
     stem: Option<(Tensor, Tensor)>,
-    /// Each block's hidden and output maps; empty if no backward pass is to follow.
-    blocks: Vec<(Tensor, Tensor)>,
-    /// Side of the last maps.
+    /// Each block's activations. Empty without a backward pass.
+    blocks: Vec<BlockActivations>,
+    /// Side of the last block's activations.
     last_side: usize,
+    /// Mean of the last block's activations over pixels.
     mean: Tensor,
     /// `[batch, 1, 1, 8 · width]`, after fc + ReLU.
     pub(super) hidden: Tensor,
     /// `[batch, 1, 1, dim]`, each of unit length.
     pub(super) embedding: Tensor,
+    /// Lengths of the embeddings before normalisation.
     lengths: Tensor,
+}
+
+/// The activations of a block that its backward pass needs.
+#[derive(Clone)]
+struct BlockActivations {
+    /// After the first convolution and its ReLU.
+    hidden: Tensor,
+    output: Tensor,
 }
 
 /// The network on a device.
 #[derive(Clone, Copy)]
 pub(super) struct Network<'a> {
-    pub(super) on: &'a dyn Backend,
+    pub(super) backend: &'a dyn Backend,
     pub(super) layers: &'a [Layer],
 }
 
 impl Network<'_> {
-    /// Runs on `pixels`, which are on the device; `keep` for a backward pass.
-    pub(super) fn forward(self, pixels: Tensor, keep: bool) -> Result<Trace> {
-        let Self { on, layers } = self;
-        let (mut x, picks) = on.stem(&layers[STEM], &pixels, keep)?;
-        let stem = picks.filter(|_| keep).map(|picks| (x.clone(), picks));
+    /// Runs the network on `pixels`, which are on the device. With `save` a backward pass may follow.
+    pub(super) fn forward(self, pixels: Tensor, save: bool) -> Result<ForwardTrace> {
+        let Self { backend, layers } = self;
+        let (mut x, argmax) = backend.stem(&layers[STEM], &pixels, save)?;
+        let stem = argmax.filter(|_| save).map(|argmax| (x.clone(), argmax));
         let mut blocks = Vec::new();
         for block in &BLOCKS {
-            let (hidden, output) = self.block(block, &x)?;
-            let before = std::mem::replace(&mut x, output.clone());
-            if keep {
-                blocks.push((hidden, output));
+            let activations = self.block(block, &x)?;
+            let input = std::mem::replace(&mut x, activations.output.clone());
+            if save {
+                blocks.push(activations);
             } else {
-                on.recycle(hidden)?;
-                on.recycle(before)?;
+                backend.recycle(activations.hidden)?;
+                backend.recycle(input)?;
             }
         }
-        let mean = on.mean(&x)?;
-        let hidden = on.conv(&layers[FC], &mean, None, true)?;
+        let mean = backend.mean(&x)?;
+        let hidden = backend.conv(&layers[FC], &mean, None, true)?;
         let (embedding, lengths) =
-            on.normalize(on.conv(&layers[PROJECTION], &hidden, None, false)?)?;
+            backend.normalize(backend.conv(&layers[PROJECTION], &hidden, None, false)?)?;
         let last_side = x.dim(1)?;
-        if !keep {
-            on.recycle(x)?;
+        if !save {
+            backend.recycle(x)?;
         }
-        Ok(Trace {
+        Ok(ForwardTrace {
             pixels,
             stem,
             blocks,
@@ -70,32 +79,32 @@ impl Network<'_> {
         })
     }
 
-    fn block(self, block: &Block, x: &Tensor) -> Result<(Tensor, Tensor)> {
-        let Self { on, layers } = self;
-        let hidden = on.conv(&layers[block.first], x, None, true)?;
+    fn block(self, block: &Block, x: &Tensor) -> Result<BlockActivations> {
+        let Self { backend, layers } = self;
+        let hidden = backend.conv(&layers[block.first], x, None, true)?;
         let second = &layers[block.second];
         let Some(downsample) = block.downsample else {
-            let output = on.conv(second, &hidden, Some(x), true)?;
-            return Ok((hidden, output));
+            let output = backend.conv(second, &hidden, Some(x), true)?;
+            return Ok(BlockActivations { hidden, output });
         };
-        let shortcut = on.conv(&layers[downsample], x, None, false)?;
-        let output = on.conv(second, &hidden, Some(&shortcut), true)?;
-        on.recycle(shortcut)?;
-        Ok((hidden, output))
+        let shortcut = backend.conv(&layers[downsample], x, None, false)?;
+        let output = backend.conv(second, &hidden, Some(&shortcut), true)?;
+        backend.recycle(shortcut)?;
+        Ok(BlockActivations { hidden, output })
     }
 
-    /// The gradients of all layers' weights, in their order, given the loss's gradient with respect to the embedding.
+    /// The gradients of all layers' weights, in the order of the layers, from the loss's gradient with respect to the embedding.
     pub(super) fn backward(
         self,
-        trace: Trace,
+        trace: ForwardTrace,
         embedding_gradient: Tensor,
     ) -> Result<Vec<LayerGradient>> {
-        let on = self.on;
-        let mut back = Backward {
+        let backend = self.backend;
+        let mut pass = BackwardPass {
             network: self,
             gradients: self.layers.iter().map(|_| None).collect(),
         };
-        let Trace {
+        let ForwardTrace {
             pixels,
             stem,
             mut blocks,
@@ -105,67 +114,77 @@ impl Network<'_> {
             embedding,
             lengths,
         } = trace;
-        let g = on.normalize_gradient(embedding_gradient, &embedding, &lengths)?;
-        let g = back.through(PROJECTION, &hidden, &g, Input::New)?;
-        let g = back.through(FC, &mean, &on.mask(g, &hidden)?, Input::New)?;
-        let mut g = on.mean_gradient(&g, last_side)?;
-        let Some((pooled, picks)) = stem else {
-            bail!("the forward pass was not recorded")
+        let g = backend.normalize_gradient(embedding_gradient, &embedding, &lengths)?;
+        let g = pass.layer(PROJECTION, &hidden, &g, GradientTarget::New)?;
+        let g = pass.layer(FC, &mean, &backend.mask(g, &hidden)?, GradientTarget::New)?;
+        let mut g = backend.mean_gradient(&g, last_side)?;
+        let Some((pooled, argmax)) = stem else {
+            bail!("the forward pass saved no activations")
         };
         for block in BLOCKS.iter().rev() {
-            let Some(maps) = blocks.pop() else {
-                bail!("the forward pass was not recorded")
+            let Some(activations) = blocks.pop() else {
+                bail!("the forward pass saved no activations")
             };
-            let input = blocks.last().map_or(&pooled, |(_, output)| output);
-            g = back.block(block, (input, maps), g)?;
+            let input = blocks.last().map_or(&pooled, |before| &before.output);
+            g = pass.block(block, input, activations, g)?;
         }
-        let g = on.mask(g, &pooled)?;
-        let stem = on.stem_gradient(&self.layers[STEM], &pixels, &picks, &g)?;
-        back.gradients[STEM] = Some(stem);
+        let g = backend.mask(g, &pooled)?;
+        let stem = backend.stem_gradient(&self.layers[STEM], &pixels, &argmax, &g)?;
+        pass.gradients[STEM] = Some(stem);
         for tensor in [g, pooled, pixels] {
-            on.recycle(tensor)?;
+            backend.recycle(tensor)?;
         }
-        let all: Option<Vec<_>> = back.gradients.into_iter().collect();
+        let all: Option<Vec<_>> = pass.gradients.into_iter().collect();
         all.map_or_else(|| bail!("a layer has no gradient"), Ok)
     }
 }
 
-/// Maps of a block: its input, and (hidden, output).
-type BlockMaps<'a> = (&'a Tensor, (Tensor, Tensor));
-
-/// A backward pass under way.
-struct Backward<'a> {
+/// A backward pass with the gradients that it has computed so far.
+struct BackwardPass<'a> {
     network: Network<'a>,
     gradients: Vec<Option<LayerGradient>>,
 }
 
-impl Backward<'_> {
-    fn block(&mut self, block: &Block, maps: BlockMaps, g: Tensor) -> Result<Tensor> {
-        let on = self.network.on;
-        let (x, (hidden, output)) = maps;
-        let g = on.mask(g, &output)?;
-        on.recycle(output)?;
-        let inner = self.through(block.second, &hidden, &g, Input::New)?;
-        let inner = on.mask(inner, &hidden)?;
-        on.recycle(hidden)?;
+impl BackwardPass<'_> {
+    /// Computes the gradients of a block's weights and returns that of its input `x`, from the gradient `g` of its output.
+    fn block(
+        &mut self,
+        block: &Block,
+        x: &Tensor,
+        activations: BlockActivations,
+        g: Tensor,
+    ) -> Result<Tensor> {
+        let backend = self.network.backend;
+        let BlockActivations { hidden, output } = activations;
+        let g = backend.mask(g, &output)?;
+        backend.recycle(output)?;
+        let inner = self.layer(block.second, &hidden, &g, GradientTarget::New)?;
+        let inner = backend.mask(inner, &hidden)?;
+        backend.recycle(hidden)?;
         let shortcut = match block.downsample {
             Some(layer) => {
-                let shortcut = self.through(layer, x, &g, Input::New)?;
-                on.recycle(g)?;
+                let shortcut = self.layer(layer, x, &g, GradientTarget::New)?;
+                backend.recycle(g)?;
                 shortcut
             }
             None => g,
         };
-        let before = self.through(block.first, x, &inner, Input::AddTo(shortcut))?;
-        on.recycle(inner)?;
-        Ok(before)
+        let input = self.layer(block.first, x, &inner, GradientTarget::AddTo(shortcut))?;
+        backend.recycle(inner)?;
+        Ok(input)
     }
 
-    /// Goes back through one layer: keeps its weights' gradients, gives its input's.
-    fn through(&mut self, layer: usize, x: &Tensor, g: &Tensor, input: Input) -> Result<Tensor> {
-        let Network { on, layers } = self.network;
-        let (input, own) = on.conv_gradient(&layers[layer], x, g, input)?;
-        self.gradients[layer] = Some(own);
+    /// Computes the gradients of layer number `layer` and returns that of its input `x`, from the gradient `g` of its output.
+    fn layer(
+        &mut self,
+        layer: usize,
+        x: &Tensor,
+        g: &Tensor,
+        target: GradientTarget,
+    ) -> Result<Tensor> {
+        let Network { backend, layers } = self.network;
+        let (input, gradient) = backend.conv_gradient(&layers[layer], x, g, target)?;
+        self.gradients[layer] = Some(gradient);
         Ok(input)
     }
 }

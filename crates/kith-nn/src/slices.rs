@@ -1,5 +1,4 @@
-//! Tensors on the CPU seen as slices: the seam between candle and the kernels.
-//! Must never know: layers.
+//! candle tensors on the CPU as slices, which the kernels read and write.
 
 use std::cell::Cell;
 use std::ops::Deref;
@@ -17,8 +16,8 @@ pub(super) struct View<'a> {
 }
 
 impl View<'_> {
-    /// Opens `tensor`; an error if it is elsewhere or not contiguous.
-    pub(super) fn of(tensor: &Tensor) -> Result<View<'_>> {
+    /// A view of `tensor`. An error if it is not on the CPU, not f32 or not contiguous.
+    pub(super) fn new(tensor: &Tensor) -> Result<View<'_>> {
         let (storage, layout) = tensor.storage_and_layout();
         let range = contiguous(layout)?;
         match &*storage {
@@ -38,7 +37,7 @@ impl Deref for View<'_> {
     }
 }
 
-/// Calls `work` with the values of `tensor`, to be changed in place.
+/// Calls `work` with the values of `tensor`, which it may change in place.
 pub(super) fn write<T>(tensor: &Tensor, work: impl FnOnce(&mut [f32]) -> T) -> Result<T> {
     let op = Write {
         work: Cell::new(Some(work)),
@@ -80,13 +79,13 @@ fn contiguous(layout: &Layout) -> Result<(usize, usize)> {
     }
 }
 
-/// A new tensor of `shape`, all of which `fill` must write: it sees what is left over from earlier uses.
+/// A new tensor of `shape`. `fill` must write all of it: the slice holds values of earlier uses.
 pub(super) fn build(shape: impl Into<Shape>, fill: impl FnOnce(&mut [f32])) -> Result<Tensor> {
     let shape = shape.into();
     filled(scratch::take(shape.elem_count()), shape, fill)
 }
 
-/// [`build`] for what is kept for long.
+/// [`build`] for a tensor that is kept for long.
 pub(super) fn build_to_keep(
     shape: impl Into<Shape>,
     fill: impl FnOnce(&mut [f32]),
@@ -100,8 +99,7 @@ fn filled(mut values: Vec<f32>, shape: Shape, fill: impl FnOnce(&mut [f32])) -> 
     Tensor::from_vec(values, shape, &Device::Cpu)
 }
 
-/// Gives back the memory of a tensor for a later [`build`]. No other handle to its storage may be used
-/// afterwards: it would find nothing there.
+/// Lets a later [`build`] use the memory of `tensor`. No other handle to its storage may be used afterwards: the storage is empty then.
 pub(super) fn recycle(tensor: Tensor) -> Result<()> {
     tensor.inplace_op1(&Recycle)
 }

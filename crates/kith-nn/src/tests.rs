@@ -10,9 +10,9 @@ use candle_core::{Device, Tensor};
 use safetensors::SafeTensors;
 
 use super::architecture::{LayerSpec, layer};
-use super::backend::{Backend, Input, Parameter};
+use super::backend::{Backend, GradientTarget, Parameter};
 use super::cpu::Cpu;
-use super::kernels::{Conv, MapRows, outputs_of_tile, pool_row, pool_row_gradient, pooled_side};
+use super::kernels::{Conv, WindowRows, outputs_of_tile, pool_row, pool_row_gradient, pooled_side};
 use super::layer::Layer;
 use super::update::Rule;
 use super::{NnError, OptimizerConfig, OptimizerKind};
@@ -106,14 +106,14 @@ fn kernels_agree_with_compositions_of_plain_operations() {
             );
         }
         let (fast, own) = Cpu
-            .conv_gradient(&layer, &x, &residual, Input::New)
+            .conv_gradient(&layer, &x, &residual, GradientTarget::New)
             .unwrap();
         let (plain, plain_own) =
-            reference::conv_gradient(&layer, &x, &residual, Input::New).unwrap();
+            reference::conv_gradient(&layer, &x, &residual, GradientTarget::New).unwrap();
         assert_close(&fast, &plain, &what);
         assert_close(&own.weight, &plain_own.weight, &what);
         assert_close(&own.bias, &plain_own.bias, &what);
-        let base = || Input::AddTo(tensor(5, x.dims()));
+        let base = || GradientTarget::AddTo(tensor(5, x.dims()));
         let (fast, _) = Cpu.conv_gradient(&layer, &x, &residual, base()).unwrap();
         let (plain, _) = reference::conv_gradient(&layer, &x, &residual, base()).unwrap();
         assert_close(&fast, &plain, &what);
@@ -156,7 +156,9 @@ fn gradients_are_the_slopes_of_the_output() {
                 .sum()
         };
         let value = |layer: &Layer, x: &Tensor| dot(&Cpu.conv(layer, x, None, false).unwrap(), &c);
-        let (input, own) = Cpu.conv_gradient(&layer, &x, &c, Input::New).unwrap();
+        let (input, own) = Cpu
+            .conv_gradient(&layer, &x, &c, GradientTarget::New)
+            .unwrap();
         let (dx, dw) = (tensor(6, x.dims()), tensor(7, layer.weight.dims()));
         let moved = Layer::new(
             layer.spec.clone(),
@@ -182,54 +184,54 @@ fn under(row: usize, side: usize) -> std::ops::Range<usize> {
     usize::from(row == 0)..3.min(side + 1 - 2 * row)
 }
 
-/// Pools whole images; with the picks.
+/// Pools whole images; with the argmax.
 fn max_pool(maps: &[f32], side: usize, channels: usize) -> (Vec<f32>, Vec<f32>) {
     let pooled = pooled_side(side);
     let len = maps.len() / (side * side) * pooled * pooled;
-    let (mut out, mut picks) = (vec![f32::NAN; len], vec![f32::NAN; len]);
+    let (mut out, mut argmax) = (vec![f32::NAN; len], vec![f32::NAN; len]);
     let rows = out
         .chunks_exact_mut(pooled * channels)
-        .zip(picks.chunks_exact_mut(pooled * channels));
-    for (i, (out, picks)) in rows.enumerate() {
+        .zip(argmax.chunks_exact_mut(pooled * channels));
+    for (i, (out, argmax)) in rows.enumerate() {
         let inside = under(i % pooled, side);
         let top = i / pooled * side + (2 * (i % pooled)).saturating_sub(1);
         let maps = &maps[top * side * channels..][..inside.len() * side * channels];
-        let rows = || MapRows {
-            maps,
+        let rows = || WindowRows {
+            activations: maps,
             inside: inside.clone(),
             channels,
         };
-        pool_row(rows(), out, Some(picks));
+        pool_row(rows(), out, Some(argmax));
         let mut alone = vec![f32::NAN; out.len()];
         pool_row(rows(), &mut alone, None);
         // As text, where a NaN equals itself.
         assert_eq!(
             format!("{alone:?}"),
             format!("{out:?}"),
-            "with and without picks"
+            "with and without argmax"
         );
     }
-    (out, picks)
+    (out, argmax)
 }
 
-fn max_pool_gradient(gradient: &[f32], picks: &[f32], side: usize, channels: usize) -> Vec<f32> {
+fn max_pool_gradient(gradient: &[f32], argmax: &[f32], side: usize, channels: usize) -> Vec<f32> {
     let pooled = pooled_side(side);
     let row = pooled * channels;
     let mut maps = vec![0.0; gradient.len() / (pooled * pooled) * side * side];
-    for (i, (gradient, picks)) in gradient
+    for (i, (gradient, argmax)) in gradient
         .chunks_exact(row)
-        .zip(picks.chunks_exact(row))
+        .zip(argmax.chunks_exact(row))
         .enumerate()
     {
         let inside = under(i % pooled, side);
         let top = i / pooled * side + (2 * (i % pooled)).saturating_sub(1);
         let maps = &mut maps[top * side * channels..][..inside.len() * side * channels];
-        let rows = MapRows {
-            maps,
+        let rows = WindowRows {
+            activations: maps,
             inside,
             channels,
         };
-        pool_row_gradient(rows, gradient, picks);
+        pool_row_gradient(rows, gradient, argmax);
     }
     maps
 }
@@ -243,9 +245,9 @@ fn the_max_pool_and_its_gradient_agree_with_pytorch_on_ties_and_odd_sides() {
         .iter()
         .map(|value| (value * 2.0).floor())
         .collect();
-    let (out, picks) = max_pool(&data, 5, 3);
+    let (out, argmax) = max_pool(&data, 5, 3);
     assert_eq!(out, stored("pool.output"));
-    let gradient = max_pool_gradient(&values(1003, out.len()), &picks, 5, 3);
+    let gradient = max_pool_gradient(&values(1003, out.len()), &argmax, 5, 3);
     let largest = gradient
         .iter()
         .zip(stored("pool.gradient"))
@@ -276,14 +278,14 @@ fn the_max_pool_agrees_with_a_composition_of_plain_operations() {
         .iter()
         .map(|value| (value * 3.0).floor().max(0.0))
         .collect();
-    let (out, picks) = max_pool(&maps, 6, 8);
+    let (out, argmax) = max_pool(&maps, 6, 8);
     let maps = Tensor::from_vec(maps, (2, 6, 6, 8), &Device::Cpu).unwrap();
-    let (plain, plain_picks) = reference::max_pool(&maps).unwrap();
+    let (plain, plain_argmax) = reference::max_pool(&maps).unwrap();
     assert_eq!(numbers(&plain), out);
-    assert_eq!(numbers(&plain_picks), picks);
+    assert_eq!(numbers(&plain_argmax), argmax);
     let gradient = tensor(9, &[2, 3, 3, 8]);
-    let fast = max_pool_gradient(&numbers(&gradient), &picks, 6, 8);
-    let plain = reference::max_pool_gradient(&gradient, &plain_picks, 6).unwrap();
+    let fast = max_pool_gradient(&numbers(&gradient), &argmax, 6, 8);
+    let plain = reference::max_pool_gradient(&gradient, &plain_argmax, 6).unwrap();
     assert_close(
         &Tensor::from_vec(fast, (2, 6, 6, 8), &Device::Cpu).unwrap(),
         &plain,
@@ -351,7 +353,7 @@ fn masks_lengths_and_updates_agree_with_compositions_of_plain_operations() {
 
 #[test]
 fn memory_that_is_used_up_is_told_from_other_failures() {
-    let used_up = super::Exhausted("no room".to_owned());
+    let used_up = super::error::OutOfMemory("no room".to_owned());
     let error = NnError::from(candle_core::Error::Cuda(Box::new(used_up)));
     assert!(matches!(&error, NnError::Memory(why) if why == "no room"));
     let other = candle_core::Error::Cuda("a fault".into());

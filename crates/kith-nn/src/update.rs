@@ -1,19 +1,18 @@
-//! The optimisers' arithmetic, one pass over weights and moments.
-//! Must never know: layers, names.
+//! The optimisers' arithmetic: one pass over weights and moments.
 
 use rayon::prelude::*;
 
-use super::{OptimizerConfig, OptimizerKind};
+use super::optimizer_config::{OptimizerConfig, OptimizerKind};
 
-/// Values a task updates.
+/// Values in a task.
 const TASK: usize = 1 << 14;
 
 /// The constants of one step, as PyTorch derives them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rule {
-    /// Divides by the root of the second moment (Adam).
+    /// Whether steps are divided by the root of the second moment (Adam).
     pub(super) adaptive: bool,
-    /// Decay acts on the weight, not through the gradient.
+    /// Whether decay acts on the weight and not through the gradient.
     pub(super) decoupled: bool,
     /// Multiplies the gradient: clipping.
     pub(super) scale: f32,
@@ -30,6 +29,8 @@ pub(super) struct Rule {
 impl Rule {
     /// The rule of update number `update` (from 1) for gradients of global norm `norm`.
     pub(super) fn new(config: &OptimizerConfig, update: u64, norm: f32, rate: f32) -> Self {
+        // The setting `momentum` is Adam's β₁ too.
+        let beta1 = config.momentum;
         let correction = |beta: f32| 1.0 - f64::from(beta).powf(update as f64);
         // PyTorch's clip_grad_norm_ adds the same constant.
         let scale = if config.clip_norm > 0.0 {
@@ -42,10 +43,10 @@ impl Rule {
             decoupled: config.kind == OptimizerKind::Adamw,
             scale,
             rate,
-            beta1: config.momentum,
+            beta1,
             beta2: config.beta2,
             epsilon: config.epsilon,
-            first_step: (f64::from(rate) / correction(config.momentum)) as f32,
+            first_step: (f64::from(rate) / correction(beta1)) as f32,
             second_root: correction(config.beta2).sqrt() as f32,
         }
     }
@@ -59,7 +60,7 @@ impl Rule {
                 .zip(first.par_chunks_mut(TASK))
                 .zip(gradient.par_chunks(TASK));
             parts.for_each(|((weight, first), gradient)| {
-                pulp::Arch::new().dispatch(|| self.momentum(decay, weight, first, gradient));
+                pulp::Arch::new().dispatch(|| self.sgd(decay, weight, first, gradient));
             });
             return;
         }
@@ -72,14 +73,16 @@ impl Rule {
             });
     }
 
+    /// SGD with momentum, as PyTorch defines it.
     #[inline(always)]
-    fn momentum(&self, decay: f32, weight: &mut [f32], first: &mut [f32], gradient: &[f32]) {
+    fn sgd(&self, decay: f32, weight: &mut [f32], first: &mut [f32], gradient: &[f32]) {
         for ((weight, first), &gradient) in weight.iter_mut().zip(first).zip(gradient) {
             *first = self.beta1 * *first + (gradient * self.scale + decay * *weight);
             *weight -= self.rate * *first;
         }
     }
 
+    /// Adam (Kingma & Ba 2015) or AdamW (Loshchilov & Hutter 2019, algorithm 2).
     #[inline(always)]
     fn adam(&self, decay: f32, state: [&mut [f32]; 3], gradient: &[f32]) {
         let [weight, first, second] = state;
@@ -94,8 +97,8 @@ impl Rule {
             let gradient = gradient * self.scale + coupled * *weight;
             *first = self.beta1 * *first + (1.0 - self.beta1) * gradient;
             *second = self.beta2 * *second + (1.0 - self.beta2) * gradient * gradient;
-            let spread = second.sqrt() / self.second_root + self.epsilon;
-            *weight = kept * *weight - self.first_step * *first / spread;
+            let denom = second.sqrt() / self.second_root + self.epsilon;
+            *weight = kept * *weight - self.first_step * *first / denom;
         }
     }
 }

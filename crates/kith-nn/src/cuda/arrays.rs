@@ -1,5 +1,4 @@
-//! Tensors as places in the GPU's memory: the seam between candle, which holds them, and what is launched on them.
-//! Must never know: what is computed.
+//! candle's tensors as addresses in the GPU's memory, which kernels and libraries take.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -14,24 +13,24 @@ use candle_core::cuda_backend::cudarc::{cublas::CudaBlas, driver::ValidAsZeroBit
 use candle_core::{Result, Storage, Tensor, WithDType, bail};
 use half::bf16;
 
-/// What tensors on a GPU may be made of.
+/// A type of values in tensors on a GPU.
 pub(super) trait Element: CudaDType + DeviceRepr + WithDType {}
 
 impl<T: CudaDType + DeviceRepr + WithDType> Element for T {}
 
-/// What floats may travel to the GPU as. Any bits are one.
-pub(super) trait Wire: Element + Copy + Send + Sync + 'static {
+/// A type in which floats are uploaded. Any bits are a valid value.
+pub(super) trait UploadType: Element + Copy + Send + Sync + 'static {
     /// Writes `from`, rounded to the nearest, to `to`.
     fn copy(from: &[f32], to: &mut [Self]);
 }
 
-impl Wire for f32 {
+impl UploadType for f32 {
     fn copy(from: &[f32], to: &mut [Self]) {
         to.copy_from_slice(from);
     }
 }
 
-impl Wire for bf16 {
+impl UploadType for bf16 {
     fn copy(from: &[f32], to: &mut [Self]) {
         // Half the bytes on the bus, and as the kernels would round them.
         pulp::Arch::new().dispatch(|| {
@@ -42,8 +41,8 @@ impl Wire for bf16 {
     }
 }
 
-/// What maps and products may be made of.
-pub(super) trait Value: Wire + CudnnDataType + ValidAsZeroBits
+/// A type of activations and products.
+pub(super) trait ActivationType: UploadType + CudnnDataType + ValidAsZeroBits
 where
     CudaBlas: Gemm<Self>,
 {
@@ -51,26 +50,26 @@ where
     const HALF: bool;
 
     /// A factor of a product.
-    fn of(factor: f32) -> Self;
+    fn from_f32(factor: f32) -> Self;
 }
 
-impl Value for f32 {
+impl ActivationType for f32 {
     const HALF: bool = false;
 
-    fn of(factor: f32) -> Self {
+    fn from_f32(factor: f32) -> Self {
         factor
     }
 }
 
-impl Value for bf16 {
+impl ActivationType for bf16 {
     const HALF: bool = true;
 
-    fn of(factor: f32) -> Self {
+    fn from_f32(factor: f32) -> Self {
         Self::from_f32(factor)
     }
 }
 
-/// Where values lie in the GPU's memory, for work on `stream`, the only one that ever touches them: so nothing has to be waited for.
+/// An array in the GPU's memory. Only operations on `stream` use it, so no other stream has to be waited for.
 #[derive(Clone, Copy)]
 pub(super) struct Span<'a, T> {
     pub(super) at: CUdeviceptr,
@@ -80,7 +79,7 @@ pub(super) struct Span<'a, T> {
 }
 
 impl<'a, T> Span<'a, T> {
-    pub(super) fn new(slice: &'a impl DevicePtr<T>, stream: &'a Arc<CudaStream>) -> Self {
+    pub(super) fn from_slice(slice: &'a impl DevicePtr<T>, stream: &'a Arc<CudaStream>) -> Self {
         Self {
             at: slice.device_ptr(stream).0,
             len: slice.len(),
@@ -91,8 +90,8 @@ impl<'a, T> Span<'a, T> {
 }
 
 impl<'a, T: CudaDType> Span<'a, T> {
-    /// The values of `tensor`, which must be contiguous and of this type.
-    pub(super) fn of(tensor: &'a Tensor, stream: &'a Arc<CudaStream>) -> Result<Self> {
+    /// The values of `tensor`. An error if it is not contiguous or of another type.
+    pub(super) fn from_tensor(tensor: &'a Tensor, stream: &'a Arc<CudaStream>) -> Result<Self> {
         let (storage, layout) = tensor.storage_and_layout();
         let Storage::Cuda(storage) = &*storage else {
             bail!("not a tensor on a GPU")

@@ -1,5 +1,4 @@
-//! Convolutions by cuDNN: descriptors and algorithm of each shape, chosen once.
-//! Must never know: layers, what is done with the results.
+//! Convolutions by cuDNN. Descriptors and algorithms are chosen once for each shape.
 #![allow(unsafe_code)]
 
 use std::collections::HashMap;
@@ -13,12 +12,12 @@ use candle_core::cuda_backend::cudarc::cudnn::{
 use candle_core::cuda_backend::cudarc::driver::CudaStream;
 use candle_core::{Result, Tensor};
 
-use super::arrays::{Span, Value};
-use super::lane::Lane;
+use super::arrays::{ActivationType, Span};
+use super::stream_context::CudaStreamContext;
 use crate::kernels::Conv;
 
-/// Plans that are kept: more than the batch sizes of a server times the layers of a network. When there are as many, all are forgotten.
-const MOST_PLANS: usize = 16_384;
+/// Maximum number of plans: more than the batch sizes of a server times the layers of a network. When there are as many, all are dropped.
+const MAX_PLANS: usize = 16_384;
 
 /// A convolution on a batch of images of one size. Its channels are multiples of eight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,13 +27,14 @@ pub(super) struct Shape {
     pub(super) batch: usize,
 }
 
-/// An algorithm with the bytes of working memory it wants.
+/// An algorithm with the bytes of its working memory.
 #[derive(Clone, Copy)]
 struct Choice<A> {
     algorithm: A,
     bytes: usize,
 }
 
+/// The descriptors and algorithms of one shape.
 struct Plan<T> {
     x: TensorDescriptor<T>,
     y: TensorDescriptor<T>,
@@ -42,15 +42,15 @@ struct Plan<T> {
     filter: FilterDescriptor<T>,
     conv: ConvDescriptor<f32>,
     relu: ActivationDescriptor<f32>,
-    /// Chosen when first needed, as those of a backward pass are.
+    /// The algorithms, chosen when first needed.
     forward: Option<Choice<sys::cudnnConvolutionFwdAlgo_t>>,
     data: Option<Choice<sys::cudnnConvolutionBwdDataAlgo_t>>,
     weights: Option<Choice<sys::cudnnConvolutionBwdFilterAlgo_t>>,
-    /// Whether this shape can be finished (bias, residual, ReLU) in the same kernel, as far as is known.
+    /// Whether cuDNN has a kernel with an epilogue (bias, residual, ReLU) for this shape. True until it refuses.
     fuses: bool,
 }
 
-impl<T: Value> Plan<T>
+impl<T: ActivationType> Plan<T>
 where
     CudaBlas: Gemm<T>,
 {
@@ -68,7 +68,7 @@ where
 pub(super) struct Convolutions<T> {
     /// A handle serves one thread at a time.
     inner: Mutex<Inner<T>>,
-    most_bytes: usize,
+    max_bytes: usize,
     math: sys::cudnnMathType_t,
 }
 
@@ -78,39 +78,42 @@ struct Inner<T> {
     work: Workspace,
 }
 
-/// Working memory that convolutions share one after the other, as large as the largest asked for: taking it anew takes the driver longer than a
-/// small convolution.
+/// Working memory that convolutions use in turn, as large as the largest request. Allocating it anew takes longer than a small convolution.
 #[derive(Default)]
 struct Workspace(Option<Tensor>);
 
 impl Workspace {
-    fn room<'a>(&'a mut self, lane: &'a Lane, bytes: usize) -> Result<Option<Span<'a, u8>>> {
+    fn get<'a>(
+        &'a mut self,
+        ctx: &'a CudaStreamContext,
+        bytes: usize,
+    ) -> Result<Option<Span<'a, u8>>> {
         if bytes > self.0.as_ref().map_or(0, Tensor::elem_count) {
             self.0 = None;
-            self.0 = Some(lane.scratch::<u8>(bytes)?);
+            self.0 = Some(ctx.scratch::<u8>(bytes)?);
         }
-        let room = self.0.as_ref().filter(|_| bytes > 0);
-        room.map(|room| lane.span(room)).transpose()
+        let memory = self.0.as_ref().filter(|_| bytes > 0);
+        memory.map(|memory| ctx.span(memory)).transpose()
     }
 }
 
 // SAFETY: cuDNN allows a handle and its descriptors to be used by several threads one after the other, and the mutex sees to that.
 unsafe impl<T> Send for Inner<T> {}
 
-/// What is done to the sums of a forward convolution in the same pass, a ReLU always last.
-pub(super) struct Fused<'a, T> {
+/// The epilogue of a forward convolution. A ReLU always follows.
+pub(super) struct Epilogue<'a, T> {
     pub(super) bias: Span<'a, T>,
     pub(super) residual: Option<Span<'a, T>>,
 }
 
-impl<T: Value> Convolutions<T>
+impl<T: ActivationType> Convolutions<T>
 where
     CudaBlas: Gemm<T>,
 {
-    /// cuDNN on `stream`. `exact`: factors keep all their 32 bits, if they have as many.
+    /// cuDNN on `stream`. With `exact`, factors of 32 bits are not rounded.
     pub(super) fn new(
         stream: Arc<CudaStream>,
-        most_bytes: usize,
+        max_bytes: usize,
         exact: bool,
     ) -> std::result::Result<Self, String> {
         let cudnn = Cudnn::new(stream)
@@ -127,13 +130,13 @@ where
         };
         Ok(Self {
             inner: Mutex::new(inner),
-            most_bytes,
+            max_bytes,
             math,
         })
     }
 
-    /// Gives the shared working memory back: a recorded pass must not depend on what later ones share.
-    pub(super) fn forget_workspace(&self) {
+    /// Frees the shared working memory. A captured graph must not use memory that later convolutions share.
+    pub(super) fn drop_workspace(&self) {
         self.lock().work = Workspace::default();
     }
 
@@ -142,22 +145,22 @@ where
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `out = conv(x, filter)`, and, if `fused` is wanted and this shape can, `max(0, … + bias + residual)`. Tells whether it did.
+    /// Computes `out = conv(x, filter)`. If cuDNN has a kernel for it, applies `epilogue` in the same pass. Returns whether it did.
     pub(super) fn forward(
         &self,
-        lane: &Lane,
+        ctx: &CudaStreamContext,
         shape: Shape,
         [x, filter, mut out]: [Span<'_, T>; 3],
-        fused: Option<Fused<'_, T>>,
+        epilogue: Option<Epilogue<'_, T>>,
     ) -> Result<bool> {
-        lane.stream.context().bind_to_thread().map_err(failed)?;
+        ctx.stream.context().bind_to_thread().map_err(failed)?;
         let mut inner = self.lock();
         let Inner { cudnn, plans, work } = &mut *inner;
         let plan = self.plan((cudnn, plans), shape)?;
         let Choice { algorithm, bytes } = self.forward_choice(plan)?;
-        let mut work = work.room(lane, bytes)?;
-        let (one, zero) = (T::of(1.0), T::of(0.0));
-        if let Some(Fused { bias, residual }) = fused.filter(|_| plan.fuses) {
+        let mut work = work.get(ctx, bytes)?;
+        let (one, zero) = (T::from_f32(1.0), T::from_f32(0.0));
+        if let Some(Epilogue { bias, residual }) = epilogue.filter(|_| plan.fuses) {
             let fused = ConvBiasActivationForward {
                 conv: &plan.conv,
                 act: &plan.relu,
@@ -186,7 +189,7 @@ where
             match done {
                 Ok(()) => return Ok(true),
                 Err(error) => {
-                    tracing::debug!(?shape, %error, "cuDNN does not finish this shape in one kernel");
+                    tracing::debug!(?shape, %error, "cuDNN has no kernel with an epilogue for this shape");
                     plan.fuses = false;
                 }
             }
@@ -220,12 +223,12 @@ where
     /// The gradient with respect to the input from that of the output; added to what `dx` holds if `add`.
     pub(super) fn backward_data(
         &self,
-        lane: &Lane,
+        ctx: &CudaStreamContext,
         shape: Shape,
         [mut dx, filter, dy]: [Span<'_, T>; 3],
         add: bool,
     ) -> Result<()> {
-        lane.stream.context().bind_to_thread().map_err(failed)?;
+        ctx.stream.context().bind_to_thread().map_err(failed)?;
         let mut inner = self.lock();
         let Inner { cudnn, plans, work } = &mut *inner;
         let plan = self.plan((cudnn, plans), shape)?;
@@ -240,15 +243,15 @@ where
             None => {
                 use sys::cudnnConvolutionBwdDataAlgo_t::*;
                 let picked = conv.pick_algorithm().map_err(failed)?;
-                let repeats = picked != CUDNN_CONVOLUTION_BWD_DATA_ALGO_0;
+                let repeatable = picked != CUDNN_CONVOLUTION_BWD_DATA_ALGO_0;
                 let wanted = [picked, CUDNN_CONVOLUTION_BWD_DATA_ALGO_1];
                 let size = |algorithm| conv.get_workspace_size(algorithm);
-                self.choose(&wanted[usize::from(!repeats)..], size)?
+                self.choose(&wanted[usize::from(!repeatable)..], size)?
             }
         };
         plan.data = Some(Choice { algorithm, bytes });
-        let mut work = work.room(lane, bytes)?;
-        let factors = (T::of(1.0), T::of(f32::from(u8::from(add))));
+        let mut work = work.get(ctx, bytes)?;
+        let factors = (T::from_f32(1.0), T::from_f32(f32::from(u8::from(add))));
         // SAFETY: the spans have the sizes of the descriptors, which come from the same shape.
         unsafe { conv.launch(algorithm, work.as_mut(), factors, &mut dx, &filter, &dy) }
             .map_err(failed)
@@ -257,11 +260,11 @@ where
     /// The gradient with respect to the weights, `[outputs, kernel, kernel, inputs]`.
     pub(super) fn backward_weights(
         &self,
-        lane: &Lane,
+        ctx: &CudaStreamContext,
         shape: Shape,
         [x, mut dw, dy]: [Span<'_, T>; 3],
     ) -> Result<()> {
-        lane.stream.context().bind_to_thread().map_err(failed)?;
+        ctx.stream.context().bind_to_thread().map_err(failed)?;
         let mut inner = self.lock();
         let Inner { cudnn, plans, work } = &mut *inner;
         let plan = self.plan((cudnn, plans), shape)?;
@@ -276,21 +279,21 @@ where
             None => {
                 use sys::cudnnConvolutionBwdFilterAlgo_t::*;
                 let picked = conv.pick_algorithm().map_err(failed)?;
-                let repeats = picked != CUDNN_CONVOLUTION_BWD_FILTER_ALGO_0
+                let repeatable = picked != CUDNN_CONVOLUTION_BWD_FILTER_ALGO_0
                     && picked != CUDNN_CONVOLUTION_BWD_FILTER_ALGO_3;
                 let wanted = [picked, CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1];
                 let size = |algorithm| conv.get_workspace_size(algorithm);
-                self.choose(&wanted[usize::from(!repeats)..], size)?
+                self.choose(&wanted[usize::from(!repeatable)..], size)?
             }
         };
         plan.weights = Some(Choice { algorithm, bytes });
-        let mut work = work.room(lane, bytes)?;
-        let factors = (T::of(1.0), T::of(0.0));
+        let mut work = work.get(ctx, bytes)?;
+        let factors = (T::from_f32(1.0), T::from_f32(0.0));
         // SAFETY: the spans have the sizes of the descriptors, which come from the same shape.
         unsafe { conv.launch(algorithm, work.as_mut(), factors, &x, &mut dw, &dy) }.map_err(failed)
     }
 
-    /// The first algorithm whose working memory is within the bound; of those that repeat their results bit for bit, which `wanted` are.
+    /// The first algorithm in `wanted` whose working memory is within the bound. All of them must repeat their results bit for bit.
     fn choose<A: Copy>(
         &self,
         wanted: &[A],
@@ -299,7 +302,7 @@ where
         let mut refused = None;
         for &algorithm in wanted {
             match size(algorithm) {
-                Ok(bytes) if bytes <= self.most_bytes => return Ok(Choice { algorithm, bytes }),
+                Ok(bytes) if bytes <= self.max_bytes => return Ok(Choice { algorithm, bytes }),
                 Ok(bytes) => {
                     refused = Some(format!(
                         "it would take {bytes} bytes of working memory: raise cuda.workspace_mb"
@@ -314,13 +317,14 @@ where
         )))
     }
 
+    /// The plan of `shape`, made when first needed.
     fn plan<'a>(
         &self,
         (cudnn, plans): (&Arc<Cudnn>, &'a mut HashMap<Shape, Plan<T>>),
         shape: Shape,
     ) -> Result<&'a mut Plan<T>> {
         if !plans.contains_key(&shape) {
-            if plans.len() >= MOST_PLANS {
+            if plans.len() >= MAX_PLANS {
                 plans.clear();
             }
             let plan = self.describe(cudnn, shape).map_err(failed)?;
@@ -330,7 +334,7 @@ where
         plan.ok_or_else(|| candle_core::Error::Msg("a plan went missing".to_owned()))
     }
 
-    /// What cuDNN is told of `shape`; no algorithm is chosen yet.
+    /// The descriptors of `shape`. No algorithm is chosen yet.
     fn describe(
         &self,
         cudnn: &Arc<Cudnn>,
@@ -338,7 +342,7 @@ where
     ) -> std::result::Result<Plan<T>, CudnnError> {
         let Shape { conv, side, batch } = shape;
         let last = sys::cudnnTensorFormat_t::CUDNN_TENSOR_NHWC;
-        let maps = |images: usize, channels: usize, side: usize| {
+        let tensor = |images: usize, channels: usize, side: usize| {
             let dims = [images, channels, side, side].map(|size| size as i32);
             cudnn.create_4d_tensor::<T>(last, dims)
         };
@@ -350,9 +354,9 @@ where
         let relu = sys::cudnnActivationMode_t::CUDNN_ACTIVATION_RELU;
         let nan = sys::cudnnNanPropagation_t::CUDNN_PROPAGATE_NAN;
         Ok(Plan {
-            x: maps(batch, conv.inputs, side)?,
-            y: maps(batch, conv.outputs, conv.output_side(side))?,
-            bias: maps(1, conv.outputs, 1)?,
+            x: tensor(batch, conv.inputs, side)?,
+            y: tensor(batch, conv.outputs, conv.output_side(side))?,
+            bias: tensor(1, conv.outputs, 1)?,
             filter: cudnn.create_4d_filter::<T>(last, taps.map(|size| size as i32))?,
             conv: description,
             relu: cudnn.create_activation::<f32>(relu, nan, 0.0)?,

@@ -1,6 +1,6 @@
-// What the network needs of a GPU besides products and convolutions. Compiled when a GPU is opened, once for each of the two types that
-// maps may have: `HALF` is 1 for bf16, 0 for float. Maps lie [batch, side, side, channels]; arithmetic and sums are in float; every sum is
-// taken in an order that follows from shapes alone.
+// The network's operations on a GPU besides products and convolutions. Compiled when a GPU is opened, for the type of activations: `HALF` is 1
+// for bf16, 0 for float. Activations are [batch, side, side, channels]. Arithmetic and sums are in float. Every sum is taken in an order that
+// depends on shapes alone.
 
 typedef unsigned long long size;
 
@@ -90,7 +90,7 @@ extern "C" __global__ void widen_all(const value *in, float *out, size count) {
 }
 
 // sums + bias (+ residual), then ReLU if asked; in place. `residual` may be null.
-extern "C" __global__ void finish(value *sums, const value *bias, const value *residual, int channels, int relu, size count) {
+extern "C" __global__ void epilogue(value *sums, const value *bias, const value *residual, int channels, int relu, size count) {
     size i = place();
     if (i >= count) return;
     float f = widen(sums[i]) + widen(bias[i % channels]);
@@ -108,15 +108,15 @@ extern "C" __global__ void mask(Eight *gradient, const Eight *output, size eight
     gradient[i] = g;
 }
 
-// Max-pool 3x3/2 with a pad of 1: the largest of each window, and which place of it (0 to 8, the first of equal ones). `eights` is the
-// number of eights in a pixel.
-extern "C" __global__ void max_pool(const Eight *in, Eight *out, unsigned char *picks, int side, int pooled, int eights, size count) {
+// Max-pool 3x3/2 with a pad of 1: the maximum of each window and its index in it (0 to 8, the first of equal ones). `eights` is the number of
+// eights in a pixel.
+extern "C" __global__ void max_pool(const Eight *in, Eight *out, unsigned char *argmax, int side, int pooled, int eights, size count) {
     size i = place();
     if (i >= count) return;
     int e = i % eights, px = i / eights % pooled, py = i / eights / pooled % pooled;
     size image = i / eights / pooled / pooled;
     float best[8];
-    unsigned char pick[8];
+    unsigned char index[8];
     bool first = true;
     for (int dy = 0; dy < 3; ++dy)
         for (int dx = 0; dx < 3; ++dx) {
@@ -125,10 +125,10 @@ extern "C" __global__ void max_pool(const Eight *in, Eight *out, unsigned char *
             Eight here = in[((image * side + y) * side + x) * eights + e];
             for (int c = 0; c < 8; ++c) {
                 float f = widen(here.at[c]);
-                // A value that is no number wins and stays, so that no pool hides it.
+                // NaN wins and stays, so that no pool hides it.
                 if (first || f > best[c] || f != f) {
                     best[c] = f;
-                    pick[c] = 3 * dy + dx;
+                    index[c] = 3 * dy + dx;
                 }
             }
             first = false;
@@ -136,13 +136,13 @@ extern "C" __global__ void max_pool(const Eight *in, Eight *out, unsigned char *
     Eight eight;
     for (int c = 0; c < 8; ++c) {
         eight.at[c] = narrow(best[c]);
-        picks[8 * i + c] = pick[c];
+        argmax[8 * i + c] = index[c];
     }
     out[i] = eight;
 }
 
-// Its gradient with respect to the maps, gathered: each pixel asks the windows that cover it, at most four.
-extern "C" __global__ void max_pool_gradient(const Eight *gradient, const unsigned char *picks, Eight *out, int side, int pooled, int eights, size count) {
+// The gradient of max_pool with respect to its input, gathered: each pixel sums over the windows that cover it, at most four.
+extern "C" __global__ void max_pool_gradient(const Eight *gradient, const unsigned char *argmax, Eight *out, int side, int pooled, int eights, size count) {
     size i = place();
     if (i >= count) return;
     int e = i % eights, x = i / eights % side, y = i / eights / side % side;
@@ -154,7 +154,7 @@ extern "C" __global__ void max_pool_gradient(const Eight *gradient, const unsign
             size window = ((image * pooled + py) * pooled + px) * eights + e;
             Eight g = gradient[window];
             for (int c = 0; c < 8; ++c)
-                if (picks[8 * window + c] == here) sum[c] += widen(g.at[c]);
+                if (argmax[8 * window + c] == here) sum[c] += widen(g.at[c]);
         }
     Eight eight;
     for (int c = 0; c < 8; ++c) eight.at[c] = narrow(sum[c]);
@@ -177,7 +177,7 @@ extern "C" __global__ void mean_gradient(const value *gradient, value *out, int 
     out[i] = narrow(widen(gradient[i / channels / pixels * channels + i % channels]) / pixels);
 }
 
-// The sum of one float from each thread of a block of 256, known to all of them.
+// The sum of one float from each thread of a block of 256, returned to all of them.
 __device__ inline float block_sum(float mine) {
     __shared__ float part[256];
     __syncthreads();
@@ -209,7 +209,7 @@ extern "C" __global__ void normalize_gradient(const float *gradient, const float
         out[start + i] = narrow((gradient[start + i] - unit[start + i] * along) / lengths[blockIdx.x]);
 }
 
-// The sum of one float from each row of threads of a block of 32 x 8, known to the threads of the first row.
+// The sum of one float from each row of threads of a block of 32 x 8, returned to the threads of the first row.
 __device__ inline float column_sum(float mine) {
     __shared__ float part[8][32];
     part[threadIdx.y][threadIdx.x] = mine;

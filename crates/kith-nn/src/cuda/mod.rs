@@ -1,17 +1,22 @@
-//! The operations on an NVIDIA GPU: convolutions by cuDNN, products by cuBLAS, the rest by kernels of our own.
-//! Must never know: the network's shape.
+//! The backend of NVIDIA GPUs: convolutions by cuDNN, products by cuBLAS, the rest by the kernels of `kernels.cu`.
 //!
-//! Maps are `T`, which is bf16 or `f32`; weights, moments, gradients of weights, embeddings and their gradients are `f32`.
+//! Activations are `T`, which is bf16 or `f32`. Weights, moments, gradients of weights, embeddings and their gradients are `f32`.
 
 mod arrays;
+mod buffer_pool;
+mod capture;
+mod captured;
 mod convolution;
 mod gpu;
-mod lane;
+mod graph_table;
+mod inference_graphs;
+mod launch;
 mod memory;
-mod pages;
 mod product;
-mod recording;
-mod training;
+mod staging;
+mod stream_context;
+mod training_graphs;
+mod transfer;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -20,20 +25,21 @@ use candle_core::cuda_backend::cudarc::cublas::{CudaBlas, Gemm};
 use candle_core::{Result, Tensor};
 use half::bf16;
 
-use arrays::{Span, Value};
+use arrays::{ActivationType, Span};
 use gpu::{Gpu, convolution, is_product, missing};
-use lane::{Arg, Lane, RuleArg};
+use launch::{Arg, RuleArg};
+use stream_context::CudaStreamContext;
 
 use super::backend::{
-    Backend, BackwardPass, Input, Kept, LayerGradient, Lease, Memo, Parameter, Pass, Pixels,
-    TapePass, Taped,
+    Backend, BackwardPass, GradientTarget, GraphCache, GraphLease, InferencePass, LayerGradient,
+    Parameter, Pixels, SavedActivations, TrainingForward, TrainingPass,
 };
 use super::kernels::EPSILON;
 use super::layer::Layer;
 use super::update::Rule;
-use super::{Compute, CudaConfig, Purpose};
+use crate::{Compute, CudaConfig, Purpose};
 
-/// Blocks that share an array in kernels that go through many arrays.
+/// Blocks for each array in kernels that process many arrays.
 const BLOCKS: u32 = 128;
 
 /// Opens GPU `ordinal`; the error says what is missing.
@@ -42,10 +48,10 @@ pub(super) fn open(
     purpose: Purpose,
     config: &CudaConfig,
 ) -> std::result::Result<Arc<dyn Backend>, String> {
-    let lane = Lane::open(ordinal, purpose, config)?;
+    let ctx = CudaStreamContext::open(ordinal, purpose, config)?;
     let half = match config.compute {
-        Compute::Auto => lane.has_bf16(),
-        Compute::Bf16 if lane.has_bf16() => true,
+        Compute::Auto => ctx.has_bf16(),
+        Compute::Bf16 if ctx.has_bf16() => true,
         Compute::Bf16 => {
             return Err(
                 "it does not compute in bf16: set cuda.compute to auto, tf32 or f32".to_owned(),
@@ -53,69 +59,80 @@ pub(super) fn open(
         }
         Compute::Tf32 | Compute::F32 => false,
     };
-    Ok(match half {
-        true => Arc::new(Gpu::<bf16>::new(lane, config)?),
-        false => Arc::new(Gpu::<f32>::new(lane, config)?),
+    Ok(if half {
+        Arc::new(Gpu::<bf16>::new(ctx, config)?)
+    } else {
+        Arc::new(Gpu::<f32>::new(ctx, config)?)
     })
 }
 
-impl<T: Value> Backend for Gpu<T>
+impl<T: ActivationType> Backend for Gpu<T>
 where
     CudaBlas: Gemm<T>,
 {
-    fn enter(&self) {
-        self.lane.enter();
+    fn bind_thread(&self) {
+        self.ctx.bind_thread();
     }
 
     fn upload(&self, values: Cow<'_, [f32]>, shape: &[usize]) -> Result<Tensor> {
-        self.lane.upload(&values, shape)
+        self.ctx.upload(&values, shape)
     }
 
     fn download(&self, tensor: &Tensor) -> Result<Vec<f32>> {
         let wide = self.widened(tensor)?;
-        self.lane.download(self.floats(&wide)?)
+        self.ctx.download(self.floats(&wide)?)
     }
 
-    fn maps(&self, values: &[f32], shape: &[usize]) -> Result<Tensor> {
-        self.lane
-            .build::<T>(shape, |maps| self.lane.upload_to(&[values], maps))
+    fn upload_activations(&self, values: &[f32], shape: &[usize]) -> Result<Tensor> {
+        self.ctx
+            .build::<T>(shape, |target| self.ctx.upload_to(&[values], target))
     }
 
-    fn pixels(&self, Pixels { parts, shape }: Pixels<'_>) -> Result<Tensor> {
+    fn upload_pixels(&self, Pixels { parts, shape }: Pixels<'_>) -> Result<Tensor> {
         let uploaded = self
-            .lane
-            .build::<T>(&shape, |pixels| self.lane.upload_to(parts, pixels))?;
+            .ctx
+            .build::<T>(&shape, |pixels| self.ctx.upload_to(parts, pixels))?;
         self.padded(&uploaded)
     }
 
-    fn infer(&self, memo: &Memo, pixels: Pixels<'_>, pass: Pass<'_>) -> Result<[Vec<f32>; 2]> {
+    fn infer(
+        &self,
+        graphs: &GraphCache,
+        pixels: Pixels<'_>,
+        pass: InferencePass<'_>,
+    ) -> Result<[Vec<f32>; 2]> {
         let [batch, side, ..] = pixels.shape;
-        if let Some(images) = recording::part_of(batch, side) {
-            let one = |pixels: Pixels<'_>| self.infer(memo, pixels, pass);
-            return self.infer_parts(memo, (pixels, images), pass, one);
+        if let Some(images) = inference_graphs::images_of_part(batch, side) {
+            let one = |pixels: Pixels<'_>| self.infer(graphs, pixels, pass);
+            return self.infer_parts(graphs, (pixels, images), pass, one);
         }
-        if let Some(outputs) = self.repeat(memo, pixels, pass) {
+        if let Some(outputs) = self.launch_inference(graphs, pixels, pass) {
             return Ok(outputs);
         }
-        let [embedding, hidden] = pass(self, self.pixels(pixels)?)?;
+        let [embedding, hidden] = pass(self, self.upload_pixels(pixels)?)?;
         let outputs = [self.download(&embedding)?, self.download(&hidden)?];
-        recording::saw(memo, batch);
+        inference_graphs::note_seen(graphs, batch);
         Ok(outputs)
     }
 
     fn training_rows(&self, batch: usize) -> usize {
-        training::rows(batch)
+        training_graphs::rows(batch)
     }
 
-    fn tape(&self, memo: &Memo, pixels: Pixels<'_>, pass: TapePass<'_>) -> Result<Taped> {
-        if let Some(taped) = self.repeat_tape(memo, pixels, pass) {
-            return Ok(taped);
+    fn forward_train(
+        &self,
+        graphs: &GraphCache,
+        pixels: Pixels<'_>,
+        pass: TrainingPass<'_>,
+    ) -> Result<TrainingForward> {
+        if let Some(forward) = self.launch_forward(graphs, pixels, pass) {
+            return Ok(forward);
         }
-        let (kept, embedding) = pass(self, self.pixels(pixels)?)?;
+        let (saved, embedding) = pass(self, self.upload_pixels(pixels)?)?;
         let embedding = self.download(&embedding)?;
-        training::saw(memo, pixels.shape[0], pixels.shape[1]);
-        Ok(Taped {
-            kept,
+        training_graphs::note_seen(graphs, pixels.shape[0], pixels.shape[1]);
+        Ok(TrainingForward {
+            saved,
             embedding,
             lease: None,
         })
@@ -123,22 +140,22 @@ where
 
     fn backward(
         &self,
-        (kept, lease): (Kept, Option<Lease>),
+        (saved, lease): (SavedActivations, Option<GraphLease>),
         (gradient, shape): (&[f32], &[usize]),
         pass: BackwardPass<'_>,
-    ) -> Result<(Vec<LayerGradient>, Option<Lease>)> {
+    ) -> Result<(Vec<LayerGradient>, Option<GraphLease>)> {
         if let Some(lease) = &lease
-            && let Some(gradients) = self.repeat_backward(lease, gradient, pass)
+            && let Some(gradients) = self.launch_backward(lease, gradient, pass)
         {
             return Ok((gradients?, Some(lease.clone())));
         }
-        let upload = |to: Span<'_, f32>| self.lane.upload_to(&[gradient], to);
-        let gradient = self.lane.build::<f32>(shape, upload)?;
-        Ok((pass(self, gradient, kept)?, lease))
+        let upload = |to: Span<'_, f32>| self.ctx.upload_to(&[gradient], to);
+        let gradient = self.ctx.build::<f32>(shape, upload)?;
+        Ok((pass(self, gradient, saved)?, lease))
     }
 
-    fn recorded(&self, memo: &Memo) -> usize {
-        recording::recorded(memo)
+    fn captured_graphs(&self, graphs: &GraphCache) -> usize {
+        inference_graphs::captured(graphs)
     }
 
     fn conv(
@@ -149,8 +166,10 @@ where
         relu: bool,
     ) -> Result<Tensor> {
         let (batch, side, _, _) = x.dims4()?;
-        let residual = residual.map(|maps| self.map(maps)).transpose()?;
-        self.convolve(layer, (self.map(x)?, batch, side), residual, relu)
+        let residual = residual
+            .map(|residual| self.activations(residual))
+            .transpose()?;
+        self.convolve(layer, (self.activations(x)?, batch, side), residual, relu)
     }
 
     fn conv_gradient(
@@ -158,17 +177,17 @@ where
         layer: &Layer,
         x: &Tensor,
         gradient: &Tensor,
-        input: Input,
+        target: GradientTarget,
     ) -> Result<(Tensor, LayerGradient)> {
         let (batch, side, _, _) = x.dims4()?;
         let (conv, shape) = (layer.spec.conv, x.shape().clone());
-        let (x, g) = (self.map(x)?, self.map(gradient)?);
+        let (x, g) = (self.activations(x)?, self.activations(gradient)?);
         let own = LayerGradient {
             weight: self.weight_gradient(conv, (x, batch, side), g)?,
             bias: self.sum_rows(g, conv.outputs)?,
         };
         let [weight, _] = self.cast(layer)?;
-        let weight = self.map(&weight)?;
+        let weight = self.activations(&weight)?;
         let back = |to: Span<'_, T>, add: bool| -> Result<()> {
             let arrays = [to, weight, g];
             if is_product(&conv) {
@@ -176,84 +195,85 @@ where
             }
             let shape = convolution(conv, side, batch);
             self.convolutions
-                .backward_data(&self.lane, shape, arrays, add)
+                .backward_data(&self.ctx, shape, arrays, add)
         };
-        let input = match input {
-            Input::New => self.lane.build::<T>(shape, |to| back(to, false))?,
-            Input::AddTo(target) => {
-                back(self.map(&target)?, true)?;
+        let input = match target {
+            GradientTarget::New => self.ctx.build::<T>(shape, |to| back(to, false))?,
+            GradientTarget::AddTo(target) => {
+                back(self.activations(&target)?, true)?;
                 target
             }
         };
         Ok((input, own))
     }
 
-    fn stem(&self, layer: &Layer, pixels: &Tensor, keep: bool) -> Result<(Tensor, Option<Tensor>)> {
+    fn stem(&self, layer: &Layer, pixels: &Tensor, save: bool) -> Result<(Tensor, Option<Tensor>)> {
         let (batch, side, _, _) = pixels.dims4()?;
-        let maps = self.convolve(layer, (self.map(pixels)?, batch, side), None, true)?;
-        let (out, picks) = self.max_pool(&maps)?;
-        Ok((out, keep.then_some(picks)))
+        let activations =
+            self.convolve(layer, (self.activations(pixels)?, batch, side), None, true)?;
+        let (out, argmax) = self.max_pool(&activations)?;
+        Ok((out, save.then_some(argmax)))
     }
 
     fn stem_gradient(
         &self,
         layer: &Layer,
         pixels: &Tensor,
-        picks: &Tensor,
+        argmax: &Tensor,
         gradient: &Tensor,
     ) -> Result<LayerGradient> {
         let (batch, side, _, _) = pixels.dims4()?;
         let conv = layer.spec.conv;
-        let maps = self.max_pool_gradient(gradient, picks, conv.output_side(side))?;
-        let x = (self.map(pixels)?, batch, side);
+        let conv_gradient = self.max_pool_gradient(gradient, argmax, conv.output_side(side))?;
+        let x = (self.activations(pixels)?, batch, side);
         Ok(LayerGradient {
-            weight: self.weight_gradient(conv, x, self.map(&maps)?)?,
+            weight: self.weight_gradient(conv, x, self.activations(&conv_gradient)?)?,
             // Each pooled value comes from one place, so the sums over places and over pooled values are the same.
-            bias: self.sum_rows(self.map(gradient)?, conv.outputs)?,
+            bias: self.sum_rows(self.activations(gradient)?, conv.outputs)?,
         })
     }
 
     fn mask(&self, gradient: Tensor, output: &Tensor) -> Result<Tensor> {
-        let (g, y) = (self.map(&gradient)?, self.map(output)?);
+        let (g, y) = (self.activations(&gradient)?, self.activations(output)?);
         let eights = g.len / 8;
         let args = [g.into(), y.into(), Arg::Size(eights as u64)];
-        self.lane.each("mask", eights, &args)?;
+        self.ctx.each("mask", eights, &args)?;
         Ok(gradient)
     }
 
     fn mean(&self, images: &Tensor) -> Result<Tensor> {
         let (batch, side, _, channels) = images.dims4()?;
-        let images = self.map(images)?;
-        self.lane.build::<T>((batch, 1, 1, channels), |out| {
+        let images = self.activations(images)?;
+        self.ctx.build::<T>((batch, 1, 1, channels), |out| {
             let sizes = [side * side, channels].map(|size| Arg::Int(size as i32));
             let [pixels, channels] = sizes;
             let count = Arg::Size(out.len as u64);
             let args = [images.into(), out.into(), pixels, channels, count];
-            self.lane.each("mean", out.len, &args)
+            self.ctx.each("mean", out.len, &args)
         })
     }
 
     fn mean_gradient(&self, gradient: &Tensor, side: usize) -> Result<Tensor> {
         let (batch, _, _, channels) = gradient.dims4()?;
-        let gradient = self.map(gradient)?;
-        self.lane.build::<T>((batch, side, side, channels), |out| {
+        let gradient = self.activations(gradient)?;
+        self.ctx.build::<T>((batch, side, side, channels), |out| {
             let sizes = [side * side, channels].map(|size| Arg::Int(size as i32));
             let [pixels, channels] = sizes;
             let count = Arg::Size(out.len as u64);
             let args = [gradient.into(), out.into(), pixels, channels, count];
-            self.lane.each("mean_gradient", out.len, &args)
+            self.ctx.each("mean_gradient", out.len, &args)
         })
     }
 
     fn normalize(&self, rows: Tensor) -> Result<(Tensor, Tensor)> {
         let (batch, _, _, dim) = rows.dims4()?;
-        let rows = self.map(&rows)?;
+        let rows = self.activations(&rows)?;
         let mut unit = None;
-        let lengths = self.lane.build::<f32>((batch, 1, 1, 1), |lengths| {
-            unit = Some(self.lane.build::<f32>((batch, 1, 1, dim), |unit| {
+        let lengths = self.ctx.build::<f32>((batch, 1, 1, 1), |lengths| {
+            unit = Some(self.ctx.build::<f32>((batch, 1, 1, dim), |unit| {
                 let (dim, epsilon) = (Arg::Int(dim as i32), Arg::Float(EPSILON));
                 let args = [rows.into(), unit.into(), lengths.into(), dim, epsilon];
-                self.lane
+                self.ctx
                     .launch("normalize", (batch as u32, 1), (256, 1), &args)
             })?);
             Ok(())
@@ -270,10 +290,10 @@ where
         let (batch, _, _, dim) = unit.dims4()?;
         let [g, unit, lengths] = [&gradient, unit, lengths].map(|tensor| self.floats(tensor));
         let (g, unit, lengths) = (g?, unit?, lengths?);
-        self.lane.build::<T>((batch, 1, 1, dim), |out| {
+        self.ctx.build::<T>((batch, 1, 1, dim), |out| {
             let width = Arg::Int(dim as i32);
             let args = [g.into(), unit.into(), lengths.into(), out.into(), width];
-            self.lane
+            self.ctx
                 .launch("normalize_gradient", (batch as u32, 1), (256, 1), &args)
         })
     }
@@ -292,8 +312,8 @@ where
             }
             table.extend([gradient.elem_count() as u64, u64::from(decay.to_bits())]);
         }
-        let table = self.lane.table(&table)?;
-        let table = Span::new(&table, &self.lane.stream);
+        let table = self.ctx.table(&table)?;
+        let table = Span::from_slice(&table, &self.ctx.stream);
         let rule = Arg::Rule(RuleArg {
             flags: [rule.adaptive, rule.decoupled].map(i32::from),
             constants: [
@@ -307,14 +327,14 @@ where
             ],
         });
         let grid = (BLOCKS, parameters.len() as u32);
-        self.lane
+        self.ctx
             .launch("update", grid, (256, 1), &[table.into(), rule])
     }
 
     fn add(&self, target: &Tensor, values: &Tensor) -> Result<()> {
         let (target, values) = (self.floats(target)?, self.floats(values)?);
         let args = [target.into(), values.into(), Arg::Size(values.len as u64)];
-        self.lane.each("add", values.len, &args)
+        self.ctx.each("add", values.len, &args)
     }
 
     fn norm(&self, tensors: &[&Tensor]) -> Result<f32> {
@@ -323,24 +343,24 @@ where
             let span = self.floats(tensor)?;
             table.extend([span.at, span.len as u64]);
         }
-        let table = self.lane.table(&table)?;
-        let table = Span::new(&table, &self.lane.stream);
+        let table = self.ctx.table(&table)?;
+        let table = Span::from_slice(&table, &self.ctx.stream);
         let count = BLOCKS as usize * tensors.len();
-        let parts = self.lane.scratch::<f32>(count)?;
+        let parts = self.ctx.scratch::<f32>(count)?;
         let parts = self.floats(&parts)?;
         let grid = (BLOCKS, tensors.len() as u32);
         let args = [table.into(), parts.into()];
-        self.lane.launch("sum_squares", grid, (256, 1), &args)?;
-        let norm = self.lane.build::<f32>(1, |out| {
+        self.ctx.launch("sum_squares", grid, (256, 1), &args)?;
+        let norm = self.ctx.build::<f32>(1, |out| {
             let args = [parts.into(), out.into(), Arg::Int(count as i32)];
-            self.lane.launch("root_of_sum", (1, 1), (256, 1), &args)
+            self.ctx.launch("root_of_sum", (1, 1), (256, 1), &args)
         })?;
-        let norm = self.lane.download(self.floats(&norm)?)?;
+        let norm = self.ctx.download(self.floats(&norm)?)?;
         norm.first().copied().map_or_else(missing, Ok)
     }
 
     fn recycle(&self, tensor: Tensor) -> Result<()> {
-        self.lane.recycle(tensor);
+        self.ctx.recycle(tensor);
         Ok(())
     }
 }

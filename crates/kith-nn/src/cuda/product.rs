@@ -1,17 +1,18 @@
-//! Fully connected layers by cuBLAS: maps are rows `[rows, channels]`, weights `[inputs, outputs]`, and cuBLAS, which counts by columns,
-//! sees each of them transposed. Must never know: layers.
+//! Fully connected layers by cuBLAS.
+//!
+//! Activations are `[rows, channels]`, weights `[inputs, outputs]`. cuBLAS is column-major, so it sees each of them transposed.
 #![allow(unsafe_code)]
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::Result;
 use candle_core::cuda_backend::cudarc::cublas::sys::cublasOperation_t::{
-    self, CUBLAS_OP_N as AS_IT_IS, CUBLAS_OP_T as TRANSPOSED,
+    self, CUBLAS_OP_N as PLAIN, CUBLAS_OP_T as TRANSPOSED,
 };
 use candle_core::cuda_backend::cudarc::cublas::{CudaBlas, Gemm, GemmConfig};
 use candle_core::cuda_backend::cudarc::driver::CudaStream;
 
-use super::arrays::{Span, Value};
+use super::arrays::{ActivationType, Span};
 use crate::kernels::Conv;
 
 /// cuBLAS on one stream.
@@ -20,7 +21,7 @@ pub(super) struct Products {
     blas: Mutex<CudaBlas>,
 }
 
-/// A factor as cuBLAS sees it: which way round, and the length of its columns in memory.
+/// A factor as cuBLAS sees it: whether it is transposed, and the length of its columns in memory.
 type Factor = (cublasOperation_t, usize);
 
 impl Products {
@@ -33,7 +34,7 @@ impl Products {
     }
 
     /// `out = x · weight`.
-    pub(super) fn forward<T: Value>(
+    pub(super) fn forward<T: ActivationType>(
         &self,
         conv: &Conv,
         rows: usize,
@@ -45,12 +46,12 @@ impl Products {
         let Conv {
             inputs, outputs, ..
         } = *conv;
-        let factors = [(AS_IT_IS, outputs), (AS_IT_IS, inputs)];
+        let factors = [(PLAIN, outputs), (PLAIN, inputs)];
         self.multiply([outputs, rows, inputs], factors, [weight, x, out], false)
     }
 
     /// `dx = dy · weightᵀ`, added to what is there if `add`.
-    pub(super) fn input<T: Value>(
+    pub(super) fn input<T: ActivationType>(
         &self,
         conv: &Conv,
         rows: usize,
@@ -63,12 +64,12 @@ impl Products {
         let Conv {
             inputs, outputs, ..
         } = *conv;
-        let factors = [(TRANSPOSED, outputs), (AS_IT_IS, outputs)];
+        let factors = [(TRANSPOSED, outputs), (PLAIN, outputs)];
         self.multiply([inputs, rows, outputs], factors, [weight, dy, dx], add)
     }
 
     /// `dw = xᵀ · dy`.
-    pub(super) fn weights<T: Value>(
+    pub(super) fn weights<T: ActivationType>(
         &self,
         conv: &Conv,
         rows: usize,
@@ -80,12 +81,12 @@ impl Products {
         let Conv {
             inputs, outputs, ..
         } = *conv;
-        let factors = [(AS_IT_IS, outputs), (TRANSPOSED, inputs)];
+        let factors = [(PLAIN, outputs), (TRANSPOSED, inputs)];
         self.multiply([outputs, inputs, rows], factors, [dy, x, dw], false)
     }
 
-    /// `c[m, n] = a[m, k] · b[k, n]`, all by columns.
-    fn multiply<T: Value>(
+    /// `c[m, n] = a[m, k] · b[k, n]`, all column-major.
+    fn multiply<T: ActivationType>(
         &self,
         [m, n, k]: [usize; 3],
         [(transa, lda), (transb, ldb)]: [Factor; 2],
@@ -101,10 +102,10 @@ impl Products {
             m: m as i32,
             n: n as i32,
             k: k as i32,
-            alpha: T::of(1.0),
+            alpha: T::from_f32(1.0),
             lda: lda as i32,
             ldb: ldb as i32,
-            beta: T::of(f32::from(u8::from(add))),
+            beta: T::from_f32(f32::from(u8::from(add))),
             ldc: m as i32,
         };
         let blas = self.blas.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,95 +1,73 @@
-//! Convolution of square images and its gradients: by Winograd's method where it fits, else directly.
-//! Must never know: which layer it is.
+//! Convolution of square images and its gradients: by Winograd's method where it fits, otherwise directly.
 
-use super::direct::Target;
+use super::shapes::{Conv, Epilogue, Images, InputGradient};
 use super::weights::Panels;
-use super::winograd::{four, outputs_of_tile, two};
+use super::winograd::{F2x3, F4x3, Tiling, outputs_of_tile};
 
-/// A convolution's shape, with `kernel = 2 · pad + 1`; a fully connected layer is a 1×1 convolution of 1×1 images.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Conv {
-    pub(crate) inputs: usize,
-    pub(crate) outputs: usize,
-    pub(crate) kernel: usize,
-    pub(crate) stride: usize,
-    pub(crate) pad: usize,
-}
-
-/// Square images in a batch: `[batch, side, side, channels]`.
-#[derive(Clone, Copy)]
-pub(crate) struct Images<'a> {
-    pub(crate) data: &'a [f32],
-    pub(crate) side: usize,
-}
-
-/// What is done to the sums in the same pass.
-#[derive(Clone, Copy)]
-pub(crate) struct Finish<'a> {
-    /// One value an output channel.
-    pub(crate) bias: &'a [f32],
-    /// Added before the ReLU; laid out as the output.
-    pub(crate) residual: Option<&'a [f32]>,
-    /// Whether negative values become zero.
-    pub(crate) relu: bool,
+/// How a convolution is computed for images of one side.
+enum Method {
+    F4x3(Tiling<F4x3>),
+    F2x3(Tiling<F2x3>),
+    Direct,
 }
 
 impl Conv {
-    /// Side of the output for images of `side`.
-    pub(crate) fn output_side(&self, side: usize) -> usize {
-        (side + 2 * self.pad - self.kernel) / self.stride + 1
-    }
-
-    /// Number of weights.
-    pub(crate) fn weights(&self) -> usize {
-        self.kernel * self.kernel * self.inputs * self.outputs
-    }
-
-    pub(super) fn batch(&self, images: Images) -> usize {
-        images.data.len() / (images.side * images.side * self.inputs)
+    fn method(&self, side: usize) -> Method {
+        match outputs_of_tile(self, side) {
+            Some(4) => Method::F4x3(Tiling::new(self, side)),
+            Some(_) => Method::F2x3(Tiling::new(self, side)),
+            None => Method::Direct,
+        }
     }
 
     /// Packs `weights` (`[kernel, kernel, inputs, outputs]`) for [`Conv::forward`] on images of `side`.
     pub(crate) fn pack(&self, weights: &[f32], side: usize) -> Vec<f32> {
-        match outputs_of_tile(self, side) {
-            Some(4) => four(self, side).pack(weights),
-            Some(_) => two(self, side).pack(weights),
-            None => self.pack_direct(weights),
+        match self.method(side) {
+            Method::F4x3(tiling) => tiling.pack(weights),
+            Method::F2x3(tiling) => tiling.pack(weights),
+            Method::Direct => self.pack_direct(weights),
         }
     }
 
     /// Packs `weights` (`[kernel, kernel, inputs, outputs]`) for [`Conv::gradients`] on images of `side`.
     pub(crate) fn pack_transposed(&self, weights: &[f32], side: usize) -> Vec<f32> {
-        match outputs_of_tile(self, side) {
-            Some(4) => four(self, side).pack_transposed(weights),
-            Some(_) => two(self, side).pack_transposed(weights),
-            None => self.pack_direct_transposed(weights),
+        match self.method(side) {
+            Method::F4x3(tiling) => tiling.pack_transposed(weights),
+            Method::F2x3(tiling) => tiling.pack_transposed(weights),
+            Method::Direct => self.pack_direct_transposed(weights),
         }
     }
 
     /// Convolves `images` into `out` (`[batch, side', side', outputs]`), with weights from [`Conv::pack`].
-    pub(crate) fn forward(&self, images: Images, packed: Panels, finish: Finish, out: &mut [f32]) {
-        match outputs_of_tile(self, images.side) {
-            Some(4) => four(self, images.side).forward(images, packed, finish, out),
-            Some(_) => two(self, images.side).forward(images, packed, finish, out),
-            None => self.forward_direct(images, packed, finish, out),
+    pub(crate) fn forward(
+        &self,
+        images: Images,
+        packed: Panels,
+        epilogue: Epilogue,
+        out: &mut [f32],
+    ) {
+        match self.method(images.side) {
+            Method::F4x3(tiling) => tiling.forward(images, packed, epilogue, out),
+            Method::F2x3(tiling) => tiling.forward(images, packed, epilogue, out),
+            Method::Direct => self.forward_direct(images, packed, epilogue, out),
         }
     }
 
-    /// The gradients with respect to the weights (written to `weights`) and to the images, from `images` and the
-    /// output's gradient (`[batch, side', side', outputs]`).
+    /// The gradients with respect to the weights (written to `weights`) and to the images (written to `input`), from `images` and
+    /// the output's gradient (`[batch, side', side', outputs]`).
     pub(crate) fn gradients(
         &self,
         images: Images,
         gradient: &[f32],
         weights: &mut [f32],
-        target: Target,
+        input: InputGradient,
     ) {
-        match outputs_of_tile(self, images.side) {
-            Some(4) => four(self, images.side).gradients(images, gradient, weights, target),
-            Some(_) => two(self, images.side).gradients(images, gradient, weights, target),
-            None => {
+        match self.method(images.side) {
+            Method::F4x3(tiling) => tiling.gradients(images, gradient, weights, input),
+            Method::F2x3(tiling) => tiling.gradients(images, gradient, weights, input),
+            Method::Direct => {
                 self.weight_gradient(images, gradient, weights);
-                self.input_gradient(gradient, images.side, target);
+                self.input_gradient(gradient, images.side, input);
             }
         }
     }

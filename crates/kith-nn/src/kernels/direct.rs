@@ -1,58 +1,43 @@
-//! The direct convolution in both directions, and its weights' gradient: each kernel position adds one matrix product
-//! over the pixels that meet there.
-//! Must never know: which layer it is.
+//! The direct convolution in both directions, and its weights' gradient: each kernel position (tap) adds one matrix product over the pairs of
+//! an input and an output pixel that it connects.
 //!
-//! With respect to the images the gradient is the same computation with the two sides of each meeting exchanged. Pixels
-//! outside the image meet nothing, so no zero is ever multiplied: on a map of 3×3 that saves two products of five.
+//! The gradient with respect to the images is the same computation with input and output exchanged. Padding is in no pair, so no zero is
+//! multiplied: on images of 3×3 that saves two products of five.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::conv::{Conv, Finish, Images};
 use super::scratch::{Scratch, take};
+use super::shapes::{Conv, Epilogue, Images, InputGradient};
+use super::simd::panel_width;
 use super::tile::{
-    BLOCK, Columns, Multiply, OuterSum, Pair, Put, pack_blocks, pack_panel, panel_width,
+    BLOCK, Columns, Multiply, OuterProductSum, RowPair, WriteMode, pack_blocks, pack_panel,
 };
-use super::weights::{Packed, Panels};
+use super::weights::Panels;
 
-/// Rows of output that one task computes: the weights pass through the cache once for each.
+/// Rows of output in a task. The weights pass through the cache once for each task.
 const TASK_ROWS: usize = 96;
-/// Input channels whose weights' gradient one task sums.
+/// Input channels in a task of the weights' gradient.
 const TASK_INPUTS: usize = 36;
 
-/// Where the gradient with respect to images goes.
-pub(crate) struct Target<'a> {
-    /// Makes the weights of [`Conv::pack_transposed`]. Called when all that the weights' gradient needed is free again, if it can be: both
-    /// at once would take more than the layer's maps.
-    pub(crate) pack: &'a dyn Fn() -> Packed,
-    /// Laid out as the images.
-    pub(crate) data: &'a mut [f32],
-    /// Whether it is added to what is there.
-    pub(crate) add: bool,
-}
-
 impl Conv {
-    fn taps(&self) -> usize {
-        self.kernel * self.kernel
-    }
-
-    /// Output positions, in one direction, that meet an input position through kernel position `at`.
-    fn meeting(&self, side: usize, at: usize) -> Range<usize> {
+    /// Output positions, along one direction, that kernel position `at` connects with an input position.
+    fn connected_range(&self, side: usize, at: usize) -> Range<usize> {
         let first = self.pad.saturating_sub(at).div_ceil(self.stride);
         let end = (side + self.pad).saturating_sub(at).div_ceil(self.stride);
         first..end.min(self.output_side(side)).max(first)
     }
 
-    /// (input pixel, output pixel) that meet through `tap`, in all of `images` images.
-    fn meetings(
+    /// The pairs (input pixel, output pixel) that `tap` connects, in all of `images` images.
+    fn connected_pixels(
         &self,
         side: usize,
         images: usize,
         tap: usize,
     ) -> impl Iterator<Item = (usize, usize)> {
         let (y, x) = (tap / self.kernel, tap % self.kernel);
-        let (rows, columns) = (self.meeting(side, y), self.meeting(side, x));
+        let (rows, columns) = (self.connected_range(side, y), self.connected_range(side, x));
         let (out_side, stride, pad) = (self.output_side(side), self.stride, self.pad);
         (0..images).flat_map(move |image| {
             let columns = columns.clone();
@@ -66,7 +51,7 @@ impl Conv {
         })
     }
 
-    /// `[panel of outputs][tap][inputs][panel_width]`.
+    /// Packs weights for [`Conv::forward_direct`]: `[panel of outputs][tap][inputs][panel_width]`.
     pub(super) fn pack_direct(&self, weights: &[f32]) -> Vec<f32> {
         let panel_len = self.taps() * self.inputs * panel_width();
         let mut packed = take(self.outputs.div_ceil(panel_width()) * panel_len);
@@ -84,7 +69,7 @@ impl Conv {
         packed
     }
 
-    /// `[panel of inputs][tap][outputs][panel_width]`.
+    /// Packs weights for [`Conv::input_gradient`]: `[panel of inputs][tap][outputs][panel_width]`.
     pub(super) fn pack_direct_transposed(&self, weights: &[f32]) -> Vec<f32> {
         let panel_len = self.taps() * self.outputs * panel_width();
         let mut packed = take(self.inputs.div_ceil(panel_width()) * panel_len);
@@ -95,7 +80,7 @@ impl Conv {
         packed
     }
 
-    /// `[tap][outputs][panel_width]`: the columns are input channels, those that do not exist zero.
+    /// Packs one panel: `[tap][outputs][panel_width]`. The columns are input channels; missing ones are zero.
     pub(super) fn pack_transposed_panel(&self, weights: &[f32], panel: usize, packed: &mut [f32]) {
         let width = panel_width();
         let first = panel * width;
@@ -113,37 +98,42 @@ impl Conv {
         }
     }
 
+    /// As [`Conv::forward`].
     pub(super) fn forward_direct(
         &self,
         images: Images,
         packed: Panels,
-        finish: Finish,
+        epilogue: Epilogue,
         out: &mut [f32],
     ) {
-        let begin = |at: usize, row: &mut [f32]| {
+        let init_row = |at: usize, row: &mut [f32]| {
             let column = at % self.outputs;
-            row.copy_from_slice(&finish.bias[column..column + row.len()]);
-            if let Some(residual) = finish.residual {
+            row.copy_from_slice(&epilogue.bias[column..column + row.len()]);
+            if let Some(residual) = epilogue.residual {
                 let residual = &residual[at..at + row.len()];
                 row.iter_mut().zip(residual).for_each(|(a, b)| *a += b);
             }
         };
-        let pass = Pass {
+        let pass = DirectPass {
             conv: self,
             side: images.side,
             backward: false,
             data: images.data,
             panels: packed,
-            relu: finish.relu,
+            relu: epilogue.relu,
         };
-        pass.run(out, begin);
+        pass.run(out, init_row);
     }
 
-    /// The gradient with respect to images of `side`.
-    pub(super) fn input_gradient(&self, gradient: &[f32], side: usize, target: Target) {
-        let Target { pack, data, add } = target;
+    /// The gradient with respect to images of `side`, from the output's gradient.
+    pub(super) fn input_gradient(&self, gradient: &[f32], side: usize, input: InputGradient) {
+        let InputGradient {
+            pack,
+            data,
+            accumulate,
+        } = input;
         let packed = pack();
-        let pass = Pass {
+        let pass = DirectPass {
             conv: self,
             side,
             backward: true,
@@ -152,7 +142,7 @@ impl Conv {
             relu: false,
         };
         pass.run(data, |_, row| {
-            if !add {
+            if !accumulate {
                 row.fill(0.0);
             }
         });
@@ -166,17 +156,17 @@ impl Conv {
         for (tap, out) in out.chunks_exact_mut(self.inputs * self.outputs).enumerate() {
             pairs.clear();
             pairs.extend(
-                self.meetings(images.side, batch, tap)
-                    .map(|(input, output)| Pair {
+                self.connected_pixels(images.side, batch, tap)
+                    .map(|(input, output)| RowPair {
                         from: input * self.inputs,
                         to: output,
                     }),
             );
-            let right = pack_met(&pairs, gradient, self.outputs);
+            let right = pack_outputs(&pairs, gradient, self.outputs);
             out.par_chunks_mut(TASK_INPUTS * self.outputs)
                 .enumerate()
                 .for_each(|(i, out)| {
-                    OuterSum {
+                    OuterProductSum {
                         data: images.data,
                         pairs: &pairs,
                         start: i * TASK_INPUTS,
@@ -190,8 +180,8 @@ impl Conv {
     }
 }
 
-/// Packs the output's side of `pairs` for [`OuterSum`].
-fn pack_met(pairs: &[Pair], gradient: &[f32], columns: usize) -> Scratch {
+/// Packs the output pixels of `pairs` for [`OuterProductSum`].
+fn pack_outputs(pairs: &[RowPair], gradient: &[f32], columns: usize) -> Scratch {
     let width = columns.div_ceil(panel_width()) * panel_width();
     let mut packed = Scratch::dirty(pairs.len() * width);
     packed
@@ -206,42 +196,42 @@ fn pack_met(pairs: &[Pair], gradient: &[f32], columns: usize) -> Scratch {
     packed
 }
 
-/// Pixels of one side of a convolution multiplied into those of the other.
-struct Pass<'a> {
+/// A convolution, or the gradient of its input.
+struct DirectPass<'a> {
     conv: &'a Conv,
-    /// Of the convolution's input.
+    /// Side of the convolution's input.
     side: usize,
-    /// From the output's side to the input's.
+    /// Whether it computes the input's gradient from the output's.
     backward: bool,
     data: &'a [f32],
     panels: Panels<'a>,
     relu: bool,
 }
 
-/// What one task computes: some channels of the pixels of some images.
+/// Some channels of the pixels of some images, computed by one task.
 struct Task<'a> {
-    /// Of all images.
+    /// Index among all images.
     first_image: usize,
     images: usize,
     first_column: usize,
-    /// Those channels of each pixel.
+    /// The task's channels of each pixel.
     rows: Vec<&'a mut [f32]>,
 }
 
-impl Pass<'_> {
-    /// Adds all products to `out`, after `begin` has set each row; `begin` is told where the row starts in `out`.
-    fn run(&self, out: &mut [f32], begin: impl Fn(usize, &mut [f32]) + Sync) {
+impl DirectPass<'_> {
+    /// Adds all products to `out`, each row of which `init_row` sets first. It is called with the index of the row's first value in `out`.
+    fn run(&self, out: &mut [f32], init_row: impl Fn(usize, &mut [f32]) + Sync) {
         let (pixels, columns) = (self.pixels(!self.backward), self.columns());
         self.tasks(out).into_par_iter().for_each(|mut task| {
             for (i, row) in task.rows.iter_mut().enumerate() {
                 let at = (task.first_image * pixels + i) * columns + task.first_column;
-                begin(at, row);
+                init_row(at, row);
             }
             self.compute(task);
         });
     }
 
-    /// Values of a pixel that is read.
+    /// Channels of a pixel that is read.
     fn depth(&self) -> usize {
         if self.backward {
             self.conv.outputs
@@ -250,7 +240,7 @@ impl Pass<'_> {
         }
     }
 
-    /// Values of a pixel that is written.
+    /// Channels of a pixel that is written.
     fn columns(&self) -> usize {
         if self.backward {
             self.conv.inputs
@@ -269,7 +259,7 @@ impl Pass<'_> {
         side * side
     }
 
-    /// Blocks of images; few blocks are cut by channels too, so that each thread streams weights of its own.
+    /// Cuts `out` into blocks of images. Few blocks are cut by channels too, so that each thread streams weights of its own.
     fn tasks<'a>(&self, out: &'a mut [f32]) -> Vec<Task<'a>> {
         let (pixels, columns) = (self.pixels(!self.backward), self.columns());
         let images = TASK_ROWS.div_ceil(pixels);
@@ -306,14 +296,14 @@ impl Pass<'_> {
         let read = self.pixels(self.backward) * depth;
         let data = &self.data[task.first_image * read..];
         let columns = task.rows.first().map_or(0, |row| row.len());
-        // The middle meets every output pixel: what comes last can finish all of them.
+        // The middle tap connects every output pixel. As the last one it can apply the ReLU.
         let middle = self.conv.pad * self.conv.kernel + self.conv.pad;
         let others = (0..self.conv.taps()).filter(|&tap| tap != middle);
-        let taps: Vec<(usize, Vec<Pair>)> = others
+        let taps: Vec<(usize, Vec<RowPair>)> = others
             .chain([middle])
             .map(|tap| (tap, self.pairs(task.images, tap).collect()))
             .collect();
-        // In the order in which the weights lie: a small batch waits for them.
+        // In the order in which the weights lie in memory: a small batch waits for them.
         for first in (0..columns).step_by(panel_width()) {
             let width = panel_width().min(columns - first);
             let mut out = Columns {
@@ -329,10 +319,10 @@ impl Pass<'_> {
                     panel_stride,
                     out: &mut out,
                     columns: width,
-                    put: if self.relu && *tap == middle {
-                        Put::AddRelu
+                    mode: if self.relu && *tap == middle {
+                        WriteMode::AddRelu
                     } else {
-                        Put::Add
+                        WriteMode::Add
                     },
                 }
                 .run();
@@ -340,16 +330,16 @@ impl Pass<'_> {
         }
     }
 
-    fn pairs(&self, images: usize, tap: usize) -> impl Iterator<Item = Pair> {
-        let meetings = self.conv.meetings(self.side, images, tap);
+    fn pairs(&self, images: usize, tap: usize) -> impl Iterator<Item = RowPair> {
+        let pixels = self.conv.connected_pixels(self.side, images, tap);
         let (backward, depth) = (self.backward, self.depth());
-        meetings.map(move |(input, output)| {
+        pixels.map(move |(input, output)| {
             let (from, to) = if backward {
                 (output, input)
             } else {
                 (input, output)
             };
-            Pair {
+            RowPair {
                 from: from * depth,
                 to,
             }

@@ -1,9 +1,9 @@
-//! Products of matrices, by the kernels of fully connected layers. Must never know: what the rows are.
+//! Matrix products, by the kernels of fully connected layers.
 
-use super::conv::{Conv, Finish, Images};
-use super::direct::Target;
-use super::weights::{Packed, Panels};
+use super::shapes::{Conv, Epilogue, Images, InputGradient};
+use super::weights::Packed;
 
+/// A fully connected layer.
 fn connected(inputs: usize, outputs: usize) -> Conv {
     Conv {
         inputs,
@@ -14,41 +14,43 @@ fn connected(inputs: usize, outputs: usize) -> Conv {
     }
 }
 
-/// `a · b`: `[m, n]`, of `a` `[m, inner]` and `b` `[inner, n]`.
+/// The product `a · b` (`[m, n]`) of row-major matrices `a` (`[m, inner]`) and `b` (`[inner, n]`), on the caller's rayon pool.
+///
+/// The order of the sums depends on the shapes alone.
 pub fn product(a: &[f32], b: &[f32], inner: usize) -> Vec<f32> {
     let (rows, columns) = (a.len() / inner.max(1), b.len() / inner.max(1));
     let mut out = vec![0.0; rows * columns];
     if !out.is_empty() {
         let conv = connected(inner, columns);
-        let packed = Packed::Once(conv.pack_direct(b));
-        let finish = Finish {
+        let packed = Packed::Temporary(conv.pack_direct(b));
+        let epilogue = Epilogue {
             bias: &vec![0.0; columns],
             residual: None,
             relu: false,
         };
-        let panels: Panels = packed.panels();
-        conv.forward_direct(Images { data: a, side: 1 }, panels, finish, &mut out);
+        let images = Images { data: a, side: 1 };
+        conv.forward_direct(images, packed.panels(), epilogue, &mut out);
     }
     out
 }
 
-/// `a · bᵀ`: `[m, n]`, of `a` `[m, inner]` and `b` `[n, inner]`.
+/// The product `a · bᵀ` (`[m, n]`) of row-major matrices `a` (`[m, inner]`) and `b` (`[n, inner]`); otherwise as [`product`].
 pub fn product_with_transposed(a: &[f32], b: &[f32], inner: usize) -> Vec<f32> {
     let (rows, columns) = (a.len() / inner.max(1), b.len() / inner.max(1));
     let mut out = vec![0.0; rows * columns];
     if !out.is_empty() {
         let conv = connected(columns, inner);
-        let target = Target {
-            pack: &|| Packed::Once(conv.pack_direct_transposed(b)),
+        let input = InputGradient {
+            pack: &|| Packed::Temporary(conv.pack_direct_transposed(b)),
             data: &mut out,
-            add: false,
+            accumulate: false,
         };
-        conv.input_gradient(a, 1, target);
+        conv.input_gradient(a, 1, input);
     }
     out
 }
 
-/// `aᵀ · b`: `[m, n]`, of `a` `[outer, m]` and `b` `[outer, n]`.
+/// The product `aᵀ · b` (`[m, n]`) of row-major matrices `a` (`[outer, m]`) and `b` (`[outer, n]`); otherwise as [`product`].
 pub fn transposed_product(a: &[f32], b: &[f32], outer: usize) -> Vec<f32> {
     let (rows, columns) = (a.len() / outer.max(1), b.len() / outer.max(1));
     let mut out = vec![0.0; rows * columns];
@@ -69,10 +71,10 @@ mod tests {
     }
 
     #[test]
-    fn products_are_sums_over_what_is_common() {
+    fn products_are_sums_over_the_inner_dimension() {
         for (m, inner, n) in [(1, 1, 1), (5, 3, 7), (33, 40, 130), (100, 17, 9)] {
             let (a, b) = (values(m * inner, 7), values(inner * n, 11));
-            let turn = |from: &[f32], columns: usize| -> Vec<f32> {
+            let transpose = |from: &[f32], columns: usize| -> Vec<f32> {
                 let rows = from.len() / columns;
                 (0..from.len())
                     .map(|i| from[i % rows * columns + i / rows])
@@ -84,8 +86,8 @@ mod tests {
             let wanted: Vec<f32> = (0..m * n).map(|i| sum(i / n, i % n)).collect();
             let all = [
                 product(&a, &b, inner),
-                product_with_transposed(&a, &turn(&b, n), inner),
-                transposed_product(&turn(&a, inner), &b, inner),
+                product_with_transposed(&a, &transpose(&b, n), inner),
+                transposed_product(&transpose(&a, inner), &b, inner),
             ];
             for found in all {
                 let pairs = found.iter().zip(&wanted);

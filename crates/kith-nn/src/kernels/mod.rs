@@ -1,40 +1,34 @@
-//! The encoder's arithmetic on a CPU: plain slices in, plain slices out, vectorised for the processor it runs on.
-//! Must never know: tensors, weights' names, optimisers.
+//! CPU kernels of the encoder: they read and write plain slices, vectorised for the processor that they run on.
 //!
-//! Images lie as `[batch, height, width, channels]`, convolution weights as `[kernel, kernel, in, out]`. Work is
-//! spread over the rayon pool of the caller. Every sum is taken in an order that depends on shapes alone, so a
-//! result is the same, bit for bit, for any number of threads; and an image's outputs do not depend on the others
-//! in its batch.
+//! Images are `[batch, height, width, channels]`, convolution weights `[kernel, kernel, inputs, outputs]`. The kernels run on the
+//! caller's rayon pool. Every sum is taken in an order that depends on shapes alone. So a result is the same, bit for bit, for any number
+//! of threads, and an image's output does not depend on the other images of its batch.
 
 mod conv;
 mod direct;
+mod elementwise;
+mod huge_pages;
 mod matrix;
-mod pages;
-mod pointwise;
 mod pool;
 mod prefetch;
 pub(super) mod scratch;
+mod shapes;
+mod simd;
 mod stem;
 mod tile;
 mod weights;
 mod winograd;
-mod winograd_filter;
-mod winograd_gradient;
-mod winograd_scheme;
-mod winograd_tiles;
 
-#[cfg(test)]
-pub(super) use self::{
-    pool::{MapRows, pool_row, pool_row_gradient, pooled_side},
-    winograd::outputs_of_tile,
-};
-pub(super) use conv::{Conv, Finish, Images};
-pub(super) use direct::Target;
-pub use matrix::{product, product_with_transposed, transposed_product};
 #[cfg(any(test, feature = "cuda"))]
-pub(super) use pointwise::EPSILON;
-pub(super) use pointwise::{
+pub(super) use elementwise::EPSILON;
+pub(super) use elementwise::{
     add, mask, mean, mean_gradient, normalize, normalize_gradient, sum_rows, sum_squares,
 };
+pub use matrix::{product, product_with_transposed, transposed_product};
+#[cfg(test)]
+pub(super) use pool::{WindowRows, pool_row, pool_row_gradient, pooled_side};
+pub(super) use shapes::{Conv, Epilogue, Images, InputGradient};
 pub(super) use stem::Stem;
 pub(super) use weights::{Packed, Panels};
+#[cfg(test)]
+pub(super) use winograd::outputs_of_tile;

@@ -1,32 +1,32 @@
 //! Max-pooling over 3×3 windows at stride 2 with a pad of 1, and its gradient, a row of outputs at a time.
-//! Must never know: layers.
 //!
-//! Among equal values the first wins, as in PyTorch. What is not finite gives NaN, or a broken network would look healthy
-//! from here on: a maximum may lose a NaN, `Σ 0 · value` does not.
+//! Among equal values the first wins, as in PyTorch. A window with a value that is not finite gives NaN, so that a broken network does not
+//! look healthy from here on: a maximum may lose a NaN, `Σ 0 · value` does not.
 
 use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 
-use super::tile::{load, store};
+use super::simd::{load, store};
 
 /// Side of the pooled image.
 pub(crate) fn pooled_side(side: usize) -> usize {
     (side - 1) / 2 + 1
 }
 
-/// Three rows of maps under one row of outputs, those of them that lie inside.
-pub(crate) struct MapRows<M> {
-    /// `[inside, side, channels]`.
-    pub(crate) maps: M,
+/// The rows of activations under one row of outputs, without those in the padding.
+pub(crate) struct WindowRows<A> {
+    /// `[inside.len(), side, channels]`.
+    pub(crate) activations: A,
+    /// Which of the window's three rows they are.
     pub(crate) inside: Range<usize>,
     pub(crate) channels: usize,
 }
 
-impl<M> MapRows<M> {
-    /// (place in the window, offset of its values) of the pixels that the window of output column `x` covers.
+impl<A> WindowRows<A> {
+    /// (index in the window, offset of its values) of the pixels that the window of output column `x` covers.
     #[inline(always)]
-    fn window(&self, len: usize, x: usize) -> impl Iterator<Item = (usize, usize)> + use<M> {
+    fn window(&self, len: usize, x: usize) -> impl Iterator<Item = (usize, usize)> + use<A> {
         let (inside, channels) = (self.inside.clone(), self.channels);
         let side = len / inside.len() / channels;
         inside.clone().flat_map(move |y| {
@@ -37,31 +37,35 @@ impl<M> MapRows<M> {
     }
 }
 
-/// Pools a row into `out`. If wanted, `picks` gets each maximum's place in its window (0–8, row by row).
-pub(crate) fn pool_row(rows: MapRows<&[f32]>, out: &mut [f32], picks: Option<&mut [f32]>) {
-    match picks {
-        Some(picks) => Arch::new().dispatch(Pick { rows, out, picks }),
-        None => Arch::new().dispatch(Largest { rows, out }),
+/// Pools a row into `out`. If given, `argmax` gets the index of each maximum in its window (0–8, row by row).
+pub(crate) fn pool_row(rows: WindowRows<&[f32]>, out: &mut [f32], argmax: Option<&mut [f32]>) {
+    match argmax {
+        Some(argmax) => Arch::new().dispatch(ArgmaxPool { rows, out, argmax }),
+        None => Arch::new().dispatch(MaxPool { rows, out }),
     }
 }
 
-struct Largest<'a> {
-    rows: MapRows<&'a [f32]>,
+struct MaxPool<'a> {
+    rows: WindowRows<&'a [f32]>,
     out: &'a mut [f32],
 }
 
-impl WithSimd for Largest<'_> {
+impl WithSimd for MaxPool<'_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let MapRows { maps, channels, .. } = self.rows;
+        let WindowRows {
+            activations,
+            channels,
+            ..
+        } = self.rows;
         for (x, out) in self.out.chunks_exact_mut(channels).enumerate() {
             for (v, out) in out.chunks_mut(S::F32_LANES).enumerate() {
                 let mut largest = simd.splat_f32s(f32::NEG_INFINITY);
                 let mut poison = simd.splat_f32s(0.0);
-                for (_, at) in self.rows.window(maps.len(), x) {
-                    let value = load(simd, &maps[at + v * S::F32_LANES..][..out.len()]);
+                for (_, at) in self.rows.window(activations.len(), x) {
+                    let value = load(simd, &activations[at + v * S::F32_LANES..][..out.len()]);
                     largest = simd.max_f32s(value, largest);
                     poison = simd.mul_add_e_f32s(value, simd.splat_f32s(0.0), poison);
                 }
@@ -71,78 +75,82 @@ impl WithSimd for Largest<'_> {
     }
 }
 
-struct Pick<'a> {
-    rows: MapRows<&'a [f32]>,
+struct ArgmaxPool<'a> {
+    rows: WindowRows<&'a [f32]>,
     out: &'a mut [f32],
-    picks: &'a mut [f32],
+    argmax: &'a mut [f32],
 }
 
-impl WithSimd for Pick<'_> {
+impl WithSimd for ArgmaxPool<'_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let MapRows { maps, channels, .. } = self.rows;
+        let WindowRows {
+            activations,
+            channels,
+            ..
+        } = self.rows;
         let pixels = self.out.chunks_exact_mut(channels);
-        for (x, (out, picks)) in pixels
-            .zip(self.picks.chunks_exact_mut(channels))
+        for (x, (out, argmax)) in pixels
+            .zip(self.argmax.chunks_exact_mut(channels))
             .enumerate()
         {
             let vectors = out
                 .chunks_mut(S::F32_LANES)
-                .zip(picks.chunks_mut(S::F32_LANES));
-            for (v, (out, picks)) in vectors.enumerate() {
+                .zip(argmax.chunks_mut(S::F32_LANES));
+            for (v, (out, argmax)) in vectors.enumerate() {
                 let mut largest = simd.splat_f32s(f32::NEG_INFINITY);
-                let mut pick = simd.splat_f32s(0.0);
+                let mut index = simd.splat_f32s(0.0);
                 let mut poison = simd.splat_f32s(0.0);
-                for (place, at) in self.rows.window(maps.len(), x) {
-                    let value = load(simd, &maps[at + v * S::F32_LANES..][..out.len()]);
+                for (here, at) in self.rows.window(activations.len(), x) {
+                    let value = load(simd, &activations[at + v * S::F32_LANES..][..out.len()]);
                     let larger = simd.less_than_f32s(largest, value);
                     largest = simd.select_f32s(larger, value, largest);
-                    pick = simd.select_f32s(larger, simd.splat_f32s(place as f32), pick);
+                    index = simd.select_f32s(larger, simd.splat_f32s(here as f32), index);
                     poison = simd.mul_add_e_f32s(value, simd.splat_f32s(0.0), poison);
                 }
                 store(simd, simd.add_f32s(largest, poison), out);
-                store(simd, pick, picks);
+                store(simd, index, argmax);
             }
         }
     }
 }
 
-/// Adds the gradient of a row of outputs to the places of the maps that were picked.
-pub(crate) fn pool_row_gradient(rows: MapRows<&mut [f32]>, gradient: &[f32], picks: &[f32]) {
-    Arch::new().dispatch(Spread {
+/// Adds the gradient of a row of outputs to the activations that were the maxima.
+pub(crate) fn pool_row_gradient(rows: WindowRows<&mut [f32]>, gradient: &[f32], argmax: &[f32]) {
+    Arch::new().dispatch(MaxPoolGradient {
         rows,
         gradient,
-        picks,
+        argmax,
     });
 }
 
-struct Spread<'a> {
-    rows: MapRows<&'a mut [f32]>,
+struct MaxPoolGradient<'a> {
+    rows: WindowRows<&'a mut [f32]>,
     gradient: &'a [f32],
-    picks: &'a [f32],
+    argmax: &'a [f32],
 }
 
-impl WithSimd for Spread<'_> {
+impl WithSimd for MaxPoolGradient<'_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let (len, channels) = (self.rows.maps.len(), self.rows.channels);
+        let (len, channels) = (self.rows.activations.len(), self.rows.channels);
         let pixels = self.gradient.chunks_exact(channels);
-        for (x, (gradient, picks)) in pixels.zip(self.picks.chunks_exact(channels)).enumerate() {
-            for (place, at) in self.rows.window(len, x) {
-                let out = &mut self.rows.maps[at..at + channels];
-                let here = simd.splat_f32s(place as f32);
-                for ((out, gradient), picks) in out
+        for (x, (gradient, argmax)) in pixels.zip(self.argmax.chunks_exact(channels)).enumerate() {
+            for (index, at) in self.rows.window(len, x) {
+                let out = &mut self.rows.activations[at..at + channels];
+                let here = simd.splat_f32s(index as f32);
+                for ((out, gradient), argmax) in out
                     .chunks_mut(S::F32_LANES)
                     .zip(gradient.chunks(S::F32_LANES))
-                    .zip(picks.chunks(S::F32_LANES))
+                    .zip(argmax.chunks(S::F32_LANES))
                 {
-                    let picked = simd.equal_f32s(load(simd, picks), here);
+                    let is_maximum = simd.equal_f32s(load(simd, argmax), here);
                     let zero = simd.splat_f32s(0.0);
-                    let gradient = simd.select_f32s(picked, load(simd, gradient), zero);
+                    let gradient = simd.select_f32s(is_maximum, load(simd, gradient), zero);
                     let sum = simd.add_f32s(load(simd, out), gradient);
                     store(simd, sum, out);
                 }

@@ -1,13 +1,12 @@
-//! Asking for memory before it is read.
-//! Must never know: what is there.
+//! Prefetching memory into the cache.
 #![allow(unsafe_code)]
 
 /// Bytes in a line of the cache.
 pub(super) const LINE: usize = 64;
 
-/// Has the line with `values[index]` brought to the second-level cache. `index` may lie behind the end: then nothing comes of it.
+/// Brings the line of `values[index]` to the second-level cache. An `index` past the end has no effect.
 ///
-/// Not to the first: what it waits for is fewer than memory could deliver, and panels are larger than it is.
+/// The first-level cache would not do: it allows fewer outstanding requests than memory can answer, and panels are larger than it is.
 #[inline(always)]
 pub(super) fn prefetch<T>(values: &[T], index: usize) {
     let place = values.as_ptr().wrapping_add(index);
@@ -17,7 +16,7 @@ pub(super) fn prefetch<T>(values: &[T], index: usize) {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
         _mm_prefetch::<_MM_HINT_T1>(place.cast());
     }
-    // Elsewhere the processor finds the stream by itself.
+    // Other processors detect the stream by themselves.
     #[cfg(not(target_arch = "x86_64"))]
     let _ = place;
 }

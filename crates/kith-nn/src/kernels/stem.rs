@@ -1,38 +1,39 @@
-//! The stem: convolution with few input channels, ReLU, max-pool 3×3/2, in one pass; and its weights' gradient.
-//! Must never know: layers.
+//! The stem: a convolution with few input channels, ReLU and max-pool 3×3/2 in one pass; and its weights' gradient.
 //!
-//! A pixel of three channels is too short to multiply on its own, so windows are copied together first, a row of
-//! outputs at a time. The maps before the pool, the largest of the network, never exist as a whole.
+//! A pixel of three channels is too short to multiply on its own. So windows are gathered first, a row of outputs at a time. The activations
+//! before the pool, the largest of the network, never exist as a whole.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::conv::Conv;
-use super::pool::{MapRows, pool_row, pool_row_gradient, pooled_side};
+use super::pool::{WindowRows, pool_row, pool_row_gradient, pooled_side};
 use super::scratch::Scratch;
-use super::tile::{BLOCK, Matrix, Multiply, OuterSum, Pair, Put, pack_blocks, panel_width};
+use super::shapes::Conv;
+use super::simd::panel_width;
+use super::tile::{BLOCK, Matrix, Multiply, OuterProductSum, RowPair, WriteMode, pack_blocks};
 use super::weights::Panels;
 
-/// Values copied at once; a run of a window is copied in whole ones, and what is too much is overwritten by the next.
+/// Values copied at once. A run of a window is copied in whole ones; the next run overwrites what is too much.
 const COPY: usize = 8;
 
-/// A stem on square images.
+/// The stem on square images.
 #[derive(Clone, Copy)]
 pub(crate) struct Stem {
     pub(crate) conv: Conv,
-    /// Of the images.
+    /// Side of the images.
     pub(crate) side: usize,
 }
 
 impl Stem {
-    fn map_side(&self) -> usize {
+    /// Side of the activations before the pool.
+    fn conv_side(&self) -> usize {
         self.conv.output_side(self.side)
     }
 
-    /// Side of its output.
+    /// Side of the output.
     pub(crate) fn pooled_side(&self) -> usize {
-        pooled_side(self.map_side())
+        pooled_side(self.conv_side())
     }
 
     fn depth(&self) -> usize {
@@ -43,9 +44,9 @@ impl Stem {
         self.side * self.side * self.conv.inputs
     }
 
-    /// Values in a row of the maps before the pool.
-    fn map_row(&self) -> usize {
-        self.map_side() * self.conv.outputs
+    /// Values in a row of the activations before the pool.
+    fn conv_row(&self) -> usize {
+        self.conv_side() * self.conv.outputs
     }
 
     /// Values in a row of the output.
@@ -53,82 +54,82 @@ impl Stem {
         self.pooled_side() * self.conv.outputs
     }
 
-    /// From `images` and weights packed by [`Conv::pack`] to `out` (`[batch, side', side', outputs]`). `picks`, laid out
-    /// alike, gets each maximum's place in its window (0–8, row by row).
+    /// Computes `out` (`[batch, side', side', outputs]`) from `images`, weights packed by [`Conv::pack`] and bias. `argmax`, of the same
+    /// shape, gets the index of each maximum in its window (0–8, row by row).
     pub(crate) fn forward(
         &self,
         images: &[f32],
         weights: (Panels, &[f32]),
         out: &mut [f32],
-        picks: Option<&mut [f32]>,
+        argmax: Option<&mut [f32]>,
     ) {
         let pooled = self.pooled_side() * self.pooled_row();
-        // Few images are cut into bands; a band computes one row of maps that the band above has computed as well.
+        // Few images are cut into bands. A band computes one row of the convolution that the band above computes as well.
         let bands = (2 * rayon::current_num_threads()).div_ceil(out.len() / pooled);
         let band = self.pooled_side().div_ceil(bands) * self.pooled_row();
-        let picks: Vec<Option<&mut [f32]>> = match picks {
-            Some(picks) => in_bands(picks, pooled, band).map(Some).collect(),
+        let argmax: Vec<Option<&mut [f32]>> = match argmax {
+            Some(argmax) => in_bands(argmax, pooled, band).map(Some).collect(),
             None => in_bands(out, pooled, band).map(|_| None).collect(),
         };
-        let bands: Vec<_> = in_bands(out, pooled, band).zip(picks).collect();
+        let bands: Vec<_> = in_bands(out, pooled, band).zip(argmax).collect();
         let per_image = pooled.div_ceil(band);
         bands
             .into_par_iter()
             .enumerate()
-            .for_each(|(i, (out, picks))| {
+            .for_each(|(i, (out, argmax))| {
                 let image = &images[i / per_image * self.image_len()..][..self.image_len()];
                 let first = i % per_image * band / self.pooled_row();
-                self.band((image, first), weights, out, picks);
+                self.band((image, first), weights, out, argmax);
             });
     }
 
-    /// Rows of an image's output from the given one on, as many as `out` has.
+    /// Computes rows of an image's output from `first` on, as many as `out` has.
     fn band(
         &self,
         (image, first): (&[f32], usize),
         weights: (Panels, &[f32]),
         out: &mut [f32],
-        mut picks: Option<&mut [f32]>,
+        mut argmax: Option<&mut [f32]>,
     ) {
-        let map_row = self.map_row();
+        let conv_row = self.conv_row();
         let mut windows = Windows::new(self);
-        // The rows of maps under one row of the output: the last row of one is the first of the next.
-        let mut maps = Scratch::dirty(3 * map_row);
+        // The rows under one row of the output. The last row of one is the first of the next.
+        let mut activations = Scratch::dirty(3 * conv_row);
         if first > 0 {
-            let above = &mut maps[2 * map_row..];
+            let above = &mut activations[2 * conv_row..];
             windows.multiply(image, 2 * first - 1, weights, above);
         }
         for (i, out) in out.chunks_exact_mut(self.pooled_row()).enumerate() {
-            maps.copy_within(2 * map_row.., 0);
+            activations.copy_within(2 * conv_row.., 0);
             let inside = self.inside(first + i);
             for y in inside.start.max(1)..inside.end {
-                let map = &mut maps[y * map_row..(y + 1) * map_row];
-                windows.multiply(image, 2 * (first + i) + y - 1, weights, map);
+                let row = &mut activations[y * conv_row..(y + 1) * conv_row];
+                windows.multiply(image, 2 * (first + i) + y - 1, weights, row);
             }
-            let rows = MapRows {
-                maps: &maps[inside.start * map_row..inside.end * map_row],
+            let rows = WindowRows {
+                activations: &activations[inside.start * conv_row..inside.end * conv_row],
                 inside,
                 channels: self.conv.outputs,
             };
             let at = i * self.pooled_row();
-            let picks = picks
+            let argmax = argmax
                 .as_mut()
-                .map(|picks| &mut picks[at..at + self.pooled_row()]);
-            pool_row(rows, out, picks);
+                .map(|argmax| &mut argmax[at..at + self.pooled_row()]);
+            pool_row(rows, out, argmax);
         }
     }
 
-    /// Rows of the window of a row of outputs that lie inside the maps.
+    /// Rows of the window of output row `row` that do not lie in the padding.
     fn inside(&self, row: usize) -> Range<usize> {
-        usize::from(row == 0)..3.min(self.map_side() + 1 - 2 * row)
+        usize::from(row == 0)..3.min(self.conv_side() + 1 - 2 * row)
     }
 
-    /// The gradient with respect to the weights, from `images`, the picks and the output's gradient.
+    /// The gradient with respect to the weights, from `images`, the output's gradient and `argmax` of [`Stem::forward`].
     pub(crate) fn weight_gradient(
         &self,
         images: &[f32],
         gradient: &[f32],
-        picks: &[f32],
+        argmax: &[f32],
         out: &mut [f32],
     ) {
         let pooled = self.pooled_side() * self.pooled_row();
@@ -137,9 +138,9 @@ impl Stem {
         parts
             .par_chunks_mut(len)
             .zip(images.par_chunks(self.image_len()))
-            .zip(gradient.par_chunks(pooled).zip(picks.par_chunks(pooled)))
-            .for_each(|((out, image), (gradient, picks))| {
-                self.image_gradient(image, gradient, picks, out);
+            .zip(gradient.par_chunks(pooled).zip(argmax.par_chunks(pooled)))
+            .for_each(|((out, image), (gradient, argmax))| {
+                self.image_gradient(image, gradient, argmax, out);
             });
         out.fill(0.0);
         for part in parts.chunks_exact(len) {
@@ -149,32 +150,32 @@ impl Stem {
         }
     }
 
-    fn image_gradient(&self, image: &[f32], gradient: &[f32], picks: &[f32], out: &mut [f32]) {
-        let (side, row) = (self.map_side(), self.map_row());
-        let mut maps = Scratch::zeros(side * row);
+    fn image_gradient(&self, image: &[f32], gradient: &[f32], argmax: &[f32], out: &mut [f32]) {
+        let (side, row) = (self.conv_side(), self.conv_row());
+        let mut activations = Scratch::zeros(side * row);
         let pooled = gradient
             .chunks_exact(self.pooled_row())
-            .zip(picks.chunks_exact(self.pooled_row()));
-        for (i, (gradient, picks)) in pooled.enumerate() {
+            .zip(argmax.chunks_exact(self.pooled_row()));
+        for (i, (gradient, argmax)) in pooled.enumerate() {
             let top = (2 * i).saturating_sub(1);
             let inside = self.inside(i);
-            let rows = MapRows {
-                maps: &mut maps[top * row..(top + inside.len()) * row],
+            let rows = WindowRows {
+                activations: &mut activations[top * row..(top + inside.len()) * row],
                 inside,
                 channels: self.conv.outputs,
             };
-            pool_row_gradient(rows, gradient, picks);
+            pool_row_gradient(rows, gradient, argmax);
         }
         let mut windows = Windows::new(self);
         let columns = self.conv.outputs;
         let rows = (BLOCK / side).max(1);
         let mut right =
             Scratch::dirty(rows * side * columns.div_ceil(panel_width()) * panel_width());
-        for (i, maps) in maps.chunks(rows * row).enumerate() {
+        for (i, part) in activations.chunks(rows * row).enumerate() {
             let first = i * rows;
-            windows.gather(image, first..first + maps.len() / row);
-            pack_blocks(maps.chunks_exact(columns), columns, &mut right);
-            OuterSum {
+            windows.gather(image, first..first + part.len() / row);
+            pack_blocks(part.chunks_exact(columns), columns, &mut right);
+            OuterProductSum {
                 data: &windows.values,
                 pairs: &windows.pairs,
                 start: 0,
@@ -194,13 +195,13 @@ fn in_bands(images: &mut [f32], len: usize, band: usize) -> impl Iterator<Item =
         .flat_map(move |image| image.chunks_mut(band))
 }
 
-/// Windows of some rows of outputs, one after the other: `[rows, map_side, depth]`.
+/// Windows of some rows of outputs: `[rows, conv_side, depth]`.
 struct Windows<'a> {
     stem: &'a Stem,
-    /// The rows of the image that one row of outputs sees, with zeros beside them.
+    /// The rows of the image under one row of outputs, padded with zeros.
     strip: Scratch,
     values: Scratch,
-    pairs: Vec<Pair>,
+    pairs: Vec<RowPair>,
 }
 
 impl<'a> Windows<'a> {
@@ -211,16 +212,16 @@ impl<'a> Windows<'a> {
             pad,
             ..
         } = stem.conv;
-        let rows = (BLOCK / stem.map_side()).max(1);
+        let rows = (BLOCK / stem.conv_side()).max(1);
         Self {
             stem,
             strip: Scratch::dirty(kernel * (stem.side + 2 * pad) * inputs + COPY),
-            values: Scratch::dirty(rows * stem.map_side() * stem.depth() + COPY),
-            pairs: Vec::with_capacity(rows * stem.map_side()),
+            values: Scratch::dirty(rows * stem.conv_side() * stem.depth() + COPY),
+            pairs: Vec::with_capacity(rows * stem.conv_side()),
         }
     }
 
-    /// Row `row` of the convolution with ReLU.
+    /// Computes row `row` of the convolution with ReLU.
     fn multiply(
         &mut self,
         image: &[f32],
@@ -241,7 +242,7 @@ impl<'a> Windows<'a> {
             panel_stride: depth * panel_width(),
             out: &mut Matrix { data: out, columns },
             columns,
-            put: Put::AddRelu,
+            mode: WriteMode::AddRelu,
         }
         .run();
     }
@@ -288,9 +289,9 @@ impl<'a> Windows<'a> {
             ..
         } = self.stem.conv;
         let (run, strip_row) = (kernel * inputs, (self.stem.side + 2 * pad) * inputs);
-        for x in 0..self.stem.map_side() {
+        for x in 0..self.stem.conv_side() {
             let at = self.pairs.len() * self.stem.depth();
-            self.pairs.push(Pair {
+            self.pairs.push(RowPair {
                 from: at,
                 to: self.pairs.len(),
             });

@@ -1,8 +1,7 @@
-//! The two register tiles everything is made of: rows times packed columns, and sums of outer products over rows.
-//! Must never know: images, layers.
+//! The two register tiles that all kernels are made of: rows times packed columns, and sums of outer products over rows.
 //!
-//! Rows of the left matrix may lie anywhere, and so may the output's: that is how a convolution reads pixels where they
-//! are and adds to others.
+//! Rows of the left matrix and of the output may lie anywhere in memory. So a convolution reads pixels where they are and adds to others
+//! without copying them.
 
 use std::array::from_fn;
 use std::ops::Range;
@@ -10,66 +9,36 @@ use std::ops::Range;
 use pulp::{Arch, Simd, WithSimd};
 
 use super::prefetch::{LINE, prefetch};
-use super::weights::{Full, Half, Panels, Words};
+use super::simd::{load_two, panel_width, store_two};
+use super::weights::{Bf16Format, F32Format, PanelFormat, Panels};
 
 /// Rows of a register tile: 6 rows × 2 vectors of sums, 2 vectors of weights and 1 broadcast fill AVX2's 16 registers.
 const TILE_ROWS: usize = 6;
-/// Bytes of weights that are asked for before they are read: as long as memory takes to answer, and a small part of a cache.
-const AHEAD: usize = 8 << 10;
-/// Rows summed before a gradient tile goes back to memory, so that what it reads stays in the first-level cache.
+/// Bytes by which weights are prefetched ahead: enough to cover the latency of memory, and a small part of a cache.
+const PREFETCH_BYTES: usize = 8 << 10;
+/// Rows summed before a gradient tile is written to memory, so that what it reads stays in the first-level cache.
 pub(super) const BLOCK: usize = 128;
 
-/// Columns in a packed panel: two vectors of this processor.
-pub(super) fn panel_width() -> usize {
-    struct Width;
-    impl WithSimd for Width {
-        type Output = usize;
-        fn with_simd<S: Simd>(self, _: S) -> usize {
-            2 * S::F32_LANES
-        }
-    }
-    Arch::new().dispatch(Width)
-}
-
-/// At most one vector from memory; missing lanes are 0.
-#[inline(always)]
-pub(super) fn load<S: Simd>(simd: S, from: &[f32]) -> S::f32s {
-    match S::as_simd_f32s(from).0 {
-        [whole, ..] => *whole,
-        [] => simd.partial_load_f32s(from),
-    }
-}
-
-/// At most one vector to memory.
-#[inline(always)]
-pub(super) fn store<S: Simd>(simd: S, value: S::f32s, to: &mut [f32]) {
-    if to.len() < S::F32_LANES {
-        simd.partial_store_f32s(to, value);
-    } else if let [whole, ..] = S::as_mut_simd_f32s(to).0 {
-        *whole = value;
-    }
-}
-
-/// A row of the left matrix, by where it starts in its data, and the row of the output that it goes to.
+/// A row of the left matrix, by the index of its first value, and the row of the output that it goes to.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pair {
+pub(super) struct RowPair {
     pub(super) from: usize,
     pub(super) to: usize,
 }
 
 /// The rows of an output.
-pub(super) trait Rows {
+pub(super) trait OutputRows {
     /// Row `to`.
     fn row(&mut self, to: usize) -> &mut [f32];
 }
 
-/// Rows one after the other.
+/// Contiguous rows.
 pub(super) struct Matrix<'a> {
     pub(super) data: &'a mut [f32],
     pub(super) columns: usize,
 }
 
-impl Rows for Matrix<'_> {
+impl OutputRows for Matrix<'_> {
     #[inline(always)]
     fn row(&mut self, to: usize) -> &mut [f32] {
         &mut self.data[to * self.columns..][..self.columns]
@@ -82,28 +51,28 @@ pub(super) struct Columns<'a, 'row> {
     pub(super) columns: Range<usize>,
 }
 
-impl Rows for Columns<'_, '_> {
+impl OutputRows for Columns<'_, '_> {
     #[inline(always)]
     fn row(&mut self, to: usize) -> &mut [f32] {
         &mut self.rows[to][self.columns.clone()]
     }
 }
 
-/// What becomes of a product.
+/// How a product reaches the output.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Put {
-    /// It is written.
-    Write,
+pub(super) enum WriteMode {
+    /// It replaces what is there.
+    Overwrite,
     /// It is added to what is there.
     Add,
-    /// It is added, and what is then negative becomes zero.
+    /// It is added, and negative sums become zero.
     AddRelu,
 }
 
 /// `out[to, c] = Σ_k data[from + k] · panels[k, c]` for each pair.
 pub(super) struct Multiply<'a, R: ?Sized> {
     pub(super) data: &'a [f32],
-    pub(super) pairs: &'a [Pair],
+    pub(super) pairs: &'a [RowPair],
     pub(super) depth: usize,
     /// `[panel][depth][panel_width]`, the last panel padded with zeros.
     pub(super) panels: Panels<'a>,
@@ -111,30 +80,30 @@ pub(super) struct Multiply<'a, R: ?Sized> {
     pub(super) panel_stride: usize,
     pub(super) out: &'a mut R,
     pub(super) columns: usize,
-    pub(super) put: Put,
+    pub(super) mode: WriteMode,
 }
 
-impl<R: Rows + ?Sized> Multiply<'_, R> {
-    /// Runs on the best instructions of this processor.
+impl<R: OutputRows + ?Sized> Multiply<'_, R> {
+    /// Runs with the widest vectors of this processor.
     pub(super) fn run(self) {
         Arch::new().dispatch(self);
     }
 
     #[inline(always)]
-    fn all<W: Words, S: Simd>(&mut self, simd: S, values: &[W::Value]) {
+    fn all<W: PanelFormat, S: Simd>(&mut self, simd: S, values: &[W::Value]) {
         let all = self.pairs;
         // Values of memory in one row of a panel.
         let row = W::VECTORS * S::F32_LANES;
         let stride = self.panel_stride / (2 * S::F32_LANES) * row;
         for panel in 0..self.columns.div_ceil(2 * S::F32_LANES) {
-            let coming = &values[panel * stride..];
-            let weights = W::vectors::<S>(&coming[..self.depth * row]);
-            for (first, rows) in groups(all.len()) {
+            let upcoming = &values[panel * stride..];
+            let weights = W::vectors::<S>(&upcoming[..self.depth * row]);
+            for (first, rows) in row_groups(all.len()) {
                 let pairs = &all[first..first + rows];
                 let panel = Panel {
                     column: 2 * panel * S::F32_LANES,
                     weights,
-                    coming: (first == 0).then_some(coming),
+                    upcoming: (first == 0).then_some(upcoming),
                 };
                 match rows {
                     1 => self.tile::<W, S, 1>(simd, pairs, panel),
@@ -149,16 +118,16 @@ impl<R: Rows + ?Sized> Multiply<'_, R> {
     }
 
     #[inline(always)]
-    fn tile<W: Words, S: Simd, const N: usize>(
+    fn tile<W: PanelFormat, S: Simd, const N: usize>(
         &mut self,
         simd: S,
-        pairs: &[Pair],
+        pairs: &[RowPair],
         panel: Panel<W::Vector<S>, W::Value>,
     ) {
         let column = panel.column;
         let end = self.columns.min(column + 2 * S::F32_LANES);
         let mut sums = [[simd.splat_f32s(0.0); 2]; N];
-        if self.put != Put::Write {
+        if self.mode != WriteMode::Overwrite {
             for (sums, pair) in sums.iter_mut().zip(pairs) {
                 *sums = load_two(simd, &self.out.row(pair.to)[column..end]);
             }
@@ -167,11 +136,11 @@ impl<R: Rows + ?Sized> Multiply<'_, R> {
         let weights = panel.weights.chunks_exact(W::VECTORS);
         for (k, vectors) in weights.enumerate().take(self.depth) {
             let [first, second] = W::row(simd, vectors);
-            if let Some(coming) = panel.coming {
+            if let Some(upcoming) = panel.upcoming {
                 let size = size_of::<W::Value>();
                 let row = W::VECTORS * S::F32_LANES;
                 for line in (0..row).step_by(LINE / size) {
-                    prefetch(coming, k * row + line + AHEAD / size);
+                    prefetch(upcoming, k * row + line + PREFETCH_BYTES / size);
                 }
             }
             for r in 0..N {
@@ -181,7 +150,7 @@ impl<R: Rows + ?Sized> Multiply<'_, R> {
             }
         }
         for (mut sums, pair) in sums.into_iter().zip(pairs) {
-            if self.put == Put::AddRelu {
+            if self.mode == WriteMode::AddRelu {
                 // In this order a NaN stays one: x86 gives back the second operand.
                 sums = sums.map(|sum| simd.max_f32s(simd.splat_f32s(0.0), sum));
             }
@@ -195,49 +164,28 @@ struct Panel<'a, Vector, Value> {
     /// The output column of its first weight.
     column: usize,
     weights: &'a [Vector],
-    /// The same weights and all behind them, for the first tile that reads them: a small batch waits for weights, so it has those brought
-    /// near that come next.
-    coming: Option<&'a [Value]>,
+    /// The same weights and all that follow, for the first tile that reads them, which prefetches those that come next. A small batch
+    /// waits for weights more than it computes.
+    upcoming: Option<&'a [Value]>,
 }
 
-/// At most two vectors from memory.
-#[inline(always)]
-fn load_two<S: Simd>(simd: S, from: &[f32]) -> [S::f32s; 2] {
-    if from.len() <= S::F32_LANES {
-        return [load(simd, from), simd.splat_f32s(0.0)];
-    }
-    let (first, second) = from.split_at(S::F32_LANES);
-    [load(simd, first), load(simd, second)]
-}
-
-/// At most two vectors to memory.
-#[inline(always)]
-fn store_two<S: Simd>(simd: S, values: [S::f32s; 2], to: &mut [f32]) {
-    if to.len() <= S::F32_LANES {
-        return store(simd, values[0], to);
-    }
-    let (first, second) = to.split_at_mut(S::F32_LANES);
-    store(simd, values[0], first);
-    store(simd, values[1], second);
-}
-
-impl<R: Rows + ?Sized> WithSimd for Multiply<'_, R> {
+impl<R: OutputRows + ?Sized> WithSimd for Multiply<'_, R> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
         match self.panels {
-            Panels::Full(values) => self.all::<Full, S>(simd, values),
-            Panels::Half(words) => self.all::<Half, S>(simd, words),
+            Panels::F32(values) => self.all::<F32Format, S>(simd, values),
+            Panels::Bf16(words) => self.all::<Bf16Format, S>(simd, words),
         }
     }
 }
 
 /// `out[k, c] += Σ_r data[from_r + start + k] · right[r, c]`, summed in blocks of [`BLOCK`] rows.
-pub(super) struct OuterSum<'a> {
+pub(super) struct OuterProductSum<'a> {
     pub(super) data: &'a [f32],
     /// Where each row of the left matrix starts.
-    pub(super) pairs: &'a [Pair],
+    pub(super) pairs: &'a [RowPair],
     /// The first value of each row that is wanted.
     pub(super) start: usize,
     /// What [`pack_blocks`] made.
@@ -247,8 +195,8 @@ pub(super) struct OuterSum<'a> {
     pub(super) columns: usize,
 }
 
-impl OuterSum<'_> {
-    /// Runs on the best instructions of this processor.
+impl OuterProductSum<'_> {
+    /// Runs with the widest vectors of this processor.
     pub(super) fn run(self) {
         Arch::new().dispatch(self);
     }
@@ -284,7 +232,7 @@ impl OuterSum<'_> {
     }
 }
 
-impl WithSimd for OuterSum<'_> {
+impl WithSimd for OuterProductSum<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -292,7 +240,7 @@ impl WithSimd for OuterSum<'_> {
         let panels = self.columns.div_ceil(2 * S::F32_LANES);
         let wanted = self.out.len() / self.columns;
         for block in 0..self.pairs.len().div_ceil(BLOCK) {
-            for (k, rows) in groups(wanted) {
+            for (k, rows) in row_groups(wanted) {
                 for panel in 0..panels {
                     match rows {
                         1 => self.tile::<S, 1>(simd, k, block, panel),
@@ -308,9 +256,9 @@ impl WithSimd for OuterSum<'_> {
     }
 }
 
-/// Splits `total` rows into (start, rows) of at most [`TILE_ROWS`], as even as can be: small tiles hide latency badly.
+/// Splits `total` rows into (start, rows) of at most [`TILE_ROWS`], as evenly as possible: small tiles hide latency badly.
 #[inline(always)]
-fn groups(total: usize) -> impl Iterator<Item = (usize, usize)> {
+fn row_groups(total: usize) -> impl Iterator<Item = (usize, usize)> {
     let count = total.div_ceil(TILE_ROWS).max(1);
     let (base, larger) = (total / count, total % count);
     (0..count)
@@ -344,7 +292,7 @@ pub(super) fn pack_panel<'a>(
     }
 }
 
-/// Packs rows of `columns` values for [`OuterSum`]: `[block][panel][row][panel_width]`.
+/// Packs rows of `columns` values for [`OuterProductSum`]: `[block][panel][row][panel_width]`.
 pub(super) fn pack_blocks<'a>(
     rows: impl Iterator<Item = &'a [f32]> + Clone,
     columns: usize,

@@ -1,70 +1,69 @@
-//! Weights in the order that kernels read them, in 32 bits each or, for serving, in 16.
-//! Must never know: which layer they belong to.
+//! Weights packed in the order in which the kernels read them, with 32 bits each or, for serving, 16.
 
 use pulp::Simd;
 
-use super::pages::Pages;
+use super::huge_pages::HugePages;
 use super::scratch::put;
-use super::tile::panel_width;
+use super::simd::panel_width;
 use crate::Precision;
 
 /// Packed weights.
 pub(crate) enum Packed {
-    /// As they are, for one use.
-    Once(Vec<f32>),
-    /// As they are, for many.
-    Full(Pages<f32>),
-    /// As bf16, two in a word: the lanes of the second vector of a panel's row below those of the first.
-    Half(Pages<u32>),
+    /// In 32 bits, for one use.
+    Temporary(Vec<f32>),
+    /// In 32 bits, for many uses.
+    F32(HugePages<f32>),
+    /// In bf16, two in a word: the upper half holds a lane of the first vector of a panel's row, the lower half that of the second.
+    Bf16(HugePages<u32>),
 }
 
 impl Drop for Packed {
     fn drop(&mut self) {
-        if let Self::Once(values) = self {
+        if let Self::Temporary(values) = self {
             put(std::mem::take(values));
         }
     }
 }
 
-/// [`Packed`] weights from some place on.
+/// A view of [`Packed`] weights, from the start of some row on.
 #[derive(Clone, Copy)]
 pub(crate) enum Panels<'a> {
-    Full(&'a [f32]),
-    Half(&'a [u32]),
+    F32(&'a [f32]),
+    Bf16(&'a [u32]),
 }
 
 impl Packed {
-    /// `values` for many uses, read in `precision`.
-    pub(crate) fn lasting(values: Vec<f32>, precision: Precision) -> Self {
+    /// Packed `values` for many uses, rounded to `precision`.
+    pub(crate) fn with_precision(values: Vec<f32>, precision: Precision) -> Self {
         let packed = match precision {
-            Precision::F32 => Self::Full(Pages::of(&values)),
-            Precision::Bf16 => Self::half(&values),
+            Precision::F32 => Self::F32(HugePages::from_slice(&values)),
+            Precision::Bf16 => Self::bf16(&values),
         };
         put(values);
         packed
     }
 
-    /// `values` in half the memory.
-    fn half(values: &[f32]) -> Self {
+    /// `values` rounded to bf16.
+    fn bf16(values: &[f32]) -> Self {
         let words = values.chunks_exact(panel_width()).flat_map(|row| {
             let (first, second) = row.split_at(panel_width() / 2);
             let both = first.iter().zip(second);
             both.map(|(first, second)| bf16(*first) << 16 | bf16(*second))
         });
-        Self::Half(Pages::of(&words.collect::<Vec<_>>()))
+        Self::Bf16(HugePages::from_slice(&words.collect::<Vec<_>>()))
     }
 
-    /// To be read by kernels.
+    /// All weights, as the kernels read them.
     pub(crate) fn panels(&self) -> Panels<'_> {
         match self {
-            Self::Once(values) => Panels::Full(values),
-            Self::Full(values) => Panels::Full(values),
-            Self::Half(words) => Panels::Half(words),
+            Self::Temporary(values) => Panels::F32(values),
+            Self::F32(values) => Panels::F32(values),
+            Self::Bf16(words) => Panels::Bf16(words),
         }
     }
 }
 
-/// The nearest of the numbers that have the upper 16 bits only, the even one of two; what is not finite stays so.
+/// The bits of the nearest bf16, ties to even. What is not finite stays so.
 fn bf16(value: f32) -> u32 {
     let bits = value.to_bits();
     if value.is_nan() {
@@ -75,32 +74,32 @@ fn bf16(value: f32) -> u32 {
 }
 
 impl Panels<'_> {
-    /// From a place on that many weights further, which must be whole rows of a panel.
+    /// The view without its first `weights`, which must be whole rows of a panel.
     pub(super) fn skip(self, weights: usize) -> Self {
         match self {
-            Self::Full(values) => Self::Full(&values[weights..]),
-            Self::Half(words) => Self::Half(&words[weights / 2..]),
+            Self::F32(values) => Self::F32(&values[weights..]),
+            Self::Bf16(words) => Self::Bf16(&words[weights / 2..]),
         }
     }
 }
 
-/// How a row of a panel, two vectors, lies in memory.
-pub(super) trait Words {
+/// How a row of a panel, two vectors of weights, is stored.
+pub(super) trait PanelFormat {
     type Value;
-    /// Vectors of memory in a row.
+    /// Stored vectors in a row.
     const VECTORS: usize;
     type Vector<S: Simd>: Copy;
     fn vectors<S: Simd>(values: &[Self::Value]) -> &[Self::Vector<S>];
-    /// A row from its vectors of memory.
+    /// A row from its stored vectors.
     fn row<S: Simd>(simd: S, vectors: &[Self::Vector<S>]) -> [S::f32s; 2];
 }
 
 /// One weight in a word.
-pub(super) struct Full;
+pub(super) struct F32Format;
 /// Two weights in a word.
-pub(super) struct Half;
+pub(super) struct Bf16Format;
 
-impl Words for Full {
+impl PanelFormat for F32Format {
     type Value = f32;
     const VECTORS: usize = 2;
     type Vector<S: Simd> = S::f32s;
@@ -116,7 +115,7 @@ impl Words for Full {
     }
 }
 
-impl Words for Half {
+impl PanelFormat for Bf16Format {
     type Value = u32;
     const VECTORS: usize = 1;
     type Vector<S: Simd> = S::u32s;
@@ -139,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn halves_are_the_nearest_numbers_and_keep_what_is_not_finite() {
+    fn bf16_is_the_nearest_number_and_keeps_what_is_not_finite() {
         let back = |value: f32| f32::from_bits(bf16(value) << 16);
         for value in [0.0, -0.0, 1.0, -2.5, 2.0_f32.powi(-100), f32::INFINITY] {
             assert_eq!(back(value).to_bits(), value.to_bits());

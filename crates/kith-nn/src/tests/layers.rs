@@ -7,7 +7,7 @@ use safetensors::SafeTensors;
 use super::{hash, numbers, random_layer, stored, tensor, values};
 use crate::EncoderConfig;
 use crate::architecture::{FC, LayerSpec, STEM, layers};
-use crate::backend::{Backend, Input, LayerGradient};
+use crate::backend::{Backend, GradientTarget, LayerGradient};
 use crate::cpu::Cpu;
 use crate::layer::Layer;
 
@@ -55,7 +55,7 @@ fn run(spec: &LayerSpec, batch: usize) -> Results {
     let output = Cpu.conv(&layer, &x, None, false).unwrap();
     let gradient = tensor(4, output.dims());
     let (input, own) = Cpu
-        .conv_gradient(&layer, &x, &gradient, Input::New)
+        .conv_gradient(&layer, &x, &gradient, GradientTarget::New)
         .unwrap();
     results(&output, &input, &own)
 }
@@ -75,13 +75,13 @@ fn run_stem(spec: &LayerSpec, batch: usize) -> Results {
     );
     let layer = Layer::new(spec.clone(), weight, bias);
     let x = whole(3, 4.0, &[batch, spec.side, spec.side, 3]);
-    let (output, picks) = Cpu.stem(&layer, &x, true).unwrap();
+    let (output, argmax) = Cpu.stem(&layer, &x, true).unwrap();
     let (alone, none) = Cpu.stem(&layer, &x, false).unwrap();
-    assert_eq!(numbers(&alone), numbers(&output), "with and without picks");
+    assert_eq!(numbers(&alone), numbers(&output), "with and without argmax");
     assert!(none.is_none());
     let gradient = Cpu.mask(whole(4, 4.0, output.dims()), &output).unwrap();
     let own = Cpu
-        .stem_gradient(&layer, &x, &picks.unwrap(), &gradient)
+        .stem_gradient(&layer, &x, &argmax.unwrap(), &gradient)
         .unwrap();
     let none = Tensor::from_vec(Vec::<f32>::new(), 0, &Device::Cpu).unwrap();
     results(&output, &none, &own)
@@ -116,13 +116,14 @@ fn compare(file: &SafeTensors, name: &str, results: &Results) {
         for (place, (found, wanted)) in fingerprint(data).iter().zip(wanted).enumerate() {
             // Measured: 7e-6 for sums, 2e-5 for the largest of many single values, both from Winograd's constants, which
             // cost a factor of about ten over the rounding of f32. A sum's error is a random walk, as the norm is.
-            let (scale, most) = match place <= SIGNS {
-                true => (norm, 2e-5),
-                false => (typical, 1e-4),
+            let (scale, bound) = if place <= SIGNS {
+                (norm, 2e-5)
+            } else {
+                (typical, 1e-4)
             };
             let apart = (found - f64::from(*wanted)).abs() / scale;
             assert!(
-                apart < most,
+                apart < bound,
                 "{name}, {what}, place {place}: {found} {wanted}"
             );
         }
@@ -218,12 +219,12 @@ fn residual_relu_and_accumulation_agree_with_the_plain_layer() {
         let apart = (&plain + &residual).unwrap().relu().unwrap();
         super::assert_close(&fused, &apart, &spec.name);
         let (new, _) = Cpu
-            .conv_gradient(&layer, &x, &gradient, Input::New)
+            .conv_gradient(&layer, &x, &gradient, GradientTarget::New)
             .unwrap();
         let base = tensor(6, x.dims());
         let wanted = (new + &base).unwrap();
         let (added, _) = Cpu
-            .conv_gradient(&layer, &x, &gradient, Input::AddTo(base))
+            .conv_gradient(&layer, &x, &gradient, GradientTarget::AddTo(base))
             .unwrap();
         super::assert_close(&added, &wanted, &spec.name);
     }

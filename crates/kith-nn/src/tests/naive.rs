@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::{numbers, random_layer, tensor};
-use crate::backend::{Backend, Input};
+use crate::backend::{Backend, GradientTarget};
 use crate::cpu::Cpu;
 use crate::kernels::Conv;
 
@@ -17,7 +17,7 @@ struct Naive {
 
 impl Naive {
     /// `[x, weight, bias, gradient]` as the layer has them.
-    fn of(conv: &Conv, side: usize, batch: usize, given: [&[f32]; 4]) -> Self {
+    fn new(conv: &Conv, side: usize, batch: usize, given: [&[f32]; 4]) -> Self {
         let [x, weight, bias, gradient] = given;
         let out_side = conv.output_side(side);
         let mut naive = Self {
@@ -64,7 +64,7 @@ fn largest_difference(found: &[f32], wanted: &[f64]) -> f64 {
     assert_eq!(found.len(), wanted.len());
     let largest = wanted
         .iter()
-        .fold(1.0_f64, |most, value| most.max(value.abs()));
+        .fold(1.0_f64, |largest, value| largest.max(value.abs()));
     let apart = found
         .iter()
         .zip(wanted)
@@ -98,9 +98,9 @@ proptest! {
         let x = tensor(3, &[batch, side, side, conv.inputs]);
         let output = Cpu.conv(&layer, &x, None, false).unwrap();
         let gradient = tensor(4, output.dims());
-        let (input, own) = Cpu.conv_gradient(&layer, &x, &gradient, Input::New).unwrap();
+        let (input, own) = Cpu.conv_gradient(&layer, &x, &gradient, GradientTarget::New).unwrap();
         let given = [&x, &layer.weight, &layer.bias, &gradient].map(numbers);
-        let wanted = Naive::of(&conv, side, batch, given.each_ref().map(|array| array.as_slice()));
+        let wanted = Naive::new(&conv, side, batch, given.each_ref().map(|array| array.as_slice()));
         for (found, wanted) in [
             (&output, &wanted.output),
             (&input, &wanted.input),

@@ -4,7 +4,7 @@
 
 use candle_core::{D, DType, Result, Tensor};
 
-use crate::backend::{Input, LayerGradient};
+use crate::backend::{GradientTarget, LayerGradient};
 use crate::layer::Layer;
 use crate::update::Rule;
 
@@ -41,7 +41,7 @@ pub(super) fn conv_gradient(
     layer: &Layer,
     x: &Tensor,
     gradient: &Tensor,
-    input: Input,
+    input: GradientTarget,
 ) -> Result<(Tensor, LayerGradient)> {
     let conv = layer.spec.conv;
     let maps = channels_first(gradient)?;
@@ -69,8 +69,8 @@ pub(super) fn conv_gradient(
         channels_last(&maps.conv_transpose2d(&weight, conv.pad, missed, conv.stride, 1)?)
     };
     let input = match input {
-        Input::New => wanted()?,
-        Input::AddTo(target) => (target + wanted()?)?,
+        GradientTarget::New => wanted()?,
+        GradientTarget::AddTo(target) => (target + wanted()?)?,
     };
     Ok((input, LayerGradient { weight, bias }))
 }
@@ -101,19 +101,19 @@ pub(super) fn max_pool(maps: &Tensor) -> Result<(Tensor, Tensor)> {
         rows.index_select(&places(place % 3, pooled, maps)?, 2)
     };
     let mut best = tap(0)?;
-    let mut picks = best.zeros_like()?;
+    let mut argmax = best.zeros_like()?;
     for place in 1..9 {
         let next = tap(place)?;
         let larger = next.gt(&best)?;
         best = larger.where_cond(&next, &best)?;
-        let here = Tensor::full(place as f32, picks.shape(), picks.device())?;
-        picks = larger.where_cond(&here, &picks)?;
+        let here = Tensor::full(place as f32, argmax.shape(), argmax.device())?;
+        argmax = larger.where_cond(&here, &argmax)?;
     }
-    Ok((best, picks))
+    Ok((best, argmax))
 }
 
 /// The gradient of [`max_pool`] with respect to maps of `side`.
-pub(super) fn max_pool_gradient(gradient: &Tensor, picks: &Tensor, side: usize) -> Result<Tensor> {
+pub(super) fn max_pool_gradient(gradient: &Tensor, argmax: &Tensor, side: usize) -> Result<Tensor> {
     let (batch, pooled, _, channels) = gradient.dims4()?;
     let zeros = gradient.zeros_like()?;
     let mut padded = Tensor::zeros(
@@ -122,7 +122,7 @@ pub(super) fn max_pool_gradient(gradient: &Tensor, picks: &Tensor, side: usize) 
         gradient.device(),
     )?;
     for place in 0..9_usize {
-        let here = picks.eq(place as f32)?.where_cond(gradient, &zeros)?;
+        let here = argmax.eq(place as f32)?.where_cond(gradient, &zeros)?;
         let columns = Tensor::zeros(
             (batch, pooled, side + 2, channels),
             DType::F32,
@@ -178,7 +178,7 @@ pub(super) fn update(
     } else {
         1.0
     };
-    let spread = ((second.sqrt()? / f64::from(rule.second_root))? + f64::from(rule.epsilon))?;
-    let weight = ((weight * kept)? - (first.div(&spread)? * f64::from(rule.first_step))?)?;
+    let denom = ((second.sqrt()? / f64::from(rule.second_root))? + f64::from(rule.epsilon))?;
+    let weight = ((weight * kept)? - (first.div(&denom)? * f64::from(rule.first_step))?)?;
     Ok([weight, first, second])
 }

@@ -79,14 +79,14 @@ static void same(const char *what, double found, double wanted, double tolerance
 static std::mt19937 generator(1);
 static float random_float() { return std::uniform_real_distribution<float>(-1, 1)(generator); }
 
-// Floats that the type of the maps holds exactly.
+// Floats that the type of activations holds exactly.
 static vector<float> floats(size_t count) {
     vector<float> all(count);
     for (auto &one : all) one = widen(narrow(random_float()));
     return all;
 }
 
-static vector<value> maps(const vector<float> &wide) {
+static vector<value> activations(const vector<float> &wide) {
     vector<value> all;
     for (float one : wide) all.push_back(narrow(one));
     return all;
@@ -108,7 +108,7 @@ static void rounding() {
 }
 
 static void layouts() {
-    auto pixels = maps(floats(3 * 300));
+    auto pixels = activations(floats(3 * 300));
     vector<Eight> padded(300);
     each(300, [&] { pad_pixels(pixels.data(), padded.data(), 300); });
     for (int i = 0; i < 300; ++i)
@@ -133,14 +133,14 @@ static void pointwise() {
     auto sums = floats(count), bias = floats(channels), residual = floats(count);
     for (int relu : {0, 1})
         for (bool added : {false, true}) {
-            auto out = maps(sums), b = maps(bias), r = maps(residual);
-            each(count, [&] { finish(out.data(), b.data(), added ? r.data() : nullptr, channels, relu, count); });
+            auto out = activations(sums), b = activations(bias), r = activations(residual);
+            each(count, [&] { epilogue(out.data(), b.data(), added ? r.data() : nullptr, channels, relu, count); });
             for (int i = 0; i < count; ++i) {
                 double wanted = sums[i] + bias[i % channels] + (added ? residual[i] : 0);
-                same("finish", widen(out[i]), relu ? std::fmax(wanted, 0) : wanted, ROUNDING);
+                same("epilogue", widen(out[i]), relu ? std::fmax(wanted, 0) : wanted, ROUNDING);
             }
         }
-    auto gradient = maps(sums), output = maps(residual);
+    auto gradient = activations(sums), output = activations(residual);
     each(count / 8, [&] { mask(eights(gradient), eights(output), count / 8); });
     for (int i = 0; i < count; ++i) same("mask", widen(gradient[i]), residual[i] > 0 ? sums[i] : 0, 0);
     auto narrowed = vector<value>(count);
@@ -156,12 +156,12 @@ static void pool(int side) {
     vector<float> wide(batch * side * side * channels);
     // From three numbers: many ties.
     for (auto &one : wide) one = std::floor(std::fabs(random_float()) * 3);
-    auto in = maps(wide);
+    auto in = activations(wide);
     vector<value> out(batch * pooled * pooled * channels), slopes(in.size(), narrow(9));
-    vector<unsigned char> picks(out.size());
-    each(out.size() / 8, [&] { max_pool(eights(in), eights(out), picks.data(), side, pooled, channels / 8, out.size() / 8); });
+    vector<unsigned char> argmax(out.size());
+    each(out.size() / 8, [&] { max_pool(eights(in), eights(out), argmax.data(), side, pooled, channels / 8, out.size() / 8); });
     auto gradient = floats(out.size());
-    auto g = maps(gradient);
+    auto g = activations(gradient);
     vector<double> wanted(wide.size());
     for (size_t i = 0; i < out.size(); ++i) {
         int c = i % channels, px = i / channels % pooled, py = i / channels / pooled % pooled, image = i / channels / pooled / pooled;
@@ -174,21 +174,21 @@ static void pool(int side) {
             if (wide[at] > best) best = wide[at], pick = d, from = at;
         }
         same("max_pool", widen(out[i]), best, 0);
-        same("its pick", picks[i], pick, 0);
+        same("its argmax", argmax[i], pick, 0);
         wanted[from] += gradient[i];
     }
-    each(in.size() / 8, [&] { max_pool_gradient(eights(g), picks.data(), eights(slopes), side, pooled, channels / 8, in.size() / 8); });
+    each(in.size() / 8, [&] { max_pool_gradient(eights(g), argmax.data(), eights(slopes), side, pooled, channels / 8, in.size() / 8); });
     for (size_t i = 0; i < in.size(); ++i) same("max_pool_gradient", widen(slopes[i]), wanted[i], ROUNDING);
     // Not the first that its window meets, if there are two.
     in[side > 1 ? channels : 0] = narrow(NAN);
-    each(out.size() / 8, [&] { max_pool(eights(in), eights(out), picks.data(), side, pooled, channels / 8, out.size() / 8); });
+    each(out.size() / 8, [&] { max_pool(eights(in), eights(out), argmax.data(), side, pooled, channels / 8, out.size() / 8); });
     same("max_pool of what is no number", std::isnan(widen(out[0])), 1, 0);
 }
 
 static void means() {
     int batch = 3, pixels = 9, channels = 16;
     auto wide = floats(batch * pixels * channels);
-    auto in = maps(wide);
+    auto in = activations(wide);
     vector<value> out(batch * channels), back(in.size());
     each(out.size(), [&] { mean(in.data(), out.data(), pixels, channels, out.size()); });
     each(back.size(), [&] { mean_gradient(out.data(), back.data(), pixels, channels, back.size()); });
@@ -204,7 +204,7 @@ static void means() {
 static void lengths(int dim) {
     unsigned batch = 2;
     auto wide = floats(batch * dim), gradient = floats(batch * dim);
-    auto rows = maps(wide);
+    auto rows = activations(wide);
     vector<float> unit(wide.size()), length(batch);
     vector<value> back(wide.size());
     launch({batch, 1}, {256, 1}, [&] { normalize(rows.data(), unit.data(), length.data(), dim, 1e-12f); });
@@ -226,7 +226,7 @@ static void sums(int rows) {
     int columns = 40, chunk = 256;
     unsigned parts = (rows + chunk - 1) / chunk;
     auto wide = floats(rows * columns);
-    auto matrix = maps(wide);
+    auto matrix = activations(wide);
     vector<float> part(parts * columns), out(columns);
     launch({2, parts}, {32, 8}, [&] { sum_rows(matrix.data(), part.data(), columns, rows, chunk); });
     launch({2, 1}, {32, 8}, [&] { sum_parts(part.data(), out.data(), columns, parts); });

@@ -1,17 +1,17 @@
 """Makes layers.safetensors: what PyTorch computes in float64 for each layer shape of ResNet-18, as fingerprints.
 
-Run: python tests/golden/make_layers.py (needs torch, numpy). src/nn/tests/layers.rs reads it and builds the same inputs
-from the same hash. An array of millions of values is kept as its norm, SIGNS sums with random signs (one wrong value
-changes each of them) and SAMPLES of its values (they tell where to look).
+Run: python crates/kith-nn/tests/golden/make_layers.py (needs torch, numpy). crates/kith-nn/src/tests/layers.rs reads the file
+and builds the same inputs from the same hash. An array of millions of values is stored as its norm, SIGNS sums with random signs
+(one wrong value changes each of them) and SAMPLES of its values (they show where an error is).
 """
 
-import json
 import pathlib
-import struct
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+
+from golden import hashes, save, uniform
 
 # Batches at each side of the input: odd, and small enough for tests.
 BATCHES = {32: [1, 3, 9], 64: [1, 5, 9], 96: [1, 3], 224: [1]}
@@ -20,21 +20,9 @@ SIGNS, SAMPLES = 4, 16
 WIDTH, DIM = 64, 128
 
 
-def hashes(stream, count):
-    """A hash of (stream, index), the same in Rust."""
-    z = np.arange(count, dtype=np.uint32) + np.uint32((stream * 0x9E3779B9) & 0xFFFFFFFF)
-    with np.errstate(over="ignore"):
-        z ^= z >> np.uint32(16)
-        z *= np.uint32(0x7FEB352D)
-        z ^= z >> np.uint32(15)
-        z *= np.uint32(0x846CA68B)
-        z ^= z >> np.uint32(16)
-    return z
-
-
-def uniform(stream, shape, steps=None):
-    """In [-1, 1); with `steps`, whole numbers from -steps to steps - 1."""
-    values = (hashes(stream, int(np.prod(shape))) >> np.uint32(8)).astype(np.float64) / 2**23 - 1.0
+def random(stream, shape, steps=None):
+    """Uniform in [-1, 1); with `steps`, whole numbers from -steps to steps - 1."""
+    values = uniform(stream, int(np.prod(shape)))
     return torch.from_numpy(np.floor(values * steps) if steps else values).reshape(*shape)
 
 
@@ -49,20 +37,20 @@ def layer_fingerprints(shape, side, batch, stem=False):
     """Of the output and of the gradients of input, weight and bias; as the stem, with ReLU and max-pool and on whole
     numbers: float32 has no rounding there, so that both see the same ties."""
     inputs, outputs, kernel, stride = shape
-    x = uniform(3, (batch, side, side, inputs), 4 if stem else None).permute(0, 3, 1, 2).requires_grad_()
-    weight = uniform(1, (kernel, kernel, inputs, outputs), 2 if stem else None).requires_grad_()
-    bias = uniform(2, (outputs,), 4 if stem else None).requires_grad_()
+    x = random(3, (batch, side, side, inputs), 4 if stem else None).permute(0, 3, 1, 2).requires_grad_()
+    weight = random(1, (kernel, kernel, inputs, outputs), 2 if stem else None).requires_grad_()
+    bias = random(2, (outputs,), 4 if stem else None).requires_grad_()
     y = F.conv2d(x, weight.permute(3, 2, 0, 1), bias, stride, kernel // 2)
     if stem:
         y = F.max_pool2d(F.relu(y), 3, 2, 1)
-    gradient = uniform(4, (batch, y.shape[2], y.shape[2], outputs), 4 if stem else None).permute(0, 3, 1, 2)
+    gradient = random(4, (batch, y.shape[2], y.shape[2], outputs), 4 if stem else None).permute(0, 3, 1, 2)
     gradients = torch.autograd.grad(y, (x, weight, bias), gradient)
     inside = [y.permute(0, 2, 3, 1), gradients[0].permute(0, 2, 3, 1), *gradients[1:]]
     return np.array([fingerprint(array) for array in inside], dtype=np.float32)
 
 
 def backbone(side):
-    """Each distinct (name, shape, side of its maps)."""
+    """Each distinct (name, shape, side of its input)."""
     yield "conv1", (3, WIDTH, 7, 2), side
     yield "layer1.0.conv1", (WIDTH, WIDTH, 3, 1), side // 4
     for stage in (1, 2, 3):
@@ -70,18 +58,6 @@ def backbone(side):
         yield f"layer{stage + 1}.0.conv1", (inputs, outputs, 3, 2), 2 * at
         yield f"layer{stage + 1}.0.conv2", (outputs, outputs, 3, 1), at
         yield f"layer{stage + 1}.0.downsample.0", (inputs, outputs, 1, 2), 2 * at
-
-
-def save(path, arrays):
-    header, blobs, at = {}, [], 0
-    for name, array in arrays.items():
-        blob = array.tobytes()
-        header[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": [at, at + len(blob)]}
-        blobs.append(blob)
-        at += len(blob)
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(blobs))
 
 
 def main():

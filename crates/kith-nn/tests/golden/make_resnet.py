@@ -1,34 +1,27 @@
 """Makes resnet.safetensors: what PyTorch computes for the encoder that tests/all/nn.rs builds from the same formulas.
 
-Run: python tests/golden/make_resnet.py (needs torch, numpy). Weights, pixels and the embedding's gradient come from
-`values` below and are not stored. Of each gradient and each trained weight only every k-th value is kept.
+Run: python crates/kith-nn/tests/golden/make_resnet.py (needs torch, numpy). Weights, pixels and the embedding's gradient come from
+`values` and are not stored. Of each gradient and each trained weight only every k-th value is stored.
 
-With `--full WIDTH SIDE BATCH` it writes unthinned numbers for a large network into the folder given by --out instead.
+With `--full WIDTH SIDE BATCH` it writes all values of a large network to the folder --out instead.
 """
 
 import argparse
-import json
 import pathlib
-import struct
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from golden import save, uniform
+
 KEEP = 96  # values kept of an array
 
 
 def values(stream, count):
-    """Uniform in [-1, 1): a hash of (stream, index), the same in Rust."""
-    z = np.arange(count, dtype=np.uint32) + np.uint32((stream * 0x9E3779B9) & 0xFFFFFFFF)
-    with np.errstate(over="ignore"):
-        z ^= z >> np.uint32(16)
-        z *= np.uint32(0x7FEB352D)
-        z ^= z >> np.uint32(15)
-        z *= np.uint32(0x846CA68B)
-        z ^= z >> np.uint32(16)
-    return ((z >> np.uint32(8)).astype(np.float64) / 2**23 - 1.0).astype(np.float32)
+    """Uniform in [-1, 1)."""
+    return uniform(stream, count).astype(np.float32)
 
 
 class Block(nn.Module):
@@ -119,18 +112,6 @@ def pooled():
     y = F.max_pool2d(x, 3, 2, 1)
     (y * torch.from_numpy(values(1003, y.numel())).reshape(2, 3, 3, 3).permute(0, 3, 1, 2)).sum().backward()
     return {"pool.output": y.detach().permute(0, 2, 3, 1), "pool.gradient": x.grad.permute(0, 2, 3, 1)}
-
-
-def save(path, arrays):
-    header, blobs, at = {}, [], 0
-    for name, array in arrays.items():
-        blob = np.ascontiguousarray(np.asarray(array, dtype=np.float32)).tobytes()
-        header[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": [at, at + len(blob)]}
-        blobs.append(blob)
-        at += len(blob)
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(blobs))
 
 
 def main():

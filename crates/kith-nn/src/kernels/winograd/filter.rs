@@ -1,32 +1,21 @@
-//! Weights transformed for Winograd's convolution, forward and backward.
-//! Must never know: which layer it is.
+//! Weights transformed and packed for Winograd's convolution, forward and backward.
 
 use std::marker::PhantomData;
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::conv::Conv;
-use super::scratch::{Scratch, take};
-use super::tile::{pack_panel, panel_width};
-use super::winograd::Tiles;
-use super::winograd_scheme::Scheme;
-use super::winograd_tiles::{both_ways, store_places};
+use super::grid::{both_ways, store_places};
+use super::scheme::Scheme;
+use super::tiling::Tiling;
+use crate::kernels::scratch::{Scratch, take};
+use crate::kernels::shapes::Conv;
+use crate::kernels::simd::panel_width;
+use crate::kernels::tile::pack_panel;
 
-impl<K: Scheme> Tiles<K> {
-    /// Values from one place's panel to the next place's.
-    pub(super) fn place_len(&self, depth: usize) -> usize {
-        // One row more, so that panels are whole rows and places do not lie a power of two apart.
-        (depth + 1) * panel_width()
-    }
-
-    /// Values from one panel to the next.
-    pub(super) fn panel_len(&self, depth: usize) -> usize {
-        self.places() * self.place_len(depth)
-    }
-
-    /// Transforms weights for [`Tiles::forward`]: `[panel of outputs][place][inputs][panel_width]`.
-    pub(super) fn pack(&self, weights: &[f32]) -> Vec<f32> {
+impl<K: Scheme> Tiling<K> {
+    /// Transforms weights for [`Tiling::forward`]: `[panel of outputs][place][inputs][panel_width]`.
+    pub(crate) fn pack(&self, weights: &[f32]) -> Vec<f32> {
         let Conv {
             inputs, outputs, ..
         } = self.conv;
@@ -36,7 +25,7 @@ impl<K: Scheme> Tiles<K> {
     }
 
     /// Transforms weights for the input's gradient: `[panel of inputs][place][outputs][panel_width]`.
-    pub(super) fn pack_transposed(&self, weights: &[f32]) -> Vec<f32> {
+    pub(crate) fn pack_transposed(&self, weights: &[f32]) -> Vec<f32> {
         let Conv {
             inputs, outputs, ..
         } = self.conv;
@@ -45,7 +34,7 @@ impl<K: Scheme> Tiles<K> {
         })
     }
 
-    /// `gather` fills `[tap][depth][panel_width]` for a panel.
+    /// Packs all panels; `gather` fills `[tap][depth][panel_width]` for one of them.
     fn pack_panels(
         &self,
         depth: usize,
@@ -72,6 +61,7 @@ impl<K: Scheme> Tiles<K> {
     }
 }
 
+/// One panel of filters.
 struct Filters<'a, K> {
     taps: &'a [f32],
     out: &'a mut [f32],

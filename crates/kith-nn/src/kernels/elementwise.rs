@@ -1,9 +1,8 @@
-//! Passes that look at each value once: ReLU's gradient, sums, means, unit length.
-//! Must never know: layers.
+//! Operations that read each value once: ReLU's gradient, sums, means, unit length.
 
 use rayon::prelude::*;
 
-/// Values a task looks at: 64 KiB.
+/// Values in a task: 64 KiB.
 const TASK: usize = 1 << 14;
 /// Rows in a partial sum.
 const SUM_ROWS: usize = 512;
@@ -113,7 +112,7 @@ pub(crate) fn mean_gradient(gradient: &[f32], pixels: usize, channels: usize, ou
         });
 }
 
-/// Scales each row of `rows` to unit length, and gives the lengths before.
+/// Scales each row of `rows` to unit length and returns the lengths before.
 pub(crate) fn normalize(rows: &mut [f32], dim: usize) -> Vec<f32> {
     let scale = |row: &mut [f32]| {
         let length = (row.iter().map(|value| value * value).sum::<f32>() + EPSILON).sqrt();

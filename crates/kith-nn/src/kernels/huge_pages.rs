@@ -1,6 +1,5 @@
-//! Memory on large pages, for what is read from end to end again and again: with small ones every 4 KiB waits for the
-//! processor to look up where they lie.
-//! Must never know: what it holds.
+//! Memory on huge pages, for arrays that are read from end to end again and again: with small pages the processor looks up an address
+//! every 4 KiB.
 
 use std::marker::PhantomData;
 use std::ops::Deref;
@@ -8,29 +7,29 @@ use std::ops::Deref;
 use memmap2::MmapMut;
 use pulp::bytemuck::{Pod, cast_slice, cast_slice_mut};
 
-/// Bytes of a large page (x86-64, and most others).
-const LARGE: usize = 2 << 20;
+/// Bytes of a huge page (x86-64 and most others).
+const HUGE_PAGE: usize = 2 << 20;
 
-/// A fixed slice in pages of its own.
-pub(crate) struct Pages<T> {
+/// A slice of fixed length in pages of its own.
+pub(crate) struct HugePages<T> {
     map: MmapMut,
     /// Bytes of the values.
     len: usize,
     values: PhantomData<T>,
 }
 
-impl<T: Pod> Pages<T> {
-    /// A copy of `values`, of which there is at least one.
-    pub(super) fn of(values: &[T]) -> Self {
+impl<T: Pod> HugePages<T> {
+    /// A copy of `values`, which must not be empty.
+    pub(super) fn from_slice(values: &[T]) -> Self {
         let bytes = size_of_val(values);
-        // Only where it takes whole large pages does a mapping start where one can start.
-        let whole = if bytes < LARGE {
+        // The system aligns a mapping to huge pages only if its length is a multiple of theirs.
+        let whole = if bytes < HUGE_PAGE {
             bytes
         } else {
-            bytes.next_multiple_of(LARGE)
+            bytes.next_multiple_of(HUGE_PAGE)
         };
         let mut map = MmapMut::map_anon(whole).expect("memory for packed weights");
-        // A system without large pages refuses, and small ones serve as well.
+        // A system without huge pages refuses; small ones work as well.
         #[cfg(target_os = "linux")]
         let _ = map.advise(memmap2::Advice::HugePage);
         cast_slice_mut(&mut map[..bytes]).copy_from_slice(values);
@@ -42,7 +41,7 @@ impl<T: Pod> Pages<T> {
     }
 }
 
-impl<T: Pod> Deref for Pages<T> {
+impl<T: Pod> Deref for HugePages<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
         cast_slice(&self.map[..self.len])
@@ -54,11 +53,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_put_in_comes_back_whatever_its_length() {
+    fn a_copy_of_any_length_equals_its_source() {
         for len in [1, 1_000, 1_000_000] {
-            // None is 0, which a fresh mapping holds already.
+            // None is 0, which a new mapping holds already.
             let values: Vec<f32> = (1..=len).map(|i| i as f32).collect();
-            assert_eq!(*Pages::of(&values), *values);
+            assert_eq!(*HugePages::from_slice(&values), *values);
         }
     }
 }

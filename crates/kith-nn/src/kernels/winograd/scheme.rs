@@ -1,16 +1,15 @@
 //! Winograd's minimal filtering for 3-tap filters, in one dimension: the transforms and their adjoints.
-//! Must never know: images, memory.
 //!
-//! With `V = Bᵀd` of the input, `U = Gg` of the filter and `y = Aᵀ(U ⊙ V)` the outputs (Lavin & Gray 2016, §4), all
-//! linear: the gradients are the same maps transposed. A line has six places; the smaller scheme uses the first four.
+//! The input is transformed to `V = Bᵀd`, the filter to `U = Gg`, and the outputs are `y = Aᵀ(U ⊙ V)` (Lavin & Gray 2016, §4). All maps
+//! are linear, so the gradients are the same maps transposed. A line has six places, of which the smaller scheme uses the first four.
 
 use pulp::Simd;
 
-/// Values of one line of a tile, in as many channels as a vector has lanes.
+/// One line of a tile, each lane another channel.
 pub(super) type Line<S> = [<S as Simd>::f32s; 6];
 
-/// One of the two sizes.
-pub(super) trait Scheme: Send + Sync {
+/// A tile size with its transforms.
+pub(crate) trait Scheme: Send + Sync {
     /// Inputs, and products, of a line.
     const TILE: usize;
     /// Outputs of a line.
@@ -30,9 +29,9 @@ pub(super) trait Scheme: Send + Sync {
 }
 
 /// F(4, 3): points 0, ±1, ±2, ∞.
-pub(super) struct Four;
+pub(crate) struct F4x3;
 /// F(2, 3): points 0, ±1, ∞.
-pub(super) struct Two;
+pub(crate) struct F2x3;
 
 /// `factor · a + b`.
 #[inline(always)]
@@ -45,7 +44,7 @@ fn times<S: Simd>(simd: S, factor: f32, a: S::f32s) -> S::f32s {
     simd.mul_f32s(simd.splat_f32s(factor), a)
 }
 
-impl Scheme for Four {
+impl Scheme for F4x3 {
     const TILE: usize = 6;
     const OUT: usize = 4;
 
@@ -145,7 +144,7 @@ impl Scheme for Four {
     }
 }
 
-impl Scheme for Two {
+impl Scheme for F2x3 {
     const TILE: usize = 4;
     const OUT: usize = 2;
 

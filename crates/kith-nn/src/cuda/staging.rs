@@ -1,4 +1,4 @@
-//! Pinned pages of the host's memory, through which values travel to the GPU. Must never know: what they are.
+//! Pinned pages of the host's memory, through which values are uploaded.
 #![allow(unsafe_code)]
 
 use std::sync::Arc;
@@ -10,36 +10,38 @@ use candle_core::cuda_backend::cudarc::driver::{
 };
 use rayon::prelude::*;
 
-use super::arrays::{Span, Wire};
+use super::arrays::{Span, UploadType};
 
-/// Floats in a page: 2 MiB, some 40 microseconds on the bus.
+/// Floats in a page: 2 MiB, which take some 40 µs on the bus.
 const PAGE: usize = 1 << 19;
 /// Values that a thread copies at once.
 const PIECE: usize = 1 << 15;
 
-/// Pages, one filled while the others leave.
-pub(super) struct Pages([Page; 3]);
+/// Three pages, one filled while the others are copied.
+pub(super) struct PinnedStaging([Page; 3]);
 
 struct Page {
     memory: PinnedHostSlice<f32>,
-    /// Passed when the last copy has left it.
-    left: Option<CudaEvent>,
+    /// The end of the last copy from this page.
+    copied: Option<CudaEvent>,
 }
 
-impl Pages {
+impl PinnedStaging {
     pub(super) fn new(stream: &CudaStream) -> std::result::Result<Self, DriverError> {
         let page = || {
-            // Cached: whether it is makes no difference to how fast it is filled and leaves.
-            // SAFETY: only ever read where it has been written before.
+            // Cached memory: write-combined memory is neither filled nor copied faster.
+            // SAFETY: only read where it has been written before.
             let memory = unsafe { stream.context().alloc_pinned_with_flags(PAGE, 0) }?;
-            Ok(Page { memory, left: None })
+            Ok(Page {
+                memory,
+                copied: None,
+            })
         };
         Ok(Self([page()?, page()?, page()?]))
     }
 
-    /// Copies `parts`, one after the other, to `target`, whose type they take on the way; the rest of it becomes zero. Returns before the
-    /// last has left.
-    pub(super) fn upload<T: Wire>(
+    /// Copies the concatenation of `parts` to `target` in its type. The rest of `target` becomes zero. Returns before the copy ends.
+    pub(super) fn upload<T: UploadType>(
         &mut self,
         stream: &Arc<CudaStream>,
         parts: &[&[f32]],
@@ -50,9 +52,9 @@ impl Pages {
         let mut pieces = parts.iter().flat_map(|part| part.chunks(PIECE)).peekable();
         let (mut done, mut number) = (0, 0);
         while pieces.peek().is_some() {
-            let Page { memory, left } = &mut self.0[number % 3];
-            if let Some(left) = left.take() {
-                left.synchronize().w()?;
+            let Page { memory, copied } = &mut self.0[number % 3];
+            if let Some(copied) = copied.take() {
+                copied.synchronize().w()?;
             }
             // SAFETY: as many bytes at least, aligned for floats, and any bits are a `T`.
             let values = unsafe {
@@ -75,9 +77,9 @@ impl Pages {
             }
             let to = target.at + (done * size_of::<T>()) as u64;
             stream.context().bind_to_thread().w()?;
-            // SAFETY: the target holds as many values, and the page is not written before `left` has passed.
+            // SAFETY: the target holds as many values, and the page is not written before `copied` has passed.
             unsafe { result::memcpy_htod_async(to, &values[..count], stream.cu_stream()) }.w()?;
-            *left = Some(stream.record_event(None).w()?);
+            *copied = Some(stream.record_event(None).w()?);
             (done, number) = (done + count, number + 1);
         }
         if values < target.len {

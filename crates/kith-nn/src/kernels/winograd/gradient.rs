@@ -1,5 +1,4 @@
-//! The gradients of Winograd's convolution: its maps transposed, one after the other.
-//! Must never know: which layer it is.
+//! The gradients of Winograd's convolution: the adjoint of each of its maps, one after the other.
 
 use std::cell::OnceCell;
 use std::ops::Range;
@@ -7,61 +6,66 @@ use std::ops::Range;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::conv::{Conv, Images};
-use super::direct::Target;
-use super::scratch::Scratch;
-use super::tile::{OuterSum, pack_blocks, panel_width, store};
-use super::winograd::{SKEW, Tiles};
-use super::winograd_scheme::Scheme;
-use super::winograd_tiles::{both_ways, load_places, store_places};
+use super::grid::{both_ways, load_places};
+use super::scheme::Scheme;
+use super::tiling::{SKEW, Tiling};
+use super::transform::{Inputs, OutputGradients};
+use crate::kernels::scratch::Scratch;
+use crate::kernels::shapes::{Conv, Images, InputGradient};
+use crate::kernels::simd::{panel_width, store};
+use crate::kernels::tile::{OuterProductSum, pack_blocks};
 
-/// Tiles that pass through all phases together: what they become should stay in the last-level cache.
+/// Tiles that pass through all phases together: their intermediate values should stay in the last-level cache.
 const CHUNK_TILES: usize = 256;
 
-impl<K: Scheme> Tiles<K> {
+impl<K: Scheme> Tiling<K> {
     /// As [`Conv::gradients`].
-    pub(super) fn gradients(
+    pub(crate) fn gradients(
         &self,
         images: Images,
         gradient: &[f32],
         weights: &mut [f32],
-        target: Target,
+        input: InputGradient,
     ) {
         let Conv {
             inputs, outputs, ..
         } = self.conv;
         // An even number of images in each chunk, whatever the number of threads: sums depend on it.
         let batch = images.data.len() / self.image_len(inputs);
-        let most = (CHUNK_TILES / self.per_image()).max(1);
-        let chunk = batch.div_ceil(batch.div_ceil(most));
+        let max = (CHUNK_TILES / self.per_image()).max(1);
+        let chunk = batch.div_ceil(batch.div_ceil(max));
         let (image_len, gradient_len) = (
             chunk * self.image_len(inputs),
             chunk * self.image_len(outputs),
         );
         let mut sums = Scratch::zeros(self.places() * (inputs * outputs + SKEW));
         let packed = OnceCell::new();
-        let Target { pack, data, add } = target;
-        let mut back = |(chunk, right): (Range<usize>, Scratch)| {
+        let InputGradient {
+            pack,
+            data,
+            accumulate,
+        } = input;
+        let mut propagate = |(chunk, right): (Range<usize>, Scratch)| {
             let panels = packed.get_or_init(pack).panels();
             let products = self.multiply(&right, outputs, panels, inputs);
-            self.scatter(&products, &mut data[chunk], add);
+            self.scatter(&products, &mut data[chunk], accumulate);
         };
-        // The last chunk, or the only one, goes back when the sums are free again.
+        // The input gradient of the last chunk, or the only one, is computed when the sums are free again.
         let mut waiting = None;
         for (i, gradient) in gradient.chunks(gradient_len).enumerate() {
             let chunk = i * image_len..images.data.len().min((i + 1) * image_len);
-            let right = self.transform_gradient(gradient);
-            let rows = chunk.len() / self.image_len(inputs) * self.per_row();
-            let left = self.transform(&images.data[chunk.clone()], 0..rows);
+            let rows = 0..chunk.len() / self.image_len(inputs) * self.per_row();
+            let right = self.transform::<OutputGradients>(gradient, outputs, rows.clone());
+            let left = self.transform::<Inputs>(&images.data[chunk.clone()], inputs, rows);
             self.add_products(&left, &right, &mut sums);
             if let Some(before) = waiting.replace((chunk, right)) {
-                back(before);
+                propagate(before);
             }
         }
         self.collect_weights(&sums, weights);
         drop(sums);
         if let Some(last) = waiting {
-            back(last);
+            propagate(last);
         }
     }
 
@@ -82,7 +86,7 @@ impl<K: Scheme> Tiles<K> {
                     Scratch::dirty(pairs.len() * outputs.div_ceil(panel_width()) * panel_width());
                 pack_blocks(rows, outputs, &mut packed);
                 let (start, out) = (place * (inputs + SKEW), &mut out[..inputs * outputs]);
-                OuterSum {
+                OuterProductSum {
                     data: left,
                     pairs,
                     start,
@@ -94,15 +98,16 @@ impl<K: Scheme> Tiles<K> {
             });
     }
 
-    fn scatter(&self, products: &[f32], data: &mut [f32], add: bool) {
+    /// Transforms `products` back to the gradient of the images.
+    fn scatter(&self, products: &[f32], data: &mut [f32], accumulate: bool) {
         data.par_chunks_mut(self.image_len(self.conv.inputs))
             .enumerate()
             .for_each(|(image, out)| {
-                if !add {
+                if !accumulate {
                     out.fill(0.0);
                 }
                 Arch::new().dispatch(InputGradients {
-                    tiles: self,
+                    tiling: self,
                     products,
                     image,
                     out,
@@ -110,6 +115,7 @@ impl<K: Scheme> Tiles<K> {
             });
     }
 
+    /// Transforms `sums` back to the gradient of the weights.
     fn collect_weights(&self, sums: &[f32], out: &mut [f32]) {
         let tap_len = self.conv.inputs * self.conv.outputs;
         // Each input channel's row lies in nine places: one for each tap.
@@ -123,66 +129,18 @@ impl<K: Scheme> Tiles<K> {
         }
         rows.into_par_iter().enumerate().for_each(|(input, out)| {
             Arch::new().dispatch(WeightGradients {
-                tiles: self,
+                tiling: self,
                 sums,
                 input,
                 out,
             });
         });
     }
-
-    /// The output gradient's tiles, transformed: `[tile][place][outputs]`.
-    fn transform_gradient(&self, gradient: &[f32]) -> Scratch {
-        let Conv { outputs, .. } = self.conv;
-        let count = gradient.len() / self.image_len(outputs);
-        let mut tiles = Scratch::dirty(count * self.per_image() * self.tile_len(outputs));
-        tiles
-            .par_chunks_mut(self.per_image() * self.tile_len(outputs))
-            .zip(gradient.par_chunks(self.image_len(outputs)))
-            .for_each(|(out, image)| {
-                Arch::new().dispatch(OutputGradients {
-                    tiles: self,
-                    image,
-                    out,
-                })
-            });
-        tiles
-    }
 }
 
-struct OutputGradients<'a, K> {
-    tiles: &'a Tiles<K>,
-    image: &'a [f32],
-    out: &'a mut [f32],
-}
-
-impl<K: Scheme> WithSimd for OutputGradients<'_, K> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let channels = self.tiles.conv.outputs;
-        let vectors = channels / S::F32_LANES;
-        let image = S::as_simd_f32s(self.image).0;
-        for (tile, out) in self
-            .out
-            .chunks_exact_mut(self.tiles.tile_len(channels))
-            .enumerate()
-        {
-            for v in 0..vectors {
-                let mut grid = [[simd.splat_f32s(0.0); 6]; 6];
-                for (r, c, pixel) in self.tiles.pixels(tile, K::OUT, 0) {
-                    grid[r][c] = image[pixel * vectors + v];
-                }
-                let grid = both_ways!(simd, grid, K::OUT, K::TILE, K::output_adjoint);
-                store_places::<S, K>(simd, &grid, channels + SKEW, v, out);
-            }
-        }
-    }
-}
-
+/// The input gradient of one image.
 struct InputGradients<'a, K> {
-    tiles: &'a Tiles<K>,
+    tiling: &'a Tiling<K>,
     products: &'a [f32],
     image: usize,
     out: &'a mut [f32],
@@ -193,17 +151,17 @@ impl<K: Scheme> WithSimd for InputGradients<'_, K> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let channels = self.tiles.conv.inputs;
+        let channels = self.tiling.conv.inputs;
         let vectors = channels / S::F32_LANES;
-        let stride = self.products.len() / self.tiles.places();
-        let first = self.image * self.tiles.per_image();
+        let stride = self.products.len() / self.tiling.places();
+        let first = self.image * self.tiling.per_image();
         let out = S::as_mut_simd_f32s(self.out).0;
-        for tile in 0..self.tiles.per_image() {
+        for tile in 0..self.tiling.per_image() {
             for v in 0..vectors {
                 let at = (first + tile) * channels + v * S::F32_LANES;
                 let grid = load_places::<S, K>(simd, self.products, stride, at);
                 let grid = both_ways!(simd, grid, K::TILE, K::TILE, K::input_adjoint);
-                for (r, c, pixel) in self.tiles.pixels(tile, K::TILE, 1) {
+                for (r, c, pixel) in self.tiling.pixels(tile, K::TILE, 1) {
                     let at = pixel * vectors + v;
                     out[at] = simd.add_f32s(out[at], grid[r][c]);
                 }
@@ -212,8 +170,9 @@ impl<K: Scheme> WithSimd for InputGradients<'_, K> {
     }
 }
 
+/// The gradient of one input channel's weights.
 struct WeightGradients<'a, K> {
-    tiles: &'a Tiles<K>,
+    tiling: &'a Tiling<K>,
     sums: &'a [f32],
     input: usize,
     /// This input channel's row for each tap.
@@ -225,8 +184,8 @@ impl<K: Scheme> WithSimd for WeightGradients<'_, K> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
-        let outputs = self.tiles.conv.outputs;
-        let stride = self.sums.len() / self.tiles.places();
+        let outputs = self.tiling.conv.outputs;
+        let stride = self.sums.len() / self.tiling.places();
         for v in 0..outputs / S::F32_LANES {
             let at = self.input * outputs + v * S::F32_LANES;
             let grid = load_places::<S, K>(simd, self.sums, stride, at);

@@ -1,0 +1,263 @@
+//! Passes that only encode, captured as a CUDA graph for each batch size. For small batches the CPU needs longer to queue the kernels one by
+//! one than the GPU needs to run them; a graph is launched by one call.
+#![allow(unsafe_code)]
+
+use std::collections::VecDeque;
+
+use candle_core::Result;
+use candle_core::cuda_backend::WrapErr;
+use candle_core::cuda_backend::cudarc::cublas::{CudaBlas, Gemm};
+use candle_core::cuda_backend::cudarc::driver::CudaEvent;
+
+use super::arrays::ActivationType;
+use super::captured::{CapturedGraphs, CapturedPass};
+use super::gpu::Gpu;
+use super::graph_table::Entry;
+use crate::backend::{GraphCache, InferencePass, Pixels};
+
+/// Maximum number of graphs of one encoder. When there are as many, all are dropped.
+const MAX_SIZES: usize = 256;
+
+/// Maximum pixels of a batch that is captured as one graph, less than twice those of a part.
+const MAX_PIXELS: usize = 1 << 22;
+
+/// Maximum pixels of a part of a larger batch, 128 images of 96 px or 32 of 224. The pixels of one part are uploaded while another is computed.
+const PART_PIXELS: usize = MAX_PIXELS / 2;
+
+/// Some images of a batch, as slices of the host's memory.
+struct Part<'a> {
+    parts: Vec<&'a [f32]>,
+    shape: [usize; 4],
+}
+
+impl Part<'_> {
+    fn pixels(&self) -> Pixels<'_> {
+        Pixels {
+            parts: &self.parts,
+            shape: self.shape,
+        }
+    }
+}
+
+/// Cuts `pixels` into parts of `images` images. The last one may be smaller.
+fn split(pixels: Pixels<'_>, images: usize) -> Vec<Part<'_>> {
+    let [batch, height, width, channels] = pixels.shape;
+    let mut rest = pixels.parts.iter().copied();
+    let mut from: &[f32] = &[];
+    let starts = (0..batch).step_by(images);
+    starts
+        .map(|start| {
+            let images = images.min(batch - start);
+            let (mut wanted, mut parts) = (images * height * width * channels, Vec::new());
+            while wanted > 0 {
+                if from.is_empty() {
+                    match rest.next() {
+                        Some(next) => from = next,
+                        None => break,
+                    }
+                }
+                let (taken, left) = from.split_at(wanted.min(from.len()));
+                wanted -= taken.len();
+                from = left;
+                parts.push(taken);
+            }
+            Part {
+                parts,
+                shape: [images, height, width, channels],
+            }
+        })
+        .collect()
+}
+
+fn append(outputs: &mut [Vec<f32>; 2], more: [Vec<f32>; 2]) {
+    for (all, more) in outputs.iter_mut().zip(more) {
+        all.extend(more);
+    }
+}
+
+/// Notes in `graphs` that a pass of `batch` images has run without a graph.
+pub(super) fn note_seen(graphs: &GraphCache, batch: usize) {
+    graphs.with(|all: &mut CapturedGraphs| all.encoding.note_seen(batch, MAX_SIZES));
+}
+
+/// Images in a part of a batch of `images`. `None` if the batch is computed as one.
+pub(super) fn images_of_part(images: usize, side: usize) -> Option<usize> {
+    let max_images = (PART_PIXELS / (side * side)).max(1);
+    let part = 1 << max_images.ilog2();
+    (images >= 2 * part).then_some(part)
+}
+
+/// Number of batch sizes with a captured graph in `graphs`.
+pub(super) fn captured(graphs: &GraphCache) -> usize {
+    graphs.with(|all: &mut CapturedGraphs| {
+        all.encoding.captured() + all.parts.captured() + all.training.captured()
+    })
+}
+
+impl<T: ActivationType> Gpu<T>
+where
+    CudaBlas: Gemm<T>,
+{
+    /// The outputs of a captured pass. `None` if the pass is to run without a graph.
+    pub(super) fn launch_inference(
+        &self,
+        graphs: &GraphCache,
+        pixels: Pixels<'_>,
+        pass: InferencePass<'_>,
+    ) -> Option<[Vec<f32>; 2]> {
+        let [batch, side, ..] = pixels.shape;
+        if batch * side * side > MAX_PIXELS {
+            return None;
+        }
+        let outputs = match graphs.with(|all: &mut CapturedGraphs| all.encoding.take(batch))? {
+            None => self.capture(pixels.shape, pass),
+            Some(captured) => Ok(captured),
+        }
+        .and_then(|captured| Ok((self.launch_captured(&captured, pixels)?, captured)));
+        let (entry, outputs) = match outputs {
+            Ok((outputs, captured)) => (Entry::Captured(captured), Some(outputs)),
+            Err(error) => {
+                tracing::debug!(batch, %error, "a pass cannot be captured as a CUDA graph");
+                self.ctx.clear_failed_capture();
+                (Entry::Rejected, None)
+            }
+        };
+        graphs.with(|all: &mut CapturedGraphs| all.encoding.put(batch, entry));
+        outputs
+    }
+
+    /// The outputs of a batch, computed in parts of `images` images. `one` computes a part by itself.
+    pub(super) fn infer_parts(
+        &self,
+        graphs: &GraphCache,
+        (pixels, images): (Pixels<'_>, usize),
+        pass: InferencePass<'_>,
+        one: impl Fn(Pixels<'_>) -> Result<[Vec<f32>; 2]>,
+    ) -> Result<[Vec<f32>; 2]> {
+        let parts = split(pixels, images);
+        let whole = parts.len() - usize::from(pixels.shape[0] % images > 0);
+        let mut outputs = [Vec::new(), Vec::new()];
+        let done = if self.launch_parts(graphs, &parts[..whole], pass, &mut outputs) {
+            whole
+        } else {
+            0
+        };
+        for part in &parts[done..] {
+            append(&mut outputs, one(part.pixels())?);
+        }
+        graphs.with(|all: &mut CapturedGraphs| all.parts.note_seen(images, MAX_SIZES));
+        Ok(outputs)
+    }
+
+    /// Appends the outputs of `parts`, which are of one size, to `outputs`. `false`: they are to run without a graph.
+    fn launch_parts(
+        &self,
+        graphs: &GraphCache,
+        parts: &[Part<'_>],
+        pass: InferencePass<'_>,
+        outputs: &mut [Vec<f32>; 2],
+    ) -> bool {
+        let shape = parts[0].shape;
+        let Some(taken) = graphs.with(|all: &mut CapturedGraphs| all.parts.take(shape[0])) else {
+            return false;
+        };
+        let both = || -> Result<_> { Ok([self.capture(shape, pass)?, self.capture(shape, pass)?]) };
+        let result = taken.map_or_else(both, Ok).and_then(|pair| {
+            let outputs = self.launch_pair(&pair, parts);
+            // The pair and the arrays that it reads may be freed only when nothing runs any more.
+            self.ctx.stream.synchronize().w()?;
+            Ok((outputs?, pair))
+        });
+        let (entry, done) = match result {
+            Ok((more, pair)) => {
+                append(outputs, more);
+                (Entry::Captured(pair), true)
+            }
+            Err(error) => {
+                tracing::debug!(?shape, %error, "parts of a batch cannot be captured as a CUDA graph");
+                self.ctx.clear_failed_capture();
+                (Entry::Rejected, false)
+            }
+        };
+        graphs.with(|all: &mut CapturedGraphs| all.parts.put(shape[0], entry));
+        done
+    }
+
+    /// Launches the two graphs in turn. The pixels of a part are uploaded while the part before is computed.
+    fn launch_pair(&self, pair: &[CapturedPass; 2], parts: &[Part<'_>]) -> Result<[Vec<f32>; 2]> {
+        let mut outputs = [Vec::new(), Vec::new()];
+        let mut running: VecDeque<(&CapturedPass, CudaEvent)> = VecDeque::new();
+        for (number, part) in parts.iter().enumerate() {
+            if let Some((captured, ended)) = running.pop_front_if(|_| number >= 2) {
+                ended.synchronize().w()?;
+                append(&mut outputs, captured.outputs()?);
+            }
+            let captured = &pair[number % 2];
+            let target = self.activations(&captured.pixels)?;
+            self.ctx.upload_concurrently(&part.parts, target)?;
+            // SAFETY: as for a whole batch; its launch before, for the part before the last, has ended.
+            unsafe { self.ctx.launch_graph(&captured.graph) }?;
+            running.push_back((captured, self.ctx.stream.record_event(None).w()?));
+        }
+        for (captured, ended) in running {
+            ended.synchronize().w()?;
+            append(&mut outputs, captured.outputs()?);
+        }
+        // A graph's memory counts from its first launch on.
+        self.ctx.check_bound()?;
+        Ok(outputs)
+    }
+
+    fn launch_captured(
+        &self,
+        captured: &CapturedPass,
+        pixels: Pixels<'_>,
+    ) -> Result<[Vec<f32>; 2]> {
+        let target = self.activations(&captured.pixels)?;
+        self.ctx.upload_to(pixels.parts, target)?;
+        // SAFETY: the captured pass and the encoder keep the arrays that it reads, and nothing else launches it.
+        unsafe { self.ctx.launch_graph(&captured.graph) }?;
+        self.ctx.stream.synchronize().w()?;
+        // A graph's memory counts from its first launch on.
+        self.ctx.check_bound()?;
+        captured.outputs()
+    }
+
+    fn capture(&self, shape: [usize; 4], pass: InferencePass<'_>) -> Result<CapturedPass> {
+        self.with_capturer(|gpu| self.capture_on(gpu, shape, pass))
+    }
+
+    fn capture_on(
+        &self,
+        gpu: &Self,
+        shape: [usize; 4],
+        pass: InferencePass<'_>,
+    ) -> Result<CapturedPass> {
+        let pixels = self.ctx.build::<T>(&shape, |_| Ok(()))?;
+        self.ctx.stream.synchronize().w()?;
+        // Once without capture: it chooses algorithms and loads kernels, which is not allowed during a capture.
+        let once = pass(gpu, gpu.padded(&pixels)?);
+        gpu.convolutions.drop_workspace();
+        let lengths = once?.map(|tensor| tensor.elem_count());
+        gpu.ctx.stream.synchronize().w()?;
+
+        let [embedding, hidden] = lengths.map(|length| gpu.ctx.pinned(length));
+        let mut outputs = [embedding?, hidden?];
+        let graph = gpu.ctx.capture(|| {
+            let queued = pass(gpu, gpu.padded(&pixels)?).and_then(|results| {
+                for (tensor, output) in results.iter().zip(&mut outputs) {
+                    let wide = gpu.widened(tensor)?;
+                    gpu.ctx.fetch(gpu.floats(&wide)?, output)?;
+                }
+                Ok(())
+            });
+            gpu.convolutions.drop_workspace();
+            queued
+        })?;
+        Ok(CapturedPass {
+            graph,
+            pixels,
+            outputs,
+        })
+    }
+}
