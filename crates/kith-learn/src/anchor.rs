@@ -1,45 +1,58 @@
-//! One anchor as an objective sees it: its scores against the batch and against what else was encoded, and who may be its negative.
-//! Must never know: objectives, gradients.
+//! One anchor as an objective sees it: its scores, its chain's state, and who may be its negative.
 
 use std::cell::OnceCell;
 
-use super::{forward::Forward, loss::dot};
+use super::{
+    batch::step_stamp,
+    batch_layout::{AnchorMask, BatchLayout},
+    embeddings::Embeddings,
+    loss::dot,
+};
 use kith_mcmc::{ImageKey, PairGraph, Positives, SlotKey, Visit};
 use kith_seed::mix;
 
+/// The scores of a step, and what they were computed from.
+#[derive(Clone, Copy)]
+pub(super) struct StepScores<'a> {
+    pub(super) layout: &'a BatchLayout,
+    pub(super) embeddings: &'a Embeddings,
+    pub(super) graph: &'a PairGraph,
+    /// `[slots, slots]`: β times the cosine.
+    pub(super) scores: &'a [f32],
+    pub(super) beta: f32,
+    pub(super) step: u64,
+    /// The run's seed.
+    pub(super) seed: u64,
+}
+
+/// One anchor of the batch.
 pub(super) struct Anchor<'a> {
     pub(super) position: usize,
-    /// Its row of the batch.
+    /// Its row of the score matrix and its chain's state.
     pub(super) visit: Visit<'a>,
-    forward: &'a Forward,
-    graph: &'a PairGraph,
-    /// Looked up when first asked for: not every objective does.
+    step: StepScores<'a>,
+    /// Looked up on first use: not every objective needs them.
     positives: OnceCell<Positives<'a>>,
 }
 
 impl<'a> Anchor<'a> {
-    pub(super) fn new(
-        forward: &'a Forward,
-        graph: &'a PairGraph,
-        seed: u64,
-        position: usize,
-    ) -> Self {
-        let (slots, seat) = (&forward.seating.slots, &forward.seating.seats[position]);
+    /// The anchor at `position` of the batch.
+    pub(super) fn new(step: StepScores<'a>, position: usize) -> Self {
+        let (slots, mask) = (&step.layout.slots, &step.layout.masks[position]);
         let key = slots[position].key;
         let visit = Visit {
             anchor: key,
             slots,
-            scores: &forward.scores[position * slots.len()..(position + 1) * slots.len()],
-            masked: &seat.masked,
-            carried: seat.chain.map(|chain| chain.carried),
-            step: stamp(forward.step),
-            seed: visit_seed(seed, forward.step, key),
+            scores: &step.scores[position * slots.len()..(position + 1) * slots.len()],
+            masked: &mask.masked,
+            carried: mask.chain.map(|chain| chain.carried),
+            step: step_stamp(step.step),
+            seed: visit_seed(step.seed, step.step, key),
         };
         Self {
             position,
             visit,
-            forward,
-            graph,
+            step,
             positives: OnceCell::new(),
         }
     }
@@ -49,43 +62,48 @@ impl<'a> Anchor<'a> {
         (0..self.visit.slots.len()).filter(|other| !self.visit.masked[*other])
     }
 
-    /// The image its chain stands on, if that is not part of the batch.
-    pub(super) fn chain_outside(&self) -> Option<ImageKey> {
-        self.forward.seating.seats[self.position].outside()
+    /// See [`AnchorMask::image_outside`].
+    pub(super) fn chain_image_outside(&self) -> Option<ImageKey> {
+        self.mask().image_outside()
     }
 
-    /// See [`super::seating::Seat::shared_row`].
+    /// See [`AnchorMask::shared_row`].
     pub(super) fn chain_shared_row(&self) -> Option<usize> {
-        self.forward.seating.seats[self.position].shared_row()
+        self.mask().shared_row()
     }
 
-    /// ln of the number of slots of the batch that hold this position's image.
+    fn mask(&self) -> &AnchorMask {
+        &self.step.layout.masks[self.position]
+    }
+
+    /// ln of the number of slots of the batch that hold the image at `position`.
     pub(super) fn log_repeats(&self, position: usize) -> f32 {
-        self.forward.seating.log_repeats[position]
+        self.step.layout.log_repeats[position]
     }
 
-    /// Images outside the batch that were encoded before the visits, by key, with their scores.
-    pub(super) fn scored(&self) -> impl Iterator<Item = (ImageKey, f32)> {
-        self.forward
-            .today()
+    /// Images outside the batch that were encoded before the visits, with their scores, in a fixed order.
+    pub(super) fn scored_outside(&self) -> impl Iterator<Item = (ImageKey, f32)> {
+        self.step
+            .embeddings
+            .current_embeddings()
             .map(|(image, vector)| (image, self.score(vector)))
     }
 
-    /// Whether the image is part of the batch or of [`Self::scored`].
-    pub(super) fn knows(&self, image: ImageKey) -> bool {
-        self.forward.seating.holds(image) || self.forward.vector(image).is_some()
+    /// Whether the image was encoded in this step, in the batch or outside of it.
+    pub(super) fn is_encoded(&self, image: ImageKey) -> bool {
+        self.step.layout.contains(image) || self.step.embeddings.vector(image).is_some()
     }
 
-    /// Whether an image outside the batch may be its negative: no known positive, and not found to be gone.
+    /// Whether an image outside the batch may be its negative: it is no known positive and was not found missing.
     pub(super) fn admits(&self, image: ImageKey) -> bool {
-        let positives = || self.graph.positives(self.visit.anchor);
-        !self.forward.gone.contains(&image)
+        let positives = || self.step.graph.positives(self.visit.anchor);
+        !self.step.embeddings.missing.contains(&image)
             && !self.positives.get_or_init(positives).excludes_image(image)
     }
 
-    /// β times the cosine with a vector.
+    /// β times the cosine with the embedding `vector`, `[dim]`.
     pub(super) fn score(&self, vector: &[f32]) -> f32 {
-        self.forward.beta * dot(self.forward.encoded.row(self.position), vector)
+        self.step.beta * dot(self.step.embeddings.with_grad.row(self.position), vector)
     }
 }
 
@@ -97,9 +115,4 @@ fn visit_seed(seed: u64, step: u64, anchor: SlotKey) -> u64 {
         u64::from_be_bytes(*b"   visit"),
         u64::from(anchor.packed()),
     ])
-}
-
-/// A step as the table holds it.
-pub(super) fn stamp(step: u64) -> u32 {
-    u32::try_from(step).unwrap_or(u32::MAX)
 }

@@ -1,40 +1,41 @@
-//! The settings of a step and what can go wrong in one. Must never know: how a step is done.
+//! The settings of a training step.
 
 use serde::{Deserialize, Serialize};
 
+use super::LearnError;
 use kith_mcmc::{SamplerConfig, StateKind};
-use kith_nn::NnError;
 
-/// How a step learns.
+/// The settings of a training step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LearnConfig {
     /// β, the inverse temperature: scores are β φ(x)·ψ(z).
     pub beta: f32,
-    /// Which loss is descended.
+    /// The objective.
     pub objective: ObjectiveKind,
-    /// How negatives are drawn. Used by `emc2`.
+    /// `emc2`: how negatives are drawn.
     pub sampler: SamplerConfig,
-    /// Which score a carried negative has in a visit.
+    /// `emc2`: which score a carried negative has in a visit.
     pub scores: Scores,
-    /// Walk: share of the distinct carried images that is encoded with gradient (and weighted up), in (0, 1].
+    /// `emc2` with the walk: share of the distinct carried images that is encoded with a gradient, in (0, 1]. Their weights are divided by
+    /// it, so that the gradient stays unbiased.
     pub carried_budget: f32,
-    /// Subset kernel, τ of the Russian roulette: a carried negative of weight w is encoded with gradient with probability min(1, w/τ) and
-    /// weighted up accordingly. 0 encodes all of them.
+    /// `emc2` with the subset kernel: τ of the Russian roulette. A carried negative of weight w is encoded with a gradient with probability
+    /// ρ = min(1, w / τ), and its weight is divided by ρ. 0 encodes all of them.
     pub roulette: f32,
-    /// `sogclr`, γ: what the batch weighs against the past in an anchor's moving average, in (0, 1].
+    /// `sogclr`: γ, the weight of the batch in an anchor's moving average, in (0, 1].
     pub sogclr_gamma: f32,
-    /// `negative_cache`: most embeddings that are kept; beyond it the longest unrefreshed ones are forgotten, and with them these images as
+    /// `negative_cache`: largest number of cached embeddings. Beyond it, the longest unrefreshed ones are dropped, and their images are no
     /// negatives until their next turn.
     pub cache_images: usize,
-    /// `negative_cache`: share of all images that is encoded anew for the cache in each step, in [0, 1].
+    /// `negative_cache`: share of all images that each step encodes anew for the cache, in [0, 1].
     pub cache_refresh: f32,
-    /// `exact`: most images it is willing to encode in each step.
+    /// `exact`: largest number of images that a step may encode.
     pub exact_images: usize,
 }
 
 impl LearnConfig {
-    /// Says which setting cannot be used, and what it must be.
+    /// Checks the ranges of all settings; the error names the first bad one and its range.
     pub fn validate(&self) -> Result<(), LearnError> {
         let rules = [
             (
@@ -71,7 +72,7 @@ impl LearnConfig {
     }
 }
 
-/// The losses.
+/// The objectives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ObjectiveKind {
@@ -90,7 +91,7 @@ pub enum ObjectiveKind {
 }
 
 impl ObjectiveKind {
-    /// What it keeps for each anchor; `None`: nothing.
+    /// The kind of state that the objective has for each anchor, if any.
     pub fn states(self) -> Option<StateKind> {
         match self {
             Self::Emc2 => Some(StateKind::Chains),
@@ -104,39 +105,9 @@ impl ObjectiveKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scores {
-    /// The one it had when it was last encoded: of an encoder up to an epoch of steps ago. Only what has weight is encoded.
+    /// The score of its last encoding, which may be an epoch of steps ago. Only carried negatives with a weight are encoded.
     Stored,
-    /// Today's: every carried negative is encoded before the visits, with the batch; or, where the roulette or the budget leaves some out
-    /// of the gradient, by a forward pass of its own.
+    /// The current score. Every carried negative is encoded before the visits: with the batch, or by a separate forward pass if the roulette
+    /// or the budget may leave it out of the gradient.
     Refreshed,
-}
-
-/// Why a step did not happen.
-#[derive(Debug, thiserror::Error)]
-pub enum LearnError {
-    /// A setting cannot be used.
-    #[error("{0}")]
-    Config(&'static str),
-    /// A value is infinite or not a number; nothing was updated.
-    #[error("the {what} of step {step} is not finite")]
-    NonFinite {
-        /// Which value.
-        what: &'static str,
-        /// The step.
-        step: u64,
-    },
-    /// The `exact` objective has more images before it than it may encode.
-    #[error(
-        "the exact objective encodes all {images} images in each step, learning.exact_images allows {most}: raise it, or set \
-         learning.objective to emc2, which estimates the same loss from small batches"
-    )]
-    TooManyImages {
-        /// In the trained pairs.
-        images: usize,
-        /// The setting.
-        most: usize,
-    },
-    /// The encoder failed.
-    #[error(transparent)]
-    Nn(#[from] NnError),
 }

@@ -1,18 +1,16 @@
-//! Embeddings of images as they were when last encoded, and whose turn it is to be encoded anew.
-//! Must never know: scores, how images are encoded.
+//! The last known embeddings of images, and the order in which they are refreshed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use kith_mcmc::{ImageKey, PairGraph};
 
-/// At most a fixed number of vectors; beyond it the longest unrefreshed ones go. It lives in memory alone: after a restart it fills again,
-/// by batches and refreshes.
+/// A bounded number of embeddings. It lives in memory only: after a restart, batches and refreshes fill it again.
 #[derive(Debug, Default)]
 pub(super) struct EmbeddingCache {
     vectors: BTreeMap<ImageKey, Cached>,
-    /// To be encoded in the next step.
+    /// Images to encode in the next step.
     due: Vec<ImageKey>,
-    /// What this round of refreshes has still to come by.
+    /// Images that this round of refreshes has not reached yet, the next one last.
     round: Vec<ImageKey>,
 }
 
@@ -23,7 +21,7 @@ struct Cached {
 }
 
 impl EmbeddingCache {
-    /// All vectors, by key.
+    /// All embeddings, by key.
     pub(super) fn vectors(&self) -> impl Iterator<Item = (ImageKey, &[f32])> {
         self.vectors
             .iter()
@@ -35,22 +33,21 @@ impl EmbeddingCache {
         &self.due
     }
 
-    /// Takes the vectors of a step, lets go of images that are not in `graph` or were found `gone`, keeps `most`, and settles whose turn is
-    /// next: `share` of all images a step, round after round.
-    pub(super) fn take(
+    /// Stores the embeddings of a step, drops images that are missing or not in `graph`, and chooses the images to refresh next.
+    pub(super) fn update(
         &mut self,
         step: u64,
-        fresh: Fresh,
+        fresh: FreshEmbeddings,
         graph: &PairGraph,
-        (most, share): (usize, f32),
+        limits: CacheLimits,
     ) {
         let cached = |(image, vector)| (image, Cached { step, vector });
         self.vectors.extend(fresh.vectors.into_iter().map(cached));
         self.vectors
-            .retain(|image, _| graph.holds(*image) && !fresh.gone.contains(image));
-        self.evict(most);
-        let count = (f64::from(share) * graph.images() as f64).ceil() as usize;
-        self.due = (0..count.min(most))
+            .retain(|image, _| graph.holds(*image) && !fresh.missing.contains(image));
+        self.evict(limits.max_images);
+        let count = (f64::from(limits.refresh) * graph.images() as f64).ceil() as usize;
+        self.due = (0..count.min(limits.max_images))
             .map_while(|_| self.next_of_round(graph))
             .collect();
         // A round may end and begin anew within one step.
@@ -58,8 +55,8 @@ impl EmbeddingCache {
         self.due.dedup();
     }
 
-    /// Forgets what is not in `graph` any more.
-    pub(super) fn forget_strangers(&mut self, graph: &PairGraph) {
+    /// Drops the images that are not in `graph`.
+    pub(super) fn retain_known(&mut self, graph: &PairGraph) {
         self.vectors.retain(|image, _| graph.holds(*image));
     }
 
@@ -71,8 +68,9 @@ impl EmbeddingCache {
         self.round.pop()
     }
 
-    fn evict(&mut self, most: usize) {
-        let excess = self.vectors.len().saturating_sub(most);
+    /// Drops the longest unrefreshed embeddings.
+    fn evict(&mut self, max_images: usize) {
+        let excess = self.vectors.len().saturating_sub(max_images);
         if excess == 0 {
             return;
         }
@@ -88,13 +86,22 @@ impl EmbeddingCache {
     }
 }
 
-/// What a step leaves for the cache.
+/// Bounds of an [`EmbeddingCache`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CacheLimits {
+    /// See [`LearnConfig::cache_images`](crate::LearnConfig::cache_images).
+    pub(super) max_images: usize,
+    /// See [`LearnConfig::cache_refresh`](crate::LearnConfig::cache_refresh).
+    pub(super) refresh: f32,
+}
+
+/// The embeddings that a step computed.
 #[derive(Debug, Default)]
-pub(super) struct Fresh {
-    /// Vectors of today.
+pub(super) struct FreshEmbeddings {
+    /// Images with their current embeddings, `[dim]`.
     pub(super) vectors: Vec<(ImageKey, Vec<f32>)>,
     /// Images that could not be read.
-    pub(super) gone: BTreeSet<ImageKey>,
+    pub(super) missing: BTreeSet<ImageKey>,
 }
 
 #[cfg(test)]
@@ -118,13 +125,20 @@ mod tests {
         graph
     }
 
-    fn fresh(images: &[u32]) -> Fresh {
-        Fresh {
+    fn fresh(images: &[u32]) -> FreshEmbeddings {
+        FreshEmbeddings {
             vectors: images
                 .iter()
                 .map(|image| (ImageKey(*image), vec![1.0]))
                 .collect(),
-            gone: BTreeSet::new(),
+            missing: BTreeSet::new(),
+        }
+    }
+
+    fn limits(max_images: usize, refresh: f32) -> CacheLimits {
+        CacheLimits {
+            max_images,
+            refresh,
         }
     }
 
@@ -137,7 +151,7 @@ mod tests {
         let (graph, mut cache) = (graph(), EmbeddingCache::default());
         let mut due = Vec::new();
         for step in 0..8 {
-            cache.take(step, Fresh::default(), &graph, (100, 0.25));
+            cache.update(step, FreshEmbeddings::default(), &graph, limits(100, 0.25));
             assert!(cache.due().len() <= 3, "a quarter of ten");
             due.extend(cache.due().iter().map(|image| image.0));
         }
@@ -150,17 +164,17 @@ mod tests {
     #[test]
     fn the_longest_unrefreshed_go_first_and_so_do_images_without_a_pair() {
         let (mut graph, mut cache) = (graph(), EmbeddingCache::default());
-        cache.take(0, fresh(&[0, 1, 2, 3]), &graph, (4, 0.1));
-        cache.take(1, fresh(&[0, 7]), &graph, (4, 0.1));
+        cache.update(0, fresh(&[0, 1, 2, 3]), &graph, limits(4, 0.1));
+        cache.update(1, fresh(&[0, 7]), &graph, limits(4, 0.1));
         assert_eq!(held(&cache), [0, 2, 3, 7], "image 1 is the oldest");
         graph.remove(PairKey(1));
-        cache.forget_strangers(&graph);
+        cache.retain_known(&graph);
         assert_eq!(held(&cache), [0, 7]);
-        let unreadable = Fresh {
-            gone: BTreeSet::from([ImageKey(7)]),
+        let unreadable = FreshEmbeddings {
+            missing: BTreeSet::from([ImageKey(7)]),
             ..fresh(&[8, 3])
         };
-        cache.take(2, unreadable, &graph, (4, 0.1));
+        cache.update(2, unreadable, &graph, limits(4, 0.1));
         assert_eq!(held(&cache), [0, 8]);
     }
 }

@@ -1,28 +1,25 @@
-//! The embeddings of a step: the batch's rows, then those of images outside of it, with the tapes that lead back to the weights.
-//! Must never know: scores, chains.
+//! Embeddings with the tapes of their forward passes, from which the gradient of the weights is computed.
 
 use std::collections::BTreeMap;
 
-use super::carried::SharedView;
+use super::views::View;
 use kith_mcmc::ImageKey;
 use kith_nn::{Encoder, Gradients, NnError, Tape};
 
-/// An image and a view of it.
-pub(super) type View = (ImageKey, SharedView);
-
+/// Rows of embeddings: those of the batch, if any, then those of images outside of it.
 #[derive(Default)]
 pub(super) struct Encoded {
-    /// Values in a row.
+    /// Number of values in a row.
     pub(super) dim: usize,
     /// `[rows, dim]`.
     pub(super) embedding: Vec<f32>,
-    /// Which row an image outside the batch has.
+    /// The row of each image outside the batch.
     pub(super) carried: BTreeMap<ImageKey, usize>,
     tapes: Vec<Tape>,
 }
 
 impl Encoded {
-    /// Encodes `pixels` and after them `views`, in one pass. Nothing to encode is no pass.
+    /// Encodes `pixels`, `[images, side, side, 3]`, and after them `views`, in one pass. Does nothing if both are empty.
     pub(super) fn push(
         &mut self,
         encoder: &Encoder,
@@ -51,7 +48,7 @@ impl Encoded {
         Ok(())
     }
 
-    /// Vectors of `views` alone, through which no gradient flows.
+    /// Encodes `views` without recording a tape.
     pub(super) fn without_tape(encoder: &Encoder, views: &[View]) -> Result<Self, NnError> {
         if views.is_empty() {
             return Ok(Self::default());
@@ -71,12 +68,12 @@ impl Encoded {
         })
     }
 
-    /// The row of an image outside the batch.
+    /// The embedding of an image outside the batch, `[dim]`.
     pub(super) fn vector(&self, image: ImageKey) -> Option<&[f32]> {
         self.carried.get(&image).map(|row| self.row(*row))
     }
 
-    /// All of [`Self::vector`], by key.
+    /// The embeddings of all images outside the batch, by key.
     pub(super) fn vectors(&self) -> impl Iterator<Item = (ImageKey, &[f32])> {
         self.carried
             .iter()
@@ -91,7 +88,7 @@ impl Encoded {
         &self.embedding[row * self.dim..(row + 1) * self.dim]
     }
 
-    /// Gradients of the weights from the gradient of all rows; `None` if nothing was encoded.
+    /// The gradient of the weights from that of the rows, `[rows, dim]`; `None` if nothing was encoded.
     pub(super) fn backward(self, gradient: &[f32]) -> Result<Option<Gradients>, NnError> {
         let mut sum: Option<Gradients> = None;
         let mut rest = gradient;
@@ -107,9 +104,9 @@ impl Encoded {
         Ok(sum)
     }
 
-    /// Rows that come from no encoder.
+    /// Rows that no encoder computed.
     #[cfg(test)]
-    pub(super) fn of_rows(
+    pub(super) fn from_rows(
         dim: usize,
         embedding: Vec<f32>,
         carried: BTreeMap<ImageKey, usize>,

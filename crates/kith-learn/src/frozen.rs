@@ -1,5 +1,5 @@
-//! Steps on embeddings that do not change, beside the exact gradient: the bench on which estimators are tested without an encoder.
-//! Gradients are taken with respect to the images' vectors.
+//! Test fixture: steps on frozen embeddings and their exact gradient, to test estimators without an encoder. Gradients are taken with
+//! respect to the images' embeddings.
 
 use std::collections::BTreeMap;
 
@@ -8,13 +8,13 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{
     LearnConfig, ObjectiveKind, Scores,
-    embedding_cache::{EmbeddingCache, Fresh},
+    batch_layout::BatchLayout,
+    embedding_cache::{CacheLimits, EmbeddingCache, FreshEmbeddings},
     encoded::Encoded,
     forward::Forward,
-    loss::Cosines,
-    loss::dot,
-    objective::{Objective, objective},
-    seating::Seating,
+    loss::{Cosines, dot},
+    objective::Objective,
+    objectives::objective,
 };
 use kith_mcmc::{
     ChainTable, Estimator, GroupKey, ImageKey, PairEntry, PairGraph, PairKey, Proposals,
@@ -25,6 +25,10 @@ pub(super) const PAIRS: u32 = 64;
 pub(super) const DIM: usize = 8;
 pub(super) const BETA: f32 = 5.0;
 const SEED: u64 = 11;
+const CACHE: CacheLimits = CacheLimits {
+    max_images: 1000,
+    refresh: 1.0,
+};
 
 /// Frozen vectors of images, and the pairs over them.
 pub(super) struct World {
@@ -34,7 +38,7 @@ pub(super) struct World {
     exact: Vec<Vec<f64>>,
 }
 
-/// What is wrong with the steps, as a control; or nothing.
+/// A deliberate fault of the steps, as a control.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Fault {
     None,
@@ -46,7 +50,7 @@ pub(super) enum Fault {
     Cold,
 }
 
-/// What many steps come to; all in units of ‖∇L‖.
+/// Bias and variance of many steps, in units of ‖∇L‖.
 #[derive(Debug)]
 pub(super) struct Outcome {
     /// ‖mean of (estimate − exact gradient of the same anchors)‖.
@@ -56,7 +60,7 @@ pub(super) struct Outcome {
 }
 
 impl World {
-    /// Most images stand in one pair, image 0 in thirteen; two pairs share a group; one pair is two views of a single image.
+    /// Most images belong to one pair, image 0 to thirteen; two pairs share a group; one pair is two views of one image.
     pub(super) fn new() -> Self {
         let mut graph = PairGraph::default();
         for pair in 0..PAIRS {
@@ -109,7 +113,7 @@ impl World {
         let weight = |image: usize| (BETA * dot(self.vector(own), self.vector(image))).exp();
         let total: f32 = negatives.iter().map(|image| weight(*image)).sum();
         let images = self.vectors.len() / DIM;
-        let loss = Cosines::of(images, images, |row, line| {
+        let loss = Cosines::new(images, images, |row, line| {
             if row == own {
                 line[self.image(anchor ^ 1)] -= BETA;
                 for image in &negatives {
@@ -117,7 +121,7 @@ impl World {
                 }
             }
         });
-        let (_, gradient) = loss.pull(DIM, &self.vectors);
+        let (_, gradient) = loss.value_and_grad(DIM, &self.vectors);
         gradient.into_iter().map(f64::from).collect()
     }
 
@@ -141,12 +145,12 @@ impl World {
         pairs: &[u32],
     ) -> (Forward, Vec<usize>) {
         let keys: Vec<PairKey> = pairs.iter().map(|pair| PairKey(*pair)).collect();
-        let seating = Seating::new(&keys, &self.graph, objective.chains());
+        let layout = BatchLayout::new(&keys, &self.graph, objective.chains());
         let mut outside = objective
-            .outside(&seating, &self.graph)
+            .extra_images(&layout, &self.graph)
             .expect("the set is small")
             .images;
-        outside.extend(seating.outside());
+        outside.extend(layout.images_outside());
         outside.sort_unstable();
         outside.dedup();
         let slots = pairs
@@ -163,8 +167,8 @@ impl World {
             .collect();
         let carried: BTreeMap<ImageKey, usize> =
             outside.into_iter().zip(2 * pairs.len()..).collect();
-        let mut forward = Forward::new(seating, BETA, step);
-        forward.encoded = Encoded::of_rows(DIM, rows, carried);
+        let mut forward = Forward::new(layout, BETA, step);
+        forward.embeddings.with_grad = Encoded::from_rows(DIM, rows, carried);
         forward.refresh();
         forward.visit_all(objective, &self.graph, SEED);
         (forward, images)
@@ -182,7 +186,8 @@ impl World {
         let (mut forward, images) = self.forward(&*objective, step, pairs);
         trial.fault.spoil(&mut forward);
         let mut sum = vec![0.0; self.vectors.len()];
-        let (_, gradient) = forward.cosines().pull(DIM, &forward.encoded.embedding);
+        let rows = &forward.embeddings.with_grad.embedding;
+        let (_, gradient) = forward.cosines().value_and_grad(DIM, rows);
         for (image, row) in images.iter().zip(gradient.chunks_exact(DIM)) {
             sum[image * DIM..(image + 1) * DIM]
                 .iter_mut()
@@ -197,7 +202,7 @@ impl World {
             }
         }
         if trial.config.objective == ObjectiveKind::NegativeCache {
-            memory.cache.take(step, fresh, &self.graph, (1000, 1.0));
+            memory.cache.update(step, fresh, &self.graph, CACHE);
         }
         sum
     }
@@ -213,7 +218,7 @@ impl World {
     }
 
     fn run_here(&self, trial: &Trial, steps: u64) -> Outcome {
-        let mut memory = Memory::of(trial, &self.graph);
+        let mut memory = Memory::new(trial, &self.graph);
         let whole = self.mean_of(0..2 * PAIRS);
         let norm = norm_of(&whole);
         let burning = steps.min(20 * u64::from(PAIRS) / trial.batch as u64);
@@ -246,16 +251,16 @@ impl World {
     }
 }
 
-/// What steps leave for later ones.
+/// The state that steps leave for later ones.
 pub(super) struct Memory {
     pub(super) table: ChainTable,
     cache: EmbeddingCache,
 }
 
 impl Memory {
-    pub(super) fn of(trial: &Trial, graph: &PairGraph) -> Self {
+    pub(super) fn new(trial: &Trial, graph: &PairGraph) -> Self {
         let mut cache = EmbeddingCache::default();
-        cache.take(0, Fresh::default(), graph, (1000, 1.0));
+        cache.update(0, FreshEmbeddings::default(), graph, CACHE);
         Self {
             table: ChainTable::new(trial.config.objective.states().unwrap_or_default()),
             cache,
@@ -271,7 +276,7 @@ impl Fault {
     fn spoil(self, forward: &mut Forward) {
         match self {
             Self::None | Self::Cold => {}
-            Self::DropsCarried => forward.factors.fill(0.0),
+            Self::DropsCarried => forward.importance_weights.fill(0.0),
             Self::DividesByProposals => {
                 for term in forward.terms.iter_mut().flatten() {
                     // Burn-in 0.5: of n proposals n − ⌊n/2⌋ are retained.
@@ -289,7 +294,7 @@ impl Fault {
     }
 }
 
-/// Which steps.
+/// The settings of a series of steps.
 #[derive(Clone, Debug)]
 pub(super) struct Trial {
     pub(super) config: LearnConfig,

@@ -1,16 +1,15 @@
-//! The global loss and its gradient, exactly, over a finite set of views that stay the same: what every estimate of a step is held against.
-//! Must never know: batches, chains, where the views come from.
+//! The exact global contrastive loss and its gradient over a fixed set of views, as a reference for the estimates of steps.
 
 use rayon::prelude::*;
 
-use super::{LearnError, loss::dot};
+use super::{LearnError, loss::dot, softmax::log_sum_exp};
 use kith_mcmc::{PairGraph, PairKey, Side, SlotKey};
 use kith_nn::{Encoder, Gradients, NnError};
 
 /// One view of each slot of a set of pairs.
 ///
-/// A carried negative is asked for by its image, not by its slot. Where steps are to be compared with the exact gradient, each slot must
-/// therefore hold an image key of its own: two fixed augmentations of a picture are two keys in one pair.
+/// A step asks for a carried negative by its image, not by its slot. To compare steps with the exact gradient, give each slot an image key
+/// of its own: two fixed augmentations of a picture are two keys in one pair.
 #[derive(Clone, Copy, Debug)]
 pub struct FixedViews<'a> {
     /// The pairs, each once; all must be in the graph.
@@ -19,16 +18,17 @@ pub struct FixedViews<'a> {
     pub pixels: &'a [f32],
 }
 
-/// The loss of `docs/emc2.md` with every slot as an anchor and, for each, every slot that is no known positive as a candidate:
+/// The global contrastive loss (Yau et al. 2024, equation 1). Every slot is an anchor x, and its candidates z are all slots that are no
+/// known positives of it:
 ///
 /// mean over anchors x of  −β φ(x)·φ(y) + ln Σ_z exp(β φ(x)·φ(z)) / degree(z).
 ///
-/// An image of several slots counts once, by the mean over its views. Anchors without a candidate take no part. Sums run in `f64`; beside
-/// the embeddings, memory is taken for `tile` images at a time.
+/// An image of several slots counts once, by the mean over its views. Anchors without a candidate take no part. Sums run in `f64`. Memory
+/// holds all embeddings and the activations of one tile of images.
 #[derive(Debug)]
 pub struct GlobalLoss<'a> {
     pixels: &'a [f32],
-    /// For each anchor the slots that may not be its negatives, ascending.
+    /// `[slots]`: for each anchor the slots that may not be its negatives, ascending.
     excluded: Vec<Vec<usize>>,
     log_degree: Vec<f64>,
     beta: f32,
@@ -36,7 +36,9 @@ pub struct GlobalLoss<'a> {
 }
 
 impl<'a> GlobalLoss<'a> {
-    /// Settles who is a candidate of whom. `tile`: images that are encoded at once, at least 1.
+    /// Finds the candidates of each anchor. `tile` is the number of images that are encoded at once, at least 1.
+    ///
+    /// Fails if there are no pairs or if the number of pixels does not fit them.
     pub fn new(
         graph: &PairGraph,
         views: FixedViews<'a>,
@@ -75,20 +77,21 @@ impl<'a> GlobalLoss<'a> {
         })
     }
 
-    /// The loss of `encoder`; 0 if no anchor has a candidate.
+    /// The loss of `encoder`; 0 if no anchor has a candidate. Fails if the views do not have the encoder's input side.
     pub fn value(&self, encoder: &Encoder) -> Result<f64, LearnError> {
-        Ok(self.of(&self.encode(encoder)?).0)
+        Ok(self.loss_and_log_sums(&self.encode(encoder)?).0)
     }
 
-    /// The loss and its gradient with respect to all weights: each tile is encoded a second time, with what a backward pass needs, and
-    /// the tiles' gradients are added up.
+    /// The loss and its gradient with respect to all weights. Each tile is encoded a second time, with a tape for the backward pass, and the
+    /// gradients of the tiles are summed. Fails as [`Self::value`].
     pub fn gradient(&self, encoder: &Encoder) -> Result<(f64, Gradients), LearnError> {
         let rows = self.encode(encoder)?;
-        let (loss, log_sums) = self.of(&rows);
-        let pull = self.pull(&rows, &log_sums);
+        let (loss, log_sums) = self.loss_and_log_sums(&rows);
+        let row_gradient = self.row_gradient(&rows, &log_sums);
         let mut sum: Option<Gradients> = None;
-        for (pixels, pull) in self.tiles(encoder).zip(pull.chunks(self.tile * rows.dim)) {
-            let gradients = encoder.forward_train(pixels)?.backward(pull)?;
+        let tiles = row_gradient.chunks(self.tile * rows.dim);
+        for (pixels, row_gradient) in self.tiles(encoder).zip(tiles) {
+            let gradients = encoder.forward_train(pixels)?.backward(row_gradient)?;
             match &mut sum {
                 Some(sum) => sum.add(&gradients)?,
                 None => sum = Some(gradients),
@@ -118,8 +121,8 @@ impl<'a> GlobalLoss<'a> {
         Ok(Rows { dim, data })
     }
 
-    /// The loss, and for each anchor the logarithm of its sum; `None` without a candidate.
-    fn of(&self, rows: &Rows) -> (f64, Vec<Option<f64>>) {
+    /// The loss, and for each anchor the logarithm of its sum over candidates; `None` without a candidate.
+    fn loss_and_log_sums(&self, rows: &Rows) -> (f64, Vec<Option<f64>>) {
         let log_sums: Vec<Option<f64>> = (0..self.excluded.len())
             .into_par_iter()
             .map(|anchor| self.log_sum(rows, anchor))
@@ -150,23 +153,19 @@ impl<'a> GlobalLoss<'a> {
             .filter(|candidate| self.admits(anchor, *candidate))
             .map(|candidate| self.score(rows, anchor, candidate) - self.log_degree[candidate])
             .collect();
-        let largest = log_weights.iter().copied().reduce(f64::max)?;
-        let sum: f64 = log_weights
-            .iter()
-            .map(|weight| (weight - largest).exp())
-            .sum();
-        Some(largest + sum.ln())
+        log_sum_exp(&log_weights)
     }
 
-    /// dL/dφ, `[slots, dim]`. Each row is summed by one thread in a fixed order, from the scores and the anchors' sums alone: no
-    /// `[slots, slots]` matrix is kept.
-    fn pull(&self, rows: &Rows, log_sums: &[Option<f64>]) -> Vec<f32> {
+    /// dL/dφ, `[slots, dim]`. One thread sums each row in a fixed order and computes the scores again, so that no `[slots, slots]` matrix is
+    /// kept.
+    fn row_gradient(&self, rows: &Rows, log_sums: &[Option<f64>]) -> Vec<f32> {
         let anchors = log_sums.iter().flatten().count().max(1);
         let scale = f64::from(self.beta) / anchors as f64;
-        let mut pull = vec![0.0_f32; rows.data.len()];
-        pull.par_chunks_exact_mut(rows.dim)
+        let mut gradient = vec![0.0_f32; rows.data.len()];
+        gradient
+            .par_chunks_exact_mut(rows.dim)
             .enumerate()
-            .for_each(|(row, pull)| {
+            .for_each(|(row, gradient)| {
                 let mut sum = vec![0.0_f64; rows.dim];
                 for other in 0..log_sums.len() {
                     let weight = self.weight(rows, log_sums, [row, other])
@@ -177,14 +176,15 @@ impl<'a> GlobalLoss<'a> {
                             .for_each(|(sum, value)| *sum += weight * f64::from(*value));
                     }
                 }
-                pull.iter_mut()
+                gradient
+                    .iter_mut()
                     .zip(sum)
-                    .for_each(|(pull, sum)| *pull = (scale * sum) as f32);
+                    .for_each(|(value, sum)| *value = (scale * sum) as f32);
             });
-        pull
+        gradient
     }
 
-    /// Factor of ∇ φ(anchor)·φ(other) in the anchor's term: p_x(other), less 1 for the positive.
+    /// The factor of ∇ φ(anchor)·φ(other) in the anchor's term: p_x(other), minus 1 for the positive.
     fn weight(&self, rows: &Rows, log_sums: &[Option<f64>], [anchor, other]: [usize; 2]) -> f64 {
         let Some(log_sum) = log_sums[anchor] else {
             return 0.0;
@@ -199,7 +199,7 @@ impl<'a> GlobalLoss<'a> {
     }
 }
 
-/// Embeddings of all slots.
+/// Embeddings of all slots, `[slots, dim]`.
 struct Rows {
     dim: usize,
     data: Vec<f32>,

@@ -1,5 +1,4 @@
-//! The encoder in training with its optimiser and its chains, and the order of things in a step: nothing is written before all that is
-//! to be written is known to be finite. Must never know: where batches come from.
+//! The encoder in training with its optimiser and its chains. A step computes everything first and writes only if all of it is finite.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -7,32 +6,21 @@ use std::{
 };
 
 use super::{
-    CarriedViews, LearnConfig, LearnError, ObjectiveKind, StepReport,
-    embedding_cache::{EmbeddingCache, Fresh},
+    Batch, CarriedViews, LearnConfig, LearnError, ObjectiveKind, StepReport,
+    embedding_cache::{CacheLimits, EmbeddingCache, FreshEmbeddings},
     forward::{Context, Forward},
-    objective::objective,
+    objectives::objective,
 };
 use kith_mcmc::{ChainState, ChainTable, ImageKey, PairGraph, PairKey, Side, SlotKey};
 use kith_nn::{Encoder, Gradients, Optimizer};
-
-/// The pairs of one step, with their augmented images.
-#[derive(Clone, Debug)]
-pub struct Batch {
-    /// The step's number; all randomness of the step derives from it.
-    pub step: u64,
-    /// The pairs, each at most once.
-    pub pairs: Vec<PairKey>,
-    /// `[2 · pairs, side, side, 3]`: each pair's anchor, then its positive.
-    pub pixels: Vec<f32>,
-}
 
 /// The encoder in training, its optimiser and its chains.
 pub struct Learner {
     /// The network.
     pub encoder: Encoder,
-    /// Its moments.
+    /// The optimiser with its moments.
     pub optimizer: Optimizer,
-    /// The chains, or what the objective keeps in their place.
+    /// The chains, or the objective's other states ([`ObjectiveKind::states`]).
     pub table: ChainTable,
     cache: EmbeddingCache,
     config: LearnConfig,
@@ -40,8 +28,10 @@ pub struct Learner {
 }
 
 impl Learner {
-    /// Puts the parts together; `seed` is the run's. A table whose states are of another kind than the objective's is not read as if they
-    /// were: the objective starts with an empty one, which is logged as an error.
+    /// A learner from its parts; `seed` is the run's.
+    ///
+    /// If the states of `table` are of another kind than the objective's, the objective starts with an empty table; if states are lost by
+    /// that, an error is logged.
     pub fn new(
         config: LearnConfig,
         seed: u64,
@@ -52,7 +42,7 @@ impl Learner {
         Self {
             encoder,
             optimizer,
-            table: fitting(&config, table),
+            table: of_fitting_kind(&config, table),
             cache: EmbeddingCache::default(),
             config,
             seed,
@@ -64,9 +54,11 @@ impl Learner {
         &self.config
     }
 
-    /// One step at learning rate `rate`, computing in rayon's current pool.
+    /// One training step at learning rate `rate`. Computes in rayon's current pool.
     ///
-    /// A pair that is not (any more) in `graph` is neither anchor nor negative. A batch in which no anchor has a candidate updates nothing.
+    /// `carried` gives views of the negatives outside the batch. A pair that is not in `graph` is neither anchor nor negative. A batch in which
+    /// no anchor has a candidate updates nothing.
+    ///
     /// On [`LearnError::NonFinite`] nothing has changed: neither weights nor moments nor chains.
     pub fn step(
         &mut self,
@@ -88,8 +80,8 @@ impl Learner {
         Ok(estimate.report)
     }
 
-    /// [`Learner::step`] without the update: chains move, weights and moments stay, and the gradient is the caller's. `None` if no anchor
-    /// has a candidate.
+    /// Like [`Learner::step`] without the update: chains move, weights and moments stay. Returns the gradient, or `None` if no anchor has a
+    /// candidate.
     pub fn gradient(
         &mut self,
         batch: &Batch,
@@ -101,7 +93,7 @@ impl Learner {
         Ok((estimate.report, estimate.gradients))
     }
 
-    /// [`Learner::gradient`] that leaves everything where it stands, chains and caches included: what a step would find, without being one.
+    /// Like [`Learner::gradient`], but changes nothing: chains and caches stay too.
     pub fn peek(
         &self,
         batch: &Batch,
@@ -112,13 +104,13 @@ impl Learner {
         Ok((estimate.report, estimate.gradients))
     }
 
-    /// Everything a step finds out, written nowhere.
+    /// Computes a step without writing anything.
     fn estimate(
         &self,
         batch: &Batch,
         graph: &PairGraph,
         carried: &dyn CarriedViews,
-    ) -> Result<Estimated, LearnError> {
+    ) -> Result<Estimate, LearnError> {
         let objective = objective(&self.config, &self.table, &self.cache);
         let context = Context {
             beta: self.config.beta,
@@ -129,9 +121,9 @@ impl Learner {
             source: carried,
         };
         let forward = Forward::run(context, batch)?;
-        let report = StepReport::of(&forward, self.config.beta, graph.len());
+        let report = StepReport::new(&forward, self.config.beta, graph.len());
         let fresh = objective.keeps_vectors().then(|| forward.fresh());
-        let mut estimate = Estimated::of(forward, report, batch.step)?;
+        let mut estimate = Estimate::new(forward, report, batch.step)?;
         estimate.fresh = fresh;
         Ok(estimate)
     }
@@ -139,20 +131,24 @@ impl Learner {
     fn write(
         &mut self,
         states: Vec<(SlotKey, ChainState)>,
-        fresh: Option<Fresh>,
+        fresh: Option<FreshEmbeddings>,
         (step, graph): (u64, &PairGraph),
     ) {
         for (anchor, state) in states {
             self.table.put(anchor, state);
         }
         if let Some(fresh) = fresh {
-            let bounds = (self.config.cache_images, self.config.cache_refresh);
-            self.cache.take(step, fresh, graph, bounds);
+            let limits = CacheLimits {
+                max_images: self.config.cache_images,
+                refresh: self.config.cache_refresh,
+            };
+            self.cache.update(step, fresh, graph, limits);
         }
     }
 
-    /// The images outside of a batch of `pairs` on which its chains stand: what its step will ask views of, unless it is changed or moved
-    /// before. To load them ahead; ascending, each once.
+    /// The images of the chain states of a batch of `pairs` that the batch does not contain; ascending, each once.
+    ///
+    /// A step over the batch asks for views of these images, unless the chains or the graph change before. So a caller can load them ahead.
     pub fn carried(&self, pairs: &[PairKey], graph: &PairGraph) -> Vec<ImageKey> {
         if self.config.objective != ObjectiveKind::Emc2 {
             return Vec::new();
@@ -160,23 +156,23 @@ impl Learner {
         let sides = [Side::Anchor, Side::Positive];
         let slots = || (pairs.iter()).flat_map(|pair| sides.map(|side| SlotKey::new(*pair, side)));
         let own: BTreeSet<ImageKey> = slots().filter_map(|slot| graph.image(slot)).collect();
-        let stands_on = |slot| graph.image(self.table.get(slot)?.negative);
+        let state_image = |slot| graph.image(self.table.get(slot)?.negative);
         let outside: BTreeSet<ImageKey> = slots()
-            .filter_map(stands_on)
+            .filter_map(state_image)
             .filter(|image| !own.contains(image))
             .collect();
         outside.into_iter().collect()
     }
 
-    /// Forgets all that is kept of pairs that are gone, and of images that only they held; `graph` is what is left.
-    pub fn forget(&mut self, gone: &HashSet<PairKey>, graph: &PairGraph) {
-        self.table.forget_pairs(gone);
-        self.cache.forget_strangers(graph);
+    /// Forgets the chains of the `removed` pairs and the cached embeddings of images that are not in `graph`, the remaining pairs.
+    pub fn forget(&mut self, removed: &HashSet<PairKey>, graph: &PairGraph) {
+        self.table.forget_pairs(removed);
+        self.cache.retain_known(graph);
     }
 }
 
-/// `table`, if its states are the objective's.
-fn fitting(config: &LearnConfig, table: ChainTable) -> ChainTable {
+/// `table` if its states are of the objective's kind, else an empty table.
+fn of_fitting_kind(config: &LearnConfig, table: ChainTable) -> ChainTable {
     let Some(wanted) = config
         .objective
         .states()
@@ -187,31 +183,32 @@ fn fitting(config: &LearnConfig, table: ChainTable) -> ChainTable {
     if !table.is_empty() {
         tracing::error!(
             objective = ?config.objective, found = ?table.kind(), states = table.len(),
-            "the table was written under another objective and means something else: all states start anew"
+            "the chain table was written under another objective: all states start anew"
         );
     }
     ChainTable::new(wanted)
 }
 
-/// What a step would write. All of it is finite.
-struct Estimated {
+/// The results of a step before they are written. All values are finite.
+struct Estimate {
     report: StepReport,
     /// `None`: no anchor has a candidate.
     gradients: Option<Gradients>,
     states: Vec<(SlotKey, ChainState)>,
-    fresh: Option<Fresh>,
+    fresh: Option<FreshEmbeddings>,
 }
 
-impl Estimated {
-    fn of(forward: Forward, mut report: StepReport, step: u64) -> Result<Self, LearnError> {
+impl Estimate {
+    fn new(forward: Forward, mut report: StepReport, step: u64) -> Result<Self, LearnError> {
         let started = Instant::now();
         let states = forward.next_states();
         let mut gradients = None;
         if report.anchors > 0 {
-            let encoded = &forward.encoded;
-            let (value, gradient) = forward.cosines().pull(encoded.dim, &encoded.embedding);
+            let encoded = &forward.embeddings.with_grad;
+            let cosines = forward.cosines();
+            let (value, gradient) = cosines.value_and_grad(encoded.dim, &encoded.embedding);
             report.loss = finite("loss", value + forward.offset(), step)?;
-            gradients = forward.encoded.backward(&gradient)?;
+            gradients = forward.embeddings.with_grad.backward(&gradient)?;
         }
         if let Some(gradients) = &gradients {
             report.gradient_norm = finite("gradient", gradients.norm()?, step)?;

@@ -2,31 +2,33 @@
 #![forbid(unsafe_code)]
 
 mod anchor;
-mod carried;
+mod batch;
+mod batch_layout;
 mod config;
 mod embedding_cache;
-mod emc2;
+mod embeddings;
 mod encoded;
-mod exact;
+mod error;
 mod forward;
 #[cfg(test)]
 mod frozen;
 mod global_loss;
-mod infonce;
 mod learner;
 mod loss;
-mod negative_cache;
 mod objective;
+mod objectives;
 mod report;
 mod schedule;
-mod seating;
-mod sogclr;
+mod softmax;
 #[cfg(test)]
 mod unbiased;
+mod views;
 
-pub use carried::{CarriedViews, SharedView};
-pub use config::{LearnConfig, LearnError, ObjectiveKind, Scores};
+pub use batch::Batch;
+pub use config::{LearnConfig, ObjectiveKind, Scores};
+pub use error::LearnError;
 pub use global_loss::{FixedViews, GlobalLoss};
-pub use learner::{Batch, Learner};
+pub use learner::Learner;
 pub use report::StepReport;
 pub use schedule::{Decay, ScheduleConfig};
+pub use views::{CarriedViews, SharedView};

@@ -1,11 +1,10 @@
 //! The loss as a weighted sum of cosines, and its gradient with respect to the embeddings, in closed form.
-//! Must never know: where weights come from, what a row shows.
 
 use rayon::prelude::*;
 
 use kith_nn::{product, product_with_transposed, transposed_product};
 
-/// Σ coefficient · (row a)·(row b): every contrastive loss here has this form once the weights are given.
+/// Σ coefficient · (row a)·(row b). Every contrastive loss here has this form once the weights of the negatives are given.
 #[derive(Debug)]
 pub(super) struct Cosines {
     /// `[anchors, rows]`; the anchors are the first rows.
@@ -14,17 +13,21 @@ pub(super) struct Cosines {
 }
 
 impl Cosines {
-    /// `fill` adds to the coefficients of an anchor, which start at 0.
-    pub(super) fn of(anchors: usize, rows: usize, fill: impl Fn(usize, &mut [f32]) + Sync) -> Self {
+    /// A sum whose coefficients `fill` sets: it receives an anchor and its `[rows]` coefficients, which start at 0.
+    pub(super) fn new(
+        anchors: usize,
+        rows: usize,
+        fill: impl Fn(usize, &mut [f32]) + Sync,
+    ) -> Self {
         let mut coefficients = vec![0.0; anchors * rows];
         let lines = coefficients.par_chunks_exact_mut(rows.max(1)).enumerate();
         lines.for_each(|(anchor, line)| fill(anchor, line));
         Self { coefficients, rows }
     }
 
-    /// The sum, for rows of `dim` values, and its gradient `[rows, dim]`: each term pulls both of its rows. Runs in rayon's current pool;
-    /// neither depends on the number of threads.
-    pub(super) fn pull(&self, dim: usize, embedding: &[f32]) -> (f32, Vec<f32>) {
+    /// The sum over `embedding`, `[rows, dim]`, and its gradient of the same shape. Runs in rayon's current pool; the results do not depend
+    /// on the number of threads.
+    pub(super) fn value_and_grad(&self, dim: usize, embedding: &[f32]) -> (f32, Vec<f32>) {
         let anchors = self.coefficients.len() / self.rows.max(1);
         let leading = &embedding[..anchors * dim];
         let mixed = product(&self.coefficients, embedding, self.rows);
@@ -40,7 +43,7 @@ impl Cosines {
     }
 }
 
-/// β (row i)·(row j) of the first `rows` rows, `[rows, rows]`. Runs in rayon's current pool.
+/// β (row i)·(row j) of the first `rows` rows of `embedding`, as `[rows, rows]`. Runs in rayon's current pool.
 pub(super) fn scores(beta: f32, dim: usize, embedding: &[f32], rows: usize) -> Vec<f32> {
     let batch = &embedding[..rows * dim];
     let mut scores = product_with_transposed(batch, batch, dim);
@@ -48,7 +51,7 @@ pub(super) fn scores(beta: f32, dim: usize, embedding: &[f32], rows: usize) -> V
     scores
 }
 
-/// Eight partial sums: an order of addition that is fixed and that the compiler can vectorise.
+/// The dot product, by eight partial sums: the order of additions is fixed, and the compiler can vectorise it.
 pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let (a_lanes, b_lanes) = (a.chunks_exact(8), b.chunks_exact(8));
     let rest: f32 = a_lanes
@@ -85,11 +88,11 @@ mod tests {
             (4, 3, -0.1),
             (0, 1, 0.25),
         ];
-        let loss = Cosines::of(rows, rows, |anchor, line| {
+        let loss = Cosines::new(rows, rows, |anchor, line| {
             let own = terms.iter().filter(|(a, ..)| *a == anchor);
             own.for_each(|(_, b, coefficient)| line[*b] += coefficient);
         });
-        let (value, gradient) = loss.pull(dim, &embedding);
+        let (value, gradient) = loss.value_and_grad(dim, &embedding);
         let row = |row: usize| &embedding[row * dim..(row + 1) * dim];
         let sum: f32 = (terms.iter())
             .map(|(a, b, coefficient)| coefficient * dot(row(*a), row(*b)))
@@ -99,7 +102,7 @@ mod tests {
             let at = |shift: f32| {
                 let mut moved = embedding.clone();
                 moved[k] += shift;
-                loss.pull(dim, &moved).0
+                loss.value_and_grad(dim, &moved).0
             };
             // The loss is quadratic: a central difference is exact but for the rounding of f32 sums, 10⁻⁷ / 0.1.
             let difference = (at(0.05) - at(-0.05)) / 0.1;

@@ -1,52 +1,52 @@
-//! What a step tells about itself. Must never know: how it was done.
+//! The measurements of one training step.
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{forward::Forward, objective::Term};
+use super::{forward::Forward, objective::NegativeTerm, softmax::log_mean_exp};
 
-/// What a step saw.
+/// The measurements of one training step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StepReport {
-    /// The objective's own value on this batch.
+    /// The objective's value on this batch.
     pub loss: f32,
-    /// Estimate of the global loss: the batch's mean of exp(score) stands for the set's. It comes from below as the batch grows, and takes
-    /// all slots but the anchor's own pair for candidates.
+    /// Estimate of the global loss in which the batch's mean of exp(score) stands for that of the set. It takes all slots but the anchor's
+    /// own pair for candidates, and approaches the loss from below as the batch grows.
     pub global_loss_estimate: f32,
     /// Mean cosine of positives.
     pub positive_cosine: f32,
-    /// As [`kith_eval::Geometry::spread`], over the batch.
+    /// [`kith_eval::Geometry::spread`] of the batch.
     pub spread: f32,
-    /// Mean cosine of an anchor and a candidate negative of the batch.
+    /// Mean cosine of anchors and their candidate negatives in the batch.
     pub mean_cosine: f32,
-    /// Accepted share of the proposals (walk), or share of chains that moved (subset kernel). 0 without chains.
+    /// Walk: accepted share of the proposals. Subset kernel: share of the chains that moved. 0 without chains.
     pub acceptance_rate: f32,
-    /// Anchors with at least one candidate negative.
+    /// Number of anchors with at least one candidate negative.
     pub anchors: usize,
-    /// Carried negatives that were encoded.
+    /// Number of carried negatives that were encoded.
     pub carried_encoded: usize,
     /// Global L2 norm of the gradient, before clipping.
     pub gradient_norm: f32,
-    /// Seconds in masks and scores, which every objective needs.
+    /// Seconds spent on masks and scores, which every objective needs.
     pub score_seconds: f64,
-    /// Seconds in visits: weights of negatives and the chains' next states.
+    /// Seconds spent on visits: the weights of negatives and the chains' next states.
     pub walk_seconds: f64,
-    /// Seconds in forward passes, loading carried negatives included.
+    /// Seconds spent on forward passes, including the loading of carried negatives.
     pub encode_seconds: f64,
-    /// Seconds in the loss, the backward passes and the update.
+    /// Seconds spent on the loss, the backward passes and the update.
     pub backward_seconds: f64,
 }
 
 impl StepReport {
-    /// The figures known before the gradient; `pairs` is the size of the trained set.
-    pub(super) fn of(forward: &Forward, beta: f32, pairs: usize) -> Self {
-        let slots = forward.seating.slots.len();
-        let anchors: Vec<Figures> = (0..slots)
+    /// The measurements that are known before the gradient; `pairs` is the number of trained pairs.
+    pub(super) fn new(forward: &Forward, beta: f32, pairs: usize) -> Self {
+        let slots = forward.layout.slots.len();
+        let anchors: Vec<AnchorFigures> = (0..slots)
             .into_par_iter()
             .filter(|anchor| forward.terms[*anchor].is_some())
-            .map(|anchor| Figures::of(forward, anchor))
+            .map(|anchor| AnchorFigures::new(forward, anchor))
             .collect();
-        let mean = |value: &dyn Fn(&Figures) -> f64| {
+        let mean = |value: &dyn Fn(&AnchorFigures) -> f64| {
             anchors.iter().map(value).sum::<f64>() / anchors.len().max(1) as f64
         };
         let candidates: usize = anchors.iter().map(|figures| figures.candidates).sum();
@@ -54,8 +54,8 @@ impl StepReport {
         // ln of the number of slots that may be negatives.
         let slots_of_set = (2.0 * pairs.saturating_sub(1) as f64).max(1.0).ln();
         let spread = kith_eval::spread(
-            forward.encoded.dim,
-            &forward.encoded.embedding[..slots * forward.encoded.dim],
+            forward.embeddings.with_grad.dim,
+            &forward.embeddings.with_grad.embedding[..slots * forward.embeddings.with_grad.dim],
         );
         Self {
             global_loss_estimate: mean(&|figures| {
@@ -66,7 +66,7 @@ impl StepReport {
             mean_cosine: (sum / f64::from(beta) / candidates.max(1) as f64) as f32,
             acceptance_rate: acceptance_rate(&forward.terms),
             anchors: anchors.len(),
-            carried_encoded: forward.encoded.carried.len(),
+            carried_encoded: forward.embeddings.with_grad.carried.len(),
             score_seconds: forward.score_seconds,
             walk_seconds: forward.walk_seconds,
             encode_seconds: forward.encode_seconds,
@@ -75,7 +75,7 @@ impl StepReport {
     }
 }
 
-fn acceptance_rate(terms: &[Option<Term>]) -> f32 {
+fn acceptance_rate(terms: &[Option<NegativeTerm>]) -> f32 {
     let (accepted, proposals) = terms
         .iter()
         .flatten()
@@ -85,41 +85,30 @@ fn acceptance_rate(terms: &[Option<Term>]) -> f32 {
     accepted as f32 / proposals.max(1) as f32
 }
 
-/// One anchor's scores in short.
-struct Figures {
+/// A summary of one anchor's scores.
+struct AnchorFigures {
     positive: f64,
     candidates: usize,
     sum: f64,
-    /// ln of the mean over the batch's candidates of exp(score) / degree.
+    /// ln of the mean of exp(score) / degree over the batch's candidates; 0 without candidates.
     log_mean: f64,
 }
 
-impl Figures {
-    fn of(forward: &Forward, anchor: usize) -> Self {
-        let slots = &forward.seating.slots;
+impl AnchorFigures {
+    fn new(forward: &Forward, anchor: usize) -> Self {
+        let slots = &forward.layout.slots;
         let scores = &forward.scores[anchor * slots.len()..(anchor + 1) * slots.len()];
-        let masked = &forward.seating.seats[anchor].masked;
+        let masked = &forward.layout.masks[anchor].masked;
         let candidates: Vec<usize> = (0..slots.len()).filter(|slot| !masked[*slot]).collect();
-        let log_weight =
-            |slot: &usize| f64::from(scores[*slot]) - f64::from(slots[*slot].log_degree);
-        let largest = candidates
+        let log_weights: Vec<f64> = candidates
             .iter()
-            .map(log_weight)
-            .fold(f64::NEG_INFINITY, f64::max);
-        let sum: f64 = candidates
-            .iter()
-            .map(|slot| (log_weight(slot) - largest).exp())
-            .sum();
-        let log_mean = if candidates.is_empty() {
-            0.0
-        } else {
-            largest + (sum / candidates.len() as f64).ln()
-        };
+            .map(|slot| f64::from(scores[*slot]) - f64::from(slots[*slot].log_degree))
+            .collect();
         Self {
             positive: f64::from(scores[anchor ^ 1]),
             candidates: candidates.len(),
             sum: candidates.iter().map(|slot| f64::from(scores[*slot])).sum(),
-            log_mean,
+            log_mean: log_mean_exp(&log_weights).unwrap_or_default(),
         }
     }
 }

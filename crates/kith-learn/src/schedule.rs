@@ -1,16 +1,16 @@
-//! The learning rate of a step. Must never know: who asks.
+//! The learning rate of a step.
 
 use serde::{Deserialize, Serialize};
 
-/// `[schedule]`: linear warm-up, then constant or cosine.
+/// A learning rate schedule: linear warm-up, then constant or cosine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScheduleConfig {
-    /// Rate after warm-up.
+    /// Learning rate after warm-up.
     pub learning_rate: f32,
-    /// Steps of linear warm-up.
+    /// Number of steps of linear warm-up.
     pub warmup_steps: u64,
-    /// What follows.
+    /// What follows the warm-up.
     pub decay: Decay,
     /// Step at which a cosine reaches `final_rate`; it stays there.
     pub total_steps: u64,
@@ -18,19 +18,18 @@ pub struct ScheduleConfig {
     pub final_rate: f32,
 }
 
-/// What the rate does after warm-up.
+/// The learning rate after warm-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Decay {
-    /// It stays.
+    /// Constant.
     Constant,
     /// Half a cosine down to `final_rate`.
     Cosine,
 }
 
 impl ScheduleConfig {
-    /// The rate of step `step` (counted from 0): linear warm-up to `base`, then as configured. `base` takes the place of
-    /// [`ScheduleConfig::learning_rate`] when a caller has set one.
+    /// The learning rate of step `step`, counted from 0. `base` replaces [`ScheduleConfig::learning_rate`] if given.
     pub fn rate(&self, step: u64, base: Option<f32>) -> f32 {
         let base = f64::from(base.unwrap_or(self.learning_rate));
         if step < self.warmup_steps {

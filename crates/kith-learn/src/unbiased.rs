@@ -1,5 +1,5 @@
-//! The step's gradient against the exact one, on embeddings that do not change: its mean over many steps is ∇L for EMC², at any batch size,
-//! and something else for each of the faults that an implementation could have.
+//! Compares the gradients of steps with the exact one on frozen embeddings. For EMC² the mean over many steps is ∇L at any batch size; for
+//! each fault that an implementation could have it is not.
 
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
@@ -29,7 +29,6 @@ fn run(world: &World, trial: &Trial) -> Outcome {
 }
 
 /// With `--nocapture`: the figures of docs/emc2.md.
-#[cfg(test)]
 fn show(trial: &Trial, outcome: &Outcome) {
     let LearnConfig {
         objective, sampler, ..
@@ -175,7 +174,7 @@ fn the_two_sides_of_a_pair_have_chains_of_their_own() {
     let world = World::new();
     for estimator in [Subset, Walk] {
         let trial = emc2(estimator, 8);
-        let mut memory = Memory::of(&trial, &world.graph);
+        let mut memory = Memory::new(&trial, &world.graph);
         let mut together = 0;
         for step in 0..400 {
             // Pair 7 is one image twice: both of its sides have one and the same target.
@@ -196,10 +195,10 @@ fn the_two_sides_of_a_pair_have_chains_of_their_own() {
 }
 
 #[test]
-fn no_chain_ever_stands_on_what_became_forbidden_or_is_gone() {
+fn no_chain_ever_moves_to_what_became_forbidden_or_was_removed() {
     for estimator in [Subset, Walk] {
         let (trial, mut world) = (emc2(estimator, 6), World::new());
-        let mut memory = Memory::of(&trial, &world.graph);
+        let mut memory = Memory::new(&trial, &world.graph);
         let mut random = ChaCha8Rng::seed_from_u64(3);
         for step in 0..600 {
             change(&mut world.graph, &memory, &mut random);

@@ -133,7 +133,7 @@ fn the_exact_objective_refuses_a_set_that_is_too_large_by_the_settings_name() {
         error,
         LearnError::TooManyImages {
             images: 16,
-            most: 15
+            max: 15
         }
     ));
     assert!(

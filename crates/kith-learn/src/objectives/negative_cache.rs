@@ -1,25 +1,24 @@
-//! The negative cache (Lindgren et al. 2021): negatives are drawn by stale embeddings of all images, and encoded afresh for the gradient.
-//! Must never know: how views are made, which vectors the cache refreshes when.
+//! The negative cache (Lindgren et al. 2021): negatives are drawn by stale embeddings of all images and encoded again for the gradient.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{
+use crate::{
     LearnError,
     anchor::Anchor,
+    batch_layout::BatchLayout,
     embedding_cache::EmbeddingCache,
-    objective::{Objective, Outside, Term},
-    seating::Seating,
+    objective::{ExtraImages, NegativeTerm, Objective},
 };
 use kith_mcmc::{ImageKey, PairGraph};
 
-/// One negative an anchor, drawn from the softmax over all cached images by Gumbel-max. An image of the batch, or one refreshed in this
-/// step, stands with its vector of today. The loss it reports is the one whose gradient is taken: near 0, and no measure of progress.
+/// One negative for each anchor, drawn by Gumbel-max from the softmax over all cached images. Images that this step encoded enter with
+/// their current embeddings. The reported loss is the one whose gradient is taken. It is near 0 and does not measure progress.
 pub(super) struct NegativeCache<'a> {
     pub(super) cache: &'a EmbeddingCache,
 }
 
-/// What was drawn.
+/// A drawn negative.
 #[derive(Clone, Copy)]
 enum Drawn {
     Batch(usize),
@@ -27,17 +26,22 @@ enum Drawn {
 }
 
 impl Objective for NegativeCache<'_> {
-    fn outside(&self, seating: &Seating, graph: &PairGraph) -> Result<Outside, LearnError> {
+    /// The images whose turn it is to be refreshed.
+    fn extra_images(
+        &self,
+        layout: &BatchLayout,
+        graph: &PairGraph,
+    ) -> Result<ExtraImages, LearnError> {
         let due = self.cache.due().iter().copied();
-        Ok(Outside {
+        Ok(ExtraImages {
             images: due
-                .filter(|image| graph.holds(*image) && !seating.holds(*image))
+                .filter(|image| graph.holds(*image) && !layout.contains(*image))
                 .collect(),
             with_gradient: false,
         })
     }
 
-    fn term(&self, anchor: &Anchor<'_>) -> Option<Term> {
+    fn negative_term(&self, anchor: &Anchor<'_>) -> Option<NegativeTerm> {
         let mut draw = Draw {
             random: ChaCha8Rng::seed_from_u64(anchor.visit.seed),
             best: f64::NEG_INFINITY,
@@ -52,15 +56,15 @@ impl Objective for NegativeCache<'_> {
                 anchor.admits(image).then_some(Drawn::Outside(image))
             });
         };
-        for (image, score) in anchor.scored() {
+        for (image, score) in anchor.scored_outside() {
             offer(image, score);
         }
         for (image, vector) in self.cache.vectors() {
-            if !anchor.knows(image) {
+            if !anchor.is_encoded(image) {
                 offer(image, anchor.score(vector));
             }
         }
-        let mut term = Term::default();
+        let mut term = NegativeTerm::default();
         match draw.drawn? {
             Drawn::Batch(position) => term.weights.push((position, 1.0)),
             Drawn::Outside(image) => term.outside.push((image, 1.0)),
@@ -81,7 +85,8 @@ struct Draw {
 }
 
 impl Draw {
-    /// `candidate` is asked only when it would win: whether an image is a known positive takes longer than its noise.
+    /// Offers a candidate. `candidate` is called only if it would win: looking up whether an image is a known positive costs more than the
+    /// noise.
     fn offer(&mut self, log_weight: f32, candidate: impl FnOnce() -> Option<Drawn>) {
         let uniform: f64 = self.random.random::<f64>().max(f64::MIN_POSITIVE);
         let value = f64::from(log_weight) - (-uniform.ln()).ln();

@@ -1,25 +1,25 @@
-//! SogCLR (Yuan et al. 2022): the global loss with a moving average, one for each anchor, in place of the sum over the set.
-//! Must never know: embeddings, where averages are kept.
+//! SogCLR, the global contrastive loss with a moving average for each anchor in place of the sum over the set (Yuan et al. 2022).
 
-use super::{
+use crate::{
     anchor::Anchor,
-    objective::{Objective, Softmax, Term},
+    objective::{NegativeTerm, Objective},
+    softmax::{Softmax, log_add_exp},
 };
 use kith_mcmc::{ChainState, ChainTable};
 
-/// Each anchor's average u follows g, the batch's mean of exp(score) over its negatives: u ← (1 − γ) u + γ g, so that γ weighs what is new,
-/// as in the paper and its authors' code; a first visit sets u = g. A negative's weight is exp(score) / (number of negatives · u): the
-/// weights sum to g / u. The loss it reports is ln u less the positive's score.
+/// Each anchor's average u follows g, the mean of exp(score) over its negatives in the batch: u ← (1 − γ) u + γ g. So γ is the weight of
+/// the new value, as in the paper and its authors' code; a first visit sets u = g. A negative's weight is
+/// exp(score) / (number of negatives · u), and the weights sum to g / u. The reported loss is ln u − (score of the positive).
 ///
-/// The table holds ln u in the place of a chain's log score, so that no score is too large or too small; a state stands on the anchor's own
-/// slot.
+/// The table holds ln u in place of a chain's log score, which neither overflows nor underflows, and the anchor's own slot in place of a
+/// negative.
 pub(super) struct SogClr<'a> {
     pub(super) gamma: f32,
     pub(super) table: &'a ChainTable,
 }
 
 impl Objective for SogClr<'_> {
-    fn term(&self, anchor: &Anchor<'_>) -> Option<Term> {
+    fn negative_term(&self, anchor: &Anchor<'_>) -> Option<NegativeTerm> {
         let members: Vec<usize> = anchor.candidates().collect();
         let scores: Vec<f64> = members
             .iter()
@@ -30,7 +30,7 @@ impl Objective for SogClr<'_> {
             .zip(&scores)
             .map(|(member, score)| score - f64::from(anchor.visit.slots[*member].log_degree))
             .collect();
-        let softmax = Softmax::of(&log_weights)?;
+        let softmax = Softmax::new(&log_weights)?;
         let log_g = softmax.log_sum - (members.len() as f64).ln();
         let before = self
             .table
@@ -44,7 +44,7 @@ impl Objective for SogClr<'_> {
             .iter()
             .map(|weight| weight * (log_g - log_u).exp());
         let weighted: f64 = weights.clone().zip(&scores).map(|(w, s)| w * s).sum();
-        Some(Term {
+        Some(NegativeTerm {
             weights: members
                 .into_iter()
                 .zip(weights.map(|weight| weight as f32))
@@ -57,7 +57,7 @@ impl Objective for SogClr<'_> {
                 visits: before.map_or(0, |state| state.visits).saturating_add(1),
                 visits_since_move: 0,
             }),
-            ..Term::default()
+            ..NegativeTerm::default()
         })
     }
 }
@@ -66,8 +66,6 @@ impl SogClr<'_> {
     /// ln((1 − γ) u + γ g).
     fn follow(&self, log_u: f64, log_g: f64) -> f64 {
         let gamma = f64::from(self.gamma);
-        let (old, new) = ((1.0 - gamma).ln() + log_u, gamma.ln() + log_g);
-        let (large, small) = (old.max(new), old.min(new));
-        large + (small - large).exp().ln_1p()
+        log_add_exp((1.0 - gamma).ln() + log_u, gamma.ln() + log_g)
     }
 }

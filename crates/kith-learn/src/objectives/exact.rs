@@ -1,40 +1,45 @@
-//! The global loss's own gradient for the anchors of a batch: every image is encoded in every step. For small sets.
-//! Must never know: chains, where views come from.
+//! The exact global contrastive loss for the anchors of a batch. Each step encodes every image, so it suits small sets only.
 
-use super::{
+use crate::{
     LearnError,
     anchor::Anchor,
-    objective::{Objective, Outside, Softmax, Term},
-    seating::Seating,
+    batch_layout::BatchLayout,
+    objective::{ExtraImages, NegativeTerm, Objective},
+    softmax::Softmax,
 };
 use kith_mcmc::PairGraph;
 
 /// −(score of the positive) + ln Σ exp(score) over all images that are no known positives, each once and by one view of this step. An image
-/// that stands in the batch more than once counts by the mean over its slots there.
+/// with several slots in the batch counts by the mean over them.
 pub(super) struct Exact {
-    pub(super) most_images: usize,
+    pub(super) max_images: usize,
 }
 
 impl Objective for Exact {
-    fn outside(&self, seating: &Seating, graph: &PairGraph) -> Result<Outside, LearnError> {
-        let (images, most) = (graph.images(), self.most_images);
-        if images > most {
-            return Err(LearnError::TooManyImages { images, most });
+    /// All images that the batch does not contain.
+    fn extra_images(
+        &self,
+        layout: &BatchLayout,
+        graph: &PairGraph,
+    ) -> Result<ExtraImages, LearnError> {
+        let (images, max) = (graph.images(), self.max_images);
+        if images > max {
+            return Err(LearnError::TooManyImages { images, max });
         }
         let images = graph
             .image_keys()
             .into_iter()
-            .filter(|image| !seating.holds(*image));
-        Ok(Outside {
+            .filter(|image| !layout.contains(*image));
+        Ok(ExtraImages {
             images: images.collect(),
             with_gradient: true,
         })
     }
 
-    fn term(&self, anchor: &Anchor<'_>) -> Option<Term> {
+    fn negative_term(&self, anchor: &Anchor<'_>) -> Option<NegativeTerm> {
         let members: Vec<usize> = anchor.candidates().collect();
         let others: Vec<_> = anchor
-            .scored()
+            .scored_outside()
             .filter(|(image, _)| anchor.admits(*image))
             .collect();
         let within = members
@@ -46,7 +51,7 @@ impl Objective for Exact {
             .map(|(score, repeats)| (f64::from(score), f64::from(score - repeats)))
             .collect();
         let logs: Vec<f64> = all.iter().map(|(_, log)| *log).collect();
-        let softmax = Softmax::of(&logs)?;
+        let softmax = Softmax::new(&logs)?;
         let offset: f64 = softmax
             .weights
             .iter()
@@ -54,7 +59,7 @@ impl Objective for Exact {
             .map(|(weight, (score, _))| weight * (softmax.log_sum - score))
             .sum();
         let mut weights = softmax.weights.iter().map(|weight| *weight as f32);
-        Some(Term {
+        Some(NegativeTerm {
             weights: members.iter().copied().zip(weights.by_ref()).collect(),
             outside: others
                 .iter()
@@ -62,7 +67,7 @@ impl Objective for Exact {
                 .zip(weights)
                 .collect(),
             offset: offset as f32,
-            ..Term::default()
+            ..NegativeTerm::default()
         })
     }
 }

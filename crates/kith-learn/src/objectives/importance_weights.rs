@@ -1,62 +1,29 @@
-//! Images outside the batch: loading views of them; and which carried negatives are worth encoding when their weights are known before.
-//! Must never know: embeddings, how a view is made.
+//! The choice of the carried negatives that are encoded with a gradient, and the importance weights that keep the gradient unbiased.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
-use super::{LearnConfig, encoded::View, objective::Term, seating::Seating};
+use crate::{LearnConfig, batch_layout::BatchLayout, objective::NegativeTerm};
 use kith_mcmc::{Estimator, ImageKey};
 use kith_seed::mix;
 
-/// An augmented view of an image, `[side, side, 3]`; whoever made it may keep it too.
-pub type SharedView = Arc<Vec<f32>>;
-
-/// Gives augmented views of stored images: of those that a step wants beside its batch.
-pub trait CarriedViews {
-    /// One view of each of `images`; `None` where an image is gone or cannot be read.
-    fn views(&self, step: u64, images: &[ImageKey]) -> Vec<Option<SharedView>>;
-}
-
-/// What `source` has of `images`, and those it has not.
-pub(super) fn load(
-    source: &dyn CarriedViews,
-    step: u64,
-    images: &[ImageKey],
-) -> (Vec<View>, BTreeSet<ImageKey>) {
-    if images.is_empty() {
-        return Default::default();
-    }
-    let views = source.views(step, images);
-    debug_assert_eq!(views.len(), images.len());
-    let found: Vec<View> = images
-        .iter()
-        .zip(views)
-        .filter_map(|(image, view)| Some((*image, view?)))
-        .collect();
-    let mut missing: BTreeSet<ImageKey> = images.iter().copied().collect();
-    found
-        .iter()
-        .for_each(|(image, _)| _ = missing.remove(image));
-    (found, missing)
-}
-
-/// Whether some carried negatives may be left unencoded.
-pub(super) fn chooses(config: &LearnConfig) -> bool {
+/// Whether some carried negatives may be left out.
+pub(super) fn are_random(config: &LearnConfig) -> bool {
     match config.sampler.estimator {
         Estimator::Walk => config.carried_budget < 1.0,
         Estimator::Subset => config.roulette > 0.0,
     }
 }
 
-/// For each anchor the factor on its carried negative's weight; 0 where it is not encoded. The factor's mean over the randomness is 1:
-/// the gradient stays unbiased given the weights.
-pub(super) fn factors(
+/// For each anchor the importance weight of its carried negative: 0 if it is left out. The mean over the randomness is 1, so that the
+/// gradient stays unbiased given the weights of the terms.
+pub(super) fn importance_weights(
     config: &LearnConfig,
     seeds: [u64; 2],
-    seating: &Seating,
-    terms: &[Option<Term>],
+    layout: &BatchLayout,
+    terms: &[Option<NegativeTerm>],
 ) -> Vec<f32> {
     let carried: Vec<Option<(ImageKey, f32)>> = terms
         .iter()
@@ -64,15 +31,15 @@ pub(super) fn factors(
         .collect();
     match config.sampler.estimator {
         Estimator::Walk => budget(config.carried_budget, seeds, &carried),
-        Estimator::Subset => roulette(config.roulette, seeds, seating, &carried),
+        Estimator::Subset => roulette(config.roulette, seeds, layout, &carried),
     }
 }
 
-/// Each with probability min(1, weight / τ), by a coin of its own.
+/// Russian roulette: keeps each carried negative with probability min(1, weight / τ), independently.
 fn roulette(
     tau: f32,
     [seed, step]: [u64; 2],
-    seating: &Seating,
+    layout: &BatchLayout,
     carried: &[Option<(ImageKey, f32)>],
 ) -> Vec<f32> {
     let play = |slot: u32, weight: f32| {
@@ -89,14 +56,14 @@ fn roulette(
             0.0
         }
     };
-    let anchors = seating.slots.iter().map(|slot| slot.key.packed());
+    let anchors = layout.slots.iter().map(|slot| slot.key.packed());
     anchors
         .zip(carried)
         .map(|(slot, carried)| carried.map_or(0.0, |(_, weight)| play(slot, weight)))
         .collect()
 }
 
-/// A random share of the distinct images, at least one.
+/// Keeps a random share of the distinct images, at least one.
 fn budget(share: f32, [seed, step]: [u64; 2], carried: &[Option<(ImageKey, f32)>]) -> Vec<f32> {
     let distinct: BTreeSet<ImageKey> = carried.iter().flatten().map(|(image, _)| *image).collect();
     let mut images: Vec<ImageKey> = distinct.into_iter().collect();
@@ -144,26 +111,26 @@ mod tests {
     }
 
     /// Anchors whose carried negatives have these weights and images.
-    fn anchors(carried: &[(f32, u32)]) -> (Seating, Vec<Option<Term>>) {
+    fn anchors(carried: &[(f32, u32)]) -> (BatchLayout, Vec<Option<NegativeTerm>>) {
         let pairs: Vec<PairKey> = (0..carried.len().div_ceil(2) as u32).map(PairKey).collect();
         let terms = carried.iter().map(|(weight, image)| {
             let outside = (*weight > 0.0).then_some((ImageKey(*image), *weight));
-            Some(Term {
+            Some(NegativeTerm {
                 outside: outside.into_iter().collect(),
-                ..Term::default()
+                ..NegativeTerm::default()
             })
         });
         (
-            Seating::new(&pairs, &PairGraph::default(), None),
+            BatchLayout::new(&pairs, &PairGraph::default(), None),
             terms.collect(),
         )
     }
 
-    fn mean_factors(config: &LearnConfig, carried: &[(f32, u32)]) -> Vec<f32> {
-        let (seating, terms) = anchors(carried);
+    fn mean_weights(config: &LearnConfig, carried: &[(f32, u32)]) -> Vec<f32> {
+        let (layout, terms) = anchors(carried);
         let mut sums = vec![0.0; carried.len()];
         for step in 0..20_000 {
-            let factors = factors(config, [1, step], &seating, &terms);
+            let factors = importance_weights(config, [1, step], &layout, &terms);
             sums.iter_mut()
                 .zip(factors)
                 .for_each(|(sum, factor)| *sum += factor / 20_000.0);
@@ -174,7 +141,7 @@ mod tests {
     #[test]
     fn the_roulette_always_plays_heavy_ones_and_is_right_on_average() {
         let carried = [(0.9, 1), (0.5, 2), (0.25, 3), (0.05, 3), (0.0, 4)];
-        let means = mean_factors(&config(Estimator::Subset), &carried);
+        let means = mean_weights(&config(Estimator::Subset), &carried);
         assert!(
             (means[0] - 1.0).abs() < 1e-3 && (means[1] - 1.0).abs() < 1e-3,
             "{means:?}"
@@ -198,9 +165,9 @@ mod tests {
             (1.0, 5),
             (0.0, 6),
         ];
-        let (seating, terms) = anchors(&carried);
+        let (layout, terms) = anchors(&carried);
         for step in 0..50 {
-            let factors = factors(&config(Estimator::Walk), [1, step], &seating, &terms);
+            let factors = importance_weights(&config(Estimator::Walk), [1, step], &layout, &terms);
             let encoded: HashSet<u32> = carried
                 .iter()
                 .zip(&factors)
@@ -210,7 +177,7 @@ mod tests {
             assert_eq!(encoded.len(), 2, "two fifths of five images");
             assert_eq!(factors[0], factors[1], "one image, one lot");
         }
-        let means = mean_factors(&config(Estimator::Walk), &carried);
+        let means = mean_weights(&config(Estimator::Walk), &carried);
         // Four standard errors of a factor 5/2 drawn with probability 2/5.
         assert!(
             means[..6].iter().all(|mean| (mean - 1.0).abs() < 0.035),

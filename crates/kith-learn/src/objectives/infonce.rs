@@ -1,17 +1,18 @@
-//! InfoNCE (van den Oord et al. 2018; NT-Xent in SimCLR, Chen et al. 2020): the softmax over the batch, the positive in the denominator.
-//! Must never know: chains. The baseline: same masks, same means, nothing carried.
+//! InfoNCE, the softmax over the batch with the positive in the denominator (van den Oord et al. 2018; NT-Xent in SimCLR, Chen et al. 2020).
 
-use super::{
+use crate::{
     anchor::Anchor,
-    objective::{Objective, Softmax, Term},
+    objective::{NegativeTerm, Objective},
+    softmax::Softmax,
 };
 
+/// The baseline: the masks and means of the other objectives, and no negative from outside the batch.
 pub(super) struct InfoNce;
 
 impl Objective for InfoNce {
-    /// ln Σ exp(score) over the positive and the unmasked: its gradient is the softmax-weighted sum of the scores' gradients, and it
-    /// differs from the weighted sum of the scores by the softmax's entropy.
-    fn term(&self, anchor: &Anchor<'_>) -> Option<Term> {
+    /// ln Σ exp(score) over the positive and the unmasked slots. Its gradient is the softmax-weighted sum of the scores' gradients; its
+    /// value is the weighted sum of the scores plus the softmax's entropy.
+    fn negative_term(&self, anchor: &Anchor<'_>) -> Option<NegativeTerm> {
         let positive = anchor.position ^ 1;
         let members: Vec<usize> = std::iter::once(positive)
             .chain(anchor.candidates())
@@ -23,7 +24,7 @@ impl Objective for InfoNce {
             .iter()
             .map(|member| f64::from(anchor.visit.scores[*member]))
             .collect();
-        let softmax = Softmax::of(&scores)?;
+        let softmax = Softmax::new(&scores)?;
         let offset: f64 = softmax
             .weights
             .iter()
@@ -31,10 +32,10 @@ impl Objective for InfoNce {
             .map(|(weight, score)| weight * (softmax.log_sum - score))
             .sum();
         let weights = softmax.weights.iter().map(|weight| *weight as f32);
-        Some(Term {
+        Some(NegativeTerm {
             weights: members.into_iter().zip(weights).collect(),
             offset: offset as f32,
-            ..Term::default()
+            ..NegativeTerm::default()
         })
     }
 }

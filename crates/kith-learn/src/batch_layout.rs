@@ -1,65 +1,66 @@
-//! Who is in the batch: its slots, and for each anchor who may be its negative and where its chain stands.
-//! Must never know: embeddings, scores.
+//! The slots of a batch and, for each of them as an anchor, which slots may be its negatives and the state of its chain.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rayon::prelude::*;
 
-use super::objective::counts;
 use kith_mcmc::{
     BatchSlot, Candidate, Carried, ChainState, ChainTable, ImageKey, PairGraph, PairKey, Positives,
     Side, SlotKey,
 };
 
-/// The batch as the sampler sees it. Every slot is a candidate and an anchor.
-pub(super) struct Seating {
+/// The batch as the sampler sees it. Each slot is both a candidate and an anchor.
+pub(super) struct BatchLayout {
     pub(super) slots: Vec<BatchSlot>,
-    pub(super) seats: Vec<Seat>,
-    /// For each slot ln of the number of slots here that hold its image.
+    /// `[slots]`: one for each slot as an anchor.
+    pub(super) masks: Vec<AnchorMask>,
+    /// `[slots]`: ln of the number of slots of the batch that hold the slot's image.
     pub(super) log_repeats: Vec<f32>,
-    /// The images of the slots, with the first slot of each.
+    /// The images of the batch, with the first position of each.
     pub(super) images: BTreeMap<ImageKey, usize>,
 }
 
-/// One anchor.
-pub(super) struct Seat {
-    /// Which slots of the batch may not be its negatives.
+/// Which negatives an anchor may have.
+pub(super) struct AnchorMask {
+    /// `[slots]`: which slots of the batch may not be its negatives.
     pub(super) masked: Vec<bool>,
-    /// Where its chain stands, if that place may be its negative (still).
+    /// Its chain; `None` if there is none, or if the chain's state may not be its negative any more.
     pub(super) chain: Option<Chain>,
 }
 
+/// A chain whose state is still an eligible negative.
 #[derive(Clone, Copy)]
 pub(super) struct Chain {
     pub(super) carried: Carried,
+    /// The image of the chain's state.
     pub(super) image: ImageKey,
-    /// A slot of the batch that holds the image, its own or another's: the image is then encoded with the batch.
+    /// Position of a slot of the batch that holds `image`, be it the state's own or another: the image is then encoded with the batch.
     pub(super) row: Option<usize>,
 }
 
-impl Seat {
-    /// The image its chain stands on, when that is not part of the batch.
-    pub(super) fn outside(&self) -> Option<ImageKey> {
+impl AnchorMask {
+    /// The image of its chain's state, if the batch does not contain the image.
+    pub(super) fn image_outside(&self) -> Option<ImageKey> {
         self.chain
             .filter(|chain| chain.row.is_none())
             .map(|chain| chain.image)
     }
 
-    /// The slot of the batch that holds the image its chain stands on, when the chain's own slot is not part of the batch.
+    /// Position of another slot of the batch that holds the image of its chain's state, if the state's own slot is not in the batch.
     pub(super) fn shared_row(&self) -> Option<usize> {
         self.chain
             .filter(|chain| chain.carried.in_batch.is_none())
             .and_then(|chain| chain.row)
     }
 
-    /// Whether it has a negative in the batch, or stands on one.
+    /// Whether it has a negative in the batch or by its chain.
     fn has_negative(&self) -> bool {
         self.chain.is_some() || self.masked.iter().any(|masked| !masked)
     }
 }
 
-impl Seating {
-    /// `table`: `None` for an objective without chains. Runs in rayon's current pool.
+impl BatchLayout {
+    /// Lays out a batch of `pairs`; `table` is `None` for an objective without chains. Runs in rayon's current pool.
     pub(super) fn new(pairs: &[PairKey], graph: &PairGraph, table: Option<&ChainTable>) -> Self {
         let keys: Vec<SlotKey> = pairs
             .iter()
@@ -92,64 +93,70 @@ impl Seating {
             .collect();
         let chain = |anchor: SlotKey, positives: &Positives<'_>| {
             let state = table?.get(anchor)?;
-            Chain::at(state, positives, graph, (&positions, &images))
+            Chain::new(state, positives, graph, (&positions, &images))
         };
-        let seats = keys.par_iter().map(|anchor| {
+        let masks = keys.par_iter().map(|anchor| {
             let positives = graph.positives(*anchor);
             let masked = candidates.iter();
-            Seat {
+            AnchorMask {
                 masked: masked
                     .map(|candidate| positives.excludes_candidate(candidate.as_ref()))
                     .collect(),
                 chain: chain(*anchor, &positives),
             }
         });
-        let repeats = counts(held.iter().flatten().copied());
+        let mut repeats = BTreeMap::<ImageKey, u32>::new();
+        for image in held.iter().flatten() {
+            *repeats.entry(*image).or_default() += 1;
+        }
         let log_repeats = held.iter().map(|image| {
             let repeats = image.map_or(1, |image| repeats[&image]);
             (repeats as f32).ln()
         });
         Self {
             slots: slots.collect(),
-            seats: seats.collect(),
+            masks: masks.collect(),
             log_repeats: log_repeats.collect(),
             images,
         }
     }
 
-    /// Whether some anchor has a negative in the batch, or a chain that stands on one.
+    /// Whether some anchor has a negative, in the batch or by its chain.
     pub(super) fn has_negatives(&self) -> bool {
-        self.seats.iter().any(Seat::has_negative)
+        self.masks.iter().any(AnchorMask::has_negative)
     }
 
-    /// Whether the image stands in the batch.
-    pub(super) fn holds(&self, image: ImageKey) -> bool {
+    /// Whether the batch contains the image.
+    pub(super) fn contains(&self, image: ImageKey) -> bool {
         self.images.contains_key(&image)
     }
 
-    /// The distinct images outside the batch on which chains stand.
-    pub(super) fn outside(&self) -> Vec<ImageKey> {
-        self.seats
+    /// The images of chain states that the batch does not contain, ascending.
+    pub(super) fn images_outside(&self) -> Vec<ImageKey> {
+        self.masks
             .iter()
-            .filter_map(Seat::outside)
+            .filter_map(AnchorMask::image_outside)
             .collect::<BTreeSet<_>>()
             .into_iter()
             .collect()
     }
 
-    /// Chains that stand on one of `images` start anew.
-    pub(super) fn restart_on(&mut self, images: &BTreeSet<ImageKey>) {
-        let gone = |seat: &&mut Seat| seat.outside().is_some_and(|image| images.contains(&image));
-        self.seats
-            .iter_mut()
-            .filter(gone)
-            .for_each(|seat| seat.chain = None);
+    /// Restarts the chains whose state's image, outside the batch, is one of `missing`.
+    pub(super) fn restart_chains(&mut self, missing: &BTreeSet<ImageKey>) {
+        for mask in &mut self.masks {
+            if mask
+                .image_outside()
+                .is_some_and(|image| missing.contains(&image))
+            {
+                mask.chain = None;
+            }
+        }
     }
 }
 
 impl Chain {
-    /// Where the state stands, unless that may not be the anchor's negative any more.
-    fn at(
+    /// The chain at `state`; `None` if the state may not be the anchor's negative any more.
+    fn new(
         state: ChainState,
         positives: &Positives<'_>,
         graph: &PairGraph,
