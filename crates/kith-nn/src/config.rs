@@ -1,4 +1,4 @@
-//! The shape of the network and the use of a GPU, as settings.
+//! The shape of the network and the use of a device, as settings.
 
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +46,15 @@ pub enum Precision {
     F32,
     /// 16 bits (bfloat16): half the memory to read, which counts in small batches.
     Bf16,
+}
+
+/// What a device is opened for. Each purpose has its own queue of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Has priority on a GPU.
+    Serving,
+    /// Runs when serving leaves the GPU idle.
+    Training,
 }
 
 /// How a GPU is used. The CPU ignores it.

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use super::backend::Backend;
-use super::config::CudaConfig;
+use super::config::{CudaConfig, Purpose};
 use super::cpu::Cpu;
 use super::error::NnError;
 use super::kernels::scratch;
@@ -20,15 +20,6 @@ impl Drop for Device {
     fn drop(&mut self) {
         self.backend.bind_thread();
     }
-}
-
-/// What a device is opened for. Each purpose has its own queue of work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// Has priority on a GPU.
-    Serving,
-    /// Runs when serving leaves the GPU idle.
-    Training,
 }
 
 /// Makes the calling thread a background thread, which shares no lock with serving threads. Threads of low priority call it when they start.

@@ -28,8 +28,8 @@ mod tests;
 mod update;
 
 pub use arrays_file::{arrays_from_bytes, arrays_to_bytes};
-pub use config::{Compute, CudaConfig, EncoderConfig, Precision};
-pub use device::{Device, Purpose, compute_in_background};
+pub use config::{Compute, CudaConfig, EncoderConfig, Precision, Purpose};
+pub use device::{Device, compute_in_background};
 pub use encoder::{Encoder, Features, Tape, Vectors};
 pub use error::NnError;
 pub use gradients::Gradients;

@@ -21,11 +21,27 @@ const MIN_SUM_ROWS: usize = 256;
 /// Maximum blocks that share a column.
 const MAX_SUM_BLOCKS: usize = 128;
 
+/// A batch of square images on the GPU.
+#[derive(Clone, Copy)]
+pub(super) struct ImageBatch<'a, T> {
+    /// `[batch, side, side, channels]`.
+    pub(super) data: Span<'a, T>,
+    pub(super) batch: usize,
+    pub(super) side: usize,
+}
+
+impl<T> ImageBatch<'_, T> {
+    /// Pixels of all images.
+    pub(super) fn pixels(&self) -> usize {
+        self.batch * self.side * self.side
+    }
+}
+
 /// A GPU that computes in `T`.
 pub(super) struct Gpu<T> {
     pub(super) ctx: CudaStreamContext,
     pub(super) convolutions: Convolutions<T>,
-    pub(super) products: Products,
+    pub(super) products: Products<T>,
     config: CudaConfig,
     /// The same GPU on the stream of graph captures, opened when first needed.
     pub(super) capturer: Mutex<Option<Box<Self>>>,
@@ -80,6 +96,13 @@ where
         result
     }
 
+    /// The images of `tensor`, `[batch, side, side, channels]`.
+    pub(super) fn images<'a>(&'a self, tensor: &'a Tensor) -> Result<ImageBatch<'a, T>> {
+        let (batch, side, _, _) = tensor.dims4()?;
+        let data = self.activations(tensor)?;
+        Ok(ImageBatch { data, batch, side })
+    }
+
     /// The values of `tensor`, which must have the type of activations.
     pub(super) fn activations<'a>(&'a self, tensor: &'a Tensor) -> Result<Span<'a, T>> {
         self.ctx.span(tensor)
@@ -131,24 +154,24 @@ where
     pub(super) fn convolve(
         &self,
         layer: &Layer,
-        (x, batch, side): (Span<'_, T>, usize, usize),
+        x: ImageBatch<'_, T>,
         residual: Option<Span<'_, T>>,
         relu: bool,
     ) -> Result<Tensor> {
         let conv = layer.spec.conv;
         let [weight, bias] = self.cast(layer)?;
         let (weight, bias) = (self.activations(&weight)?, self.activations(&bias)?);
-        let out_side = conv.output_side(side);
-        let shape = (batch, out_side, out_side, conv.outputs);
+        let out_side = conv.output_side(x.side);
+        let shape = (x.batch, out_side, out_side, conv.outputs);
         self.ctx.build::<T>(shape, |out| {
             let fused = if is_product(&conv) {
-                let rows = batch * side * side;
-                self.products.forward(&conv, rows, [x, weight, out])?;
+                let arrays = [x.data, weight, out];
+                self.products.forward(&conv, x.pixels(), arrays)?;
                 false
             } else {
-                let shape = convolution(conv, side, batch);
+                let shape = convolution(conv, x.side, x.batch);
                 let wanted = relu.then_some(Epilogue { bias, residual });
-                let arrays = [x, weight, out];
+                let arrays = [x.data, weight, out];
                 self.convolutions
                     .forward(&self.ctx, shape, arrays, wanted)?
             };
@@ -172,15 +195,15 @@ where
     pub(super) fn weight_gradient(
         &self,
         conv: Conv,
-        (x, batch, side): (Span<'_, T>, usize, usize),
+        x: ImageBatch<'_, T>,
         gradient: Span<'_, T>,
     ) -> Result<Tensor> {
         let shape = [conv.kernel, conv.kernel, conv.inputs, conv.outputs];
         if is_product(&conv) {
             let product = self.ctx.scratch::<T>(conv.weights())?;
             let span = self.activations(&product)?;
-            let rows = batch * side * side;
-            self.products.weights(&conv, rows, [x, gradient, span])?;
+            let arrays = [x.data, gradient, span];
+            self.products.weights(&conv, x.pixels(), arrays)?;
             let wide = self.ctx.build::<f32>(&shape[..], |out| {
                 let args = [span.into(), out.into(), Arg::Size(out.len as u64)];
                 self.ctx.each("widen_all", out.len, &args)
@@ -191,10 +214,10 @@ where
         let count = conv.kernel * conv.kernel * padded_channels(conv.inputs) * conv.outputs;
         let transposed = self.ctx.scratch::<T>(count)?;
         let span = self.activations(&transposed)?;
-        let arrays = [x, span, gradient];
+        let arrays = [x.data, span, gradient];
         let ctx = &self.ctx;
         self.convolutions
-            .backward_weights(ctx, convolution(conv, side, batch), arrays)?;
+            .backward_weights(ctx, convolution(conv, x.side, x.batch), arrays)?;
         let back = self.ctx.build::<f32>(&shape[..], |out| {
             self.transpose_weights("unpack_weights", &conv, [span.into(), out.into()])
         });

@@ -165,11 +165,10 @@ where
         residual: Option<&Tensor>,
         relu: bool,
     ) -> Result<Tensor> {
-        let (batch, side, _, _) = x.dims4()?;
         let residual = residual
             .map(|residual| self.activations(residual))
             .transpose()?;
-        self.convolve(layer, (self.activations(x)?, batch, side), residual, relu)
+        self.convolve(layer, self.images(x)?, residual, relu)
     }
 
     fn conv_gradient(
@@ -179,38 +178,35 @@ where
         gradient: &Tensor,
         target: GradientTarget,
     ) -> Result<(Tensor, LayerGradient)> {
-        let (batch, side, _, _) = x.dims4()?;
         let (conv, shape) = (layer.spec.conv, x.shape().clone());
-        let (x, g) = (self.activations(x)?, self.activations(gradient)?);
-        let own = LayerGradient {
-            weight: self.weight_gradient(conv, (x, batch, side), g)?,
+        let (x, g) = (self.images(x)?, self.activations(gradient)?);
+        let layer_gradient = LayerGradient {
+            weight: self.weight_gradient(conv, x, g)?,
             bias: self.sum_rows(g, conv.outputs)?,
         };
         let [weight, _] = self.cast(layer)?;
         let weight = self.activations(&weight)?;
-        let back = |to: Span<'_, T>, add: bool| -> Result<()> {
+        let input_gradient = |to: Span<'_, T>, add: bool| -> Result<()> {
             let arrays = [to, weight, g];
             if is_product(&conv) {
-                return self.products.input(&conv, batch * side * side, arrays, add);
+                return self.products.input(&conv, x.pixels(), arrays, add);
             }
-            let shape = convolution(conv, side, batch);
+            let shape = convolution(conv, x.side, x.batch);
             self.convolutions
                 .backward_data(&self.ctx, shape, arrays, add)
         };
         let input = match target {
-            GradientTarget::New => self.ctx.build::<T>(shape, |to| back(to, false))?,
+            GradientTarget::New => self.ctx.build::<T>(shape, |to| input_gradient(to, false))?,
             GradientTarget::AddTo(target) => {
-                back(self.activations(&target)?, true)?;
+                input_gradient(self.activations(&target)?, true)?;
                 target
             }
         };
-        Ok((input, own))
+        Ok((input, layer_gradient))
     }
 
     fn stem(&self, layer: &Layer, pixels: &Tensor, save: bool) -> Result<(Tensor, Option<Tensor>)> {
-        let (batch, side, _, _) = pixels.dims4()?;
-        let activations =
-            self.convolve(layer, (self.activations(pixels)?, batch, side), None, true)?;
+        let activations = self.convolve(layer, self.images(pixels)?, None, true)?;
         let (out, argmax) = self.max_pool(&activations)?;
         Ok((out, save.then_some(argmax)))
     }
@@ -222,10 +218,9 @@ where
         argmax: &Tensor,
         gradient: &Tensor,
     ) -> Result<LayerGradient> {
-        let (batch, side, _, _) = pixels.dims4()?;
         let conv = layer.spec.conv;
-        let conv_gradient = self.max_pool_gradient(gradient, argmax, conv.output_side(side))?;
-        let x = (self.activations(pixels)?, batch, side);
+        let x = self.images(pixels)?;
+        let conv_gradient = self.max_pool_gradient(gradient, argmax, conv.output_side(x.side))?;
         Ok(LayerGradient {
             weight: self.weight_gradient(conv, x, self.activations(&conv_gradient)?)?,
             // Each pooled value comes from one place, so the sums over places and over pooled values are the same.

@@ -3,6 +3,7 @@
 //! Activations are `[rows, channels]`, weights `[inputs, outputs]`. cuBLAS is column-major, so it sees each of them transposed.
 #![allow(unsafe_code)]
 
+use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::Result;
@@ -15,34 +16,37 @@ use candle_core::cuda_backend::cudarc::driver::CudaStream;
 use super::arrays::{ActivationType, Span};
 use crate::kernels::Conv;
 
-/// cuBLAS on one stream.
-pub(super) struct Products {
+/// cuBLAS on one stream, for products of `T`.
+pub(super) struct Products<T> {
     /// A handle serves one thread at a time.
     blas: Mutex<CudaBlas>,
+    values: PhantomData<fn() -> T>,
 }
 
 /// A factor as cuBLAS sees it: whether it is transposed, and the length of its columns in memory.
 type Factor = (cublasOperation_t, usize);
 
-impl Products {
+impl<T: ActivationType> Products<T>
+where
+    CudaBlas: Gemm<T>,
+{
+    /// cuBLAS on `stream`. The error says why it does not start.
     pub(super) fn new(stream: Arc<CudaStream>) -> std::result::Result<Self, String> {
         let blas =
             CudaBlas::new(stream).map_err(|error| format!("cuBLAS does not start: {error}"))?;
         Ok(Self {
             blas: Mutex::new(blas),
+            values: PhantomData,
         })
     }
 
     /// `out = x · weight`.
-    pub(super) fn forward<T: ActivationType>(
+    pub(super) fn forward(
         &self,
         conv: &Conv,
         rows: usize,
         [x, weight, out]: [Span<'_, T>; 3],
-    ) -> Result<()>
-    where
-        CudaBlas: Gemm<T>,
-    {
+    ) -> Result<()> {
         let Conv {
             inputs, outputs, ..
         } = *conv;
@@ -51,16 +55,13 @@ impl Products {
     }
 
     /// `dx = dy · weightᵀ`, added to what is there if `add`.
-    pub(super) fn input<T: ActivationType>(
+    pub(super) fn input(
         &self,
         conv: &Conv,
         rows: usize,
         [dx, weight, dy]: [Span<'_, T>; 3],
         add: bool,
-    ) -> Result<()>
-    where
-        CudaBlas: Gemm<T>,
-    {
+    ) -> Result<()> {
         let Conv {
             inputs, outputs, ..
         } = *conv;
@@ -69,15 +70,12 @@ impl Products {
     }
 
     /// `dw = xᵀ · dy`.
-    pub(super) fn weights<T: ActivationType>(
+    pub(super) fn weights(
         &self,
         conv: &Conv,
         rows: usize,
         [x, dy, dw]: [Span<'_, T>; 3],
-    ) -> Result<()>
-    where
-        CudaBlas: Gemm<T>,
-    {
+    ) -> Result<()> {
         let Conv {
             inputs, outputs, ..
         } = *conv;
@@ -86,16 +84,13 @@ impl Products {
     }
 
     /// `c[m, n] = a[m, k] · b[k, n]`, all column-major.
-    fn multiply<T: ActivationType>(
+    fn multiply(
         &self,
         [m, n, k]: [usize; 3],
         [(transa, lda), (transb, ldb)]: [Factor; 2],
         [a, b, mut c]: [Span<'_, T>; 3],
         add: bool,
-    ) -> Result<()>
-    where
-        CudaBlas: Gemm<T>,
-    {
+    ) -> Result<()> {
         let config = GemmConfig {
             transa,
             transb,
