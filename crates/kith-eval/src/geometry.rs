@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::spectrum::eigenvalues;
+use super::{dot::dot, spectrum::eigenvalues};
 
 /// Figures over all pairs of rows look at no more than this many rows, evenly spaced: 2 · 10⁶ pairs.
 pub const PAIRWISE_ROWS: usize = 2_000;
@@ -92,7 +92,7 @@ fn pairwise(rows: &[&[f32]]) -> (f64, f64) {
         .map(|row| {
             rows[..row]
                 .iter()
-                .map(|other| cosine(rows[row], other))
+                .map(|other| f64::from(dot(rows[row], other)))
                 .fold((0.0, 0.0), |(potential, cosines), cosine| {
                     (potential + (-4.0 * (1.0 - cosine)).exp(), cosines + cosine)
                 })
@@ -149,10 +149,6 @@ fn mean(dim: usize, rows: &[&[f32]]) -> Vec<f64> {
     }
     sums.iter_mut().for_each(|sum| *sum /= rows.len() as f64);
     sums
-}
-
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    f64::from(a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>())
 }
 
 fn square(x: f64) -> f64 {

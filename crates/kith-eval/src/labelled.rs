@@ -2,6 +2,8 @@
 
 use rayon::prelude::*;
 
+use super::dot::dot;
+
 /// Vectors and the class of each.
 #[derive(Clone, Copy, Debug)]
 pub struct Labelled<'a> {
@@ -63,8 +65,4 @@ pub(super) fn unit(dim: usize, rows: &[f32]) -> Vec<f32> {
         }
     });
     rows
-}
-
-pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
 }

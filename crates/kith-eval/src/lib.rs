@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod dot;
 mod geometry;
 mod labelled;
 mod neighbours;

@@ -2,7 +2,10 @@
 
 use rayon::prelude::*;
 
-use super::labelled::{Labelled, dot, unit};
+use super::{
+    dot::dot,
+    labelled::{Labelled, unit},
+};
 
 /// Temperature of a neighbour's vote (Wu et al. 2018, *Unsupervised feature learning via non-parametric instance discrimination*).
 const TEMPERATURE: f64 = 0.07;

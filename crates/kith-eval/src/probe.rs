@@ -4,7 +4,10 @@ use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::labelled::{Columns, Labelled, dot};
+use super::{
+    dot::dot,
+    labelled::{Columns, Labelled},
+};
 
 /// How a probe is trained.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -3,6 +3,8 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::dot::dot;
+
 /// How well queries find their match in a gallery.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Retrieval {
@@ -84,8 +86,4 @@ fn rank(query: &[f32], gallery: &[f32], relevant: &[usize]) -> Option<usize> {
             .filter(|cosine| cosine.is_nan() || **cosine >= best)
             .count(),
     )
-}
-
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
