@@ -16,14 +16,9 @@ use super::update::Rule;
 /// The CPU, on the caller's rayon pool.
 pub(super) struct Cpu;
 
-fn side_and_channels(images: &Tensor) -> Result<(usize, usize, usize)> {
-    let (batch, side, _, channels) = images.dims4()?;
-    Ok((batch, side, channels))
-}
-
 /// The batch size of `pixels`, and the stem for their side.
 fn whole_stem(layer: &Layer, pixels: &Tensor) -> Result<(usize, Stem)> {
-    let (batch, side, _) = side_and_channels(pixels)?;
+    let (batch, side, _, _) = pixels.dims4()?;
     let conv = layer.spec.conv;
     Ok((batch, Stem { conv, side }))
 }
@@ -106,7 +101,7 @@ impl Backend for Cpu {
         residual: Option<&Tensor>,
         relu: bool,
     ) -> Result<Tensor> {
-        let (batch, side, _) = side_and_channels(x)?;
+        let (batch, side, _, _) = x.dims4()?;
         let conv = layer.spec.conv;
         let out_side = conv.output_side(side);
         let (data, bias) = (View::new(x)?, View::new(&layer.bias)?);
@@ -129,7 +124,7 @@ impl Backend for Cpu {
         gradient: &Tensor,
         target: GradientTarget,
     ) -> Result<(Tensor, LayerGradient)> {
-        let (_, side, _) = side_and_channels(x)?;
+        let (_, side, _, _) = x.dims4()?;
         let conv = layer.spec.conv;
         let (data, gradient) = (View::new(x)?, View::new(gradient)?);
         let images = Images { data: &data, side };
@@ -206,7 +201,7 @@ impl Backend for Cpu {
     }
 
     fn mean(&self, images: &Tensor) -> Result<Tensor> {
-        let (batch, side, channels) = side_and_channels(images)?;
+        let (batch, side, _, channels) = images.dims4()?;
         let data = View::new(images)?;
         build((batch, 1, 1, channels), |out| {
             kernels::mean(&data, side * side, channels, out)
@@ -214,7 +209,7 @@ impl Backend for Cpu {
     }
 
     fn mean_gradient(&self, gradient: &Tensor, side: usize) -> Result<Tensor> {
-        let (batch, _, channels) = side_and_channels(gradient)?;
+        let (batch, _, _, channels) = gradient.dims4()?;
         let gradient = View::new(gradient)?;
         build((batch, side, side, channels), |out| {
             kernels::mean_gradient(&gradient, side * side, channels, out)
@@ -222,7 +217,7 @@ impl Backend for Cpu {
     }
 
     fn normalize(&self, rows: Tensor) -> Result<(Tensor, Tensor)> {
-        let (batch, _, dim) = side_and_channels(&rows)?;
+        let (batch, _, _, dim) = rows.dims4()?;
         let lengths = write(&rows, |rows| kernels::normalize(rows, dim))?;
         Ok((
             rows,

@@ -50,20 +50,6 @@ struct Plan<T> {
     fuses: bool,
 }
 
-impl<T: ActivationType> Plan<T>
-where
-    CudaBlas: Gemm<T>,
-{
-    fn plain(&self) -> ConvForward<'_, T, f32, T> {
-        ConvForward {
-            conv: &self.conv,
-            x: &self.x,
-            w: &self.filter,
-            y: &self.y,
-        }
-    }
-}
-
 /// cuDNN on one stream.
 pub(super) struct Convolutions<T> {
     /// A handle serves one thread at a time.
@@ -157,7 +143,22 @@ where
         let mut inner = self.lock();
         let Inner { cudnn, plans, work } = &mut *inner;
         let plan = self.plan((cudnn, plans), shape)?;
-        let Choice { algorithm, bytes } = self.forward_choice(plan)?;
+        let plain = ConvForward {
+            conv: &plan.conv,
+            x: &plan.x,
+            w: &plan.filter,
+            y: &plan.y,
+        };
+        let candidates = || {
+            use sys::cudnnConvolutionFwdAlgo_t::*;
+            Ok(vec![
+                plain.pick_algorithm()?,
+                CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM,
+                CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM,
+            ])
+        };
+        let size = |algorithm| plain.get_workspace_size(algorithm);
+        let Choice { algorithm, bytes } = self.choose(&mut plan.forward, candidates, size)?;
         let mut work = work.get(ctx, bytes)?;
         let (one, zero) = (T::from_f32(1.0), T::from_f32(0.0));
         if let Some(Epilogue { bias, residual }) = epilogue.filter(|_| plan.fuses) {
@@ -196,28 +197,9 @@ where
         }
         let factors = (one, zero);
         // SAFETY: as above.
-        unsafe {
-            plan.plain()
-                .launch(algorithm, work.as_mut(), factors, &x, &filter, &mut out)
-        }
-        .map_err(failed)?;
+        unsafe { plain.launch(algorithm, work.as_mut(), factors, &x, &filter, &mut out) }
+            .map_err(failed)?;
         Ok(false)
-    }
-
-    fn forward_choice(&self, plan: &mut Plan<T>) -> Result<Choice<sys::cudnnConvolutionFwdAlgo_t>> {
-        use sys::cudnnConvolutionFwdAlgo_t::*;
-        if let Some(choice) = plan.forward {
-            return Ok(choice);
-        }
-        let plain = plan.plain();
-        let wanted = [
-            plain.pick_algorithm().map_err(failed)?,
-            CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM,
-            CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM,
-        ];
-        let choice = self.choose(&wanted, |algorithm| plain.get_workspace_size(algorithm))?;
-        plan.forward = Some(choice);
-        Ok(choice)
     }
 
     /// The gradient with respect to the input from that of the output; added to what `dx` holds if `add`.
@@ -238,18 +220,16 @@ where
             w: &plan.filter,
             dy: &plan.y,
         };
-        let Choice { algorithm, bytes } = match plan.data {
-            Some(choice) => choice,
-            None => {
-                use sys::cudnnConvolutionBwdDataAlgo_t::*;
-                let picked = conv.pick_algorithm().map_err(failed)?;
-                let repeatable = picked != CUDNN_CONVOLUTION_BWD_DATA_ALGO_0;
-                let wanted = [picked, CUDNN_CONVOLUTION_BWD_DATA_ALGO_1];
-                let size = |algorithm| conv.get_workspace_size(algorithm);
-                self.choose(&wanted[usize::from(!repeatable)..], size)?
-            }
+        let candidates = || {
+            use sys::cudnnConvolutionBwdDataAlgo_t::*;
+            let picked = conv.pick_algorithm()?;
+            let mut candidates = vec![picked, CUDNN_CONVOLUTION_BWD_DATA_ALGO_1];
+            // It does not repeat its results bit for bit.
+            candidates.retain(|algorithm| *algorithm != CUDNN_CONVOLUTION_BWD_DATA_ALGO_0);
+            Ok(candidates)
         };
-        plan.data = Some(Choice { algorithm, bytes });
+        let size = |algorithm| conv.get_workspace_size(algorithm);
+        let Choice { algorithm, bytes } = self.choose(&mut plan.data, candidates, size)?;
         let mut work = work.get(ctx, bytes)?;
         let factors = (T::from_f32(1.0), T::from_f32(f32::from(u8::from(add))));
         // SAFETY: the spans have the sizes of the descriptors, which come from the same shape.
@@ -274,35 +254,44 @@ where
             dw: &plan.filter,
             dy: &plan.y,
         };
-        let Choice { algorithm, bytes } = match plan.weights {
-            Some(choice) => choice,
-            None => {
-                use sys::cudnnConvolutionBwdFilterAlgo_t::*;
-                let picked = conv.pick_algorithm().map_err(failed)?;
-                let repeatable = picked != CUDNN_CONVOLUTION_BWD_FILTER_ALGO_0
-                    && picked != CUDNN_CONVOLUTION_BWD_FILTER_ALGO_3;
-                let wanted = [picked, CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1];
-                let size = |algorithm| conv.get_workspace_size(algorithm);
-                self.choose(&wanted[usize::from(!repeatable)..], size)?
-            }
+        let candidates = || {
+            use sys::cudnnConvolutionBwdFilterAlgo_t::*;
+            let picked = conv.pick_algorithm()?;
+            let mut candidates = vec![picked, CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1];
+            // These two do not repeat their results bit for bit.
+            candidates.retain(|algorithm| {
+                *algorithm != CUDNN_CONVOLUTION_BWD_FILTER_ALGO_0
+                    && *algorithm != CUDNN_CONVOLUTION_BWD_FILTER_ALGO_3
+            });
+            Ok(candidates)
         };
-        plan.weights = Some(Choice { algorithm, bytes });
+        let size = |algorithm| conv.get_workspace_size(algorithm);
+        let Choice { algorithm, bytes } = self.choose(&mut plan.weights, candidates, size)?;
         let mut work = work.get(ctx, bytes)?;
         let factors = (T::from_f32(1.0), T::from_f32(0.0));
         // SAFETY: the spans have the sizes of the descriptors, which come from the same shape.
         unsafe { conv.launch(algorithm, work.as_mut(), factors, &x, &mut dw, &dy) }.map_err(failed)
     }
 
-    /// The first algorithm in `wanted` whose working memory is within the bound. All of them must repeat their results bit for bit.
+    /// The algorithm in `chosen`, or else the first candidate whose working memory is within the bound. All candidates must repeat their results bit
+    /// for bit.
     fn choose<A: Copy>(
         &self,
-        wanted: &[A],
+        chosen: &mut Option<Choice<A>>,
+        candidates: impl FnOnce() -> std::result::Result<Vec<A>, CudnnError>,
         size: impl Fn(A) -> std::result::Result<usize, CudnnError>,
     ) -> Result<Choice<A>> {
+        if let Some(choice) = *chosen {
+            return Ok(choice);
+        }
         let mut refused = None;
-        for &algorithm in wanted {
+        for algorithm in candidates().map_err(failed)? {
             match size(algorithm) {
-                Ok(bytes) if bytes <= self.max_bytes => return Ok(Choice { algorithm, bytes }),
+                Ok(bytes) if bytes <= self.max_bytes => {
+                    let choice = Choice { algorithm, bytes };
+                    *chosen = Some(choice);
+                    return Ok(choice);
+                }
                 Ok(bytes) => {
                     refused = Some(format!(
                         "it would take {bytes} bytes of working memory: raise cuda.workspace_mb"

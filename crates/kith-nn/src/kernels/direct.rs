@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::elementwise::accumulate;
 use super::scratch::{Scratch, take};
 use super::shapes::{Conv, Epilogue, Images, InputGradient};
 use super::simd::panel_width;
@@ -111,7 +112,7 @@ impl Conv {
             row.copy_from_slice(&epilogue.bias[column..column + row.len()]);
             if let Some(residual) = epilogue.residual {
                 let residual = &residual[at..at + row.len()];
-                row.iter_mut().zip(residual).for_each(|(a, b)| *a += b);
+                accumulate(row, residual);
             }
         };
         let pass = DirectPass {

@@ -9,6 +9,19 @@ const SUM_ROWS: usize = 512;
 /// Added to the squared length before the root, so that a zero vector has a finite gradient.
 pub(crate) const EPSILON: f32 = 1e-12;
 
+/// `out += values`, on the calling thread and with the vectors of the caller.
+#[inline(always)]
+pub(super) fn accumulate(out: &mut [f32], values: &[f32]) {
+    out.iter_mut()
+        .zip(values)
+        .for_each(|(out, value)| *out += value);
+}
+
+/// The dot product, summed from the first to the last value.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
 /// ReLU's gradient: zeroes `gradient` where `output` is not positive.
 pub(crate) fn mask(gradient: &mut [f32], output: &[f32]) {
     gradient
@@ -32,9 +45,7 @@ pub(crate) fn sum_rows(matrix: &[f32], out: &mut [f32]) {
             let mut sum = vec![0.0; columns];
             pulp::Arch::new().dispatch(|| {
                 for row in rows.chunks_exact(columns) {
-                    sum.iter_mut()
-                        .zip(row)
-                        .for_each(|(sum, value)| *sum += value);
+                    accumulate(&mut sum, row);
                 }
             });
             sum
@@ -42,9 +53,7 @@ pub(crate) fn sum_rows(matrix: &[f32], out: &mut [f32]) {
         .collect();
     out.fill(0.0);
     for part in parts {
-        out.iter_mut()
-            .zip(&part)
-            .for_each(|(out, part)| *out += part);
+        accumulate(out, &part);
     }
 }
 
@@ -54,12 +63,7 @@ pub(crate) fn add(target: &mut [f32], values: &[f32]) {
         .par_chunks_mut(TASK)
         .zip(values.par_chunks(TASK))
         .for_each(|(target, values)| {
-            pulp::Arch::new().dispatch(|| {
-                target
-                    .iter_mut()
-                    .zip(values)
-                    .for_each(|(target, value)| *target += value)
-            });
+            pulp::Arch::new().dispatch(|| accumulate(target, values));
         });
 }
 
@@ -90,9 +94,7 @@ pub(crate) fn mean(images: &[f32], pixels: usize, channels: usize, out: &mut [f3
         .for_each(|(out, image)| {
             out.fill(0.0);
             for pixel in image.chunks_exact(channels) {
-                out.iter_mut()
-                    .zip(pixel)
-                    .for_each(|(out, value)| *out += value);
+                accumulate(out, pixel);
             }
             out.iter_mut().for_each(|out| *out /= pixels as f32);
         });
@@ -115,7 +117,7 @@ pub(crate) fn mean_gradient(gradient: &[f32], pixels: usize, channels: usize, ou
 /// Scales each row of `rows` to unit length and returns the lengths before.
 pub(crate) fn normalize(rows: &mut [f32], dim: usize) -> Vec<f32> {
     let scale = |row: &mut [f32]| {
-        let length = (row.iter().map(|value| value * value).sum::<f32>() + EPSILON).sqrt();
+        let length = (dot(row, row) + EPSILON).sqrt();
         row.iter_mut().for_each(|value| *value /= length);
         length
     };
@@ -129,11 +131,7 @@ pub(crate) fn normalize_gradient(gradient: &mut [f32], unit: &[f32], lengths: &[
         .zip(unit.par_chunks(dim))
         .zip(lengths);
     rows.for_each(|((gradient, unit), length)| {
-        let along: f32 = gradient
-            .iter()
-            .zip(unit)
-            .map(|(gradient, unit)| gradient * unit)
-            .sum();
+        let along = dot(gradient, unit);
         gradient
             .iter_mut()
             .zip(unit)

@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::elementwise::accumulate;
 use super::pool::{WindowRows, pool_row, pool_row_gradient, pooled_side};
 use super::scratch::Scratch;
 use super::shapes::Conv;
@@ -144,9 +145,7 @@ impl Stem {
             });
         out.fill(0.0);
         for part in parts.chunks_exact(len) {
-            out.iter_mut()
-                .zip(part)
-                .for_each(|(out, part)| *out += part);
+            accumulate(out, part);
         }
     }
 
