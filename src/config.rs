@@ -1,192 +1,24 @@
 //! Settings in layers: `config/default.toml` (in the binary), a file, `KITH_SECTION__KEY` variables, flags.
 //! Unknown keys are errors.
 
+mod error;
 mod kinds;
 mod layers;
+mod settings;
+mod tables;
 mod validate;
 
-use std::{
-    ffi::OsString,
-    path::{Path, PathBuf},
+use std::{ffi::OsString, path::Path};
+
+pub use self::{
+    error::ConfigError,
+    settings::{
+        EncoderSection, LogConfig, LogFormat, PairsConfig, ServerConfig, Settings, StorageConfig,
+    },
 };
-
-use serde::{Deserialize, Serialize};
-
-use crate::{
-    checkpoint::{GateConfig, Policy, Retention},
-    serve::ServeConfig,
-    train::{RunConfig, SnapshotConfig, TrainConfig},
-};
-use kith_learn::{LearnConfig, ScheduleConfig};
-use kith_nn::{CudaConfig, Device, EncoderConfig, NnError, OptimizerConfig, Purpose};
-use kith_pixels::{AugmentConfig, Limits};
-
-/// All settings, one field a section.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Settings {
-    /// `[server]`.
-    pub server: ServerConfig,
-    /// `[storage]`.
-    pub storage: StorageConfig,
-    /// `[log]`.
-    pub log: LogConfig,
-    /// `[encoder]`.
-    pub encoder: EncoderSection,
-    /// `[cuda]`.
-    pub cuda: CudaConfig,
-    /// `[serving]`.
-    pub serving: ServeConfig,
-    /// `[limits]`.
-    pub limits: Limits,
-    /// `[pairs]`.
-    pub pairs: PairsConfig,
-    /// `[training]`.
-    pub training: RunConfig,
-    /// `[learning]`.
-    pub learning: LearnConfig,
-    /// `[optimizer]`.
-    pub optimizer: OptimizerConfig,
-    /// `[schedule]`.
-    pub schedule: ScheduleConfig,
-    /// `[augment]`.
-    pub augment: AugmentConfig,
-    /// `[snapshots]`.
-    pub snapshots: SnapshotConfig,
-    /// `[gate]`.
-    pub gate: GateConfig,
-    /// `[retention]`.
-    pub retention: Retention,
-}
-
-/// `[server]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ServerConfig {
-    /// Address and port.
-    pub listen: String,
-    /// Allow an address that is not loopback.
-    pub insecure: bool,
-    /// Seconds a request may take.
-    pub timeout_seconds: u64,
-    /// Names, besides loopback's and `listen`'s, under which requests may address the server; `*`: any.
-    pub allowed_hosts: Vec<String>,
-    /// Sites (`https://host`) whose pages may use the server, besides its own.
-    pub allowed_origins: Vec<String>,
-    /// Most connections at once.
-    pub max_connections: usize,
-    /// Seconds for a request's head to be complete.
-    pub header_timeout_seconds: u64,
-    /// Seconds that a connection may wait for its next request.
-    pub idle_timeout_seconds: u64,
-    /// Seconds for the next bytes of a body.
-    pub body_timeout_seconds: u64,
-    /// Seconds for a client to read more of its answer.
-    pub write_timeout_seconds: u64,
-    /// Most bytes of a body.
-    pub max_body_bytes: usize,
-    /// Most bytes of all bodies that are being read or worked on.
-    pub max_buffered_bytes: usize,
-    /// Most images in an embedding request.
-    pub max_images: usize,
-    /// Most pairs in a pair request.
-    pub max_pairs: usize,
-    /// Seconds that stopping may take.
-    pub grace_seconds: u64,
-}
-
-/// `[storage]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StorageConfig {
-    /// Folder of database, images and checkpoints.
-    pub data_dir: PathBuf,
-    /// Start although what the data folder held is lost.
-    pub accept_loss: bool,
-}
-
-/// `[log]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LogConfig {
-    /// A `tracing` filter.
-    pub filter: String,
-    /// `text` or `json`.
-    pub format: LogFormat,
-}
-
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// For machines.
-    Json,
-}
-
-/// `[encoder]`: the network's shape, and where it runs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EncoderSection {
-    /// `cpu` or `cuda:N`.
-    pub device: String,
-    /// See [`EncoderConfig::width`].
-    pub width: usize,
-    /// See [`EncoderConfig::side`].
-    pub side: usize,
-    /// See [`EncoderConfig::dim`].
-    pub dim: usize,
-}
-
-/// `[pairs]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PairsConfig {
-    /// Share of pairs that are held out, 0 to 0.9.
-    pub holdout_share: f64,
-}
 
 impl Settings {
-    /// Opens the device that the encoder runs on.
-    pub fn device(&self, purpose: Purpose) -> Result<Device, NnError> {
-        Device::open(&self.encoder.device, purpose, &self.cuda)
-    }
-
-    /// The network's shape.
-    pub fn encoder_config(&self) -> EncoderConfig {
-        let EncoderSection {
-            width, side, dim, ..
-        } = self.encoder;
-        EncoderConfig { width, side, dim }
-    }
-
-    /// What the trainer is told.
-    pub fn train_config(&self) -> TrainConfig {
-        TrainConfig {
-            run: self.training.clone(),
-            encoder: self.encoder_config(),
-            learn: self.learning.clone(),
-            optimizer: self.optimizer.clone(),
-            schedule: self.schedule.clone(),
-            augment: self.augment.clone(),
-            limits: self.limits.clone(),
-            precision: self.serving.precision,
-            snapshots: self.snapshots.clone(),
-            policy: self.policy(),
-            accept_loss: self.storage.accept_loss,
-        }
-    }
-
-    /// What decisions about checkpoints follow.
-    pub fn policy(&self) -> Policy {
-        Policy {
-            gate: self.gate.clone(),
-            retention: self.retention.clone(),
-        }
-    }
-
-    /// Reads the layers and validates. `sets`: `section.key=value` flags, the strongest layer.
+    /// Merges the layers and validates the result. `sets`: `section.key=value` flags, the strongest layer.
     pub fn load(file: Option<&Path>, sets: &[String]) -> Result<Self, ConfigError> {
         Self::from_layers(file, std::env::vars_os(), sets)
     }
@@ -201,14 +33,4 @@ impl Settings {
         validate::check(&settings)?;
         Ok(settings)
     }
-
-    /// All settings as a TOML document that [`Settings::load`] reads back unchanged.
-    pub fn to_toml(&self) -> String {
-        toml::to_string(self).expect("settings are plain tables of numbers and text")
-    }
 }
-
-/// A setting cannot be used; names the key and the remedy.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct ConfigError(pub String);

@@ -1,13 +1,13 @@
-//! Refuses a value of the wrong kind in plain words: the key, the value, and what is wanted. The kind of a setting is its default's.
+//! Checks the kind of each value, which must be that of its default. An error names the key, the value and the expected kind.
 
 use toml::{Table, Value};
 
-use super::{ConfigError, Settings, layers::find};
+use super::{error::ConfigError, settings::Settings, tables::find};
 
-/// Characters of a value that a message shows.
-const SHOWN: usize = 60;
+/// Most characters of a value in a message.
+const MAX_SHOWN: usize = 60;
 
-/// Checks one value of a layer. `origin`: how its author named it.
+/// Checks one value of a layer. `origin`: the layer, for messages.
 pub(super) fn check(
     origin: &str,
     key: &str,
@@ -17,8 +17,8 @@ pub(super) fn check(
     let fits = match (default, value) {
         (Value::Integer(_), Value::Integer(number)) => *number >= 0,
         (Value::Float(_), Value::Float(_) | Value::Integer(_)) => true,
-        (Value::Array(wanted), Value::Array(found)) if is_numbers(wanted) => {
-            wanted.len() == found.len() && is_numbers(found)
+        (Value::Array(expected), Value::Array(found)) if is_numbers(expected) => {
+            expected.len() == found.len() && is_numbers(found)
         }
         (Value::Array(_), Value::Array(found)) => found.iter().all(Value::is_str),
         _ => default.same_type(value),
@@ -28,12 +28,12 @@ pub(super) fn check(
     }
     Err(ConfigError(format!(
         "{origin}: {key} must be {}, not {}",
-        wanted(default),
+        expected(default),
         shown(value)
     )))
 }
 
-/// The merged layers as settings. What the kinds let through is a word that is no choice, or a number beyond its type.
+/// Deserialises the merged layers. After the check of kinds this fails only for an unknown choice, or a number too large for its type.
 pub(super) fn typed(merged: Table, defaults: &Table) -> Result<Settings, ConfigError> {
     let document = Value::Table(merged.clone());
     serde_path_to_error::deserialize(document).map_err(|error| {
@@ -42,16 +42,16 @@ pub(super) fn typed(merged: Table, defaults: &Table) -> Result<Settings, ConfigE
         let value = find(&merged, key).map_or("nothing".to_owned(), shown);
         let choices = choices(error.inner().message());
         let default = find(defaults, key);
-        let wanted = choices.unwrap_or_else(|| match default {
+        let expected = choices.unwrap_or_else(|| match default {
             Some(Value::Integer(_)) => "a smaller whole number".to_owned(),
-            Some(default) => wanted(default),
+            Some(default) => expected(default),
             None => "one of the keys that `kith config` prints".to_owned(),
         });
-        ConfigError(format!("{key} must be {wanted}, not {value}"))
+        ConfigError(format!("{key} must be {expected}, not {value}"))
     })
 }
 
-/// The names in back quotes that follow the word that was found.
+/// The names in serde's message about an unknown variant, which follow the name that was found.
 fn choices(message: &str) -> Option<String> {
     let list = message.strip_prefix("unknown variant `")?;
     let names: Vec<&str> = list.split('`').skip(2).step_by(2).collect();
@@ -62,13 +62,13 @@ fn choices(message: &str) -> Option<String> {
     }
 }
 
-/// A list of settings is one of numbers, as many as the default has, or one of any number of texts.
+/// Whether a list holds numbers. Such a list has the default's length; a list of texts has any.
 fn is_numbers(values: &[Value]) -> bool {
     let number = |value: &Value| value.is_float() || value.is_integer();
     !values.is_empty() && values.iter().all(number)
 }
 
-fn wanted(default: &Value) -> String {
+fn expected(default: &Value) -> String {
     match default {
         Value::Integer(_) => "a whole number, 0 or more".to_owned(),
         Value::Float(_) => "a number".to_owned(),
@@ -87,7 +87,7 @@ fn shown(value: &Value) -> String {
         Value::Table(_) => return "a section".to_owned(),
         _ => value.to_string(),
     };
-    let cut: String = text.chars().take(SHOWN).collect();
+    let cut: String = text.chars().take(MAX_SHOWN).collect();
     if cut.len() < text.len() {
         format!("{cut}…")
     } else {

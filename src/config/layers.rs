@@ -1,14 +1,19 @@
-//! The layers of settings and their order: built-in defaults, a file, `KITH_…` variables, `--set` flags.
-//! Every key of a layer must be a key of the defaults, and its value of the same kind; else the layer is refused by name.
+//! Merges the layers of settings: built-in defaults, a file, `KITH_…` variables, `--set` flags. Every key must be a key of the defaults and
+//! have a value of the same kind; an error names the layer and the key.
 
 use std::{ffi::OsString, path::Path};
 
 use config::{Config, File, FileFormat};
 use toml::{Table, Value};
 
-use super::{ConfigError, Settings, kinds};
+use super::{
+    error::ConfigError,
+    kinds,
+    settings::Settings,
+    tables::{find, insert, leaves},
+};
 
-/// The defaults that ship in the binary; the list of all keys there are.
+/// The defaults, which hold every key.
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 
 /// Merges the layers, later ones winning.
@@ -27,22 +32,22 @@ pub(super) fn merge(
         .iter()
         .map(|flag| from_flag(flag))
         .collect::<Result<Vec<_>, _>>()?;
-    let mut singles = Table::new();
-    for single in from_environment(environment)?.into_iter().chain(flags) {
-        let value = single.value(&defaults)?;
-        insert(&mut singles, &single.key, value);
+    let mut overrides = Table::new();
+    for setting in from_environment(environment)?.into_iter().chain(flags) {
+        let value = setting.value(&defaults)?;
+        insert(&mut overrides, &setting.key, value);
     }
-    layers = layers.add_source(File::from_str(&singles.to_string(), FileFormat::Toml));
+    layers = layers.add_source(File::from_str(&overrides.to_string(), FileFormat::Toml));
     let merged: Table = layers
         .build()
         .and_then(Config::try_deserialize)
-        .map_err(refuse)?;
+        .map_err(merge_error)?;
     kinds::typed(merged, &defaults)
 }
 
-/// One key set outside a file.
-struct Single {
-    /// How its author named it, for messages.
+/// One setting from a variable or a flag.
+struct Override {
+    /// The variable or the flag, for messages.
     origin: String,
     /// `section.key`.
     key: String,
@@ -50,8 +55,8 @@ struct Single {
     text: String,
 }
 
-impl Single {
-    /// The value as TOML. Bare text is a string, so that `log.format=json` needs no quotes; where the default is a string, anything is.
+impl Override {
+    /// The value as TOML. Bare text is a string, so that `log.format=json` needs no quotes; so is anything whose default is a string.
     fn value(&self, defaults: &Table) -> Result<Value, ConfigError> {
         let default = find(defaults, &self.key)
             .filter(|found| !found.is_table())
@@ -78,11 +83,11 @@ impl Single {
     }
 }
 
-/// `KITH_SECTION__KEY` variables; others of the prefix, without a double underscore, are not settings.
+/// Reads `KITH_SECTION__KEY` variables. Those without a double underscore are not settings.
 fn from_environment(
     environment: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Result<Vec<Single>, ConfigError> {
-    let mut singles = Vec::new();
+) -> Result<Vec<Override>, ConfigError> {
+    let mut overrides = Vec::new();
     for (name, value) in environment {
         let Some(name) = name.to_str() else { continue };
         let Some(path) = name
@@ -94,30 +99,30 @@ fn from_environment(
         let text = value
             .into_string()
             .map_err(|_| ConfigError(format!("{name} is not UTF-8: set it to plain text")))?;
-        singles.push(Single {
+        overrides.push(Override {
             origin: name.to_owned(),
             key: path.to_lowercase().replace("__", "."),
             text,
         });
     }
-    singles.sort_by(|a, b| a.key.cmp(&b.key));
-    Ok(singles)
+    overrides.sort_by(|a, b| a.key.cmp(&b.key));
+    Ok(overrides)
 }
 
-fn from_flag(flag: &str) -> Result<Single, ConfigError> {
+fn from_flag(flag: &str) -> Result<Override, ConfigError> {
     let (key, text) = flag.split_once('=').ok_or_else(|| {
         ConfigError(format!(
             "--set {flag} has no \"=\": write section.key=value"
         ))
     })?;
-    Ok(Single {
+    Ok(Override {
         origin: format!("--set {flag}"),
         key: key.trim().to_owned(),
         text: text.trim().to_owned(),
     })
 }
 
-/// A settings file whose keys are all known.
+/// Reads a settings file and checks its keys and values.
 fn read(path: &Path, defaults: &Table) -> Result<String, ConfigError> {
     let name = path.display();
     let text = std::fs::read_to_string(path).map_err(|error| {
@@ -126,9 +131,7 @@ fn read(path: &Path, defaults: &Table) -> Result<String, ConfigError> {
     let table: Table =
         toml::from_str(&text).map_err(|error| not_toml(&name.to_string(), &text, &error))?;
     let origin = format!("the settings file {name}");
-    let mut keys = Vec::new();
-    leaves("", &table, &mut keys);
-    for key in &keys {
+    for key in &leaves(&table) {
         let default = find(defaults, key).ok_or_else(|| unknown(&origin, key, defaults))?;
         let value = find(&table, key).unwrap_or(default);
         kinds::check(&origin, key, value, default)?;
@@ -136,7 +139,7 @@ fn read(path: &Path, defaults: &Table) -> Result<String, ConfigError> {
     Ok(text)
 }
 
-/// Says in which line a file stops being TOML.
+/// The error for a file that is not TOML, with the line.
 fn not_toml(name: &str, text: &str, error: &toml::de::Error) -> ConfigError {
     let before = error.span().and_then(|span| text.get(..span.start));
     let line = before.map_or(1, |before| 1 + before.matches('\n').count());
@@ -145,50 +148,7 @@ fn not_toml(name: &str, text: &str, error: &toml::de::Error) -> ConfigError {
     ))
 }
 
-/// Paths of all values of a table.
-fn leaves(prefix: &str, table: &Table, into: &mut Vec<String>) {
-    for (key, value) in table {
-        let path = match prefix {
-            "" => key.clone(),
-            _ => format!("{prefix}.{key}"),
-        };
-        match value {
-            Value::Table(inner) => leaves(&path, inner, into),
-            _ => into.push(path),
-        }
-    }
-}
-
-pub(super) fn find<'a>(table: &'a Table, path: &str) -> Option<&'a Value> {
-    let (first, rest) = match path.split_once('.') {
-        Some((first, rest)) => (first, Some(rest)),
-        None => (path, None),
-    };
-    let value = table.get(first)?;
-    match rest {
-        Some(rest) => find(value.as_table()?, rest),
-        None => Some(value),
-    }
-}
-
-/// Sets one value, making the tables on the way; `path` is a leaf of the defaults, so no value stands in a table's place.
-fn insert(table: &mut Table, path: &str, value: Value) {
-    match path.split_once('.') {
-        None => {
-            table.insert(path.to_owned(), value);
-        }
-        Some((first, rest)) => {
-            let inner = table
-                .entry(first)
-                .or_insert_with(|| Value::Table(Table::new()));
-            if let Value::Table(inner) = inner {
-                insert(inner, rest, value);
-            }
-        }
-    }
-}
-
-/// The refusal of an unknown key, with the known ones of its section.
+/// The error for an unknown key, with the known keys of its section.
 fn unknown(origin: &str, key: &str, defaults: &Table) -> ConfigError {
     let section = key.rsplit_once('.').map_or("", |(section, _)| section);
     let table = find(defaults, section).and_then(Value::as_table);
@@ -197,17 +157,17 @@ fn unknown(origin: &str, key: &str, defaults: &Table) -> ConfigError {
         .keys()
         .map(String::as_str)
         .collect();
-    let place = match table {
-        Some(_) => format!("[{section}] has"),
+    let known = match table {
+        Some(_) => format!("the keys of [{section}] are"),
         None => "the sections are".to_owned(),
     };
     ConfigError(format!(
-        "{origin}: there is no setting {key}; {place} {}",
+        "{origin}: there is no setting {key}; {known} {}",
         names.join(", ")
     ))
 }
 
-fn refuse(error: config::ConfigError) -> ConfigError {
+fn merge_error(error: config::ConfigError) -> ConfigError {
     let text = error.to_string();
     ConfigError(text.split_whitespace().collect::<Vec<_>>().join(" "))
 }

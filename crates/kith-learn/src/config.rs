@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::LearnError;
 use kith_mcmc::{SamplerConfig, StateKind};
 
 /// The settings of a training step.
@@ -35,40 +34,34 @@ pub struct LearnConfig {
 }
 
 impl LearnConfig {
-    /// Checks the ranges of all settings; the error names the first bad one and its range.
-    pub fn validate(&self) -> Result<(), LearnError> {
+    /// The settings that are out of range, each with what it must be.
+    pub fn problems(&self) -> Vec<(&'static str, &'static str)> {
+        let share = |value: f32| (0.0..=1.0).contains(&value);
+        let positive_share = |value: f32| value > 0.0 && value <= 1.0;
+        let beta = self.beta.is_finite() && self.beta > 0.0;
+        let roulette = self.roulette.is_finite() && self.roulette >= 0.0;
         let rules = [
+            (beta, ("beta", "above 0")),
+            // A walk retains its last proposal even where the burn-in is all of it.
             (
-                self.beta.is_finite() && self.beta > 0.0,
-                "beta must be a positive number",
+                share(self.sampler.burn_in),
+                ("sampler.burn_in", "from 0 to 1"),
             ),
             (
-                (0.0..=1.0).contains(&self.sampler.burn_in),
-                "sampler.burn_in must lie in [0, 1]",
+                positive_share(self.carried_budget),
+                ("carried_budget", "above 0 and at most 1"),
             ),
+            (roulette, ("roulette", "0 or more")),
             (
-                self.carried_budget > 0.0 && self.carried_budget <= 1.0,
-                "carried_budget must lie in (0, 1]",
+                positive_share(self.sogclr_gamma),
+                ("sogclr_gamma", "above 0 and at most 1"),
             ),
-            (
-                self.roulette.is_finite() && self.roulette >= 0.0,
-                "roulette must be 0 or a positive number",
-            ),
-            (
-                self.sogclr_gamma > 0.0 && self.sogclr_gamma <= 1.0,
-                "sogclr_gamma must lie in (0, 1]",
-            ),
-            (self.cache_images > 0, "cache_images must be at least 1"),
-            (
-                (0.0..=1.0).contains(&self.cache_refresh),
-                "cache_refresh must lie in [0, 1]",
-            ),
-            (self.exact_images > 0, "exact_images must be at least 1"),
+            (self.cache_images > 0, ("cache_images", "at least 1")),
+            (share(self.cache_refresh), ("cache_refresh", "from 0 to 1")),
+            (self.exact_images > 0, ("exact_images", "at least 1")),
         ];
-        match rules.iter().find(|(kept, _)| !kept) {
-            Some((_, rule)) => Err(LearnError::Config(rule)),
-            None => Ok(()),
-        }
+        let broken = rules.into_iter().filter(|(holds, _)| !holds);
+        broken.map(|(_, problem)| problem).collect()
     }
 }
 

@@ -5,9 +5,6 @@ use kith_nn::NnError;
 /// Why a training step failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LearnError {
-    /// A setting is out of its range.
-    #[error("{0}")]
-    Config(&'static str),
     /// A value is infinite or not a number. Nothing was updated.
     #[error("the {what} of step {step} is not finite")]
     NonFinite {

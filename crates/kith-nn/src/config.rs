@@ -17,23 +17,27 @@ pub struct EncoderConfig {
 }
 
 impl EncoderConfig {
-    /// An error that names the first setting that is not valid, and its valid values.
-    pub fn validate(&self) -> Result<(), NnError> {
+    /// The settings that are out of range, each with what it must be.
+    pub fn problems(&self) -> Vec<(&'static str, &'static str)> {
         let Self { width, side, dim } = *self;
-        if width == 0 || !width.is_multiple_of(8) || width > 512 {
-            return Err(NnError::Config(format!(
-                "width {width} must be a multiple of 8 from 8 to 512"
-            )));
-        }
-        if side == 0 || !side.is_multiple_of(32) || side > 224 {
-            return Err(NnError::Config(format!(
-                "side {side} must be a multiple of 32 from 32 to 224"
-            )));
-        }
-        if dim == 0 || dim > 8192 {
-            return Err(NnError::Config(format!("dim {dim} must be from 1 to 8192")));
-        }
-        Ok(())
+        let width = (8..=512).contains(&width) && width.is_multiple_of(8);
+        let side = (32..=224).contains(&side) && side.is_multiple_of(32);
+        let dim = (8..=8192).contains(&dim);
+        let rules = [
+            (
+                width,
+                ("width", "a multiple of 8 from 8 to 512 (64 is ResNet-18)"),
+            ),
+            (side, ("side", "a multiple of 32 from 32 to 224")),
+            (dim, ("dim", "from 8 to 8192")),
+        ];
+        let broken = rules.into_iter().filter(|(holds, _)| !holds);
+        broken.map(|(_, problem)| problem).collect()
+    }
+
+    /// An error that names the first setting of [`EncoderConfig::problems`].
+    pub fn validate(&self) -> Result<(), NnError> {
+        NnError::check_problems(&self.problems())
     }
 }
 

@@ -31,6 +31,16 @@ impl From<candle_core::Error> for NnError {
     }
 }
 
+impl NnError {
+    /// An error that names the first of the settings that are out of range, if there is one.
+    pub(super) fn check_problems(problems: &[(&str, &str)]) -> Result<(), Self> {
+        match problems.first() {
+            Some((key, must_be)) => Err(Self::Config(format!("{key} must be {must_be}"))),
+            None => Ok(()),
+        }
+    }
+}
+
 /// A device has no memory left. Travels through the tensor library's errors.
 #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
 #[derive(Debug, thiserror::Error)]

@@ -35,31 +35,30 @@ pub enum OptimizerKind {
 }
 
 impl OptimizerConfig {
-    /// An error that names the first constant that is not valid, and its valid values.
-    pub fn validate(&self) -> Result<(), NnError> {
+    /// The settings that are out of range, each with what it must be.
+    pub fn problems(&self) -> Vec<(&'static str, &'static str)> {
         let fraction = |value: f32| (0.0..1.0).contains(&value);
-        let checks = [
+        let non_negative = |value: f32| value >= 0.0 && value.is_finite();
+        let epsilon = self.epsilon > 0.0 && self.epsilon.is_finite();
+        let rules = [
+            (
+                non_negative(self.weight_decay),
+                ("weight_decay", "0 or more"),
+            ),
             (
                 fraction(self.momentum),
-                "momentum must be from 0 to below 1",
+                ("momentum", "at least 0 and below 1"),
             ),
-            (fraction(self.beta2), "beta2 must be from 0 to below 1"),
-            (
-                self.weight_decay >= 0.0 && self.weight_decay.is_finite(),
-                "weight_decay must be 0 or more",
-            ),
-            (
-                self.epsilon > 0.0 && self.epsilon.is_finite(),
-                "epsilon must be above 0",
-            ),
-            (
-                self.clip_norm >= 0.0 && self.clip_norm.is_finite(),
-                "clip_norm must be 0 (no clipping) or more",
-            ),
+            (fraction(self.beta2), ("beta2", "at least 0 and below 1")),
+            (epsilon, ("epsilon", "above 0")),
+            (non_negative(self.clip_norm), ("clip_norm", "0 or more")),
         ];
-        match checks.iter().find(|(good, _)| !good) {
-            Some((_, message)) => Err(NnError::Config((*message).to_owned())),
-            None => Ok(()),
-        }
+        let broken = rules.into_iter().filter(|(holds, _)| !holds);
+        broken.map(|(_, problem)| problem).collect()
+    }
+
+    /// An error that names the first setting of [`OptimizerConfig::problems`].
+    pub fn validate(&self) -> Result<(), NnError> {
+        NnError::check_problems(&self.problems())
     }
 }
