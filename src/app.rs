@@ -1,33 +1,24 @@
-//! The running whole: which parts there are, and the order in which they start and stop.
+//! The parts of the running server, and the order in which they start and stop.
 
+mod error;
+mod exposure;
 mod lock;
 mod writable;
 
-use std::{
-    net::{SocketAddr, ToSocketAddrs},
-    path::Path,
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
-pub use self::lock::FolderLock;
+use self::{error::because, lock::FolderLock, writable::Writable};
+pub use self::{error::StartError, exposure::check_exposure};
 use crate::{
-    blobs::Blobs,
-    checkpoint::Checkpoints,
-    config::{ServerConfig, Settings},
-    db::Db,
-    image_store::ImageStore,
-    ingest::Ingest,
-    serve::Serving,
-    train::Trainer,
+    blobs::Blobs, checkpoint::Checkpoints, config::Settings, db::Db, image_store::ImageStore,
+    ingest::Ingest, serve::Serving, train::Trainer,
 };
 use kith_nn::{Device, Purpose};
-
-use writable::Writable;
 
 const DATABASE: &str = "kith.db";
 const BLOBS: &str = "blobs";
 
-/// All parts, started. Cheap to clone.
+/// The started parts of the server; cheap to clone.
 #[derive(Clone)]
 pub struct App {
     /// The effective settings.
@@ -36,7 +27,7 @@ pub struct App {
     pub db: Db,
     /// The blob store.
     pub blobs: Blobs,
-    /// The way in for images and pairs.
+    /// Stores posted images and pairs.
     pub ingest: Ingest,
     /// The checkpoints.
     pub checkpoints: Checkpoints,
@@ -44,15 +35,13 @@ pub struct App {
     pub serving: Serving,
     /// The training side.
     pub trainer: Trainer,
-    /// Whether the data folder takes writes.
-    pub writable: Writable,
-    /// Where the encoder runs.
-    pub device: Device,
+    /// Whether the data folder can be written.
+    pub(crate) writable: Writable,
     lock: Arc<FolderLock>,
 }
 
 impl App {
-    /// Opens the data folder (locked against a second process), migrates, resumes or writes checkpoint 0, serves, trains.
+    /// Locks and opens the data folder, migrates the database, resumes training (or writes checkpoint 0), and serves.
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
         let folder = &settings.storage.data_dir;
         let lock = Arc::new(FolderLock::take(folder)?);
@@ -61,28 +50,28 @@ impl App {
         if !settings.storage.accept_loss {
             refuse_lost_database(folder).await?;
         }
-        let (db, blobs) = stores(folder).await?;
+        let (db, blobs) = open_stores(folder).await?;
         let checkpoints = Checkpoints::new(blobs.clone(), db.clone(), settings.policy());
         let (limits, holdout_share) = (settings.limits.clone(), settings.pairs.holdout_share);
         let ingest = Ingest::new(blobs.clone(), db.clone(), limits, holdout_share);
-        // The folder is this process's alone: what a kill cut off, writes and erasures, is tidied up.
+        // No other process uses the folder, so writes and erasures that a kill interrupted can be finished.
         blobs.sweep().map_err(because("the blob store"))?;
         let finished = ingest.finish_erasures().await;
-        finished.map_err(because("the erasures that were cut off"))?;
+        finished.map_err(because("finishing interrupted erasures"))?;
         let swept = ingest.sweep_orphans().await;
-        swept.map_err(because("images that no row names"))?;
-        recheck(&blobs, &db).await?;
-        // Before serving: it resumes or writes checkpoint 0, so that there is something to serve.
+        swept.map_err(because("removing images without a row"))?;
+        recheck_damaged(&blobs, &db).await?;
+        // The trainer comes first: it writes checkpoint 0 if there is none to serve.
         let trainer = Trainer::start(
             settings.train_config(),
-            device.clone(),
+            device,
             blobs.clone(),
             db.clone(),
             checkpoints.clone(),
         )
         .await
         .map_err(because("the trainer"))?;
-        let serving = serving(&settings, open(Purpose::Serving)?, &db, &checkpoints).await?;
+        let serving = start_serving(&settings, open(Purpose::Serving)?, &db, &checkpoints).await?;
         tracing::info!(folder = %folder.display(), device = %settings.encoder.device, "started");
         Ok(Self {
             settings: Arc::new(settings),
@@ -93,18 +82,17 @@ impl App {
             checkpoints,
             serving,
             trainer,
-            device,
             lock,
         })
     }
 
-    /// Stops in order: answers accepted requests, last snapshot, database. HTTP must have stopped accepting before.
-    /// A snapshot that fails is the error, after everything else has stopped.
+    /// Stops in order: answers accepted requests, takes the last snapshot, closes the database. HTTP must have stopped accepting before.
+    /// If the snapshot fails, everything else stops all the same and its error is returned.
     pub async fn stop(&self) -> Result<(), StartError> {
         self.serving.stop().await;
         let trained = self.trainer.stop().await;
         self.db.close().await;
-        // Closing the file would release it too, but clones of this handle may live on.
+        // Clones of this handle may keep the lock file open, so dropping is not enough.
         let unlocked = self.lock.release();
         trained.map_err(because("the last snapshot"))?;
         unlocked.map_err(because("the data folder's lock"))?;
@@ -113,12 +101,12 @@ impl App {
     }
 }
 
-/// Database and blob store of a data folder that exists, for looking only: nothing is written, and the lock is not taken, so that a server
-/// may use the folder meanwhile.
-pub async fn look(folder: &Path) -> Result<(Db, Blobs), StartError> {
+/// Opens the database and the blob store of an existing data folder read-only. The lock is not taken, so that a server may use the folder
+/// meanwhile.
+pub async fn open_read_only(folder: &Path) -> Result<(Db, Blobs), StartError> {
     if !folder.join(DATABASE).is_file() {
         return Err(StartError(format!(
-            "{} is no data folder of kith: name one with --data-dir",
+            "{} is not a data folder of kith: name one with --data-dir",
             folder.display()
         )));
     }
@@ -130,7 +118,7 @@ pub async fn look(folder: &Path) -> Result<(Db, Blobs), StartError> {
     ))
 }
 
-/// A database that is missing beside stored images or checkpoints was lost: an empty one in its place would hide that.
+/// An error if the database is missing although images or checkpoints are stored: it was lost, and a new one would hide that.
 async fn refuse_lost_database(folder: &Path) -> Result<(), StartError> {
     let missing = Db::is_missing(&folder.join(DATABASE)).await;
     if !missing.map_err(because("the database"))? {
@@ -148,7 +136,7 @@ async fn refuse_lost_database(folder: &Path) -> Result<(), StartError> {
     )))
 }
 
-async fn stores(folder: &Path) -> Result<(Db, Blobs), StartError> {
+async fn open_stores(folder: &Path) -> Result<(Db, Blobs), StartError> {
     let db = Db::open(&folder.join(DATABASE)).await;
     let blobs = Blobs::local(&folder.join(BLOBS));
     Ok((
@@ -157,7 +145,7 @@ async fn stores(folder: &Path) -> Result<(Db, Blobs), StartError> {
     ))
 }
 
-async fn serving(
+async fn start_serving(
     settings: &Settings,
     device: Device,
     db: &Db,
@@ -174,45 +162,13 @@ async fn serving(
     .map_err(because("serving"))
 }
 
-/// Images that were listed as damaged and whose files were put back since.
-async fn recheck(blobs: &Blobs, db: &Db) -> Result<(), StartError> {
+/// Clears the mark of damaged images whose files were put back.
+async fn recheck_damaged(blobs: &Blobs, db: &Db) -> Result<(), StartError> {
     let images = ImageStore::new(blobs.clone(), db.clone());
     let healed = images.recheck().await;
     let healed = healed.map_err(because("the damaged images"))?;
     if healed > 0 {
-        tracing::info!(healed, "damaged images are whole again");
+        tracing::info!(healed, "damaged images were repaired");
     }
     Ok(())
-}
-
-/// Refuses an address that others can reach, unless the settings allow it: there are no API keys.
-pub fn check_exposure(server: &ServerConfig) -> Result<(), StartError> {
-    let listen = &server.listen;
-    let addresses: Vec<SocketAddr> = listen
-        .to_socket_addrs()
-        .map_err(|error| {
-            StartError(format!("server.listen {listen} is not an address ({error}): write one such as 127.0.0.1:7700"))
-        })?
-        .collect();
-    match server.insecure || addresses.iter().all(is_loopback) {
-        true => Ok(()),
-        false => Err(StartError(format!(
-            "{listen} can be reached from other machines and kith has no API keys: listen on 127.0.0.1 behind a proxy that \
-             checks who asks, or allow it with --insecure"
-        ))),
-    }
-}
-
-/// `::ffff:127.0.0.1` is 127.0.0.1 written as IPv6.
-fn is_loopback(address: &SocketAddr) -> bool {
-    address.ip().to_canonical().is_loopback()
-}
-
-/// Why the server cannot start or stop cleanly, in one sentence with the remedy.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct StartError(pub String);
-
-fn because<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> StartError {
-    move |error| StartError(format!("{what}: {error}"))
 }

@@ -1,5 +1,5 @@
-//! The data folder taken for one process. The folder itself is locked, besides a file in it: a lock on a file alone is lost when somebody
-//! deletes the file, and a second server would come in.
+//! The lock of the data folder, which one process holds. Both the folder and a file in it are locked: when somebody deletes the file, its
+//! lock is lost and a second server could start.
 
 use std::{
     fs::{File, TryLockError},
@@ -7,57 +7,54 @@ use std::{
     path::Path,
 };
 
-use super::StartError;
+use super::error::StartError;
 
-/// A lock that the operating system lets go of when the process ends, however it ends.
+/// A lock that the operating system releases when the process ends, however it ends.
 #[derive(Debug)]
-pub struct FolderLock {
-    /// The lock file, which older versions look at, too.
+pub(super) struct FolderLock {
+    /// The lock file, which older versions lock alone.
     file: File,
-    /// `None` where the file system locks files only.
+    /// `None` where the file system cannot lock folders.
     folder: Option<File>,
 }
 
 impl FolderLock {
-    /// Creates the data folder and takes it.
-    pub fn take(folder: &Path) -> Result<Self, StartError> {
+    /// Creates the data folder if it is missing, and locks it.
+    pub(super) fn take(folder: &Path) -> Result<Self, StartError> {
         let name = folder.display();
         let unusable = |error: io::Error| {
             StartError(format!(
                 "the data folder {name} cannot be used ({error}): choose another with --data-dir"
             ))
         };
-        let (file, whole) = open(folder).map_err(unusable)?;
-        let taken = || {
+        let (file, folder) = open(folder).map_err(unusable)?;
+        let locked = || {
             StartError(format!(
                 "another kith process uses the data folder {name}: stop it, or choose another with --data-dir"
             ))
         };
         match file.try_lock() {
             Ok(()) => (),
-            Err(TryLockError::WouldBlock) => return Err(taken()),
+            Err(TryLockError::WouldBlock) => return Err(locked()),
             Err(TryLockError::Error(error)) => {
                 return Err(StartError(format!(
                     "the data folder {name} cannot be locked ({error}): choose one on a disk that supports file locks"
                 )));
             }
         }
-        let whole = match whole.try_lock() {
-            Ok(()) => Some(whole),
-            Err(TryLockError::WouldBlock) => return Err(taken()),
+        let folder = match folder.try_lock() {
+            Ok(()) => Some(folder),
+            Err(TryLockError::WouldBlock) => return Err(locked()),
             Err(TryLockError::Error(error)) => {
-                tracing::warn!(%error, "only the lock file guards the data folder: do not delete it");
+                tracing::warn!(%error, "the data folder cannot be locked, its lock file is: do not delete that");
                 None
             }
         };
-        Ok(Self {
-            file,
-            folder: whole,
-        })
+        Ok(Self { file, folder })
     }
 
-    /// Gives the folder to others, although handles may live on.
-    pub fn release(&self) -> io::Result<()> {
+    /// Unlocks the folder, although handles may stay open.
+    pub(super) fn release(&self) -> io::Result<()> {
         let folder = self.folder.as_ref().map_or(Ok(()), File::unlock);
         self.file.unlock().and(folder)
     }

@@ -1,4 +1,4 @@
-//! Whether the data folder takes writes: tried when asked, and remembered for a moment so that probes cost nothing.
+//! Whether the data folder can be written. It is tried on demand, and the result is cached for a moment so that probes are cheap.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,21 +9,25 @@ use tokio::{
 
 use crate::{blobs::Blobs, db::Db};
 
-/// How long an answer holds.
-const FRESH: Duration = Duration::from_secs(2);
-/// How long a try may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a result is cached.
+const CACHED_FOR: Duration = Duration::from_secs(2);
+/// How long a write may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Tries a small write to the database and to the blob store; cheap to clone.
+/// Writes a little to the database and to the blob store; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Writable {
+pub(crate) struct Writable {
     db: Db,
     blobs: Blobs,
-    last: Arc<Mutex<Option<Tried>>>,
+    last: Arc<Mutex<Option<Attempt>>>,
 }
 
-/// The last try: when, and why it failed if it did.
-type Tried = (Instant, Result<(), String>);
+/// The last write.
+#[derive(Debug)]
+struct Attempt {
+    at: Instant,
+    result: Result<(), String>,
+}
 
 impl Writable {
     pub(super) fn new(db: Db, blobs: Blobs) -> Self {
@@ -34,26 +38,29 @@ impl Writable {
         }
     }
 
-    /// Why nothing can be written, in one sentence. Those who ask at the same time share one try.
-    pub async fn check(&self) -> Result<(), String> {
+    /// An error says why nothing can be written, in one sentence. Concurrent calls share one write.
+    pub(crate) async fn check(&self) -> Result<(), String> {
         let mut last = self.last.lock().await;
-        if let Some((at, answer)) = &*last
-            && at.elapsed() < FRESH
+        if let Some(attempt) = &*last
+            && attempt.at.elapsed() < CACHED_FOR
         {
-            return answer.clone();
+            return attempt.result.clone();
         }
-        let answer = match timeout(PATIENCE, self.attempt()).await {
-            Ok(answer) => answer,
+        let result = match timeout(TIMEOUT, self.write()).await {
+            Ok(result) => result,
             Err(_) => Err(format!(
                 "the data folder took no write within {} seconds",
-                PATIENCE.as_secs()
+                TIMEOUT.as_secs()
             )),
         };
-        *last = Some((Instant::now(), answer.clone()));
-        answer
+        *last = Some(Attempt {
+            at: Instant::now(),
+            result: result.clone(),
+        });
+        result
     }
 
-    async fn attempt(&self) -> Result<(), String> {
+    async fn write(&self) -> Result<(), String> {
         let refused =
             |error: &dyn std::error::Error| format!("the data folder takes no write: {error}");
         self.blobs

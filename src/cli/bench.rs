@@ -1,5 +1,4 @@
-//! `kith bench`: a progress bar while cells are measured in rounds, then tables or JSON.
-//! Must never know: which cells answer a wish, how one is measured.
+//! `kith bench`: measures cells in rounds behind a progress bar, then prints tables or JSON.
 
 use std::{env, process::Command, time::Duration};
 
@@ -7,7 +6,7 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum, builder::PossibleValue};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{SettingsArgs, bench_table};
+use super::{bench_table, settings_args::SettingsArgs};
 use crate::{
     bench::{Bench, Cell, Figure, Kind, Plan, Report, Setup},
     config::Settings,
@@ -59,6 +58,7 @@ impl ValueEnum for Kind {
     }
 }
 
+/// Reads a count of images, pairs or threads.
 fn number(text: &str) -> Result<usize, String> {
     let number = text
         .parse()
@@ -86,9 +86,10 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
         bail!("single layers are measured on a CPU only: leave encoder.device as it is");
     }
     let report = Report::of(&args.measure(cells, Bench::new(setup))?);
-    match args.json {
-        true => println!("{}", serde_json::to_string_pretty(&report)?),
-        false => bench_table::print(&report),
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        bench_table::print(&report);
     }
     Ok(())
 }
@@ -114,7 +115,7 @@ impl BenchArgs {
         for _ in 0..self.rounds {
             for (cell, figures) in cells.iter().zip(&mut rounds) {
                 figures.push(match cell {
-                    // What other cells left in memory would hide what training needs.
+                    // Memory that other cells left allocated would hide the peak of training.
                     Cell::Train { .. } if steps > 1 => self.in_fresh_process(cell, seconds)?,
                     _ => bench.run(cell, Duration::from_secs_f64(seconds))?,
                 });
@@ -126,7 +127,7 @@ impl BenchArgs {
         Ok(cells.into_iter().zip(figures).collect())
     }
 
-    /// One round of a training cell by this program started anew.
+    /// One round of a training cell, in a new process of this program.
     fn in_fresh_process(&self, cell: &Cell, seconds: f64) -> anyhow::Result<Figure> {
         let Cell::Train {
             side,
@@ -144,12 +145,12 @@ impl BenchArgs {
             format!("--threads={threads}"),
             format!("--seconds={seconds}"),
         ]);
-        command.args(self.settings.repeated());
-        let done = command.output()?;
-        if !done.status.success() {
-            bail!("{}", String::from_utf8_lossy(&done.stderr).trim());
+        command.args(self.settings.to_args());
+        let output = command.output()?;
+        if !output.status.success() {
+            bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
         }
-        let report: Report = serde_json::from_slice(&done.stdout)?;
+        let report: Report = serde_json::from_slice(&output.stdout)?;
         let row = report.train.first();
         row.map(|row| row.figure())
             .context("the fresh process measured nothing")

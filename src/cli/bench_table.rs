@@ -1,4 +1,4 @@
-//! The report of `kith bench` as tables that are Markdown too. Must never know: how anything was measured.
+//! The report of `kith bench` as Markdown tables.
 
 use crate::bench::{LayerRow, Pass, Picturing, Report};
 
@@ -21,7 +21,7 @@ pub(crate) fn print(report: &Report) {
     totals(report);
 }
 
-/// Columns as wide as their widest cell; the first row is the header. Nothing without rows.
+/// Prints a table whose first row is the header; nothing if there are no other rows.
 fn table(title: &str, rows: &[Vec<String>]) {
     let [header, body @ ..] = rows else { return };
     if body.is_empty() {
@@ -45,7 +45,7 @@ fn cells<const N: usize>(names: [&str; N]) -> Vec<String> {
     names.map(str::to_owned).to_vec()
 }
 
-/// `—` for what is not known.
+/// `—` for an unknown value.
 fn or_dash(value: Option<f64>, digits: usize) -> String {
     value.map_or_else(|| "—".into(), |value| format!("{value:.digits$}"))
 }
@@ -127,7 +127,7 @@ fn decode(report: &Report) -> Vec<Vec<String>> {
     rows
 }
 
-/// Both passes of a layer in a row.
+/// One row a layer, with its forward and backward pass.
 fn layers(report: &Report) -> Vec<Vec<String>> {
     let mut rows = vec![cells([
         "layer",
@@ -166,7 +166,7 @@ fn layers(report: &Report) -> Vec<Vec<String>> {
     rows
 }
 
-/// What all layers take together, beside the whole network where that was measured with them.
+/// The sum over all layers, beside the whole network where it was measured at the same size.
 fn totals(report: &Report) {
     let mut done = Vec::new();
     for row in &report.layers {

@@ -5,9 +5,9 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{
-    SettingsArgs,
     client::{Client, ServerArgs},
     data_folder::{DataFolder, block_on},
+    settings_args::SettingsArgs,
 };
 use crate::{
     config::Settings,
@@ -35,28 +35,28 @@ enum Action {
         #[arg(long)]
         note: Option<String>,
     },
-    /// Let a checkpoint serve; an older one is a rollback. The choice holds until "kith checkpoint auto"
+    /// Make a checkpoint live; an older one is a rollback. It stays live until "kith checkpoint auto"
     Promote {
         #[arg(value_parser = checkpoint_id)]
         id: CheckpointId,
-        /// Let the gate replace it by a better one
+        /// Let the gate promote a better one
         #[arg(long)]
         no_hold: bool,
     },
-    /// Give the choice of what serves back to the gate
+    /// Let the gate promote checkpoints again
     Auto,
-    /// Keep a checkpoint from being pruned, or let it go
+    /// Keep a checkpoint from being pruned, or stop keeping it
     Keep {
         #[arg(value_parser = checkpoint_id)]
         id: CheckpointId,
-        /// Let it go
+        /// Stop keeping it
         #[arg(long)]
         off: bool,
         /// A remark to keep with it
         #[arg(long)]
         note: Option<String>,
     },
-    /// Delete a checkpoint that does not serve
+    /// Delete a checkpoint that is not live
     Delete {
         #[arg(value_parser = checkpoint_id)]
         id: CheckpointId,
@@ -111,16 +111,16 @@ pub(crate) fn run(args: &CheckpointArgs) -> anyhow::Result<()> {
         .try_for_each(|row| print(row).context("the answer is no list of checkpoints"))
 }
 
-/// Reads an id as a person types it.
+/// Parses a checkpoint's id; the error says where to find one.
 fn checkpoint_id(text: &str) -> Result<CheckpointId, String> {
     text.parse().map_err(|_| {
         "a checkpoint's id looks like 0197a3c2-7d5e-7c11-9f6b-2f1f0c8d4e5a: \
-         `kith checkpoint list` shows those there are"
+         `kith checkpoint list` shows them"
             .to_owned()
     })
 }
 
-/// Hashes are compared here, file by file; then everything is read as a start would.
+/// Verifies one checkpoint, or all of them; an error if any is damaged.
 async fn verify(name: &str, settings: &Settings) -> anyhow::Result<()> {
     let folder = DataFolder::open(settings).await?;
     let ids = match name {
@@ -142,6 +142,7 @@ async fn verify(name: &str, settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Compares each file's hash with the manifest, then loads the checkpoint; its step.
 async fn verify_one(folder: &DataFolder, id: CheckpointId) -> anyhow::Result<u64> {
     let manifest = folder.checkpoints.manifest(id).await?;
     for part in &manifest.parts {
@@ -173,7 +174,7 @@ fn print(row: &Value) -> Option<()> {
     Some(())
 }
 
-/// Mean of both directions, as the gate looks at it.
+/// Mean recall@1 of both directions, as the gate compares it.
 fn recall(evaluation: &Value) -> String {
     let one = |direction: &str| evaluation[direction]["recall_at_1"].as_f64();
     match (one("anchor_to_positive"), one("positive_to_anchor")) {

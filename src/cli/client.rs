@@ -1,4 +1,4 @@
-//! Talks to a running server: answers come as JSON, and a request is sent again while the server is busy or restarting.
+//! The client of a running server: answers are JSON, and requests are retried while the server is busy or restarting.
 
 use std::{io::Read, thread::sleep, time::Duration};
 
@@ -7,18 +7,18 @@ use serde::Deserialize;
 use serde_json::Value;
 use ureq::{Agent, Body, http::Response};
 
-/// Most bytes of an answer: 64 embeddings are far below it.
-const MOST_BYTES: u64 = 256 << 20;
-/// A snapshot that is waited for takes its time.
+/// Most bytes of an answer; 64 embeddings are far below it.
+const MAX_BYTES: u64 = 256 << 20;
+/// For a whole request: waiting for a snapshot may take long.
 const TIMEOUT: Duration = Duration::from_secs(600);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// What a probe waits for an answer: an orchestrator asks again anyway.
+/// For a probe, which an orchestrator repeats anyway.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 const RETRIES: u32 = 6;
 const FIRST_WAIT: Duration = Duration::from_millis(250);
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
+const MAX_WAIT: Duration = Duration::from_secs(10);
 
-/// Which server, and how patiently.
+/// The server's address, and how often a request is retried.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ServerArgs {
     /// Where the server listens
@@ -35,33 +35,33 @@ pub(crate) struct ServerArgs {
 }
 
 impl ServerArgs {
-    /// How often a request is sent again.
+    /// How often a request is retried.
     pub(crate) fn retries(&self) -> u32 {
         self.retries.unwrap_or(RETRIES)
     }
 }
 
-/// Why there is no answer to work with.
+/// Why a request has no usable answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
-    /// The server understood and said no: sending the same again will not help.
+    /// The server refused the request; a retry would not help.
     #[error("{message} (status {status}, {code})")]
     Refused {
         status: u16,
         code: String,
         message: String,
-        /// The field that it is about.
+        /// The field that was wrong.
         param: Option<String>,
     },
     /// Still no answer after all retries.
     #[error("{url} gives no answer ({cause}): is the server running there?")]
     Unreachable { url: String, cause: String },
-    /// Not what kith answers.
+    /// The answer is not one of kith's.
     #[error("{url} does not answer as kith does ({cause})")]
-    Foreign { url: String, cause: String },
+    NotKith { url: String, cause: String },
 }
 
-/// What a request carries.
+/// The body of a request.
 #[derive(Clone, Copy)]
 pub(crate) enum Payload<'a> {
     Json(&'a Value),
@@ -69,7 +69,7 @@ pub(crate) enum Payload<'a> {
     Lines(&'a str),
 }
 
-/// A server to talk to; usable from several threads.
+/// A client of one server, for use from several threads.
 pub(crate) struct Client {
     agent: Agent,
     base: String,
@@ -84,10 +84,13 @@ enum Call<'a> {
     Post(Payload<'a>),
 }
 
-/// One try that did not lead to an answer.
-enum Miss {
-    /// Worth another try, after the wait that the server named.
-    Again(String, Option<Duration>),
+/// Why an attempt failed.
+enum AttemptError {
+    /// A retry may succeed, after the server's `retry-after` if it sent one.
+    Retry {
+        cause: String,
+        after: Option<Duration>,
+    },
     Final(ClientError),
 }
 
@@ -96,7 +99,7 @@ impl Client {
         Self::with(args, args.retries(), TIMEOUT)
     }
 
-    /// A client that asks once, unless told otherwise, and does not wait long.
+    /// A client with a short timeout that does not retry by default.
     pub(crate) fn probe(args: &ServerArgs) -> Self {
         Self::with(args, args.retries.unwrap_or(0), PROBE_TIMEOUT)
     }
@@ -134,19 +137,19 @@ impl Client {
         self.answer(path, Call::Delete).map(drop)
     }
 
-    /// Posts lines; gives one document for each line of the answer.
+    /// Posts lines, and returns one document for each line of the answer.
     pub(crate) fn stream(&self, path: &str, lines: &str) -> Result<Vec<Value>, ClientError> {
         let body = self.answer(path, Call::Post(Payload::Lines(lines)))?;
         let lines = body.split(|byte| *byte == b'\n');
         let lines = lines.filter(|line| !line.is_empty());
         let documents = lines.map(serde_json::from_slice);
-        // A line that was cut off is as good as a line that never came.
+        // An incomplete last line counts as missing.
         Ok(documents.map_while(Result::ok).collect())
     }
 
     fn json(&self, path: &str, call: Call) -> Result<Value, ClientError> {
         let body = self.answer(path, call)?;
-        serde_json::from_slice(&body).map_err(|error| ClientError::Foreign {
+        serde_json::from_slice(&body).map_err(|error| ClientError::NotKith {
             url: self.base.clone(),
             cause: error.to_string(),
         })
@@ -157,18 +160,20 @@ impl Client {
         loop {
             match self.attempt(path, call) {
                 Ok(body) => return Ok(body),
-                Err(Miss::Final(error)) => return Err(error),
-                Err(Miss::Again(cause, _)) if attempt >= self.retries => {
+                Err(AttemptError::Final(error)) => return Err(error),
+                Err(AttemptError::Retry { cause, .. }) if attempt >= self.retries => {
                     let url = self.base.clone();
                     return Err(ClientError::Unreachable { url, cause });
                 }
-                Err(Miss::Again(_, wait)) => sleep(wait.unwrap_or_else(|| back_off(attempt))),
+                Err(AttemptError::Retry { after, .. }) => {
+                    sleep(after.unwrap_or_else(|| back_off(attempt)));
+                }
             }
             attempt += 1;
         }
     }
 
-    fn attempt(&self, path: &str, call: Call) -> Result<Vec<u8>, Miss> {
+    fn attempt(&self, path: &str, call: Call) -> Result<Vec<u8>, AttemptError> {
         let url = format!("{}{path}", self.base);
         let answer = match call {
             Call::Get => self.agent.get(&url).call(),
@@ -180,51 +185,57 @@ impl Client {
                 request.send(lines)
             }
         };
-        let mut answer = answer.map_err(|error| self.missed(error))?;
-        let body = read(&mut answer).map_err(|error| Miss::Again(error.to_string(), None))?;
+        let mut answer = answer.map_err(|error| self.attempt_error(error))?;
+        let body = read(&mut answer).map_err(|error| AttemptError::Retry {
+            cause: error.to_string(),
+            after: None,
+        })?;
         match answer.status().as_u16() {
             200..300 => Ok(body),
-            status @ (429 | 502..=504) => {
-                let cause = refusal(status, &body).to_string();
-                Err(Miss::Again(cause, wait(&answer)))
-            }
-            status => Err(Miss::Final(refusal(status, &body))),
+            status @ (429 | 502..=504) => Err(AttemptError::Retry {
+                cause: refusal(status, &body).to_string(),
+                after: retry_after(&answer),
+            }),
+            status => Err(AttemptError::Final(refusal(status, &body))),
         }
     }
 
-    fn missed(&self, error: ureq::Error) -> Miss {
+    fn attempt_error(&self, error: ureq::Error) -> AttemptError {
         use ureq::Error::{BadUri, Http, RequireHttpsOnly};
         let cause = error.to_string();
         match error {
-            BadUri(_) | Http(_) | RequireHttpsOnly(_) => Miss::Final(ClientError::Foreign {
-                url: self.base.clone(),
-                cause,
-            }),
-            _ => Miss::Again(cause, None),
+            BadUri(_) | Http(_) | RequireHttpsOnly(_) => {
+                AttemptError::Final(ClientError::NotKith {
+                    url: self.base.clone(),
+                    cause,
+                })
+            }
+            _ => AttemptError::Retry { cause, after: None },
         }
     }
 }
 
-/// Doubles from a quarter of a second to ten seconds.
+/// The wait before retry `attempt`, counted from 0: doubles from a quarter of a second to ten seconds.
 pub(crate) fn back_off(attempt: u32) -> Duration {
-    (FIRST_WAIT * (1 << attempt.min(10))).min(LONGEST_WAIT)
+    (FIRST_WAIT * (1 << attempt.min(10))).min(MAX_WAIT)
 }
 
-/// Reads up to the end, so that the connection can be used again.
+/// Reads the whole body, so that the connection can be reused.
 fn read(answer: &mut Response<Body>) -> std::io::Result<Vec<u8>> {
     let mut body = Vec::new();
     let config = answer.body_mut().with_config();
-    config.limit(MOST_BYTES).reader().read_to_end(&mut body)?;
+    config.limit(MAX_BYTES).reader().read_to_end(&mut body)?;
     Ok(body)
 }
 
-fn wait(answer: &Response<Body>) -> Option<Duration> {
+/// The wait that the server asks for.
+fn retry_after(answer: &Response<Body>) -> Option<Duration> {
     let text = answer.headers().get("retry-after")?.to_str().ok()?;
     let wait = Duration::from_secs(text.trim().parse().ok()?);
-    Some(wait.clamp(FIRST_WAIT, LONGEST_WAIT))
+    Some(wait.clamp(FIRST_WAIT, MAX_WAIT))
 }
 
-/// The server's sentence, if it is one.
+/// The error of a refused request, from the server's error document if there is one.
 fn refusal(status: u16, body: &[u8]) -> ClientError {
     let document = serde_json::from_slice(body).ok();
     let problem = document.as_ref().and_then(problem);
@@ -244,7 +255,7 @@ fn refusal(status: u16, body: &[u8]) -> ClientError {
     }
 }
 
-/// What an error document says.
+/// The error of an error document.
 #[derive(Debug, Deserialize, PartialEq)]
 pub(crate) struct Problem {
     pub(crate) code: String,
@@ -254,8 +265,8 @@ pub(crate) struct Problem {
 }
 
 impl Problem {
-    /// The server's trouble, not the request's: the same may pass later.
-    pub(crate) fn passes(&self) -> bool {
+    /// Whether the same request may succeed later.
+    pub(crate) fn is_temporary(&self) -> bool {
         let types = ["rate_limit_error", "server_error", "timeout_error"];
         types.contains(&self.r#type.as_str()) || self.code == "invalid_body"
     }
@@ -277,7 +288,7 @@ mod tests {
             .map(|attempt| back_off(attempt).as_millis())
             .collect();
         assert_eq!(waits, [250, 500, 1000, 2000, 4000, 8000, 10_000, 10_000]);
-        assert_eq!(back_off(u32::MAX), LONGEST_WAIT);
+        assert_eq!(back_off(u32::MAX), MAX_WAIT);
     }
 
     #[test]

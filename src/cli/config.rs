@@ -1,9 +1,8 @@
-//! `kith config`: the effective settings as TOML, ready to be kept as a settings file.
-//! Must never know: what a setting does.
+//! `kith config`: prints the effective settings as TOML, which can be used as a settings file.
 
 use clap::Args;
 
-use super::SettingsArgs;
+use super::settings_args::SettingsArgs;
 
 #[derive(Args, Debug)]
 pub(crate) struct ConfigArgs {

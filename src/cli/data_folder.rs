@@ -1,11 +1,10 @@
-//! A data folder looked at from outside the server, which may be running: its checkpoints by name, its stores.
-//! Must never know: what is done with a checkpoint. Nothing here takes the folder's lock or writes.
+//! A data folder opened read-only, which a server may be using: its stores, and its checkpoints by name.
 
 use std::{fs, path::Path};
 
 use anyhow::{Context, bail};
 
-use super::SettingsArgs;
+use super::settings_args::SettingsArgs;
 use crate::{
     app,
     blobs::Blobs,
@@ -15,7 +14,7 @@ use crate::{
     types::CheckpointId,
 };
 
-/// The stores of a data folder, open.
+/// The stores of a data folder.
 pub(crate) struct DataFolder {
     pub(crate) db: Db,
     pub(crate) blobs: Blobs,
@@ -24,7 +23,7 @@ pub(crate) struct DataFolder {
 
 impl DataFolder {
     pub(crate) async fn open(settings: &Settings) -> anyhow::Result<Self> {
-        let (db, blobs) = app::look(&settings.storage.data_dir).await?;
+        let (db, blobs) = app::open_read_only(&settings.storage.data_dir).await?;
         let checkpoints = Checkpoints::new(blobs.clone(), db.clone(), settings.policy());
         Ok(Self {
             db,
@@ -33,7 +32,7 @@ impl DataFolder {
         })
     }
 
-    /// The checkpoint called `live`, `latest`, or by its id.
+    /// The id of the checkpoint `live`, `latest`, or of an id.
     pub(crate) async fn find(&self, name: &str) -> anyhow::Result<CheckpointId> {
         let found = match name {
             "live" => self.db.live_checkpoint().await?.map(|row| row.id),
@@ -41,7 +40,7 @@ impl DataFolder {
             _ => match name.parse() {
                 Ok(id) => Some(id),
                 Err(_) => bail!(
-                    "{name:?} is no checkpoint: give live, latest, an id, or the folder of one"
+                    "{name:?} is not a checkpoint: give live, latest, an id, or a checkpoint's folder"
                 ),
             },
         };
@@ -78,13 +77,14 @@ pub(crate) fn settings(args: &SettingsArgs, device: Option<&String>) -> anyhow::
 
 /// The model of a checkpoint's folder, or of a model file that has its manifest beside it.
 pub(crate) fn model_at(path: &Path) -> anyhow::Result<Model> {
-    let (folder, model) = match path.is_dir() {
-        true => (path, path.join("model.safetensors")),
-        false => (path.parent().unwrap_or(Path::new("")), path.to_owned()),
+    let (folder, model) = if path.is_dir() {
+        (path, path.join("model.safetensors"))
+    } else {
+        (path.parent().unwrap_or(Path::new("")), path.to_owned())
     };
     let read =
         |path: &Path| fs::read(path).with_context(|| format!("{} cannot be read", path.display()));
     let (manifest, bytes) = (read(&folder.join("manifest.json"))?, read(&model)?);
     let model = Model::from_files(&manifest, &bytes).map_err(anyhow::Error::msg);
-    model.with_context(|| format!("{} is no checkpoint of kith", path.display()))
+    model.with_context(|| format!("{} is not a checkpoint of kith", path.display()))
 }

@@ -1,5 +1,4 @@
-//! `kith embed`: embeddings of image files from a running server, as JSON lines or CSV.
-//! A file that fails is named with the reason. A table appears under its name only when it is complete.
+//! `kith embed`: embeds image files by a running server, and writes JSON lines or a CSV, which gets its name when it is complete.
 
 use std::{
     fs, mem,
@@ -44,7 +43,7 @@ pub(crate) struct EmbedArgs {
     keep_going: bool,
 }
 
-/// One file as it is sent.
+/// One file, encoded for a request.
 struct Encoded {
     path: PathBuf,
     /// Base64.
@@ -55,7 +54,7 @@ struct Encoded {
 struct Run<'a> {
     args: &'a EmbedArgs,
     client: Client,
-    /// What is asked for: after the first answer the checkpoint that gave it, so that all rows come from one.
+    /// The model to ask for: after the first answer its checkpoint, so that all rows come from one.
     model: String,
     rows: Rows,
     failed: Vec<String>,
@@ -86,7 +85,7 @@ pub(crate) fn run(args: &EmbedArgs) -> anyhow::Result<()> {
     run.finish(files.len())
 }
 
-/// All files that are meant, folders searched.
+/// The files of `paths`, with the image files of folders.
 fn files(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     let (mut files, mut left_out) = (Vec::new(), Vec::new());
     for path in paths {
@@ -107,7 +106,7 @@ fn files(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 impl Run<'_> {
-    /// `None`: it cannot be read, and the run goes on without it.
+    /// Reads and encodes a file; `None` if it failed and the run continues.
     fn encode(&mut self, path: &Path) -> anyhow::Result<Option<Encoded>> {
         match fs::read(path) {
             Ok(bytes) => Ok(Some(Encoded {
@@ -118,7 +117,7 @@ impl Run<'_> {
         }
     }
 
-    /// Notes a file that failed; an error unless the run is to go on.
+    /// Records a file that failed; an error unless `--keep-going` is set.
     fn fail(&mut self, path: &Path, reason: &str) -> anyhow::Result<()> {
         let line = format!("{}: {reason}", path.display());
         if !self.args.keep_going {
@@ -189,7 +188,7 @@ impl Run<'_> {
     }
 }
 
-/// Which image of a batch an error is about: the one that the server names, or the only one there is.
+/// The index of the image that an error is about: the one that the server names, or the only one.
 fn refused_index(error: &ClientError, count: usize) -> Option<usize> {
     let ClientError::Refused { param, .. } = error else {
         return None;

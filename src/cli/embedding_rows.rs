@@ -1,4 +1,4 @@
-//! Where embeddings go: JSON lines on standard output, or a CSV that gets its name when it is complete.
+//! Writes embeddings: JSON lines to standard output, or a CSV that gets its name when it is complete.
 
 use std::{
     fs::{self, File},
@@ -9,27 +9,27 @@ use std::{
 use anyhow::Context;
 use serde_json::{Value, json};
 
-/// Where rows go.
+/// The destination of rows.
 pub(crate) enum Rows {
     Lines(Box<dyn Write>),
     Csv(Box<Table>),
 }
 
-/// A table in the making, in a file beside the one that it becomes.
+/// An incomplete CSV, in a file beside the final one.
 pub(crate) struct Table {
     writer: csv::Writer<File>,
     path: PathBuf,
     partial: Partial,
-    has_head: bool,
+    has_header: bool,
 }
 
-/// A file that is removed unless it was renamed.
+/// A temporary file, removed on drop unless it was renamed.
 struct Partial(PathBuf);
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        // It is gone already if the table is complete.
-        drop(fs::remove_file(&self.0));
+        // It does not exist any more if the table is complete.
+        let _ = fs::remove_file(&self.0);
     }
 }
 
@@ -77,7 +77,7 @@ impl Table {
             writer: csv::Writer::from_writer(file),
             path: path.to_owned(),
             partial: Partial(partial),
-            has_head: false,
+            has_header: false,
         })
     }
 
@@ -85,14 +85,14 @@ impl Table {
         let values = embedding
             .as_array()
             .context("the embedding is no list of numbers")?;
-        if !self.has_head {
+        if !self.has_header {
             let columns = (0..values.len()).map(|index| format!("e{index}"));
             let head = ["path".to_owned(), "model".to_owned()];
             self.writer.write_record(head.into_iter().chain(columns))?;
-            self.has_head = true;
+            self.has_header = true;
         }
-        let head = [path.to_string_lossy().into_owned(), model.to_owned()];
-        let cells = head.into_iter().chain(values.iter().map(Value::to_string));
+        let cells = [path.to_string_lossy().into_owned(), model.to_owned()];
+        let cells = cells.into_iter().chain(values.iter().map(Value::to_string));
         self.writer.write_record(cells)?;
         Ok(())
     }

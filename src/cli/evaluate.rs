@@ -1,5 +1,4 @@
-//! `kith evaluate`: how well a checkpoint finds what belongs together, on held-out pairs or on image files of your own.
-//! Must never know: how the numbers come about. Opens the data folder beside a running server and changes nothing in it.
+//! `kith evaluate`: retrieval with a checkpoint, on held-out pairs or on image files. The data folder is opened read-only.
 
 use std::path::{Path, PathBuf};
 
@@ -8,10 +7,10 @@ use clap::Args;
 use serde_json::json;
 
 use super::{
-    SettingsArgs,
     data_folder::{DataFolder, block_on, model_at, settings},
     folder,
     image_list::{ImageList, evaluation_set},
+    settings_args::SettingsArgs,
 };
 use crate::{
     checkpoint::{Evaluation, EvaluationSet, Model},
@@ -70,9 +69,10 @@ pub(crate) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     if judged.pairs == 0 {
         bail!("no query with a match could be decoded");
     }
-    match args.json {
-        true => println!("{}", document(&model, &set, &judged)?),
-        false => print(&model, &set, &judged, args.query.is_some()),
+    if args.json {
+        println!("{}", document(&model, &set, &judged)?);
+    } else {
+        print(&model, &set, &judged, args.query.is_some());
     }
     Ok(())
 }
@@ -98,17 +98,16 @@ async fn inputs(
         return Ok((model_at(path)?, set));
     }
     let folder = DataFolder::open(settings).await?;
-    let model = match !named && path.exists() {
-        true => model_at(path)?,
-        false => {
-            let id = folder.find(&args.checkpoint).await?;
-            folder.checkpoints.load_model(id).await?
-        }
+    let model = if !named && path.exists() {
+        model_at(path)?
+    } else {
+        let id = folder.find(&args.checkpoint).await?;
+        folder.checkpoints.load_model(id).await?
     };
-    let most = args.pairs.unwrap_or(settings.snapshots.evaluation_pairs);
+    let max_pairs = args.pairs.unwrap_or(settings.snapshots.evaluation_pairs);
     let set = match set {
         Some(set) => set,
-        None => EvaluationSet::held_out(&folder.blobs, &folder.db, most).await?,
+        None => EvaluationSet::held_out(&folder.blobs, &folder.db, max_pairs).await?,
     };
     folder.db.close().await;
     Ok((model, set))
@@ -128,9 +127,10 @@ fn document(model: &Model, set: &EvaluationSet, judged: &Evaluation) -> anyhow::
 }
 
 fn print(model: &Model, set: &EvaluationSet, judged: &Evaluation, lists: bool) {
-    let (one, other) = match lists {
-        true => ("query", "gallery"),
-        false => ("anchor", "positive"),
+    let (one, other) = if lists {
+        ("query", "gallery")
+    } else {
+        ("anchor", "positive")
     };
     println!("checkpoint {} at step {}", model.id, model.step);
     println!(

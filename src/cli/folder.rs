@@ -1,4 +1,4 @@
-//! Finds image files in folders, and says which files are left out and why.
+//! Finds image files in folders, with the reason for each file that is left out.
 
 use std::{
     ffi::OsStr,
@@ -10,12 +10,12 @@ use anyhow::Context;
 
 use kith_pixels::EXTENSIONS;
 
-/// Reasons that one message shows; the rest is only counted.
+/// Most reasons in a message; the rest is only counted.
 const MAX_SHOWN: usize = 10;
-/// Folders within folders that a walk goes down.
+/// Most folders within each other that a walk descends.
 const MAX_DEPTH: usize = 32;
 
-/// What a folder holds, by name; hidden entries are left out.
+/// The entries of a folder, sorted by name, without hidden ones.
 pub(crate) fn entries(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let listed =
         fs::read_dir(folder).and_then(|listed| listed.map(|entry| Ok(entry?.path())).collect());
@@ -30,12 +30,12 @@ pub(crate) fn entries(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Why a path is not taken for an image by its name; `None`: it is. The server looks at the content.
+/// Why a path is not an image by its name; `None` if it is. The server decides by the content.
 pub(crate) fn left_out(path: &Path) -> Option<String> {
     let name = path.display();
     let extension = path.extension().and_then(OsStr::to_str).unwrap_or_default();
     if path.is_dir() {
-        return Some(format!("{name}: a folder within a thing's folder"));
+        return Some(format!("{name}: a folder within a sub-folder"));
     }
     if !path.is_file() {
         return Some(format!("{name}: not a file that can be read"));
@@ -44,7 +44,7 @@ pub(crate) fn left_out(path: &Path) -> Option<String> {
     (!known).then(|| format!("{name}: its name does not end in {}", EXTENSIONS.join(", ")))
 }
 
-/// All image files below a folder, in the order of their paths, and what was left out.
+/// All image files below a folder, in the order of their paths, and the reasons for the others.
 pub(crate) fn walk(folder: &Path) -> anyhow::Result<(Vec<PathBuf>, Vec<String>)> {
     let (mut images, mut rest) = (Vec::new(), Vec::new());
     descend(folder, 0, &mut images, &mut rest)?;
@@ -84,7 +84,7 @@ pub(crate) fn summary(reasons: &[String]) -> String {
     text
 }
 
-/// Says on standard error which files of an input are not used.
+/// Prints the files that are left out to standard error.
 pub(crate) fn report(reasons: &[String]) {
     if !reasons.is_empty() {
         eprintln!("{} files are left out:", reasons.len());

@@ -1,5 +1,4 @@
-//! `kith health`: whether a server is alive, as an exit code, for health checks where no HTTP client is at hand.
-//! It asks once and answers within about two seconds.
+//! `kith health`: whether a server is alive, as an exit code, for health checks without an HTTP client. It takes two seconds at most.
 
 use clap::Args;
 

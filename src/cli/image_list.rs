@@ -1,4 +1,4 @@
-//! Image files with a key each, read from a CSV or found in a folder: one side of a retrieval question.
+//! Image files with a key each, from a CSV or a folder: the queries or the gallery of an evaluation.
 
 use std::{
     collections::HashMap,
@@ -14,13 +14,13 @@ use super::{
 };
 use crate::checkpoint::EvaluationSet;
 
-/// Files and what they show: images with the same key belong together.
+/// Image files and their keys. Images with the same key belong together.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct ImageList {
     pub(crate) files: Vec<(PathBuf, String)>,
     /// Lines of a CSV that name no image.
     pub(crate) problems: Vec<String>,
-    /// Files of a folder that are no images, each with the reason.
+    /// Why files of a folder are left out.
     pub(crate) left_out: Vec<String>,
 }
 
@@ -28,9 +28,10 @@ impl ImageList {
     /// A CSV with a column `path` and the column `key`, or a folder: there the key is the sub-folder's name, or, where images lie in it
     /// directly, the file's name without its extension.
     pub(crate) fn read(input: &Path, key: &str) -> anyhow::Result<Self> {
-        let list = match input.is_dir() {
-            true => Self::of_folder(input)?,
-            false => Self::of_csv(input, key)?,
+        let list = if input.is_dir() {
+            Self::from_folder(input)?
+        } else {
+            Self::from_csv(input, key)?
         };
         let name = input.display();
         ensure!(
@@ -46,7 +47,7 @@ impl ImageList {
         Ok(list)
     }
 
-    fn of_csv(path: &Path, key: &str) -> anyhow::Result<Self> {
+    fn from_csv(path: &Path, key: &str) -> anyhow::Result<Self> {
         let columns = Columns {
             required: &["path", key],
             optional: &[],
@@ -67,7 +68,7 @@ impl ImageList {
         Ok(list)
     }
 
-    fn of_folder(folder: &Path) -> anyhow::Result<Self> {
+    fn from_folder(folder: &Path) -> anyhow::Result<Self> {
         let name = |path: &Path| {
             path.file_name()
                 .unwrap_or_default()
@@ -179,7 +180,7 @@ mod tests {
         assert_eq!(keys(&list), ["7", "8"]);
         assert_eq!(list.files[0].0, folder.path().join("a.png"));
         let error = ImageList::read(&path, "label").unwrap_err().to_string();
-        assert!(error.contains("not such a list"), "{error}");
+        assert!(error.contains("not a list that can be read"), "{error}");
         for (text, reason) in [
             ("path,key\na.png\n", "line 2: 1 cells under 2"),
             ("path,key\na.png,\n", "line 2: no path or no key"),

@@ -1,5 +1,4 @@
-//! `kith ingest`: posts the pairs of a CSV or of a folder to a running server, several requests at once, and reports.
-//! Must never know: what the server does with them.
+//! `kith ingest`: posts the pairs of a CSV or of a folder to a running server, in several requests at once.
 
 use std::{
     collections::HashMap,
@@ -23,8 +22,8 @@ use super::{
 
 /// Most characters of a request; a larger pair goes alone.
 const REQUEST_BYTES: usize = 8 << 20;
-/// Reasons that are printed; the rest is only counted.
-const MOST_REASONS: usize = 10;
+/// Most failures that are printed; the rest is only counted.
+const MAX_REASONS: usize = 10;
 const BAR: &str = "{bar:30} {pos}/{len} pairs, {per_sec}, {eta} left";
 
 #[derive(Args, Debug)]
@@ -45,18 +44,18 @@ pub(crate) struct IngestArgs {
     pairs_per_thing: usize,
 }
 
-/// What became of all pairs so far.
+/// Counts of the outcomes so far.
 #[derive(Default)]
 struct Tally {
     new: usize,
     duplicates: usize,
     held_out: usize,
     failed: Vec<String>,
-    /// The server gave no answers: the workers stop.
+    /// Why the server does not answer; the workers then stop.
     broken: Option<ClientError>,
 }
 
-/// What the workers share.
+/// The state that the workers share.
 struct Run<'a> {
     uploader: Uploader<'a>,
     list: &'a PairList,
@@ -72,7 +71,7 @@ pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
     let client = Client::new(&args.server);
     let fingerprint = list.fingerprint(client.base());
     let (journal, mut done) = Journal::open(&args.input, fingerprint);
-    if !still_there(&client, &done)? {
+    if !knows(&client, &done)? {
         done.clear();
     }
     let mut tally = Tally::default();
@@ -87,7 +86,7 @@ pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
     if !done.is_empty() {
         bar.suspend(|| {
             eprintln!(
-                "going on after {} pairs that were posted before",
+                "continuing after {} pairs that were posted before",
                 done.len()
             )
         });
@@ -109,8 +108,8 @@ pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
     run.report(&client)
 }
 
-/// Whether the server still has what the journal says: one that began anew behind the same address has not.
-fn still_there(client: &Client, done: &HashMap<usize, Stored>) -> Result<bool, ClientError> {
+/// Whether the server has the newest pair of the journal; a new data folder behind the same address has not.
+fn knows(client: &Client, done: &HashMap<usize, Stored>) -> Result<bool, ClientError> {
     let Some(stored) = done.values().max_by_key(|stored| &stored.id) else {
         return Ok(true);
     };
@@ -153,7 +152,7 @@ impl Run<'_> {
         }
     }
 
-    /// The next request, and the pairs whose files cannot be read. `over` is a line that the last request had no room for.
+    /// The next request, and the pairs whose files cannot be read. `over` is a line that did not fit in the previous request.
     fn gather(&self, over: &mut Option<Line>) -> (Vec<Line>, Vec<(usize, Outcome)>) {
         let mut lines: Vec<Line> = over.take().into_iter().collect();
         let mut failed = Vec::new();
@@ -175,7 +174,7 @@ impl Run<'_> {
         (lines, failed)
     }
 
-    /// `None` at the end, and as soon as one worker found the server gone.
+    /// The next pair; `None` at the end, or once the server does not answer.
     fn next(&self) -> Option<usize> {
         let broken = self.state().0.broken.is_some();
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
@@ -193,8 +192,8 @@ impl Run<'_> {
                     answered.push((index, stored));
                 }
                 Outcome::Failed(cause) => {
-                    let place = &self.list.pairs[index].place;
-                    state.0.failed.push(format!("{place}: {cause}"));
+                    let source = &self.list.pairs[index].source;
+                    state.0.failed.push(format!("{source}: {cause}"));
                 }
             }
         }
@@ -205,7 +204,7 @@ impl Run<'_> {
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, (Tally, Journal)> {
-        // A count that a panic cut short is still worth a report.
+        // Counts that a panic left incomplete are still worth a report.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -231,19 +230,19 @@ impl Run<'_> {
             HumanDuration(self.bar.elapsed()),
             failed.len()
         );
-        for reason in failed.iter().take(MOST_REASONS) {
+        for reason in failed.iter().take(MAX_REASONS) {
             eprintln!("  {reason}");
         }
-        if failed.len() > MOST_REASONS {
-            eprintln!("  and {} more", failed.len() - MOST_REASONS);
+        if failed.len() > MAX_REASONS {
+            eprintln!("  and {} more", failed.len() - MAX_REASONS);
         }
         if let Some(error) = broken {
-            bail!("{error}; {open} pairs are left: run the same again to go on");
+            bail!("{error}; {open} pairs are left: run the same command again to continue");
         }
         journal.finish();
         match failed.len() {
             0 => Ok(()),
-            count => bail!("{count} pairs failed; run the same again when they are mended"),
+            count => bail!("{count} pairs failed: run the same command again when they are fixed"),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What of an input was answered already, kept beside it until all is done, so that a broken-off run goes on where it was.
-//! Must never know: how pairs are posted. Losing the file costs time only: pairs that are there are answered as duplicates.
+//! The pairs of an input that are stored, in a file beside it, so that an interrupted run can continue. Without the file a run posts
+//! everything again, which stores nothing twice.
 
 use std::{
     collections::HashMap,
@@ -10,7 +10,7 @@ use std::{
 
 use crate::types::Sha256;
 
-/// What the server said of one pair.
+/// The server's answer about one pair.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Stored {
     /// The pair's id.
@@ -19,20 +19,20 @@ pub(crate) struct Stored {
     pub(crate) holdout: bool,
 }
 
-/// The file, open for additions.
+/// The open file.
 pub(crate) struct Journal {
     path: PathBuf,
-    /// `None`: it cannot be written; the run goes on without.
+    /// `None` if it cannot be written; the run continues without it.
     file: Option<File>,
 }
 
 impl Journal {
-    /// Opens the journal of `input`; gives what it holds under `fingerprint`, by the pair's index. One of another list is begun anew.
+    /// Opens the journal of `input`, and returns the answers in it by the pair's index. A journal with another `fingerprint` is replaced.
     pub(crate) fn open(input: &Path, fingerprint: Sha256) -> (Self, HashMap<usize, Stored>) {
         let path = beside(input);
         let head = format!("kith-progress 1 {fingerprint}\n");
         let old = fs::read_to_string(&path).unwrap_or_default();
-        // The last line may be cut off.
+        // The last line may be incomplete.
         let whole = &old[..old.rfind('\n').map_or(0, |at| at + 1)];
         let lines = whole.strip_prefix(&head);
         let done = lines
@@ -48,7 +48,7 @@ impl Journal {
         let file = begun.and_then(|()| File::options().append(true).open(&path));
         if let Err(error) = &file {
             eprintln!(
-                "{} cannot be written ({error}): if this run breaks off, the next begins anew",
+                "{} cannot be written ({error}): if this run is interrupted, the next starts from the beginning",
                 path.display()
             );
         }
@@ -56,13 +56,13 @@ impl Journal {
         (Self { path, file }, done)
     }
 
-    /// Notes what was answered.
+    /// Adds answers.
     pub(crate) fn add(&mut self, answered: &[(usize, Stored)]) {
         let lines: String = answered
             .iter()
             .map(|(index, stored)| line(*index, stored))
             .collect();
-        // A full disk costs the resume, not the run.
+        // On a full disk the run continues, without a journal.
         if self
             .file
             .as_mut()
@@ -72,14 +72,14 @@ impl Journal {
         }
     }
 
-    /// Everything is answered: the file goes.
+    /// Removes the file, once every pair is answered.
     pub(crate) fn finish(self) {
-        // It is of no use any more, and its absence of none either.
-        drop(fs::remove_file(&self.path));
+        // A journal that stays is harmless.
+        let _ = fs::remove_file(&self.path);
     }
 }
 
-/// Writes a file beside and renames it, so that a kill in between loses nothing.
+/// Replaces a file atomically.
 fn replace(path: &Path, text: &str) -> std::io::Result<()> {
     let next = path.with_extension("kith-progress-next");
     fs::write(&next, text)?;

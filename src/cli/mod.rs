@@ -1,5 +1,5 @@
-//! The command line: one file for each subcommand, each turning its arguments into one call of a lower module.
-//! Only this module uses `clap`, `indicatif` and `ureq`, and prints to standard output.
+//! The command line: one file for each subcommand, which turns its arguments into calls of other modules. Only this module prints to
+//! standard output.
 #![allow(clippy::print_stdout)]
 
 mod bench;
@@ -18,15 +18,14 @@ mod ingest;
 mod journal;
 mod pair_list;
 mod serve;
+mod settings_args;
 mod table;
 mod upload;
 mod verify;
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
-
-use crate::config::{ConfigError, Settings};
+use clap::{Parser, Subcommand};
 
 /// A server for image embeddings that keeps learning from the pairs its users post.
 #[derive(Debug, Parser)]
@@ -58,44 +57,9 @@ enum Command {
     Config(config::ConfigArgs),
 }
 
-/// Where settings come from; the same for every subcommand that opens a data folder.
-#[derive(Args, Debug, Default)]
-pub(crate) struct SettingsArgs {
-    /// A settings file over the built-in defaults
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Folder of the database, the images and the checkpoints
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
-    /// Any setting, such as training.batch=16; may be given several times
-    #[arg(long, value_name = "SECTION.KEY=VALUE")]
-    set: Vec<String>,
-}
-
-impl SettingsArgs {
-    /// The effective settings; named options win over `--set`.
-    pub(crate) fn load(&self) -> Result<Settings, ConfigError> {
-        let mut settings = Settings::load(self.config.as_deref(), &self.set)?;
-        if let Some(dir) = &self.data_dir {
-            settings.storage.data_dir.clone_from(dir);
-        }
-        Ok(settings)
-    }
-
-    /// The arguments that give another run of this program the same settings.
-    pub(crate) fn repeated(&self) -> Vec<OsString> {
-        let paths = [("--config", &self.config), ("--data-dir", &self.data_dir)];
-        let paths = paths
-            .into_iter()
-            .filter_map(|(name, path)| Some([name.into(), path.clone()?.into()]));
-        let sets = self.set.iter().map(|set| ["--set".into(), set.into()]);
-        paths.chain(sets).flatten().collect()
-    }
-}
-
 /// Parses the command line and runs it; a failure is one sentence on standard error and exit code 1.
 pub fn run() -> ExitCode {
-    let done = match Cli::parse().command {
+    let result = match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
         Command::Ingest(args) => ingest::run(&args),
         Command::Embed(args) => embed::run(&args),
@@ -106,7 +70,7 @@ pub fn run() -> ExitCode {
         Command::Health(args) => health::run(&args),
         Command::Config(args) => config::run(&args),
     };
-    match done {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("kith: {error:#}");

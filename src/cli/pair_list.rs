@@ -1,4 +1,4 @@
-//! Pairs of image files, read from a CSV or found in a folder of folders.
+//! Pairs of image files, from a CSV or a folder with sub-folders.
 
 use std::{
     collections::HashMap,
@@ -19,32 +19,33 @@ const COLUMNS: Columns<'static> = Columns {
     others: false,
 };
 
-/// Two files that belong together.
+/// The files of one pair.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct PairFiles {
-    /// Where it was read, for reports: `line 7`, or the sub-folder.
-    pub(crate) place: String,
+    /// Where it was read, for messages: `line 7`, or the sub-folder.
+    pub(crate) source: String,
     pub(crate) anchor: PathBuf,
-    /// `None`: the anchor's own two views.
+    /// `None`: two views of the anchor are the pair.
     pub(crate) positive: Option<PathBuf>,
     pub(crate) group: Option<String>,
 }
 
-/// All pairs of an input, and what in it could not be read.
+/// The pairs of an input, and its problems.
 #[derive(Debug, Default)]
 pub(crate) struct PairList {
     pub(crate) pairs: Vec<PairFiles>,
     pub(crate) problems: Vec<String>,
-    /// Files of a folder that are in no pair, each with the reason.
+    /// Why files of a folder are left out.
     pub(crate) left_out: Vec<String>,
 }
 
 impl PairList {
     /// A CSV file, or a folder with one sub-folder for each thing and at most `per_thing` pairs of each.
     pub(crate) fn read(input: &Path, per_thing: usize) -> anyhow::Result<Self> {
-        let list = match input.is_dir() {
-            true => Self::of_folder(input, per_thing)?,
-            false => Self::of_csv(input)?,
+        let list = if input.is_dir() {
+            Self::from_folder(input, per_thing)?
+        } else {
+            Self::from_csv(input)?
         };
         let name = input.display();
         let found = list.pairs.len() + list.problems.len();
@@ -56,7 +57,7 @@ impl PairList {
         Ok(list)
     }
 
-    fn of_csv(path: &Path) -> anyhow::Result<Self> {
+    fn from_csv(path: &Path) -> anyhow::Result<Self> {
         let table = Table::read(path, &COLUMNS)?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let mut list = Self {
@@ -64,21 +65,21 @@ impl PairList {
             ..Self::default()
         };
         for row in table.rows {
-            let place = format!("line {}", row.line);
+            let source = format!("line {}", row.line);
             match <[Option<String>; 3]>::try_from(row.cells) {
                 Ok([Some(anchor), positive, group]) => list.pairs.push(PairFiles {
-                    place,
+                    source,
                     anchor: folder.join(anchor),
                     positive: positive.map(|positive| folder.join(positive)),
                     group,
                 }),
-                _ => list.problems.push(format!("{place}: no anchor")),
+                _ => list.problems.push(format!("{source}: no anchor")),
             }
         }
         Ok(list)
     }
 
-    fn of_folder(folder: &Path, per_thing: usize) -> anyhow::Result<Self> {
+    fn from_folder(folder: &Path, per_thing: usize) -> anyhow::Result<Self> {
         let mut list = Self::default();
         for thing in entries(folder)? {
             if thing.is_dir() {
@@ -104,7 +105,7 @@ impl PairList {
         }
         let pairs = combinations(images.len(), per_thing).into_iter();
         self.pairs.extend(pairs.map(|(anchor, positive)| PairFiles {
-            place: name.clone().into_owned(),
+            source: name.clone().into_owned(),
             anchor: images[anchor].clone(),
             positive: positive.map(|positive| images[positive].clone()),
             group: Some(name.clone().into_owned()),
@@ -112,7 +113,7 @@ impl PairList {
         Ok(())
     }
 
-    /// Indices of the pairs, those first whose images no earlier pair has, so that later ones can name images by their id.
+    /// Indices of the pairs in the order of upload: first those with images that no earlier pair has, so that later ones can use the ids.
     pub(crate) fn order(&self) -> Vec<usize> {
         let mut uses: HashMap<&Path, usize> = HashMap::new();
         let mut ranks = Vec::with_capacity(self.pairs.len());
@@ -130,7 +131,7 @@ impl PairList {
         order
     }
 
-    /// Identity of the list as posted to `server`: the same only when every pair is.
+    /// Hash of the pairs and of the server's address.
     pub(crate) fn fingerprint(&self, server: &str) -> Sha256 {
         let pairs = self.pairs.iter();
         let lines =
@@ -139,9 +140,9 @@ impl PairList {
     }
 }
 
-/// At most `most` of the pairs of `count` images, neighbours first, so that each image has a partner before any has two.
-/// A single image is its own pair.
-fn combinations(count: usize, most: usize) -> Vec<(usize, Option<usize>)> {
+/// At most `max` of the pairs of `count` images, neighbours first, so that each image has a partner before any has two. A single image is
+/// a pair by itself.
+fn combinations(count: usize, max: usize) -> Vec<(usize, Option<usize>)> {
     if count == 1 {
         return vec![(0, None)];
     }
@@ -149,7 +150,7 @@ fn combinations(count: usize, most: usize) -> Vec<(usize, Option<usize>)> {
         let at = |odd: usize| (0..count - apart).filter(move |i| i / apart % 2 == odd);
         at(0).chain(at(1)).map(move |i| (i, Some(i + apart)))
     });
-    distances.take(most).collect()
+    distances.take(max).collect()
 }
 
 #[cfg(test)]
@@ -185,7 +186,7 @@ mod tests {
         let list = PairList::read(&path, 10).unwrap();
         let pair =
             |line: &str, anchor: &str, positive: Option<&str>, group: Option<&str>| PairFiles {
-                place: line.into(),
+                source: line.into(),
                 anchor: folder.path().join(anchor),
                 positive: positive.map(|name| folder.path().join(name)),
                 group: group.map(str::to_owned),
@@ -240,7 +241,7 @@ mod tests {
     #[test]
     fn pairs_with_new_images_come_first() {
         let pair = |anchor: &str, positive: &str| PairFiles {
-            place: String::new(),
+            source: String::new(),
             anchor: anchor.into(),
             positive: Some(positive.into()),
             group: None,

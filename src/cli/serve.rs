@@ -1,4 +1,4 @@
-//! `kith serve`: settings, logs, listener and signals in; [`crate::http::serve`] does the rest.
+//! `kith serve`: reads settings, starts logs, opens the listener and runs [`crate::http::serve`] until a signal.
 
 use std::net::SocketAddr;
 
@@ -10,15 +10,15 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
 };
 
-use super::SettingsArgs;
+use super::settings_args::SettingsArgs;
 use crate::{
     app::{self, App},
     config::{LogFormat, Settings},
     http, telemetry,
 };
 
-/// Exit code of a stop that was cut short by a second signal.
-const CUT_SHORT: i32 = 130;
+/// Exit code after a second signal.
+const ABORTED: i32 = 130;
 
 #[derive(Args, Debug)]
 pub(crate) struct ServeArgs {
@@ -52,7 +52,7 @@ fn settings(args: ServeArgs) -> anyhow::Result<Settings> {
     Ok(settings)
 }
 
-/// Listens first, so that a taken port is an error before anything is written, and starts the parts before accepting.
+/// Opens the listener first, so that a port in use is an error before anything is written; starts the app before accepting connections.
 async fn serve(settings: Settings) -> anyhow::Result<()> {
     app::check_exposure(&settings.server)?;
     let listen = settings.server.listen.clone();
@@ -62,12 +62,12 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
     let stop = stop_signal()?;
     let app = App::start(settings).await?;
-    greet(address);
+    print_address(address);
     http::serve(listener, app, stop).await?;
     Ok(())
 }
 
-fn greet(address: SocketAddr) {
+fn print_address(address: SocketAddr) {
     println!("kith listens on http://{address}");
     println!(
         "  embed    curl -s http://{address}/v1/embeddings -H 'content-type: image/png' --data-binary @a.png"
@@ -76,21 +76,23 @@ fn greet(address: SocketAddr) {
     println!("  watch    curl -s http://{address}/v1/training");
 }
 
-/// Ready at the first SIGTERM, SIGHUP or Ctrl-C; at the second the process ends at once. The handlers are installed before this returns, so
-/// no signal is missed.
+/// Waits for SIGTERM, SIGHUP or Ctrl-C; a second signal ends the process at once. The handlers are installed before this returns, so that no
+/// signal is missed.
 fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send> {
     let mut signals = [
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
-        // The terminal is gone. Without a handler the system would end the process, and what was learned since the last snapshot with it.
+        // Sent when the terminal closes. Without a handler the process would end without a last snapshot.
         signal(SignalKind::hangup())?,
     ];
     Ok(async move {
         next_of(&mut signals).await;
         tokio::spawn(async move {
             next_of(&mut signals).await;
-            tracing::warn!("told to stop again: ending at once, the last complete snapshot stands");
-            std::process::exit(CUT_SHORT);
+            tracing::warn!(
+                "second signal: ending at once, training resumes from the last complete snapshot"
+            );
+            std::process::exit(ABORTED);
         });
     })
 }

@@ -1,20 +1,19 @@
-//! Reads a CSV list of files by its header. Columns that are unknown, doubled or missing are refused by name, so that a
-//! misspelt one cannot silently change what a list says.
+//! Reads CSV lists of files by their header. Unknown, duplicate or missing columns are errors, so that a misspelt name is noticed.
 
 use std::{fs, path::Path};
 
 use anyhow::{Context, bail, ensure};
 
-/// What Excel and others write before the first character of a UTF-8 file.
+/// Written at the beginning of a UTF-8 file by Excel and others.
 const BYTE_ORDER_MARK: &str = "\u{feff}";
-/// Most problems that one message shows of a text from outside.
+/// Most column names in a message.
 const MAX_SHOWN: usize = 12;
 
 /// The columns that a list may have.
 pub(crate) struct Columns<'a> {
     pub(crate) required: &'a [&'a str],
     pub(crate) optional: &'a [&'a str],
-    /// Whether columns of other names are left alone: only where the caller names the ones it reads.
+    /// Whether other columns are ignored.
     pub(crate) others: bool,
 }
 
@@ -44,7 +43,7 @@ impl Table {
             .ok()
             .with_context(|| format!("{name} is not UTF-8 text: save it as CSV in UTF-8"))?;
         let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text);
-        Self::parse(text, columns).with_context(|| format!("{name} is not such a list"))
+        Self::parse(text, columns).with_context(|| format!("{name} is not a list that can be read"))
     }
 
     fn parse(text: &str, columns: &Columns) -> anyhow::Result<Self> {

@@ -1,5 +1,4 @@
-//! Pairs on their way to the server: files become lines, lines become requests, answers become outcomes.
-//! Must never know: in what order pairs go, or how progress is shown.
+//! Uploads pairs: reads files into lines of NDJSON, posts them, and turns the answers into outcomes.
 
 use std::{
     collections::HashMap,
@@ -22,37 +21,37 @@ use crate::types::Sha256;
 
 const UNKNOWN_IMAGE: &str = "unknown_image";
 
-/// What became of a pair.
+/// The outcome of one pair.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Stored(Stored),
-    /// Why not, in one sentence.
+    /// The pair was not stored; says why in one sentence.
     Failed(String),
 }
 
-/// One pair as it is sent.
+/// One pair as a line of NDJSON.
 pub(crate) struct Line {
     index: usize,
     text: String,
-    /// Files whose bytes it carries.
-    carried: Vec<(PathBuf, Sha256)>,
-    /// Files it names by their id.
+    /// Files whose bytes it contains.
+    sent: Vec<(PathBuf, Sha256)>,
+    /// Files that it names by their id.
     named: Vec<PathBuf>,
 }
 
 impl Line {
-    /// Bytes of it in a request.
+    /// Its bytes in a request.
     pub(crate) fn bytes(&self) -> usize {
         self.text.len()
     }
 }
 
-/// Sends pairs, from several threads at once.
+/// Uploads pairs, from several threads.
 pub(crate) struct Uploader<'a> {
     client: &'a Client,
     pairs: &'a [PairFiles],
     retries: u32,
-    /// Files that the server has, with their ids: their bytes are not sent again.
+    /// Ids of files that the server has, whose bytes are not sent again.
     stored: Mutex<HashMap<PathBuf, Sha256>>,
 }
 
@@ -67,13 +66,13 @@ impl<'a> Uploader<'a> {
         }
     }
 
-    /// Reads the files of a pair that the server lacks; an error is a sentence about a file.
+    /// Reads the files of a pair that the server does not have; the error names the file.
     pub(crate) fn line(&self, index: usize) -> Result<Line, String> {
         let pair = &self.pairs[index];
         let mut line = Line {
             index,
             text: String::new(),
-            carried: Vec::new(),
+            sent: Vec::new(),
             named: Vec::new(),
         };
         let mut document = json!({"anchor": self.side(&pair.anchor, &mut line)?});
@@ -93,11 +92,11 @@ impl<'a> Uploader<'a> {
             return Ok(json!({"id": id.to_string()}));
         }
         let bytes = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        line.carried.push((path.to_owned(), Sha256::of(&bytes)));
+        line.sent.push((path.to_owned(), Sha256::of(&bytes)));
         Ok(json!({"image": STANDARD.encode(bytes)}))
     }
 
-    /// Sends lines until each has its outcome. An error: the server gives no answers, and the rest is not sent.
+    /// Sends lines until each has its outcome. An error means that the server does not answer.
     pub(crate) fn post(&self, mut open: Vec<Line>) -> Result<Vec<(usize, Outcome)>, ClientError> {
         let mut outcomes = Vec::with_capacity(open.len());
         let mut attempt = 0;
@@ -127,7 +126,7 @@ impl<'a> Uploader<'a> {
         Ok(outcomes)
     }
 
-    /// Lines that the server failed on again and again; an error where it did not even say so.
+    /// The outcomes of lines that failed at every attempt; an error if the server gave no reason.
     fn give_up(
         &self,
         open: Vec<Line>,
@@ -136,7 +135,7 @@ impl<'a> Uploader<'a> {
         let Some(problem) = answers.first().and_then(problem) else {
             return Err(ClientError::Unreachable {
                 url: self.client.base().to_owned(),
-                cause: "its answers break off".to_owned(),
+                cause: "its answers are incomplete".to_owned(),
             });
         };
         let failed = open
@@ -145,10 +144,10 @@ impl<'a> Uploader<'a> {
         Ok(failed.collect())
     }
 
-    /// What an answer says; the line comes back if it is worth sending again.
+    /// The outcome in an answer; an error with the line if it should be sent again.
     fn outcome(&self, line: Line, answer: &Value) -> Result<Outcome, Line> {
         let Some(problem) = problem(answer) else {
-            self.stored().extend(line.carried);
+            self.stored().extend(line.sent);
             let flag = |name: &str| answer[name].as_bool().unwrap_or_default();
             return Ok(Outcome::Stored(Stored {
                 id: answer["id"].as_str().unwrap_or_default().to_owned(),
@@ -156,11 +155,11 @@ impl<'a> Uploader<'a> {
                 holdout: flag("holdout"),
             }));
         };
-        if problem.passes() {
+        if problem.is_temporary() {
             return Err(line);
         }
         if problem.code == UNKNOWN_IMAGE && !line.named.is_empty() {
-            // Deleted since it was sent: this time with its bytes.
+            // The image was deleted meanwhile: its bytes are sent again.
             self.stored().retain(|path, _| !line.named.contains(path));
             return self
                 .line(line.index)

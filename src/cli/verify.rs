@@ -1,4 +1,4 @@
-//! `kith verify`: checks a data folder, beside a running server or without one, and names what is damaged with its remedy.
+//! `kith verify`: checks a data folder, which a server may be using, and names damage with its remedy.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::{
-    SettingsArgs,
     data_folder::{DataFolder, block_on},
+    settings_args::SettingsArgs,
 };
 use crate::{
     audit::{Audit, Checked, Event, Finding},
@@ -27,7 +27,7 @@ pub(crate) struct VerifyArgs {
     json: bool,
 }
 
-/// Exits with 1 when anything is damaged.
+/// An error, and so exit code 1, if anything is damaged.
 pub(crate) fn run(args: &VerifyArgs) -> anyhow::Result<()> {
     let settings = args.settings.load()?;
     let (checked, found) = block_on(check(&settings, args.json))?;

@@ -1,8 +1,8 @@
-//! Starting and stopping the whole.
+//! Starting and stopping the app.
 
 use kith::app::{App, check_exposure};
 
-use crate::support::settings;
+use crate::support::{settings, start_and_stop};
 
 #[tokio::test]
 async fn a_second_process_on_the_same_folder_is_refused_until_the_first_stops() {
@@ -18,16 +18,11 @@ async fn a_second_process_on_the_same_folder_is_refused_until_the_first_stops() 
         "{refused}"
     );
     first.stop().await.unwrap();
-    App::start(settings(&folder, &[]))
-        .await
-        .unwrap()
-        .stop()
-        .await
-        .unwrap();
+    start_and_stop(&folder).await;
 }
 
 #[tokio::test]
-async fn a_folder_whose_lock_file_was_deleted_still_lets_no_second_process_in() {
+async fn a_folder_stays_locked_when_its_lock_file_is_deleted() {
     let folder = tempfile::tempdir().unwrap();
     let first = App::start(settings(&folder, &[])).await.unwrap();
     std::fs::remove_file(first.settings.storage.data_dir.join("lock")).unwrap();
@@ -48,7 +43,7 @@ async fn a_restart_serves_the_checkpoint_it_served_before() {
 }
 
 #[tokio::test]
-async fn a_device_that_is_not_there_is_one_clear_sentence() {
+async fn a_missing_device_is_one_clear_sentence() {
     let folder = tempfile::tempdir().unwrap();
     let refused = App::start(settings(&folder, &["encoder.device=cuda:99"]))
         .await
@@ -62,7 +57,7 @@ async fn a_device_that_is_not_there_is_one_clear_sentence() {
 }
 
 #[test]
-fn an_address_others_can_reach_needs_to_be_allowed() {
+fn an_address_that_other_machines_can_reach_must_be_allowed() {
     let folder = tempfile::tempdir().unwrap();
     let check = |sets: &[&str]| {
         check_exposure(&settings(&folder, sets).server).map_err(|error| error.to_string())

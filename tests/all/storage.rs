@@ -13,7 +13,7 @@ use kith::{
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::{Served, data_uri, png, settings};
+use crate::support::{Served, data_uri, png, settings, start_and_stop};
 
 const ACCEPT: &str = "storage.accept_loss=true";
 
@@ -107,7 +107,7 @@ async fn execute(database: &std::path::Path, sql: &'static str) {
 
 /// Why a look at the folder is refused.
 async fn look(folder: &TempDir) -> String {
-    let looked = kith::app::look(&folder.path().join("data")).await;
+    let looked = kith::app::open_read_only(&folder.path().join("data")).await;
     looked.err().unwrap().to_string()
 }
 
@@ -117,7 +117,7 @@ async fn a_look_reads_beside_a_running_server_and_in_a_stopped_ones_folder() {
     let app = App::start(settings(&folder, &[])).await.unwrap();
     app.ingest.add_image(png(1).into()).await.unwrap();
     let data = folder.path().join("data");
-    let (db, _) = kith::app::look(&data).await.unwrap();
+    let (db, _) = kith::app::open_read_only(&data).await.unwrap();
     assert_eq!(
         db.count_images().await.unwrap(),
         1,
@@ -130,7 +130,7 @@ async fn a_look_reads_beside_a_running_server_and_in_a_stopped_ones_folder() {
     app.stop().await.unwrap();
 
     let before = fs::read(data.join("kith.db")).unwrap();
-    let (db, blobs) = kith::app::look(&data).await.unwrap();
+    let (db, blobs) = kith::app::open_read_only(&data).await.unwrap();
     assert_eq!(db.count_images().await.unwrap(), 2);
     assert_eq!(blobs.checkpoint_ids().await.unwrap().len(), 1);
     db.close().await;
@@ -139,7 +139,7 @@ async fn a_look_reads_beside_a_running_server_and_in_a_stopped_ones_folder() {
     // As on a read-only disk: the log's index cannot be made.
     let _ = fs::remove_file(data.join("kith.db-shm"));
     fs::create_dir(data.join("kith.db-shm")).unwrap();
-    let (db, _) = kith::app::look(&data).await.unwrap();
+    let (db, _) = kith::app::open_read_only(&data).await.unwrap();
     assert_eq!(db.count_images().await.unwrap(), 2);
     db.close().await;
 }
@@ -210,12 +210,7 @@ async fn a_sweep_follows_no_link_and_removes_only_names_that_kith_makes() {
     let (torn, mine) = (own.join(format!("{hex}#7")), own.join("note#7"));
     fs::write(&torn, "torn").unwrap();
     fs::write(&mine, "mine").unwrap();
-    App::start(settings(&folder, &[]))
-        .await
-        .unwrap()
-        .stop()
-        .await
-        .unwrap();
+    start_and_stop(&folder).await;
     assert!(!torn.exists() && mine.exists());
     for name in kept {
         assert!(inside.join(name).exists(), "{name}");
@@ -263,7 +258,9 @@ async fn training_passes_a_damaged_image_over_and_lists_it() {
 
 /// What `kith verify` finds in a folder.
 async fn audit(folder: &TempDir) -> Vec<Finding> {
-    let (db, blobs) = kith::app::look(&folder.path().join("data")).await.unwrap();
+    let (db, blobs) = kith::app::open_read_only(&folder.path().join("data"))
+        .await
+        .unwrap();
     let checkpoints = Checkpoints::new(blobs.clone(), db.clone(), settings(folder, &[]).policy());
     let mut found = Vec::new();
     let mut tell = |event| {

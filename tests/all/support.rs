@@ -1,4 +1,4 @@
-//! What the tests of the upper rooms share: pictures made in code, and an app with a tiny encoder in a folder of its own.
+//! Fixtures of the tests: generated images, and an app with a tiny encoder in a temporary folder.
 
 use axum::{
     Router,
@@ -13,7 +13,7 @@ use kith::{
     config::Settings,
     types::CheckpointId,
 };
-use kith_nn::{Encoder, Optimizer};
+use kith_nn::{Encoder, Optimizer, Purpose};
 use serde_json::Value;
 use tempfile::TempDir;
 use tower::ServiceExt;
@@ -40,6 +40,12 @@ pub(crate) struct Served {
     pub(crate) app: App,
     router: Router,
     folder: TempDir,
+}
+
+/// Starts an app in `folder` and stops it in order.
+pub(crate) async fn start_and_stop(folder: &TempDir) {
+    let app = App::start(settings(folder, &[])).await.unwrap();
+    app.stop().await.unwrap();
 }
 
 /// An answer, read to its end.
@@ -172,7 +178,8 @@ impl Served {
 /// Fresh weights of another seed in a snapshot.
 fn fill(snapshot: &mut Snapshot, seed: u64, app: &App) {
     let config = app.settings.encoder_config();
-    let encoder = Encoder::fresh(&config, seed, &app.device).unwrap();
+    let device = app.settings.device(Purpose::Training).unwrap();
+    let encoder = Encoder::fresh(&config, seed, &device).unwrap();
     let optimizer = Optimizer::new(&app.settings.optimizer, &encoder).unwrap();
     snapshot.model = encoder.to_arrays().unwrap();
     snapshot.optimizer = optimizer.to_arrays().unwrap();
