@@ -1,4 +1,4 @@
-//! What one connection is doing: waiting for a request, working on one, or blocked because its client does not read.
+//! The state of one connection: idle, working on a request, waiting for a body, or blocked because its client does not read.
 
 use std::{
     pin::Pin,
@@ -11,7 +11,7 @@ use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, SizeHint};
 use tokio::sync::Notify;
 
-/// Shared by a connection's socket, its requests, and the server that may close it; cheap to clone.
+/// Shared by a connection's socket, its requests, and the server, which may close it; cheap to clone.
 #[derive(Clone)]
 pub(super) struct Activity {
     state: Arc<Mutex<State>>,
@@ -19,16 +19,16 @@ pub(super) struct Activity {
 }
 
 struct State {
-    /// Requests whose answer is not handed over to the socket yet.
+    /// Requests whose answer is not completely written to the socket yet.
     open: u32,
-    /// Requests so far.
+    /// Requests so far, open ones included.
     begun: u64,
-    /// Since when no request is open.
-    waiting_since: Instant,
-    /// Since when the socket takes nothing more.
+    /// When the last request ended, or the connection began.
+    idle_since: Instant,
+    /// When the socket stopped taking bytes, if it has.
     blocked_since: Option<Instant>,
-    /// Since when the next bytes of a body have not come.
-    starved_since: Option<Instant>,
+    /// When the body that is being read stopped arriving, if it has.
+    stalled_since: Option<Instant>,
 }
 
 impl Activity {
@@ -37,15 +37,15 @@ impl Activity {
             state: Arc::new(Mutex::new(State {
                 open: 0,
                 begun: 0,
-                waiting_since: Instant::now(),
+                idle_since: Instant::now(),
                 blocked_since: None,
-                starved_since: None,
+                stalled_since: None,
             })),
             close: Arc::default(),
         }
     }
 
-    /// A request begins; it is open until the guard goes.
+    /// Begins a request, which is open until the guard is dropped.
     pub(super) fn begin(&self) -> OpenRequest {
         let mut state = self.state();
         state.open += 1;
@@ -53,75 +53,76 @@ impl Activity {
         OpenRequest(self.clone())
     }
 
-    /// Number of the request that is waited for; `None` while one is open.
-    pub(super) fn awaited(&self) -> Option<u64> {
+    /// The number of the next request, counted from 0; `None` while a request is open.
+    pub(super) fn next_request(&self) -> Option<u64> {
         let state = self.state();
         (state.open == 0).then_some(state.begun)
     }
 
-    /// Since when there is nothing to do here; `None` while a request is open or an answer not sent.
+    /// Since when the connection has been idle; `None` while a request is open or bytes of an answer are unsent.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         let state = self.state();
-        (state.open == 0 && state.blocked_since.is_none()).then_some(state.waiting_since)
+        (state.open == 0 && state.blocked_since.is_none()).then_some(state.idle_since)
     }
 
-    /// Since when a request's body does not go on.
-    pub(super) fn starved_since(&self) -> Option<Instant> {
-        self.state().starved_since
+    /// Since when a request's body has not arrived; `None` unless it is awaited.
+    pub(super) fn stalled_since(&self) -> Option<Instant> {
+        self.state().stalled_since
     }
 
-    /// The next bytes of a body have not come, or they have.
-    pub(super) fn set_starved(&self, starved: bool) {
-        let since = &mut self.state().starved_since;
-        *since = starved.then(|| since.unwrap_or_else(Instant::now));
+    /// Notes whether the next bytes of a body are awaited.
+    pub(super) fn set_stalled(&self, stalled: bool) {
+        let since = &mut self.state().stalled_since;
+        *since = stalled.then(|| since.unwrap_or_else(Instant::now));
     }
 
-    /// Whether the client has read nothing for so long.
+    /// Whether the client has read nothing for at least `time`.
     pub(super) fn is_blocked_for(&self, time: Duration) -> bool {
         let since = self.state().blocked_since;
         since.is_some_and(|since| since.elapsed() >= time)
     }
 
+    /// Notes whether the socket takes bytes.
     pub(super) fn set_blocked(&self, blocked: bool) {
         let since = blocked.then(Instant::now);
         self.state().blocked_since = since;
     }
 
-    /// Asks the connection to end if nothing goes on.
+    /// Asks the connection to close if it is idle or waits for a body.
     pub(super) fn close(&self) {
         self.close.notify_one();
     }
 
-    /// Ready when [`Activity::close`] was called.
-    pub(super) async fn closing(&self) {
+    /// Waits until [`Activity::close`] is called.
+    pub(super) async fn closed(&self) {
         self.close.notified().await;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Every change is a single step, so a panic elsewhere leaves it whole.
+        // Every change is a single step, so a poisoned lock still guards valid state.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Keeps a request open.
+/// Keeps a request open until it is dropped.
 pub(super) struct OpenRequest(Activity);
 
 impl Drop for OpenRequest {
     fn drop(&mut self) {
         let mut state = self.0.state();
         state.open -= 1;
-        state.starved_since = None;
-        state.waiting_since = Instant::now();
+        state.stalled_since = None;
+        state.idle_since = Instant::now();
     }
 }
 
-/// An answer's body that keeps its request open until all of it is handed over.
-pub(super) struct Tracked {
+/// An answer's body that keeps its request open until all of it is written.
+pub(super) struct TrackedBody {
     body: Body,
     _request: OpenRequest,
 }
 
-impl Tracked {
+impl TrackedBody {
     pub(super) fn new(body: Body, request: OpenRequest) -> Self {
         Self {
             body,
@@ -130,7 +131,7 @@ impl Tracked {
     }
 }
 
-impl HttpBody for Tracked {
+impl HttpBody for TrackedBody {
     type Data = Bytes;
     type Error = axum::Error;
 

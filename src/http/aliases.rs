@@ -1,4 +1,4 @@
-//! `/v1/aliases`: names that requests may use for a model, moved by callers.
+//! `/v1/aliases`: names that stand for a checkpoint, or for the live one, in a request's `model`.
 
 use axum::{
     Json, Router,
@@ -12,23 +12,24 @@ use serde::{Deserialize, Serialize};
 use super::{
     context::Context,
     error::{ApiError, Problem},
-    extract::{Body, parse},
+    extract::Body,
+    json::parse,
     models::LIVE,
-    words::quoted,
+    text::quoted,
 };
 use crate::{app::App, db::Alias, types::CheckpointId};
 
-/// The target of a name that follows the live checkpoint.
+/// The target of an alias that follows the live checkpoint.
 const AUTO: &str = "auto";
-/// Longest name, in bytes.
+/// Most bytes of a name.
 const MAX_NAME: usize = 64;
-/// Most names.
+/// Most aliases.
 const MAX_ALIASES: usize = 1000;
 
 pub(super) fn router() -> Router<Context> {
     Router::new()
-        .route("/v1/aliases", get(list))
-        .route("/v1/aliases/{name}", put(set).delete(remove))
+        .route("/v1/aliases", get(list_aliases))
+        .route("/v1/aliases/{name}", put(put_alias).delete(delete_alias))
 }
 
 #[derive(Deserialize)]
@@ -38,19 +39,19 @@ struct AliasRequest {
 }
 
 #[derive(Serialize)]
-struct AliasAnswer {
+struct AliasResponse {
     name: String,
-    /// An id, or `auto`: whichever is live.
+    /// An id, or `auto` for the live checkpoint.
     checkpoint: String,
     updated_at: Timestamp,
 }
 
 #[derive(Serialize)]
 struct AliasList {
-    data: Vec<AliasAnswer>,
+    data: Vec<AliasResponse>,
 }
 
-impl From<Alias> for AliasAnswer {
+impl From<Alias> for AliasResponse {
     fn from(alias: Alias) -> Self {
         let checkpoint = alias.checkpoint.map(|id| id.to_string());
         Self {
@@ -61,25 +62,25 @@ impl From<Alias> for AliasAnswer {
     }
 }
 
-async fn list(State(app): State<App>) -> Result<Json<AliasList>, ApiError> {
+async fn list_aliases(State(app): State<App>) -> Result<Json<AliasList>, ApiError> {
     let aliases = app.db.aliases().await?;
     Ok(Json(AliasList {
-        data: aliases.into_iter().map(AliasAnswer::from).collect(),
+        data: aliases.into_iter().map(AliasResponse::from).collect(),
     }))
 }
 
-/// The move is one row: a request finds the old target or the new one.
-async fn set(
+/// Sets or moves an alias. It is one row, so a request sees the old target or the new one.
+async fn put_alias(
     State(app): State<App>,
     Path(name): Path<String>,
     Body(body): Body,
-) -> Result<Json<AliasAnswer>, ApiError> {
+) -> Result<Json<AliasResponse>, ApiError> {
     check_name(&name)?;
     let request: AliasRequest = parse(body, Ok).await?;
-    let target = target(&request.checkpoint)?;
+    let target = parse_target(&request.checkpoint)?;
     let aliases = app.db.aliases().await?;
     if aliases.len() >= MAX_ALIASES && aliases.iter().all(|alias| alias.name != name) {
-        let message = format!("there are {MAX_ALIASES} names already: delete one first");
+        let message = format!("there are {MAX_ALIASES} aliases already: delete one first");
         return Err(ApiError::Conflict(Problem::new(
             "too_many_aliases",
             message,
@@ -87,12 +88,16 @@ async fn set(
     }
     app.checkpoints.set_alias(&name, target).await?;
     let aliases = app.db.aliases().await?;
-    let set = aliases.into_iter().find(|alias| alias.name == name);
-    set.map(|alias| Json(alias.into()))
+    let alias = aliases.into_iter().find(|alias| alias.name == name);
+    alias
+        .map(|alias| Json(alias.into()))
         .ok_or_else(|| unknown(&name))
 }
 
-async fn remove(State(app): State<App>, Path(name): Path<String>) -> Result<StatusCode, ApiError> {
+async fn delete_alias(
+    State(app): State<App>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, ApiError> {
     if app.db.delete_alias(&name).await? {
         Ok(StatusCode::NO_CONTENT)
     } else {
@@ -100,18 +105,18 @@ async fn remove(State(app): State<App>, Path(name): Path<String>) -> Result<Stat
     }
 }
 
-fn target(text: &str) -> Result<Option<CheckpointId>, ApiError> {
+fn parse_target(text: &str) -> Result<Option<CheckpointId>, ApiError> {
     if text == AUTO {
         return Ok(None);
     }
     text.parse().map(Some).map_err(|_| {
         let message =
-            "checkpoint is neither \"auto\" nor the id of one: GET /v1/checkpoints lists them";
+            "checkpoint is neither \"auto\" nor a checkpoint's id: GET /v1/checkpoints lists the ids";
         ApiError::invalid("invalid_id", "checkpoint", message)
     })
 }
 
-/// Names that cannot be mistaken for the live model or a pinned one, and that a URL holds as they are.
+/// Refuses names that could be mistaken for the live or a pinned model, and names that a URL would have to escape.
 fn check_name(name: &str) -> Result<(), ApiError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if !name.is_empty() && name.len() <= MAX_NAME && name.chars().all(plain) && name != LIVE {
@@ -125,6 +130,6 @@ fn check_name(name: &str) -> Result<(), ApiError> {
 
 fn unknown(name: &str) -> ApiError {
     let name = quoted(name);
-    let message = format!("there is no name {name}: GET /v1/aliases lists those there are");
+    let message = format!("there is no alias {name}: GET /v1/aliases lists them");
     ApiError::NotFound(Problem::new("unknown_alias", message).at("name"))
 }

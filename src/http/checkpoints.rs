@@ -1,4 +1,4 @@
-//! `/v1/checkpoints`: snapshots taken, listed, given out, promoted, kept, deleted.
+//! `/v1/checkpoints`: takes snapshots; lists, downloads, promotes, annotates and deletes checkpoints.
 
 use axum::{
     Json, Router,
@@ -16,8 +16,9 @@ use super::{
     context::Context,
     download::Download,
     error::{ApiError, Problem},
-    extract::{Body, Id, Params, parse},
-    words::quoted,
+    extract::{Body, Id, Params},
+    json::parse,
+    text::quoted,
 };
 use crate::{
     app::App,
@@ -30,19 +31,21 @@ use crate::{
 
 const MANIFEST: &str = "manifest.json";
 
-/// Longest note, in bytes.
+/// Most bytes of a note.
 const MAX_NOTE: usize = 4096;
 
 pub(super) fn router() -> Router<Context> {
     Router::new()
-        .route("/v1/checkpoints", post(snapshot).get(list))
-        .route("/v1/checkpoints/auto", post(release))
+        .route("/v1/checkpoints", post(take_snapshot).get(list_checkpoints))
+        .route("/v1/checkpoints/auto", post(release_hold))
         .route(
             "/v1/checkpoints/{id}",
-            get(one).patch(change).delete(remove),
+            get(get_checkpoint)
+                .patch(update_checkpoint)
+                .delete(delete_checkpoint),
         )
-        .route("/v1/checkpoints/{id}/promote", post(promote))
-        .route("/v1/checkpoints/{id}/files/{name}", get(file))
+        .route("/v1/checkpoints/{id}/promote", post(promote_checkpoint))
+        .route("/v1/checkpoints/{id}/files/{name}", get(download_file))
 }
 
 #[derive(Default, Deserialize)]
@@ -53,26 +56,26 @@ struct SnapshotRequest {
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct PromotionRequest {
+struct PromoteRequest {
     hold: Option<bool>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ChangeRequest {
+struct UpdateRequest {
     note: Option<String>,
     keep: Option<bool>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wait {
+struct SnapshotParams {
     #[serde(default)]
     wait: bool,
 }
 
 #[derive(Serialize)]
-struct Checkpoint {
+struct CheckpointResponse {
     id: CheckpointId,
     status: CheckpointStatus,
     role: CheckpointRole,
@@ -80,25 +83,25 @@ struct Checkpoint {
     created_at: Timestamp,
     note: Option<String>,
     bytes: u64,
-    /// In the answer about one checkpoint only, once it is complete.
+    /// The files of a complete checkpoint. In the answer about one checkpoint only.
     #[serde(skip_serializing_if = "Option::is_none")]
     files: Option<Vec<Part>>,
     evaluation: Option<Value>,
-    /// What the evaluation found.
+    /// The gate's verdict on the evaluation.
     verdict: Option<Verdict>,
-    /// Who decided that it serves, if it ever did.
+    /// Who promoted it, if it was ever live.
     decided_by: Option<DecidedBy>,
     decided_at: Option<Timestamp>,
-    /// Why it failed, why it serves, or why it was refused.
+    /// Why it failed, was promoted, or was refused.
     reason: Option<String>,
-    /// Whether retention leaves it alone.
+    /// Whether retention never prunes it.
     keep: bool,
-    /// Whether it serves by a person's choice that holds.
+    /// Whether it is live by a caller's promotion that holds.
     held: bool,
     parent: Option<CheckpointId>,
 }
 
-impl From<CheckpointRow> for Checkpoint {
+impl From<CheckpointRow> for CheckpointResponse {
     fn from(row: CheckpointRow) -> Self {
         Self {
             id: row.id,
@@ -122,14 +125,14 @@ impl From<CheckpointRow> for Checkpoint {
 }
 
 #[derive(Serialize)]
-struct List {
-    data: Vec<Checkpoint>,
+struct CheckpointList {
+    data: Vec<CheckpointResponse>,
 }
 
-/// 202 with the place to ask, or 201 when told to wait.
-async fn snapshot(
+/// 202 with the checkpoint's `location`, or with `?wait=true` 201 once it is complete.
+async fn take_snapshot(
     State(app): State<App>,
-    Params(Wait { wait }): Params<Wait>,
+    Params(SnapshotParams { wait }): Params<SnapshotParams>,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
     let request: SnapshotRequest = or_default(body).await?;
@@ -155,52 +158,52 @@ async fn snapshot(
         .into_response())
 }
 
-async fn list(State(app): State<App>) -> Result<Json<List>, ApiError> {
+async fn list_checkpoints(State(app): State<App>) -> Result<Json<CheckpointList>, ApiError> {
     let rows = app.db.checkpoints().await?;
-    Ok(Json(List {
-        data: rows.into_iter().map(Checkpoint::from).collect(),
+    Ok(Json(CheckpointList {
+        data: rows.into_iter().map(CheckpointResponse::from).collect(),
     }))
 }
 
-async fn one(
+async fn get_checkpoint(
     State(app): State<App>,
     Id(id): Id<CheckpointId>,
-) -> Result<Json<Checkpoint>, ApiError> {
-    show(&app, id).await
+) -> Result<Json<CheckpointResponse>, ApiError> {
+    response(&app, id).await
 }
 
-async fn describe(app: &App, row: CheckpointRow) -> Result<Checkpoint, ApiError> {
+async fn describe(app: &App, row: CheckpointRow) -> Result<CheckpointResponse, ApiError> {
     let files = match row.status {
         CheckpointStatus::Complete => Some(app.checkpoints.manifest(row.id).await?.parts),
         CheckpointStatus::Writing | CheckpointStatus::Failed => None,
     };
-    Ok(Checkpoint {
+    Ok(CheckpointResponse {
         files,
         ..row.into()
     })
 }
 
-/// The name is looked up in the manifest: no path is made of what a client says.
-async fn file(
+/// Streams one file. The name is looked up in the manifest, so that no path is made from a client's text.
+async fn download_file(
     State(app): State<App>,
     Path((id, name)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let lacking = || {
+    let unknown_file = || {
         let (name, id) = (quoted(&name), quoted(&id));
         let message = format!(
             "there is no file {name} in checkpoint {id}: GET /v1/checkpoints/ID lists its files"
         );
         ApiError::NotFound(Problem::new("unknown_file", message).at("name"))
     };
-    let checkpoint: CheckpointId = id.parse().map_err(|_| lacking())?;
+    let checkpoint: CheckpointId = id.parse().map_err(|_| unknown_file())?;
     let manifest = app.checkpoints.manifest(checkpoint).await?;
     if name == MANIFEST {
         return Ok(Json(manifest).into_response());
     }
-    let part = manifest.part(&name).ok_or_else(lacking)?;
+    let part = manifest.part(&name).ok_or_else(unknown_file)?;
     let key = BlobKey::CheckpointPart(checkpoint, part.name.clone());
-    // What is streamed cannot be taken back: at least the length is right before it begins; the client has the hash for the rest.
+    // An answer that has begun cannot become an error, so the length is checked before. The client checks the hash.
     if app.blobs.size(&key).await.ok() != Some(part.bytes) {
         let what = format!("{} is missing or has another length", part.name);
         let id = checkpoint;
@@ -217,45 +220,43 @@ async fn file(
                 format!("attachment; filename=\"{}\"", part.name),
             ),
         ],
-        request: &headers,
+        request_headers: &headers,
     };
     let in_use = app.checkpoints.begin_use(checkpoint);
-    download.answer(&app.blobs, in_use).await
+    download.respond(&app.blobs, in_use).await
 }
 
-/// Answers once it serves here. The choice holds until it is released, unless the caller says otherwise.
-async fn promote(
+/// Answers once the checkpoint is live. The promotion holds until it is released, unless the request has `"hold": false`.
+async fn promote_checkpoint(
     State(app): State<App>,
     Id(id): Id<CheckpointId>,
     Body(body): Body,
-) -> Result<Json<Checkpoint>, ApiError> {
-    let request: PromotionRequest = or_default(body).await?;
+) -> Result<Json<CheckpointResponse>, ApiError> {
+    let request: PromoteRequest = or_default(body).await?;
     let hold = request.hold.unwrap_or(true);
-    // What cannot serve is refused before the row says that it does.
+    // A checkpoint that cannot be loaded is refused before its row says that it is live.
     app.serving.model(Which::Pinned(id)).await?;
     app.checkpoints.promote(id, hold).await?;
     app.serving.follow_now().await?;
-    show(&app, id).await
+    response(&app, id).await
 }
 
-/// Gives the choice of what serves back to the gate; answers with what serves then.
-async fn release(State(app): State<App>) -> Result<Json<Checkpoint>, ApiError> {
+/// Lets the gate promote again; answers with the live checkpoint.
+async fn release_hold(State(app): State<App>) -> Result<Json<CheckpointResponse>, ApiError> {
     app.checkpoints.release().await?;
     app.serving.follow_now().await?;
     let live = app.db.live_checkpoint().await?;
-    let live = live.ok_or_else(|| {
-        ApiError::Unavailable(Problem::new("not_ready", "no checkpoint is loaded yet"))
-    })?;
+    let live = live.ok_or_else(ApiError::no_checkpoint)?;
     Ok(Json(describe(&app, live).await?))
 }
 
-/// A note makes a checkpoint one that is kept, unless the same request says otherwise. An empty note removes the one there is.
-async fn change(
+/// Sets the note and whether the checkpoint is kept. A note keeps it unless the request has `"keep": false`; an empty note is removed.
+async fn update_checkpoint(
     State(app): State<App>,
     Id(id): Id<CheckpointId>,
     Body(body): Body,
-) -> Result<Json<Checkpoint>, ApiError> {
-    let request: ChangeRequest = parse(body, Ok).await?;
+) -> Result<Json<CheckpointResponse>, ApiError> {
+    let request: UpdateRequest = parse(body, Ok).await?;
     check_note(request.note.as_deref())?;
     let noted = request.note.as_deref().is_some_and(|note| !note.is_empty());
     let keep = request.keep.or(noted.then_some(true));
@@ -270,15 +271,15 @@ async fn change(
         let note = Some(note.as_str()).filter(|note| !note.is_empty());
         app.checkpoints.note(id, note).await?;
     }
-    show(&app, id).await
+    response(&app, id).await
 }
 
-async fn show(app: &App, id: CheckpointId) -> Result<Json<Checkpoint>, ApiError> {
+async fn response(app: &App, id: CheckpointId) -> Result<Json<CheckpointResponse>, ApiError> {
     let row = app.db.checkpoint(id).await?.ok_or_else(|| unknown(id))?;
     Ok(Json(describe(app, row).await?))
 }
 
-/// An empty body asks for nothing in particular.
+/// The JSON body, or the default for an empty body.
 async fn or_default<T: Default + serde::de::DeserializeOwned + Send + 'static>(
     body: Bytes,
 ) -> Result<T, ApiError> {
@@ -297,13 +298,16 @@ fn check_note(note: Option<&str>) -> Result<(), ApiError> {
     Err(ApiError::invalid("invalid_field", "note", message))
 }
 
-async fn remove(State(app): State<App>, Id(id): Id<CheckpointId>) -> Result<StatusCode, ApiError> {
+async fn delete_checkpoint(
+    State(app): State<App>,
+    Id(id): Id<CheckpointId>,
+) -> Result<StatusCode, ApiError> {
     app.checkpoints.delete(id).await?;
     app.serving.forget(id);
     Ok(StatusCode::NO_CONTENT)
 }
 
 fn unknown(id: CheckpointId) -> ApiError {
-    let message = format!("no checkpoint {id}: GET /v1/checkpoints lists those there are");
+    let message = format!("there is no checkpoint {id}: GET /v1/checkpoints lists them");
     ApiError::NotFound(Problem::new("unknown_checkpoint", message).at("id"))
 }

@@ -1,4 +1,4 @@
-//! The server's connections: accepted up to a cap, closed when idle ones are in the way of new ones, and ended in order when the server stops.
+//! The server's connections: accepted up to a maximum, where an idle one is closed for a new one, and shut down gracefully.
 
 use std::{
     collections::HashMap,
@@ -24,79 +24,81 @@ use tokio::{
 };
 
 use super::{
-    activity::{Activity, Tracked},
-    transport::{Patience, Transport},
+    activity::{Activity, TrackedBody},
+    transport::{Timeouts, Transport},
 };
 use crate::telemetry::Seldom;
 
-/// Most bytes of what is read or written ahead for a connection.
+/// Most bytes that are buffered for a connection, in each direction.
 const BUFFER: usize = 128 * 1024;
 
-/// Most bytes of a head.
+/// Most bytes of a request's head.
 const MAX_HEAD: usize = 100 * 1024;
 
-/// How long a client that reads nothing is waited for once the server stops.
-const LAST_READ: Duration = Duration::from_secs(1);
+/// How long a client may read nothing of its answer once the server stops.
+const STOP_GRACE: Duration = Duration::from_secs(1);
 
-/// How long a body may stand still before its connection makes room for another.
-const LAST_BYTES: Duration = Duration::from_secs(1);
+/// How long a body may stall before its connection may be closed for a new one.
+const STALL_GRACE: Duration = Duration::from_secs(1);
 
-/// Pause between looks at what cannot wake us: a stopping connection, a full house.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often conditions without a notification are checked: a stopping connection, the maximum of connections.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// All connections of a server.
 pub(super) struct Connections {
     router: Router,
-    patience: Patience,
-    max: usize,
+    timeouts: Timeouts,
+    max_connections: usize,
     stopping: watch::Receiver<bool>,
     tasks: JoinSet<()>,
     open: HashMap<Id, Activity>,
-    refused: Seldom,
+    accept_errors: Seldom,
 }
 
 impl Connections {
-    /// `max`: how many at once.
+    /// Serves `router` on at most `max_connections` connections at once.
     pub(super) fn new(
         router: Router,
-        patience: Patience,
-        max: usize,
+        timeouts: Timeouts,
+        max_connections: usize,
         stopping: watch::Receiver<bool>,
     ) -> Self {
         Self {
             router,
-            patience,
-            max,
+            timeouts,
+            max_connections,
             stopping,
             tasks: JoinSet::new(),
             open: HashMap::new(),
-            refused: Seldom::default(),
+            accept_errors: Seldom::default(),
         }
     }
 
-    /// Serves until told to stop; returns when the last connection has ended.
+    /// Serves until the server stops; returns when the last connection has ended.
     pub(super) async fn serve(mut self, listener: TcpListener) {
         let mut stopping = self.stopping.clone();
         let mut stop = pin!(async move {
-            // An error means that the sender is gone, which is a wish to stop, too.
+            // Without a sender the server stops, too.
             let _ = stopping.wait_for(|stop| *stop).await;
         });
-        // One that waits for a place.
+        // A connection beyond the maximum.
         let mut waiting = None;
         loop {
             self.reap();
-            if self.open.len() < self.max {
-                waiting = waiting.and_then(|stream| self.start(stream));
+            if self.open.len() < self.max_connections {
+                if let Some(stream) = waiting.take() {
+                    self.start(stream);
+                }
             } else if waiting.is_some() {
                 self.close_idle();
             }
             tokio::select! {
                 () = &mut stop => break,
                 Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => self.forget(&ended),
-                () = sleep(LOOK), if waiting.is_some() => (),
+                () = sleep(POLL_INTERVAL), if waiting.is_some() => (),
                 accepted = listener.accept(), if waiting.is_none() => match accepted {
                     Ok((stream, _)) => waiting = Some(stream),
-                    Err(error) => self.pause(&error).await,
+                    Err(error) => self.accept_failed(&error).await,
                 },
             }
         }
@@ -104,21 +106,19 @@ impl Connections {
         while self.tasks.join_next().await.is_some() {}
     }
 
-    /// Serves a connection; `None`: it waits no more.
-    fn start(&mut self, stream: TcpStream) -> Option<TcpStream> {
-        // Answers are whole writes: holding back the last packet only costs time.
+    /// Serves a connection in a task of its own.
+    fn start(&mut self, stream: TcpStream) {
+        // Answers are written whole, so Nagle's algorithm would only delay their last packet.
         let _ = stream.set_nodelay(true);
         let activity = Activity::new();
-        let transport = Transport::new(stream, activity.clone(), self.patience);
+        let transport = Transport::new(stream, activity.clone(), self.timeouts);
         let (router, stopping) = (self.router.clone(), self.stopping.clone());
-        let task = self
-            .tasks
-            .spawn(serve_one(transport, router, activity.clone(), stopping));
+        let connection = serve_connection(transport, router, activity.clone(), stopping);
+        let task = self.tasks.spawn(connection);
         self.open.insert(task.id(), activity);
-        None
     }
 
-    /// Makes room: the connection that has waited longest for a request goes, else the one that has waited longest for a body.
+    /// Closes the connection that has been idle longest, or else the one whose body has stalled longest.
     fn close_idle(&self) {
         let longest = |since: fn(&Activity) -> Option<Instant>| {
             let waiting = self.open.values();
@@ -126,11 +126,11 @@ impl Connections {
             waiting.min_by_key(|(since, _)| *since)
         };
         let idle = longest(Activity::idle_since);
-        let starved = || {
-            let starved = longest(Activity::starved_since);
-            starved.filter(|(since, _)| since.elapsed() >= LAST_BYTES)
+        let stalled = || {
+            let stalled = longest(Activity::stalled_since);
+            stalled.filter(|(since, _)| since.elapsed() >= STALL_GRACE)
         };
-        if let Some((_, activity)) = idle.or_else(starved) {
+        if let Some((_, activity)) = idle.or_else(stalled) {
             activity.close();
         }
     }
@@ -149,16 +149,17 @@ impl Connections {
         self.open.remove(&id);
     }
 
-    /// Too many open files, or a client that went at once: the next may be luckier.
-    async fn pause(&self, error: &io::Error) {
-        if let Some(left_out) = self.refused.now() {
-            tracing::warn!(%error, left_out, "a connection cannot be accepted");
+    /// Logs the error and waits a moment: too many files may be open, or the client went away at once.
+    async fn accept_failed(&self, error: &io::Error) {
+        if let Some(left_out) = self.accept_errors.now() {
+            tracing::warn!(%error, left_out, "cannot accept a connection");
         }
-        sleep(LOOK).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 
-async fn serve_one(
+/// Serves one connection until it ends; once the server stops, until its open requests are answered.
+async fn serve_connection(
     transport: Transport,
     router: Router,
     activity: Activity,
@@ -166,12 +167,12 @@ async fn serve_one(
 ) {
     let service = {
         let activity = activity.clone();
-        service_fn(move |request| answer(router.clone(), activity.clone(), request))
+        service_fn(move |request| respond(router.clone(), activity.clone(), request))
     };
     let connection = http1::Builder::new()
         .max_buf_size(BUFFER)
         .max_header_size(MAX_HEAD)
-        // The transport keeps the time: it can tell an idle connection from a head that stalls.
+        // The transport has this timeout: it tells an idle connection from an incomplete head.
         .header_read_timeout(None)
         .serve_connection(TokioIo::new(transport), service);
     let mut connection = pin!(connection);
@@ -183,8 +184,8 @@ async fn serve_one(
             biased;
             _ = connection.as_mut() => return,
             () = &mut stopped => break,
-            () = activity.closing() => {
-                if activity.idle_since().is_some() || activity.starved_since().is_some() {
+            () = activity.closed() => {
+                if activity.idle_since().is_some() || activity.stalled_since().is_some() {
                     return;
                 }
             }
@@ -195,24 +196,24 @@ async fn serve_one(
         tokio::select! {
             biased;
             _ = connection.as_mut() => return,
-            () = sleep(LOOK) => (),
+            () = sleep(POLL_INTERVAL) => (),
         }
-        if activity.idle_since().is_some() || activity.is_blocked_for(LAST_READ) {
+        if activity.idle_since().is_some() || activity.is_blocked_for(STOP_GRACE) {
             return;
         }
     }
 }
 
-async fn answer(
+async fn respond(
     router: Router,
     activity: Activity,
     request: Request<Incoming>,
-) -> Result<Response<Tracked>, Infallible> {
+) -> Result<Response<TrackedBody>, Infallible> {
     let open = activity.begin();
     let mut request = request;
     request.extensions_mut().insert(activity);
     let response = TowerToHyperService::new(router)
         .call(request.map(Body::new))
         .await?;
-    Ok(response.map(|body| Tracked::new(body, open)))
+    Ok(response.map(|body| TrackedBody::new(body, open)))
 }

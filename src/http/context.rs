@@ -1,22 +1,22 @@
-//! What handlers share: the app, and the HTTP side's own bounded state.
+//! The state that handlers share: the app, the idempotency cache and the budget of body bytes.
 
 use std::sync::Arc;
 
 use axum::extract::FromRef;
 use tokio::sync::watch;
 
-use super::{budget::Budget, idempotency::Idempotency};
+use super::{body_budget::BodyBudget, idempotency::IdempotencyCache};
 use crate::app::App;
 
-/// Answers kept for retries with an `Idempotency-Key`.
-const KEPT_ANSWERS: usize = 1000;
+/// Most bytes of answers that are kept for retries with an `Idempotency-Key`.
+const MAX_IDEMPOTENCY_BYTES: u64 = 16 << 20;
 
-/// The routers' state; cheap to clone.
+/// The state of the routers; cheap to clone.
 #[derive(Clone)]
 pub(super) struct Context {
     pub(super) app: App,
-    pub(super) idempotency: Arc<Idempotency>,
-    pub(super) budget: Budget,
+    pub(super) idempotency: Arc<IdempotencyCache>,
+    pub(super) budget: BodyBudget,
     /// Turns true when the server begins to stop.
     pub(super) stopping: watch::Receiver<bool>,
 }
@@ -25,8 +25,8 @@ impl Context {
     pub(super) fn new(app: App, stopping: watch::Receiver<bool>) -> Self {
         let server = &app.settings.server;
         Self {
-            idempotency: Arc::new(Idempotency::new(KEPT_ANSWERS)),
-            budget: Budget::new(server.max_buffered_bytes),
+            idempotency: Arc::new(IdempotencyCache::new(MAX_IDEMPOTENCY_BYTES)),
+            budget: BodyBudget::new(server.max_buffered_bytes),
             app,
             stopping,
         }

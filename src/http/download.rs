@@ -1,4 +1,4 @@
-//! Stored files on their way out: read in chunks as the client reads, whole or in part, and not at all when the client has them.
+//! Answers that stream a stored file, whole or in part, in chunks as the client reads; 304 for a client that has the file.
 
 use axum::{
     body::Body,
@@ -9,46 +9,45 @@ use futures::{StreamExt, TryStreamExt};
 
 use super::{
     error::{ApiError, Problem},
-    range::{Wanted, wanted},
+    range::{RequestedRange, requested_range},
 };
 use crate::blobs::{BlobError, BlobKey, Blobs};
 
-/// A stored file that a client asks for.
+/// A stored file, and the request for it.
 pub(super) struct Download<'a> {
     pub(super) key: BlobKey,
-    /// Bytes that the file must have.
+    /// Bytes of the file.
     pub(super) size: u64,
-    /// Hash of its content.
+    /// Hash of the content, used as entity tag.
     pub(super) sha256: String,
-    /// What the content is, for the answer's headers.
+    /// Headers of the answer that describe the content.
     pub(super) headers: [(HeaderName, String); 2],
-    /// The request's headers.
-    pub(super) request: &'a HeaderMap,
+    /// Headers of the request.
+    pub(super) request_headers: &'a HeaderMap,
 }
 
 impl Download<'_> {
-    /// The answer. `guard` lives until the last byte is sent or the client has gone, and keeps the file from being deleted meanwhile.
-    pub(super) async fn answer(
+    /// The answer. `guard` is held until the last byte is sent or the client goes away; it keeps the file from being deleted meanwhile.
+    pub(super) async fn respond(
         self,
         blobs: &Blobs,
         guard: impl Send + 'static,
     ) -> Result<Response, ApiError> {
         let etag = format!("\"{}\"", self.sha256);
-        let (status, range) = match wanted(self.request, self.size, &etag) {
-            Wanted::Whole => (StatusCode::OK, 0..self.size),
-            Wanted::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
-            Wanted::Nothing => return Ok(self.not_modified(&etag)),
-            Wanted::Impossible => return Ok(self.impossible()),
+        let (status, range) = match requested_range(self.request_headers, self.size, &etag) {
+            RequestedRange::Full => (StatusCode::OK, 0..self.size),
+            RequestedRange::Partial(range) => (StatusCode::PARTIAL_CONTENT, range),
+            RequestedRange::NotModified => return Ok(self.not_modified(&etag)),
+            RequestedRange::Unsatisfiable => return Ok(self.unsatisfiable()),
         };
         let chunks = if range.is_empty() {
             futures::stream::empty().boxed()
         } else {
-            let chunks = blobs.stream(&self.key, range.clone()).await;
-            chunks?
+            blobs.stream(&self.key, range.clone()).await?
         };
         let chunks = chunks.inspect_err(move |error: &BlobError| {
             let _guard = &guard;
-            tracing::error!(%error, "a download broke off");
+            tracing::error!(%error, "a download failed");
         });
         let mut response = (status, Body::from_stream(chunks)).into_response();
         let headers = response.headers_mut();
@@ -71,8 +70,11 @@ impl Download<'_> {
         response
     }
 
-    fn impossible(&self) -> Response {
-        let message = format!("the file has {} bytes: ask for a part of those", self.size);
+    fn unsatisfiable(&self) -> Response {
+        let message = format!(
+            "the file has {} bytes: ask for a range within them",
+            self.size
+        );
         let error = ApiError::BadRange(Problem::new("invalid_range", message).at("range"));
         let mut response = error.into_response();
         let size = format!("bytes */{}", self.size);
@@ -81,7 +83,7 @@ impl Download<'_> {
     }
 }
 
-/// Sets a header whose text is plain ASCII.
+/// Sets a header; a text that is no header value is left out.
 fn insert(headers: &mut HeaderMap, name: HeaderName, text: &str) {
     if let Ok(value) = HeaderValue::from_str(text) {
         headers.insert(name, value);

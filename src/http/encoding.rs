@@ -1,4 +1,4 @@
-//! Compressed bodies: gzip and zstd are taken, other encodings are refused by name before a byte is read.
+//! The content encoding of a body: gzip and zstd are accepted, others are refused before a byte is read.
 
 use axum::{
     extract::Request,
@@ -9,10 +9,10 @@ use axum::{
 
 use super::{
     error::{ApiError, Problem},
-    words::quoted,
+    text::quoted,
 };
 
-/// Brings the header into the one form that the inflating layer knows.
+/// Normalises the header to the names that the decompression layer knows.
 pub(super) async fn check_encoding(mut request: Request, next: Next) -> Response {
     match encoding(request.headers()) {
         Ok(None) => request.headers_mut().remove(CONTENT_ENCODING),
@@ -24,7 +24,7 @@ pub(super) async fn check_encoding(mut request: Request, next: Next) -> Response
     next.run(request).await
 }
 
-/// The one encoding of the body; `None`: it is not compressed.
+/// The encoding of the body; `None` if it is not compressed.
 fn encoding(headers: &HeaderMap) -> Result<Option<&'static str>, ApiError> {
     let values = headers.get_all(CONTENT_ENCODING).iter();
     let names = values.flat_map(|value| {
@@ -42,7 +42,7 @@ fn encoding(headers: &HeaderMap) -> Result<Option<&'static str>, ApiError> {
         [name] if name == "zstd" => Ok(Some("zstd")),
         names => {
             let message = format!(
-                "the content-encoding {} is not taken: send gzip, zstd, or no encoding",
+                "the content-encoding {} is not supported: send gzip, zstd, or no encoding",
                 quoted(&names.join(", "))
             );
             Err(ApiError::UnsupportedMedia(

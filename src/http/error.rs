@@ -1,5 +1,5 @@
-//! Every error answer: a variant for each status, one JSON shape, `{"error": {message, type, param, code}}`, as OpenAI's clients parse it.
-//! Every message leaves through here, so here it gets its bound. Which module an error came from, `mapping.rs` knows.
+//! Error answers: one variant a status, and one JSON shape, `{"error": {message, type, param, code}}`, which OpenAI's clients parse.
+//! Messages are cut to a maximum length here. `error_mapping.rs` turns the errors of other modules into these.
 
 use axum::{
     Json,
@@ -8,19 +8,19 @@ use axum::{
 };
 use serde::Serialize;
 
-use super::words::{MAX_MESSAGE, MAX_PARAM, bounded};
+use super::text::{MAX_MESSAGE, MAX_PARAM, truncated};
 
 /// Seconds after which a refused caller may try again.
 const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
-/// What was wrong, for the caller's eyes: no internals.
+/// What was wrong, as the caller reads it. It never names internals.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Problem {
     /// What was wrong and what to do.
     pub(super) message: String,
-    /// Path of the field that is meant, such as `input[3]`.
+    /// Path of the field that was wrong, such as `input[3]`.
     pub(super) param: Option<String>,
-    /// Stable, for programs.
+    /// A stable name for programs.
     pub(super) code: &'static str,
 }
 
@@ -29,31 +29,31 @@ pub(super) struct Problem {
 pub(super) enum ApiError {
     /// 400: the request is wrong; sending it again will not help.
     BadRequest(Problem),
-    /// 403: a web page of another site asks, or the request was addressed to a name that is not this server's.
+    /// 403: the request comes from a web page of another site, or names a host that is not this server.
     Forbidden(Problem),
-    /// 404: no such route or thing.
+    /// 404: no such route or resource.
     NotFound(Problem),
     /// 405: the route has no such method; the `allow` header lists those it has.
     MethodNotAllowed(Problem),
     /// 408: the request took longer than `server.timeout_seconds`.
     Timeout(Problem),
-    /// 409: the thing is in a state that forbids this.
+    /// 409: the resource is in a state that forbids this.
     Conflict(Problem),
     /// 413: more bytes, images or pairs than the limits allow.
     TooLarge(Problem),
-    /// 414: an address longer than the server reads.
+    /// 414: a URI longer than the server accepts.
     UriTooLong(Problem),
-    /// 415: a content type or encoding that the route does not take.
+    /// 415: a content type or encoding that the route does not accept.
     UnsupportedMedia(Problem),
-    /// 416: a range that the file does not have.
+    /// 416: a range outside the file.
     BadRange(Problem),
-    /// 422: an idempotency key used again for something else.
+    /// 422: an idempotency key that was used for another request.
     Unprocessable(Problem),
-    /// 429: a bound is reached for the moment; carries `retry-after`.
+    /// 429: a limit is reached for the moment; carries `retry-after`.
     Overloaded(Problem),
-    /// 431: more headers than the server reads.
+    /// 431: more headers than the server accepts.
     HeadersTooLarge(Problem),
-    /// 500: the server failed; the log says why under the request's id.
+    /// 500: the server failed; the log has the cause under the request's id.
     Internal(Problem),
     /// 503: not ready yet, or stopping; carries `retry-after`.
     Unavailable(Problem),
@@ -61,17 +61,17 @@ pub(super) enum ApiError {
     StorageFull(Problem),
 }
 
-/// Marks an answer that has the documented shape already, with its code for the log.
+/// The code of an error answer, for the log. A response without it that has an error status does not have the documented shape yet.
 #[derive(Clone, Copy)]
-pub(super) struct Shaped(pub(super) &'static str);
+pub(super) struct ErrorCode(pub(super) &'static str);
 
 #[derive(Serialize)]
-struct Envelope {
-    error: Fields,
+struct ErrorDocument {
+    error: ErrorFields,
 }
 
 #[derive(Serialize)]
-struct Fields {
+struct ErrorFields {
     message: String,
     r#type: &'static str,
     param: Option<String>,
@@ -87,7 +87,7 @@ impl Problem {
         }
     }
 
-    /// The same, about one field.
+    /// This problem with the path of the field that was wrong.
     pub(super) fn at(mut self, param: impl Into<String>) -> Self {
         self.param = Some(param.into());
         self
@@ -104,17 +104,35 @@ impl ApiError {
         Self::BadRequest(Problem::new(code, message).at(param))
     }
 
-    /// 500; the cause goes to the log, not to the caller.
+    /// 500. The cause goes to the log, not to the caller.
     pub(super) fn internal(cause: impl std::fmt::Display) -> Self {
         tracing::error!(%cause, "a request failed");
         Self::Internal(Problem::new(
             "internal_error",
-            "the server failed on this request; its log says why, under this answer's x-request-id",
+            "the server failed on this request: its log has the cause, under this answer's x-request-id",
         ))
     }
 
-    /// The answer for a bare status that a layer below gave; `None`: the status is no error, or kith never gives it.
-    pub(super) fn of_status(status: StatusCode) -> Option<Self> {
+    /// 413 for a body above `server.max_body_bytes`.
+    pub(super) fn body_too_large() -> Self {
+        let message = "the body is larger than server.max_body_bytes: send less at once";
+        Self::TooLarge(Problem::new("body_too_large", message))
+    }
+
+    /// 503 while the server stops.
+    pub(super) fn stopping() -> Self {
+        let message = "the server is stopping: retry when it is back";
+        Self::Unavailable(Problem::new("stopping", message))
+    }
+
+    /// 503 before a checkpoint is loaded.
+    pub(super) fn no_checkpoint() -> Self {
+        let message = "no checkpoint is loaded yet: retry in a moment";
+        Self::Unavailable(Problem::new("not_ready", message))
+    }
+
+    /// The answer in place of a bare error status, as tower's layers and hyper give it; `None` if `status` is not an error.
+    pub(super) fn from_status(status: StatusCode) -> Option<Self> {
         let problem = Problem::new;
         Some(match status.as_u16() {
             404 => Self::NotFound(problem(
@@ -130,32 +148,29 @@ impl ApiError {
                 "timeout",
                 "the request took longer than server.timeout_seconds: send less at once",
             )),
-            413 => Self::TooLarge(problem(
-                "body_too_large",
-                "the body is larger than server.max_body_bytes: send less at once",
-            )),
+            413 => Self::body_too_large(),
             414 => Self::UriTooLong(problem(
                 "uri_too_long",
-                "the address is longer than this server reads: send long values in the body",
+                "the URI is longer than this server accepts: send long values in the body",
             )),
             431 => Self::HeadersTooLarge(problem(
                 "headers_too_large",
-                "the request has more or longer headers than this server reads: send fewer",
+                "the request has more or longer headers than this server accepts: send fewer",
             )),
             415 => Self::UnsupportedMedia(problem(
                 "unsupported_media_type",
-                "this route does not take that content-type",
+                "this route does not accept that content-type",
             )),
             400..500 => Self::BadRequest(problem("invalid_request", "the request cannot be read")),
             500.. => Self::Internal(problem(
                 "internal_error",
-                "the server failed on this request; its log says why",
+                "the server failed on this request: its log has the cause",
             )),
             _ => return None,
         })
     }
 
-    /// The same error about another field.
+    /// This error with the path of another field.
     pub(super) fn at(mut self, param: impl Into<String>) -> Self {
         self.problem_mut().param = Some(param.into());
         self
@@ -169,7 +184,7 @@ impl ApiError {
         self.parts().2
     }
 
-    /// Status, `type` and what was wrong.
+    /// Status, the JSON's `type`, and what was wrong.
     fn parts(&self) -> (StatusCode, &'static str, &Problem) {
         const INVALID: &str = "invalid_request_error";
         match self {
@@ -213,23 +228,23 @@ impl ApiError {
         }
     }
 
-    /// The JSON document, for a stream's error line.
+    /// The error as a JSON document, such as a line of a stream.
     pub(super) fn to_value(&self) -> serde_json::Value {
-        serde_json::json!(self.envelope())
+        serde_json::json!(self.document())
     }
 
-    fn envelope(&self) -> Envelope {
+    fn document(&self) -> ErrorDocument {
         let (_, r#type, problem) = self.parts();
         let Problem {
             message,
             param,
             code,
         } = problem;
-        Envelope {
-            error: Fields {
-                message: bounded(message, MAX_MESSAGE),
+        ErrorDocument {
+            error: ErrorFields {
+                message: truncated(message, MAX_MESSAGE),
                 r#type,
-                param: param.as_deref().map(|param| bounded(param, MAX_PARAM)),
+                param: param.as_deref().map(|param| truncated(param, MAX_PARAM)),
                 code,
             },
         }
@@ -238,10 +253,10 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut response = (self.status(), Json(self.envelope())).into_response();
+        let mut response = (self.status(), Json(self.document())).into_response();
         response
             .extensions_mut()
-            .insert(Shaped(self.problem().code));
+            .insert(ErrorCode(self.problem().code));
         if matches!(self, Self::Overloaded(_) | Self::Unavailable(_)) {
             response.headers_mut().insert(RETRY_AFTER, RETRY_SECONDS);
         }

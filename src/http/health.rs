@@ -1,4 +1,4 @@
-//! `GET /healthz`, `/readyz`, `/`: for supervisors, balancers and the curious.
+//! `GET /healthz` and `/readyz`, for supervisors and load balancers, and `GET /`, which lists the routes.
 
 use axum::{Json, Router, extract::State, routing::get};
 use serde_json::{Value, json};
@@ -6,17 +6,16 @@ use serde_json::{Value, json};
 use super::{
     context::Context,
     error::{ApiError, Problem},
-    mapping::stopping,
 };
 
 pub(super) fn router() -> Router<Context> {
     Router::new()
-        .route("/", get(welcome))
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
+        .route("/", get(list_routes))
+        .route("/healthz", get(get_health))
+        .route("/readyz", get(get_readiness))
 }
 
-async fn welcome() -> &'static str {
+async fn list_routes() -> &'static str {
     concat!(
         "kith ",
         env!("CARGO_PKG_VERSION"),
@@ -25,26 +24,25 @@ async fn welcome() -> &'static str {
         "GET  /v1/models        the names that can be asked for\n",
         "POST /v1/pairs         two images that belong together; try: curl THIS/v1/pairs -F anchor=@a.png -F positive=@b.png\n",
         "     /v1/images        stored images\n",
-        "GET  /v1/training      what training is doing; PATCH pauses and resumes it; /v1/training/metrics is its series\n",
+        "GET  /v1/training      the state of training; PATCH pauses and resumes it; /v1/training/metrics has its series\n",
         "POST /v1/checkpoints   a snapshot; GET lists them; POST /v1/checkpoints/ID/promote serves one\n",
-        "GET  /healthz /readyz  for supervisors and balancers\n",
+        "GET  /healthz /readyz  for supervisors and load balancers\n",
     )
 }
 
 /// The process is alive.
-async fn healthz() -> Json<Value> {
+async fn get_health() -> Json<Value> {
     Json(json!({"status": "ok"}))
 }
 
-/// A checkpoint is loaded, the data folder took a write within the last seconds, nothing is stopping.
-async fn readyz(State(context): State<Context>) -> Result<Json<Value>, ApiError> {
+/// 200 if a checkpoint is loaded, the data folder took a write within the last seconds, and the server is not stopping.
+async fn get_readiness(State(context): State<Context>) -> Result<Json<Value>, ApiError> {
     if *context.stopping.borrow() {
-        return Err(stopping());
+        return Err(ApiError::stopping());
     }
-    let not_ready = |what: &str| ApiError::Unavailable(Problem::new("not_ready", what));
     let live = context.app.serving.live();
-    let live = live.ok_or_else(|| not_ready("no checkpoint is loaded yet"))?;
+    let live = live.ok_or_else(ApiError::no_checkpoint)?;
     let writable = context.app.writable.check().await;
-    writable.map_err(|why| not_ready(&why))?;
+    writable.map_err(|cause| ApiError::Unavailable(Problem::new("not_ready", cause)))?;
     Ok(Json(json!({"status": "ready", "checkpoint": live.id})))
 }

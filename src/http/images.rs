@@ -1,9 +1,9 @@
-//! `/v1/images`: images stored by content, listed, given back, erased.
+//! `/v1/images`: stores, lists, returns and erases images, which are identified by their content.
 
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{FromRequest, Multipart, Request, State},
+    extract::{FromRequest, Request, State},
     http::{HeaderMap, StatusCode, header},
     response::Response,
     routing::{get, post},
@@ -15,30 +15,32 @@ use super::{
     context::Context,
     download::Download,
     error::{ApiError, Problem},
-    extract::{Body, Id, Media, Params, parse},
+    extract::{Body, Id, Params},
     input::ImageInput,
-    multipart::{next, unknown_part},
+    json::parse,
+    media::MediaType,
+    multipart::{self, Form, unknown_part},
     page::{Page, PageParams},
-    words::quoted,
+    text::quoted,
 };
 use crate::{app::App, blobs::BlobKey, config::Settings, db::ImageRow, types::Sha256};
 use kith_mcmc::ImageKey;
 
 pub(super) fn router() -> Router<Context> {
     Router::new()
-        .route("/v1/images", post(add).get(list))
-        .route("/v1/images/{id}", get(one).delete(remove))
-        .route("/v1/images/{id}/content", get(content))
+        .route("/v1/images", post(post_image).get(list_images))
+        .route("/v1/images/{id}", get(get_image).delete(delete_image))
+        .route("/v1/images/{id}/content", get(get_image_content))
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Document {
+struct ImageRequest {
     image: ImageInput,
 }
 
 #[derive(Serialize)]
-struct Image {
+struct ImageResponse {
     id: String,
     bytes: u64,
     width: u32,
@@ -48,7 +50,7 @@ struct Image {
     damaged: bool,
 }
 
-impl From<ImageRow> for Image {
+impl From<ImageRow> for ImageResponse {
     fn from(row: ImageRow) -> Self {
         Self {
             id: row.sha256.to_string(),
@@ -62,28 +64,29 @@ impl From<ImageRow> for Image {
     }
 }
 
-/// 201, or 200 when it was there already.
-async fn add(
+/// 201, or 200 if the image was stored before.
+async fn post_image(
     State(app): State<App>,
     request: Request,
-) -> Result<(StatusCode, Json<Image>), ApiError> {
-    let bytes = read(&app.settings, request).await?;
+) -> Result<(StatusCode, Json<ImageResponse>), ApiError> {
+    let bytes = read_image(&app.settings, request).await?;
     let (row, new) = app.ingest.add_image(bytes).await?;
-    let status = match new {
-        true => StatusCode::CREATED,
-        false => StatusCode::OK,
+    let status = if new {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
     };
     Ok((status, Json(row.into())))
 }
 
-async fn read(settings: &Settings, request: Request) -> Result<Bytes, ApiError> {
-    const TAKEN: [Media; 3] = [Media::Image, Media::Multipart, Media::Json];
+async fn read_image(settings: &Settings, request: Request) -> Result<Bytes, ApiError> {
+    const ACCEPTED: [MediaType; 3] = [MediaType::Image, MediaType::Multipart, MediaType::Json];
     let max_bytes = settings.limits.max_bytes;
-    match Media::of(request.headers(), &TAKEN)? {
-        Media::Multipart => file(Multipart::from_request(request, &()).await, max_bytes).await,
-        Media::Json => {
+    match MediaType::require(request.headers(), &ACCEPTED)? {
+        MediaType::Multipart => read_form(Form::from_request(request, max_bytes).await?).await,
+        MediaType::Json => {
             let Body(body) = Body::from_request(request, &()).await?;
-            parse(body, move |document: Document| {
+            parse(body, move |document: ImageRequest| {
                 document.image.bytes(max_bytes, "image")
             })
             .await
@@ -93,23 +96,19 @@ async fn read(settings: &Settings, request: Request) -> Result<Bytes, ApiError> 
 }
 
 /// The one file of a form.
-async fn file<E>(form: Result<Multipart, E>, max_bytes: usize) -> Result<Bytes, ApiError> {
-    let lacking = || {
-        let message = "send one file in the form";
-        ApiError::BadRequest(Problem::new("invalid_multipart", message))
-    };
-    let mut form = form.map_err(|_| lacking())?;
-    let part = next(&mut form, max_bytes).await?.ok_or_else(lacking)?;
-    match next(&mut form, max_bytes).await? {
+async fn read_form(mut form: Form) -> Result<Bytes, ApiError> {
+    let part = form.next_part().await?;
+    let part = part.ok_or_else(|| multipart::invalid("the form has no file: send one"))?;
+    match form.next_part().await? {
         Some(second) => Err(unknown_part(&second.name, "send one file at a time")),
         None => Ok(part.bytes),
     }
 }
 
-async fn list(
+async fn list_images(
     State(app): State<App>,
     Params(params): Params<PageParams>,
-) -> Result<Json<Page<Image>>, ApiError> {
+) -> Result<Json<Page<ImageResponse>>, ApiError> {
     if params.group.is_some() {
         return Err(ApiError::invalid(
             "invalid_parameter",
@@ -117,31 +116,39 @@ async fn list(
             "images have no group: list pairs by group",
         ));
     }
-    let (after, limit) = params.read()?;
+    let (after, limit) = params.cursor()?;
     let rows = app
         .db
         .images_after(ImageKey(after), limit + 1, params.damaged)
         .await?;
-    Ok(Json(Page::of(rows, limit, |row| row.key.0, Image::from)))
+    Ok(Json(Page::from_rows(
+        rows,
+        limit,
+        |row| row.key.0,
+        ImageResponse::from,
+    )))
 }
 
-async fn one(State(app): State<App>, Id(id): Id<String>) -> Result<Json<Image>, ApiError> {
+async fn get_image(
+    State(app): State<App>,
+    Id(id): Id<String>,
+) -> Result<Json<ImageResponse>, ApiError> {
     Ok(Json(find(&app, &id).await?.into()))
 }
 
-/// Read whole once, which verifies it, then streamed: a reader that stalls holds a chunk of it.
-async fn content(
+/// Reads the image whole to verify its hash, then streams it, so that a slow reader holds one chunk in memory.
+async fn get_image_content(
     State(context): State<Context>,
     Id(id): Id<String>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let app = &context.app;
     let row = find(app, &id).await?;
-    let charge = context.budget.open();
-    charge.add(usize::try_from(row.bytes).unwrap_or(usize::MAX))?;
+    let permit = context.budget.permit();
+    permit.acquire(usize::try_from(row.bytes).unwrap_or(usize::MAX))?;
     let bytes = app.ingest.image_bytes(row.sha256).await?;
     let size = bytes.ok_or_else(|| unknown(&id))?.len();
-    drop(charge);
+    drop(permit);
     let download = Download {
         key: BlobKey::Image(row.sha256),
         size: size as u64,
@@ -150,17 +157,18 @@ async fn content(
             (header::CONTENT_TYPE, format!("image/{}", row.format)),
             (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
         ],
-        request: &headers,
+        request_headers: &headers,
     };
-    download.answer(&app.blobs, ()).await
+    download.respond(&app.blobs, ()).await
 }
 
-/// Erases the bytes, the pairs and, by way of the trainer, the chains that hold it.
-async fn remove(State(app): State<App>, Id(id): Id<String>) -> Result<StatusCode, ApiError> {
+/// Erases the bytes, the pairs and, through the trainer, the chains whose state is this image.
+async fn delete_image(State(app): State<App>, Id(id): Id<String>) -> Result<StatusCode, ApiError> {
     let sha256 = id.parse::<Sha256>().map_err(|_| unknown(&id))?;
-    match app.ingest.delete_image(sha256).await? {
-        true => Ok(StatusCode::NO_CONTENT),
-        false => Err(unknown(&id)),
+    if app.ingest.delete_image(sha256).await? {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(unknown(&id))
     }
 }
 
@@ -171,7 +179,7 @@ async fn find(app: &App, id: &str) -> Result<ImageRow, ApiError> {
 
 fn unknown(id: &str) -> ApiError {
     let message = format!(
-        "no image {} is stored; an id is the SHA-256 of the image's bytes",
+        "no image {} is stored: an id is the SHA-256 of the image's bytes",
         quoted(id)
     );
     ApiError::NotFound(Problem::new("unknown_image", message).at("id"))

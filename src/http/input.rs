@@ -1,5 +1,4 @@
-//! Images as JSON carries them: a data URI, bare base64, or an object around either.
-//! Nothing here fetches anything.
+//! Images inside JSON: a data URI, bare base64, or an object around either. URLs are refused; nothing is fetched.
 
 use std::{borrow::Cow, fmt, marker::PhantomData};
 
@@ -18,10 +17,10 @@ use serde::{
 
 use super::error::{ApiError, Problem};
 
-const FORGIVING: GeneralPurposeConfig =
+const UNPADDED_OR_PADDED: GeneralPurposeConfig =
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, FORGIVING);
-const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, FORGIVING);
+const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, UNPADDED_OR_PADDED);
+const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, UNPADDED_OR_PADDED);
 
 /// `"data:…"`, `"base64…"` or `{"image": "…"}`.
 #[derive(Debug)]
@@ -86,12 +85,12 @@ impl<'de> Deserialize<'de> for OneOrMany<ImageInput> {
 }
 
 impl ImageInput {
-    /// The image file's bytes; `param` is where the field stands, for the refusal.
+    /// Decodes the bytes of the image file. `param`: path of the field, for errors.
     pub(super) fn bytes(&self, max_bytes: usize, param: &str) -> Result<Bytes, ApiError> {
         let text =
             base64_part(&self.0).map_err(|problem| ApiError::BadRequest(problem.at(param)))?;
-        let text = plain(text);
-        // Four characters hold three bytes; refused before the bytes are allocated.
+        let text = unescaped(text);
+        // Four characters hold three bytes. This is checked before the bytes are allocated.
         if text.len() / 4 * 3 > max_bytes.saturating_add(3) {
             let message = format!(
                 "the image has more than limits.max_bytes = {max_bytes} bytes: send a smaller one"
@@ -122,7 +121,7 @@ fn base64_part(text: &str) -> Result<&str, Problem> {
     if !starts("data:") {
         return Ok(text);
     }
-    // A parameter may hold a comma in quotes; base64 holds none.
+    // A quoted parameter may hold a comma; base64 never does.
     let parts = text.rsplit_once(',');
     let encoded = parts.filter(|(head, _)| {
         let mut parameters = head.split(';').skip(1);
@@ -134,9 +133,9 @@ fn base64_part(text: &str) -> Result<&str, Problem> {
     })
 }
 
-/// Without line breaks and blanks, and without the escapes that a URI may have in place of `+`, `/` and `=`.
-fn plain(text: &str) -> Cow<'_, str> {
-    let mut plain = Cow::Borrowed(text);
+/// Removes white space, and the percent-encoding that a URI may have.
+fn unescaped(text: &str) -> Cow<'_, str> {
+    let mut unescaped = Cow::Borrowed(text);
     if text.contains('%') {
         let escapes = [
             ("%2b", "+"),
@@ -147,19 +146,22 @@ fn plain(text: &str) -> Cow<'_, str> {
             ("%20", ""),
         ];
         for (escape, letter) in escapes {
-            plain = plain
+            unescaped = unescaped
                 .replace(escape, letter)
                 .replace(&escape.to_ascii_uppercase(), letter)
                 .into();
         }
     }
-    if plain.contains(|c: char| c.is_ascii_whitespace()) {
-        plain = plain.split_ascii_whitespace().collect::<String>().into();
+    if unescaped.contains(|c: char| c.is_ascii_whitespace()) {
+        unescaped = unescaped
+            .split_ascii_whitespace()
+            .collect::<String>()
+            .into();
     }
-    plain
+    unescaped
 }
 
-/// Either alphabet, padded or not.
+/// Decodes base64 of either alphabet, padded or not.
 fn decode(text: &str) -> Option<Bytes> {
     let engine = if text.contains(['-', '_']) {
         URL_SAFE
@@ -196,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_an_image_is_refused_with_its_code_and_place() {
+    fn what_is_not_an_image_is_refused_with_a_code_and_the_field() {
         let large = "A".repeat(400);
         for (text, code) in [
             ("https://example.org/a.png", "url_not_supported"),

@@ -1,4 +1,4 @@
-//! JSON bodies: parsed as objects, `null` as "not given", and refused with the field's path in plain words.
+//! JSON bodies: parsed as objects, with `null` as "not given". An error names the path of the field.
 
 use std::{fmt, marker::PhantomData};
 
@@ -14,16 +14,16 @@ use serde_json::error::Category;
 
 use super::{
     error::{ApiError, Problem},
-    wrong_field::explain,
+    field_error::field_problem,
 };
 
-/// Above this a body is parsed away from the async threads, in bytes.
-const PARSE_ELSEWHERE: usize = 64 * 1024;
+/// Bytes above which a body is parsed on a blocking thread.
+const MAX_PARSED_INLINE: usize = 64 * 1024;
 
-/// Some editors and Windows tools write it before their text.
+/// Written before the text by some editors and Windows tools.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// A JSON object. Derived types alone would take a list as well, its items as the fields in order.
+/// A JSON object. A derived struct alone would also accept a list of its fields' values.
 #[derive(Debug)]
 pub(super) struct Object<T>(pub(super) T);
 
@@ -44,8 +44,8 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// One of a few names, or `null`. A derived enum alone calls a number "not JSON".
-pub(super) fn name<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+/// Reads a variant's name, or `null`. For a number a derived enum alone fails as if the document were not JSON.
+pub(super) fn optional_name<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?;
@@ -53,13 +53,13 @@ pub(super) fn name<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     text.map(T::deserialize).transpose()
 }
 
-/// Parses a JSON body and checks it with `then`; a large one away from the async threads, as both may take long.
+/// Parses a JSON body and passes it to `then`; a large body on a blocking thread, since both may take long.
 pub(super) async fn parse<T: DeserializeOwned, R: Send + 'static>(
     body: Bytes,
     then: impl FnOnce(T) -> Result<R, ApiError> + Send + 'static,
 ) -> Result<R, ApiError> {
-    let small = body.len() <= PARSE_ELSEWHERE;
-    let work = move || json(&body).and_then(then);
+    let small = body.len() <= MAX_PARSED_INLINE;
+    let work = move || from_slice(&body).and_then(then);
     if small {
         return work();
     }
@@ -67,8 +67,8 @@ pub(super) async fn parse<T: DeserializeOwned, R: Send + 'static>(
     done.unwrap_or_else(|panic| Err(ApiError::internal(panic)))
 }
 
-/// Parses one JSON object; a refusal names the field.
-pub(super) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+/// Parses one JSON object; an error names the field.
+pub(super) fn from_slice<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
     if body.trim_ascii().is_empty() {
         let message = "the body is empty: send a JSON object";
@@ -77,13 +77,13 @@ pub(super) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let mut document = serde_json::Deserializer::from_slice(body);
     let value: Object<T> = serde_path_to_error::deserialize(&mut document).map_err(|error| {
         let path = error.path().to_string();
-        refusal(&path, &error.into_inner())
+        invalid_field(&path, &error.into_inner())
     })?;
     document.end().map_err(|error| not_json(&error))?;
     Ok(value.0)
 }
 
-fn refusal(path: &str, error: &serde_json::Error) -> ApiError {
+fn invalid_field(path: &str, error: &serde_json::Error) -> ApiError {
     let text = error.to_string();
     if text.starts_with("number out of range") {
         return ApiError::invalid("invalid_field", path, "the number is too large");
@@ -91,7 +91,7 @@ fn refusal(path: &str, error: &serde_json::Error) -> ApiError {
     match error.classify() {
         Category::Data => {
             let text = text.rfind(" at line ").map_or(&*text, |end| &text[..end]);
-            ApiError::BadRequest(explain("invalid_field", path, text))
+            ApiError::BadRequest(field_problem("invalid_field", path, text))
         }
         _ => not_json(error),
     }
@@ -99,7 +99,11 @@ fn refusal(path: &str, error: &serde_json::Error) -> ApiError {
 
 fn not_json(error: &serde_json::Error) -> ApiError {
     let (line, column) = (error.line(), error.column());
-    let what = if error.is_eof() { "ends" } else { "goes wrong" };
-    let message = format!("the body is not JSON: it {what} at line {line}, column {column}");
+    let what = if error.is_eof() {
+        "it ends too early"
+    } else {
+        "there is an error"
+    };
+    let message = format!("the body is not JSON: {what} at line {line}, column {column}");
     ApiError::BadRequest(Problem::new("invalid_json", message))
 }

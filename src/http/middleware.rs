@@ -1,4 +1,4 @@
-//! What surrounds every route: request id, log, error shape, who may ask, time limit, bounds of the body, panics.
+//! The layers around all routes: request id, log, error shape, origin check, timeout, limits of the body, panics.
 
 use std::{any::Any, time::Duration};
 
@@ -19,28 +19,28 @@ use tower_http::{
 };
 
 use super::{
+    body_limits::{BodyLimits, check_length, limit_body},
     encoding::check_encoding,
-    error::{ApiError, Shaped},
-    incoming::{Bounds, bound_body, check_length},
-    origin::{Allowed, guard},
-    request_id::{MakeId, REQUEST_ID, keep_plain},
-    words::bounded,
+    error::{ApiError, ErrorCode},
+    origin::{AllowedOrigins, check_origin},
+    request_id::{MakeId, REQUEST_ID, remove_invalid},
+    text::truncated,
 };
 use crate::config::ServerConfig;
 
 /// Most bytes of a path in the log.
 const MAX_PATH: usize = 256;
 
-/// Puts the layers around `routes`, the innermost first.
-pub(super) fn apply_layers(routes: Router, bounds: Bounds, server: &ServerConfig) -> Router {
+/// Adds the layers to `routes`. The first layer here is the innermost.
+pub(super) fn apply_layers(routes: Router, limits: BodyLimits, server: &ServerConfig) -> Router {
     let timeout = Duration::from_secs(server.timeout_seconds);
     let routes = routes
-        // The bounds below count all bodies, those of forms and streams too.
+        // `limit_body` covers all bodies, those of forms and streams included.
         .layer(DefaultBodyLimit::disable())
-        .layer(from_fn_with_state(bounds.clone(), bound_body))
+        .layer(from_fn_with_state(limits.clone(), limit_body))
         .layer(RequestDecompressionLayer::new())
         .layer(from_fn(check_encoding))
-        .layer(from_fn_with_state(bounds, check_length))
+        .layer(from_fn_with_state(limits, check_length))
         .layer(TimeoutLayer::with_status_code(
             StatusCode::REQUEST_TIMEOUT,
             timeout,
@@ -50,16 +50,21 @@ pub(super) fn apply_layers(routes: Router, bounds: Bounds, server: &ServerConfig
         None => routes,
     };
     routes
-        .layer(from_fn_with_state(Allowed::new(server), guard))
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(map_response(shape))
+        .layer(from_fn_with_state(
+            AllowedOrigins::new(server),
+            check_origin,
+        ))
+        .layer(CatchPanicLayer::custom(panic_response))
+        .layer(map_response(shape_error))
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
-        .layer(TraceLayer::new_for_http().make_span_with(span))
+        .layer(TraceLayer::new_for_http().make_span_with(request_span))
         .layer(SetRequestIdLayer::new(REQUEST_ID, MakeId))
-        .layer(map_request(async |request: Request| keep_plain(request)))
+        .layer(map_request(async |request: Request| {
+            remove_invalid(request)
+        }))
 }
 
-/// Lets the pages of listed sites read the answers. Without any there is nothing to tell a browser.
+/// Lets pages of the allowed origins read the answers; `None` if there are no such origins.
 fn cors(origins: &[String]) -> Option<CorsLayer> {
     let origins = origins.iter();
     let origins = origins.filter_map(|origin| origin.trim_end_matches('/').parse().ok());
@@ -81,34 +86,34 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
     Some(layer)
 }
 
-fn span(request: &Request) -> tracing::Span {
+fn request_span(request: &Request) -> tracing::Span {
     let id = request.headers().get(&REQUEST_ID);
     tracing::info_span!(
         "request",
         method = %request.method(),
-        path = bounded(request.uri().path(), MAX_PATH),
+        path = truncated(request.uri().path(), MAX_PATH),
         id = id.and_then(|id| id.to_str().ok()),
     )
 }
 
-/// Gives the documented shape to errors that a layer made from a bare status; its other headers (`allow`) stay. Refusals are logged here,
-/// under the request's id.
-async fn shape(response: Response) -> Response {
-    let response = shaped(response);
+/// Gives an error response the documented shape, and logs client errors under the request's id.
+async fn shape_error(response: Response) -> Response {
+    let response = with_document(response);
     let status = response.status();
     if status.is_client_error()
-        && let Some(Shaped(code)) = response.extensions().get()
+        && let Some(ErrorCode(code)) = response.extensions().get()
     {
         tracing::info!(status = status.as_u16(), code, "refused");
     }
     response
 }
 
-fn shaped(response: Response) -> Response {
-    if response.extensions().get::<Shaped>().is_some() {
+/// An error response that a layer made from a bare status gets the JSON document; its other headers, such as `allow`, stay.
+fn with_document(response: Response) -> Response {
+    if response.extensions().get::<ErrorCode>().is_some() {
         return response;
     }
-    let Some(error) = ApiError::of_status(response.status()) else {
+    let Some(error) = ApiError::from_status(response.status()) else {
         return response;
     };
     let (mut parts, body) = error.into_response().into_parts();
@@ -121,7 +126,7 @@ fn shaped(response: Response) -> Response {
     Response::from_parts(parts, body)
 }
 
-fn panicked(cause: Box<dyn Any + Send>) -> Response {
+fn panic_response(cause: Box<dyn Any + Send>) -> Response {
     let text = cause.downcast_ref::<&str>().map(ToString::to_string);
     let text = text.or_else(|| cause.downcast_ref::<String>().cloned());
     ApiError::internal(format!("panic: {}", text.unwrap_or_default())).into_response()

@@ -1,4 +1,4 @@
-//! `GET /v1/models`: the names that embeddings can be asked under, in OpenAI's shape, and how a name is read.
+//! `GET /v1/models`: the names that a request's `model` may have, in OpenAI's shape, and how a name is resolved.
 
 use axum::{Json, Router, extract::State, routing::get};
 use serde::Serialize;
@@ -7,7 +7,7 @@ use super::{
     context::Context,
     error::{ApiError, Problem},
     extract::Id,
-    words::quoted,
+    text::quoted,
 };
 use crate::{
     app::App,
@@ -17,17 +17,17 @@ use crate::{
     types::CheckpointId,
 };
 
-/// The name of whichever checkpoint is live.
+/// The name of the live checkpoint.
 pub(super) const LIVE: &str = "kith";
 
 pub(super) fn router() -> Router<Context> {
     Router::new()
-        .route("/v1/models", get(list))
-        .route("/v1/models/{id}", get(one))
+        .route("/v1/models", get(list_models))
+        .route("/v1/models/{id}", get(get_model))
 }
 
 #[derive(Serialize)]
-struct Model {
+struct ModelResponse {
     id: String,
     object: &'static str,
     /// Unix seconds.
@@ -44,18 +44,18 @@ struct Model {
 }
 
 #[derive(Serialize)]
-struct List {
+struct ModelList {
     object: &'static str,
-    data: Vec<Model>,
+    data: Vec<ModelResponse>,
 }
 
-/// The name that pins a checkpoint.
-pub(super) fn name(id: CheckpointId) -> String {
+/// The name of one checkpoint, live or not.
+pub(super) fn pinned_name(id: CheckpointId) -> String {
     format!("{LIVE}@{id}")
 }
 
-/// Reads a model's name: the live one's, a pinned one's, or one that a caller gave.
-pub(super) async fn which(app: &App, model: &str) -> Result<Which, ApiError> {
+/// The checkpoint that a name stands for: the live one, a pinned one, or an alias's target.
+pub(super) async fn resolve(app: &App, model: &str) -> Result<Which, ApiError> {
     if model == LIVE {
         return Ok(Which::Live);
     }
@@ -80,7 +80,7 @@ fn unknown(model: &str) -> ApiError {
     ApiError::NotFound(Problem::new("unknown_model", message).at("model"))
 }
 
-async fn list(State(app): State<App>) -> Result<Json<List>, ApiError> {
+async fn list_models(State(app): State<App>) -> Result<Json<ModelList>, ApiError> {
     let mut data = Vec::new();
     if let Some(live) = app.serving.live() {
         data.push(describe(&app, LIVE.to_owned(), live.id).await?);
@@ -90,9 +90,9 @@ async fn list(State(app): State<App>) -> Result<Json<List>, ApiError> {
         .iter()
         .filter(|row| row.status == CheckpointStatus::Complete)
     {
-        match describe(&app, name(row.id), row.id).await {
+        match describe(&app, pinned_name(row.id), row.id).await {
             Ok(model) => data.push(model),
-            // Deleted or damaged meanwhile: not a name that can be asked for.
+            // It was deleted meanwhile, or is damaged: requests cannot name it.
             Err(_) => continue,
         }
     }
@@ -104,33 +104,36 @@ async fn list(State(app): State<App>) -> Result<Json<List>, ApiError> {
             data.push(model);
         }
     }
-    Ok(Json(List {
+    Ok(Json(ModelList {
         object: "list",
         data,
     }))
 }
 
-async fn one(State(app): State<App>, Id(id): Id<String>) -> Result<Json<Model>, ApiError> {
-    let checkpoint = match which(&app, &id).await? {
+async fn get_model(
+    State(app): State<App>,
+    Id(id): Id<String>,
+) -> Result<Json<ModelResponse>, ApiError> {
+    let checkpoint = match resolve(&app, &id).await? {
         Which::Live => app.serving.model(Which::Live).await?.id,
         Which::Pinned(checkpoint) => checkpoint,
     };
     Ok(Json(describe(&app, id, checkpoint).await?))
 }
 
-/// From the manifest: describing a model does not load it.
+/// Describes a checkpoint by its manifest, without loading it.
 async fn describe(
     app: &App,
     id: String,
     checkpoint: CheckpointId,
-) -> Result<Model, CheckpointError> {
+) -> Result<ModelResponse, CheckpointError> {
     let Manifest {
         created_at,
         encoder,
         step,
         ..
     } = app.checkpoints.manifest(checkpoint).await?;
-    Ok(Model {
+    Ok(ModelResponse {
         id,
         object: "model",
         created: created_at.as_second(),

@@ -1,120 +1,107 @@
-//! `POST /v1/pairs` as a stream: one pair a line in, one result a line out, in order, whatever the number of lines.
-//! What is held at a time is one line more than the lines that have arrived together. A line that fails says so in its place and the stream goes on.
+//! `POST /v1/pairs` as a stream of NDJSON: one pair a line in the request, one result a line in the answer, in the same order. Memory holds
+//! the lines that arrived together and the beginning of the next. The result of a line that fails is its error, and the stream continues.
 
 use std::{collections::VecDeque, time::Duration};
 
 use axum::{
     body::{Body, BodyDataStream},
-    http::{HeaderMap, header::CONTENT_TYPE},
+    http::header::CONTENT_TYPE,
     response::{IntoResponse, Response},
 };
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, stream};
 use serde_json::Value;
+use tokio_util::codec::{AnyDelimiterCodec, Decoder};
 
 use super::{
-    budget::Charge,
+    body_budget::BodyPermit,
+    body_error::BodyError,
     context::Context,
     error::{ApiError, Problem},
-    incoming::refusal,
-    json::json,
-    mapping::stopping,
-    pair_request::PairDocument,
-    pairs::Pair,
+    json,
+    pair_request::PairRequest,
+    pair_response::PairResponse,
 };
-use crate::ingest::PairUpload;
+use crate::{db::PairRow, ingest::PairUpload};
 
-/// Whether a request's body is a stream of lines.
-pub(super) fn is_stream(headers: &HeaderMap) -> bool {
-    let text = headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
-    text.is_some_and(|text| {
-        text.trim_start()
-            .to_ascii_lowercase()
-            .starts_with("application/x-ndjson")
-    })
-}
-
-/// Answers at once with 200; the results follow as the lines come.
-/// `charge` is what the body is charged to; bytes whose lines are stored are given back.
-pub(super) fn answer(context: Context, charge: Charge, body: Body) -> Response {
+/// Answers at once with 200; the results follow as the lines come. Bytes of the body are released from `permit` once their lines are stored.
+pub(super) fn respond(context: Context, permit: BodyPermit, body: Body) -> Response {
     let server = &context.app.settings.server;
     let lines = Lines {
         body: body.into_data_stream(),
-        charge,
+        permit,
         buffer: BytesMut::new(),
-        used: 0,
-        scanned: 0,
+        codec: AnyDelimiterCodec::new(b"\n".to_vec(), Vec::new()),
+        consumed: 0,
         ended: false,
-        max_line: server.max_body_bytes,
-        most: server.max_pairs,
-        patience: Duration::from_secs(server.timeout_seconds),
+        max_bytes: server.max_body_bytes,
+        max_lines: server.max_pairs,
+        timeout: Duration::from_secs(server.timeout_seconds),
     };
     let results = stream::unfold(Some((context, lines)), |state| async move {
         let (context, mut lines) = state?;
-        match lines.next(&context).await {
+        match lines.next_batch(&context).await {
             Ok(batch) if batch.is_empty() => None,
             Ok(batch) => {
                 let results = store(&context, batch).await;
                 Some((results, Some((context, lines))))
             }
-            // The stream cannot be followed any more: a last line says why.
-            Err(error) => Some((line(&error.to_value()), None)),
+            // The rest of the stream cannot be read: the last line is the error.
+            Err(error) => Some((to_line(&error.to_value()), None)),
         }
     });
     let body = Body::from_stream(results.map(Ok::<_, std::convert::Infallible>));
     ([(CONTENT_TYPE, "application/x-ndjson")], body).into_response()
 }
 
-/// Cuts a body into lines.
+/// A body read line by line.
 struct Lines {
     body: BodyDataStream,
-    charge: Charge,
+    permit: BodyPermit,
     buffer: BytesMut,
-    /// Bytes of the lines that were given last.
-    used: usize,
-    /// Bytes of the buffer that are known to hold no line break.
-    scanned: usize,
+    codec: AnyDelimiterCodec,
+    /// Bytes of the last batch.
+    consumed: usize,
     ended: bool,
     /// Most bytes of a line.
-    max_line: usize,
-    /// Most lines given at once.
-    most: usize,
-    /// How long the next bytes may take.
-    patience: Duration,
+    max_bytes: usize,
+    /// Most lines of a batch.
+    max_lines: usize,
+    /// Longest wait for the next bytes.
+    timeout: Duration,
 }
 
 impl Lines {
-    /// Waits for a line, then gives all that are there, at most `most`. Blank ones are skipped. Empty: the stream has ended.
-    async fn next(&mut self, context: &Context) -> Result<Vec<Bytes>, ApiError> {
-        // Whoever asks for more is done with the lines that were given before.
-        self.charge.release(std::mem::take(&mut self.used));
+    /// Waits for a line, then returns all complete ones, at most `max_lines`. Blank lines are skipped. Empty at the end of the stream.
+    async fn next_batch(&mut self, context: &Context) -> Result<Vec<Bytes>, ApiError> {
+        // The previous batch is stored.
+        self.permit.release(std::mem::take(&mut self.consumed));
         let mut stopped = context.stopping.clone();
         loop {
-            let lines = self.complete();
+            let lines = self.complete_lines()?;
             if !lines.is_empty() || self.ended {
                 return Ok(lines);
             }
-            if self.buffer.len() > self.max_line {
+            if self.buffer.len() > self.max_bytes {
                 let message = "a line is longer than server.max_body_bytes: send smaller images";
                 return Err(ApiError::TooLarge(Problem::new("line_too_large", message)));
             }
             tokio::select! {
                 more = self.read() => more?,
-                // While nobody can make the server stop, its receiver has no sender: then this branch must not be taken.
-                Ok(_) = stopped.wait_for(|stop| *stop) => return Err(stopping()),
+                // An error means that there is no sender, so that the server never stops: the branch is then disabled.
+                Ok(_) = stopped.wait_for(|stop| *stop) => return Err(ApiError::stopping()),
             }
         }
     }
 
     async fn read(&mut self) -> Result<(), ApiError> {
-        match tokio::time::timeout(self.patience, self.body.next()).await {
+        match tokio::time::timeout(self.timeout, self.body.next()).await {
             Ok(Some(Ok(chunk))) => self.buffer.extend_from_slice(&chunk),
             Ok(None) => self.ended = true,
             Ok(Some(Err(error))) => {
-                return Err(refusal(&error).unwrap_or_else(|| {
-                    let message = "the body broke off: send the lines that have no result again";
+                return Err(BodyError::find(&error).unwrap_or_else(|| {
+                    let message =
+                        "the body is incomplete: send the lines that have no result again";
                     ApiError::BadRequest(Problem::new("invalid_body", message))
                 }));
             }
@@ -127,51 +114,38 @@ impl Lines {
         Ok(())
     }
 
-    /// The lines in the buffer; at the end of the body its last one needs no line break.
-    fn complete(&mut self) -> Vec<Bytes> {
+    /// The complete lines in the buffer. After the end of the body the last line needs no line break.
+    fn complete_lines(&mut self) -> Result<Vec<Bytes>, ApiError> {
         let mut lines = Vec::new();
-        while lines.len() < self.most {
-            let Some(line) = self.cut() else { break };
-            self.used += line.len();
+        while lines.len() < self.max_lines {
+            let buffered = self.buffer.len();
+            let line = if self.ended {
+                self.codec.decode_eof(&mut self.buffer)
+            } else {
+                self.codec.decode(&mut self.buffer)
+            };
+            let Some(line) = line.map_err(ApiError::internal)? else {
+                break;
+            };
+            self.consumed += buffered - self.buffer.len();
             if !line.trim_ascii().is_empty() {
                 lines.push(line);
             }
         }
-        lines
-    }
-
-    fn cut(&mut self) -> Option<Bytes> {
-        let found = self.buffer[self.scanned..]
-            .iter()
-            .position(|byte| *byte == b'\n');
-        match found {
-            Some(at) => {
-                let line = self.buffer.split_to(self.scanned + at + 1).freeze();
-                self.scanned = 0;
-                Some(line)
-            }
-            None if self.ended && !self.buffer.is_empty() => {
-                self.scanned = 0;
-                Some(self.buffer.split().freeze())
-            }
-            None => {
-                self.scanned = self.buffer.len();
-                None
-            }
-        }
+        Ok(lines)
     }
 }
 
-/// Stores the pairs of some lines together; if that fails, one by one, so that each line has its own result.
+/// Stores the pairs of a batch in one transaction; if that fails, one by one, so that each line has its own result.
 async fn store(context: &Context, batch: Vec<Bytes>) -> Bytes {
     let max_bytes = context.app.settings.limits.max_bytes;
     let parsed = tokio::task::spawn_blocking(move || -> Vec<Result<PairUpload, ApiError>> {
-        let read = |line: &Bytes| json::<PairDocument>(line)?.upload(max_bytes, "");
+        let read = |line: &Bytes| json::from_slice::<PairRequest>(line)?.to_upload(max_bytes, "");
         batch.iter().map(read).collect()
     });
     let parsed = match parsed.await {
         Ok(parsed) => parsed,
-        Err(panic) => return line(&ApiError::internal(panic).to_value()),
+        Err(panic) => return to_line(&ApiError::internal(panic).to_value()),
     };
     let good: Vec<PairUpload> = parsed
         .iter()
@@ -184,30 +158,30 @@ async fn store(context: &Context, batch: Vec<Bytes>) -> Bytes {
     for pair in parsed {
         let result = match (pair, &mut together) {
             (Err(error), _) => Err(error),
-            (Ok(_), Some(stored)) => stored
-                .pop_front()
-                .map(Pair::posted)
-                .ok_or_else(|| ApiError::internal("a pair has no row")),
-            (Ok(pair), None) => alone(context, pair).await,
+            (Ok(_), Some(stored)) => response(stored.pop_front()),
+            (Ok(pair), None) => store_one(context, pair).await,
         };
         results.extend_from_slice(&match result {
-            Ok(pair) => line(&serde_json::json!(pair)),
-            Err(error) => line(&error.to_value()),
+            Ok(pair) => to_line(&serde_json::json!(pair)),
+            Err(error) => to_line(&error.to_value()),
         });
     }
     results.freeze()
 }
 
-async fn alone(context: &Context, pair: PairUpload) -> Result<Pair, ApiError> {
+async fn store_one(context: &Context, pair: PairUpload) -> Result<PairResponse, ApiError> {
     let stored = context.app.ingest.add_pairs(vec![pair]).await;
     let mut stored = stored.map_err(|error| without_index(error.into()))?;
+    response(stored.pop())
+}
+
+fn response(stored: Option<(PairRow, bool)>) -> Result<PairResponse, ApiError> {
     stored
-        .pop()
-        .map(Pair::posted)
+        .map(PairResponse::from_post)
         .ok_or_else(|| ApiError::internal("a pair has no row"))
 }
 
-/// A line is one pair, so its fields have no `pairs[0].` before them.
+/// Removes `pairs[0].` from the path of a field, since a line is one pair.
 fn without_index(error: ApiError) -> ApiError {
     let param = error.problem().param.as_deref();
     match param
@@ -219,6 +193,6 @@ fn without_index(error: ApiError) -> ApiError {
     }
 }
 
-fn line(value: &Value) -> Bytes {
+fn to_line(value: &Value) -> Bytes {
     format!("{value}\n").into()
 }

@@ -1,5 +1,5 @@
-//! Who may ask through a browser: a web page of another site may not, whatever the browser lets it send (no preflight guards forms), and
-//! a name that an attacker's DNS points at this machine is not this server's name. Programs send no `Origin` and pass.
+//! Refuses requests of web pages of other sites, which browsers send without a preflight for forms, and requests to a host name that is
+//! not this server's (DNS rebinding). Programs other than browsers send no `Origin` and pass.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -12,7 +12,7 @@ use axum::{
 
 use super::{
     error::{ApiError, Problem},
-    words::quoted,
+    text::quoted,
 };
 use crate::config::ServerConfig;
 
@@ -23,22 +23,22 @@ const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
-/// The names of this server and the sites that may use it; cheap to clone.
+/// The host names of this server and the sites that may use it; cheap to clone.
 #[derive(Clone)]
-pub(super) struct Allowed {
+pub(super) struct AllowedOrigins {
     names: Arc<Names>,
 }
 
 struct Names {
     /// Host of `server.listen`.
     listen: String,
-    /// Others can reach the address, by its number or by a name of their own network.
+    /// Whether other machines can reach the address.
     exposed: bool,
     hosts: Vec<String>,
     origins: Vec<String>,
 }
 
-impl Allowed {
+impl AllowedOrigins {
     pub(super) fn new(server: &ServerConfig) -> Self {
         let listen = host_of(&server.listen).to_ascii_lowercase();
         Self {
@@ -57,7 +57,7 @@ impl Allowed {
             && !self.is_host(host)
         {
             let message = format!(
-                "this server is not called {}: ask it by its address, or add the name to server.allowed_hosts",
+                "{} is not a name of this server: use its address, or add the name to server.allowed_hosts",
                 quoted(host)
             );
             return Err(forbidden("forbidden_host", "host", message));
@@ -72,11 +72,12 @@ impl Allowed {
             .hosts
             .iter()
             .any(|name| name == ANY || name == host || name == authority);
-        // Nobody but this network names a host without a dot, and an address has no name to be pointed elsewhere.
+        // Only the local network resolves a name without a dot, and an address is not resolved at all.
         let local = || names.exposed && (address(host).is_some() || !host.contains('.'));
         listed || is_loopback(host) || host == names.listen || local()
     }
 
+    /// Checks the page that sends the request, if one does.
     fn check_page(
         &self,
         method: &Method,
@@ -85,7 +86,7 @@ impl Allowed {
     ) -> Result<(), ApiError> {
         let refuse = |page: &str| {
             let message = format!(
-                "a web page of {} may not use this server: if it should, add it to server.allowed_origins",
+                "a web page of {} may not use this server: to allow it, add it to server.allowed_origins",
                 quoted(page)
             );
             Err(forbidden("forbidden_origin", "origin", message))
@@ -99,22 +100,22 @@ impl Allowed {
         }
         let site = text(headers, FETCH_SITE)?;
         let foreign = site.is_some_and(|site| site != "same-origin" && site != "none");
-        if foreign && !is_visit(method, headers)? {
+        if foreign && !is_navigation(method, headers)? {
             return refuse("another site");
         }
         Ok(())
     }
 
-    /// The server's own pages, and those that are listed.
+    /// Whether it is the server's own origin or an allowed one.
     fn is_origin(&self, origin: &str, host: Option<&str>) -> bool {
-        let own = |host| same_place(origin, host);
+        let own = |host| is_same_host(origin, host);
         self.names.origins.iter().any(|listed| listed == origin) || host.is_some_and(own)
     }
 }
 
-/// Refuses with 403 what a page of another site sends.
-pub(super) async fn guard(
-    State(allowed): State<Allowed>,
+/// Answers 403 to requests of other sites' pages and to other host names.
+pub(super) async fn check_origin(
+    State(allowed): State<AllowedOrigins>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -124,14 +125,14 @@ pub(super) async fn guard(
     }
 }
 
-/// Somebody follows a link: the browser shows the answer, and the page with the link never sees it.
-fn is_visit(method: &Method, headers: &HeaderMap) -> Result<bool, ApiError> {
-    let shown = text(headers, FETCH_MODE)?.as_deref() == Some("navigate")
+/// Whether somebody follows a link: the browser shows the answer, and the page with the link cannot read it.
+fn is_navigation(method: &Method, headers: &HeaderMap) -> Result<bool, ApiError> {
+    let navigates = text(headers, FETCH_MODE)?.as_deref() == Some("navigate")
         && text(headers, FETCH_DEST)?.as_deref() == Some("document");
-    Ok(shown && (method == Method::GET || method == Method::HEAD))
+    Ok(navigates && (method == Method::GET || method == Method::HEAD))
 }
 
-/// Whom the request was addressed to, in lower case. A request without it comes from no browser.
+/// The host that the request names, in lower case. Browsers always name one.
 fn host(uri: &Uri, headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     match uri.authority() {
         Some(authority) => Ok(Some(authority.as_str().to_ascii_lowercase())),
@@ -139,7 +140,7 @@ fn host(uri: &Uri, headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     }
 }
 
-/// A header's one value, in lower case.
+/// The only value of a header, in lower case.
 fn text(headers: &HeaderMap, name: HeaderName) -> Result<Option<String>, ApiError> {
     let mut values = headers.get_all(&name).iter();
     let value = values.next();
@@ -157,13 +158,13 @@ fn forbidden(code: &'static str, param: &str, message: impl Into<String>) -> Api
     ApiError::Forbidden(Problem::new(code, message).at(param))
 }
 
-/// Whether a page's origin (`http://host:port`) is what `host` (`host:port`) names.
-fn same_place(origin: &str, host: &str) -> bool {
+/// Whether an origin (`http://host:port`) is that of `host` (`host:port`).
+fn is_same_host(origin: &str, host: &str) -> bool {
     let stripped = |scheme: &str, port: &str| {
-        let place = origin.strip_prefix(scheme)?;
-        Some(place.strip_suffix(port).unwrap_or(place) == host.strip_suffix(port).unwrap_or(host))
+        let named = origin.strip_prefix(scheme)?;
+        Some(named.strip_suffix(port).unwrap_or(named) == host.strip_suffix(port).unwrap_or(host))
     };
-    // Behind a proxy pages are https although this server is not.
+    // Behind a proxy pages use https although this server does not.
     stripped("http://", ":80") == Some(true) || stripped("https://", ":443") == Some(true)
 }
 
@@ -200,13 +201,13 @@ mod tests {
     use super::*;
     use crate::config::Settings;
 
-    fn allowed(sets: &[&str]) -> Allowed {
+    fn allowed(sets: &[&str]) -> AllowedOrigins {
         let sets: Vec<String> = sets.iter().map(ToString::to_string).collect();
-        Allowed::new(&Settings::from_layers(None, [], &sets).unwrap().server)
+        AllowedOrigins::new(&Settings::from_layers(None, [], &sets).unwrap().server)
     }
 
     #[test]
-    fn a_server_on_loopback_is_asked_by_loopback_names_only() {
+    fn a_server_on_loopback_has_loopback_names_only() {
         let allowed = allowed(&["server.allowed_hosts=kith.example.org"]);
         for host in [
             "localhost:7700",
@@ -231,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exposed_server_is_asked_by_any_address_and_any_name_of_its_own_network() {
+    fn an_exposed_server_has_any_address_and_any_name_without_a_dot() {
         let allowed = allowed(&["server.listen=0.0.0.0:7700"]);
         for host in [
             "10.0.0.7:7700",
@@ -245,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_is_the_servers_own_or_listed() {
+    fn an_origin_is_the_servers_own_or_an_allowed_one() {
         let allowed = allowed(&["server.allowed_origins=https://app.example.org/"]);
         for (origin, host) in [
             ("http://localhost:7700", "localhost:7700"),

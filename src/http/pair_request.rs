@@ -1,6 +1,5 @@
-//! Posted pairs as JSON and forms write them, turned into uploads.
+//! Posted pairs, as JSON and as forms, read into uploads.
 
-use axum::extract::Multipart;
 use bytes::Bytes;
 use serde::Deserialize;
 
@@ -8,7 +7,7 @@ use super::{
     error::{ApiError, Problem},
     input::ImageInput,
     json::Object,
-    multipart::{next, unknown_part},
+    multipart::{Form, unknown_part},
 };
 use crate::{
     ingest::{PairUpload, Upload},
@@ -21,34 +20,37 @@ const MAX_GROUP: usize = 512;
 /// The JSON body of `POST /v1/pairs`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct PairsDocument {
-    pub(super) pairs: Vec<Object<PairDocument>>,
+pub(super) struct PairsRequest {
+    pub(super) pairs: Vec<Object<PairRequest>>,
 }
 
-/// One pair; also one line of a stream.
+/// One pair of a JSON body, or one line of a stream.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct PairDocument {
-    anchor: Object<SideDocument>,
-    positive: Option<Object<SideDocument>>,
+pub(super) struct PairRequest {
+    anchor: Object<SideRequest>,
+    positive: Option<Object<SideRequest>>,
     group: Option<String>,
 }
 
-/// Exactly one of the two.
+/// One side of a pair. Exactly one of the fields is given.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct SideDocument {
+struct SideRequest {
     image: Option<ImageInput>,
     id: Option<String>,
 }
 
-impl PairDocument {
-    /// `place`: where the pair stands in the request, such as `pairs[2].`; empty for a line of a stream.
-    pub(super) fn upload(&self, max_bytes: usize, place: &str) -> Result<PairUpload, ApiError> {
-        check_group(self.group.as_deref(), place)?;
-        let anchor = self.anchor.0.upload(max_bytes, &format!("{place}anchor"))?;
+impl PairRequest {
+    /// Decodes the images. `path`: of the pair in the request, such as `pairs[2].`; empty for a line of a stream.
+    pub(super) fn to_upload(&self, max_bytes: usize, path: &str) -> Result<PairUpload, ApiError> {
+        check_group(self.group.as_deref(), path)?;
+        let anchor = self
+            .anchor
+            .0
+            .to_upload(max_bytes, &format!("{path}anchor"))?;
         let positive = self.positive.as_ref();
-        let positive = positive.map(|side| side.0.upload(max_bytes, &format!("{place}positive")));
+        let positive = positive.map(|side| side.0.to_upload(max_bytes, &format!("{path}positive")));
         Ok(PairUpload {
             anchor,
             positive: positive.transpose()?,
@@ -57,8 +59,8 @@ impl PairDocument {
     }
 }
 
-impl SideDocument {
-    fn upload(&self, max_bytes: usize, param: &str) -> Result<Upload, ApiError> {
+impl SideRequest {
+    fn to_upload(&self, max_bytes: usize, param: &str) -> Result<Upload, ApiError> {
         match (&self.image, &self.id) {
             (Some(image), None) => {
                 let bytes = image.bytes(max_bytes, &format!("{param}.image"))?;
@@ -71,27 +73,24 @@ impl SideDocument {
                 })
             }
             _ => {
-                let message = "give either \"image\" or the \"id\" of a stored one";
+                let message = "send either \"image\" or the \"id\" of a stored image";
                 Err(ApiError::invalid("invalid_field", param, message))
             }
         }
     }
 }
 
-/// A form with the files `anchor` and `positive` and the text `group`.
-pub(super) async fn from_form(
-    mut form: Multipart,
-    max_bytes: usize,
-) -> Result<PairUpload, ApiError> {
+/// Reads a form with the files `anchor` and `positive` and the text `group`.
+pub(super) async fn read_form(mut form: Form) -> Result<PairUpload, ApiError> {
     let (mut anchor, mut positive, mut group) = (None, None, None);
-    while let Some(part) = next(&mut form, max_bytes).await? {
-        let place = match part.name.as_str() {
+    while let Some(part) = form.next_part().await? {
+        let slot = match part.name.as_str() {
             "anchor" => &mut anchor,
             "positive" => &mut positive,
             "group" => &mut group,
             other => return Err(unknown_part(other, "send anchor, positive and group")),
         };
-        if place.replace(part.bytes).is_some() {
+        if slot.replace(part.bytes).is_some() {
             let message = "the form has this part twice: send one pair a form";
             return Err(ApiError::invalid("invalid_multipart", part.name, message));
         }
@@ -103,7 +102,7 @@ pub(super) async fn from_form(
             "the form has no anchor: send its file",
         )
     })?;
-    let group = group.map(text).transpose()?;
+    let group = group.map(group_name).transpose()?;
     check_group(group.as_deref(), "")?;
     Ok(PairUpload {
         anchor: Upload::Bytes(anchor),
@@ -112,21 +111,21 @@ pub(super) async fn from_form(
     })
 }
 
-fn text(bytes: Bytes) -> Result<String, ApiError> {
+fn group_name(bytes: Bytes) -> Result<String, ApiError> {
     String::from_utf8(bytes.into())
-        .map_err(|_| ApiError::invalid("invalid_field", "group", "group is not UTF-8 text"))
+        .map_err(|_| ApiError::invalid("invalid_field", "group", "group is not UTF-8: send text"))
 }
 
-fn check_group(group: Option<&str>, place: &str) -> Result<(), ApiError> {
+fn check_group(group: Option<&str>, path: &str) -> Result<(), ApiError> {
     match group {
         Some(group) if group.is_empty() || group.len() > MAX_GROUP => {
             let message = format!(
-                "group has {} bytes: give 1 to {MAX_GROUP}, or leave it out",
+                "group has {} bytes: send 1 to {MAX_GROUP}, or leave it out",
                 group.len()
             );
             Err(ApiError::invalid(
                 "invalid_field",
-                format!("{place}group"),
+                format!("{path}group"),
                 message,
             ))
         }
@@ -134,8 +133,8 @@ fn check_group(group: Option<&str>, place: &str) -> Result<(), ApiError> {
     }
 }
 
-/// How many pairs one request may carry.
-pub(super) fn count(pairs: usize, most: usize) -> Result<(), ApiError> {
+/// Checks the number of pairs in a request: 1 to `max`.
+pub(super) fn check_count(pairs: usize, max: usize) -> Result<(), ApiError> {
     if pairs == 0 {
         return Err(ApiError::invalid(
             "no_pairs",
@@ -143,9 +142,9 @@ pub(super) fn count(pairs: usize, most: usize) -> Result<(), ApiError> {
             "the request has no pair: send at least one",
         ));
     }
-    if pairs > most {
+    if pairs > max {
         let message = format!(
-            "the request has {pairs} pairs, more than server.max_pairs = {most}: send several requests, or application/x-ndjson"
+            "the request has {pairs} pairs, more than server.max_pairs = {max}: send several requests, or application/x-ndjson"
         );
         return Err(ApiError::TooLarge(
             Problem::new("too_many_pairs", message).at("pairs"),

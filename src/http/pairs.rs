@@ -1,30 +1,32 @@
-//! `/v1/pairs`: pairs stored durably, listed, erased.
+//! `/v1/pairs`: stores, lists and deletes pairs.
 
 use axum::{
     Json, Router,
-    extract::{Extension, FromRequest, Multipart, Request, State},
+    extract::{Extension, FromRequest, Request, State},
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use bytes::Bytes;
-use jiff::Timestamp;
 use serde::Serialize;
 use uuid::Uuid;
 
 use super::{
-    budget::Charge,
+    body_budget::BodyPermit,
     context::Context,
     error::{ApiError, Problem},
-    extract::{Body, Id, Media, Params, parse},
-    idempotency::{self, Answer},
+    extract::{Body, Id, Params},
+    idempotency::{self, StoredAnswer},
+    json::parse,
+    media::MediaType,
+    multipart::Form,
     ndjson,
     page::{Page, PageParams},
-    pair_request::{PairsDocument, count, from_form},
+    pair_request::{PairsRequest, check_count, read_form},
+    pair_response::PairResponse,
 };
 use crate::{
     app::App,
-    db::{PairRow, Split},
     ingest::{PairUpload, Upload},
     types::Sha256,
 };
@@ -32,87 +34,46 @@ use kith_mcmc::PairKey;
 
 pub(super) fn router() -> Router<Context> {
     Router::new()
-        .route("/v1/pairs", post(add).get(list))
-        .route("/v1/pairs/{id}", get(one).delete(remove))
-}
-
-/// A pair as it is answered.
-#[derive(Serialize)]
-pub(super) struct Pair {
-    id: Uuid,
-    anchor: String,
-    /// The anchor again where no positive was posted: its own two views are the pair.
-    positive: String,
-    group: Option<String>,
-    created_at: Timestamp,
-    /// Never trained on.
-    holdout: bool,
-    split: Split,
-    /// In the answer to a post only: the pair was there already.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    duplicate: Option<bool>,
+        .route("/v1/pairs", post(post_pairs).get(list_pairs))
+        .route("/v1/pairs/{id}", get(get_pair).delete(delete_pair))
 }
 
 #[derive(Serialize)]
-struct Added {
-    data: Vec<Pair>,
+struct PairsResponse {
+    data: Vec<PairResponse>,
 }
 
-impl From<PairRow> for Pair {
-    fn from(row: PairRow) -> Self {
-        Self {
-            id: row.id,
-            anchor: row.anchor.to_string(),
-            positive: row.positive.to_string(),
-            group: row.group,
-            created_at: row.created_at,
-            holdout: row.split == Split::Holdout,
-            split: row.split,
-            duplicate: None,
-        }
-    }
-}
-
-impl Pair {
-    /// A pair that was just posted.
-    pub(super) fn posted((row, duplicate): (PairRow, bool)) -> Self {
-        Self {
-            duplicate: Some(duplicate),
-            ..row.into()
-        }
-    }
-}
-
-async fn add(
+/// 201 once every pair and image is durable; a stream is answered line by line.
+async fn post_pairs(
     State(context): State<Context>,
-    Extension(charge): Extension<Charge>,
+    Extension(permit): Extension<BodyPermit>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    const TAKEN: [Media; 3] = [Media::Json, Media::Multipart, Media::Lines];
-    let media = Media::of(request.headers(), &TAKEN)?;
+    const ACCEPTED: [MediaType; 3] = [MediaType::Json, MediaType::Multipart, MediaType::Ndjson];
+    let media = MediaType::require(request.headers(), &ACCEPTED)?;
     let key = idempotency::key(request.headers())?;
-    if media == Media::Lines {
-        return stream(context, charge, key, request);
+    if media == MediaType::Ndjson {
+        return post_stream(context, permit, key, request);
     }
     let (pairs, fingerprint) = match media {
-        Media::Multipart => form(&context.app, request).await?,
-        _ => document(&context.app, request).await?,
+        MediaType::Multipart => read_multipart(&context.app, request).await?,
+        _ => read_json(&context.app, request).await?,
     };
     let work = store(&context.app, pairs);
     let answer = context.idempotency.answer(key, fingerprint, work).await?;
     Ok(answer.into_response())
 }
 
-fn stream(
+fn post_stream(
     context: Context,
-    charge: Charge,
+    permit: BodyPermit,
     key: Option<String>,
     request: Request,
 ) -> Result<Response, ApiError> {
     match key {
-        None => Ok(ndjson::answer(context, charge, request.into_body())),
+        None => Ok(ndjson::respond(context, permit, request.into_body())),
         Some(_) => {
-            let message = "a stream takes no idempotency key: send its lines again, pairs that are there are not stored twice";
+            let message = "a stream has no idempotency key: send its lines again, since no pair is stored twice";
             Err(ApiError::invalid(
                 "invalid_idempotency_key",
                 idempotency::HEADER,
@@ -122,28 +83,27 @@ fn stream(
     }
 }
 
-async fn document(app: &App, request: Request) -> Result<(Vec<PairUpload>, Sha256), ApiError> {
+async fn read_json(app: &App, request: Request) -> Result<(Vec<PairUpload>, Sha256), ApiError> {
     let Body(body) = Body::from_request(request, &()).await?;
     let (max_pairs, max_bytes) = (app.settings.server.max_pairs, app.settings.limits.max_bytes);
     let whole = body.clone();
-    parse(body, move |document: PairsDocument| {
-        count(document.pairs.len(), max_pairs)?;
+    parse(body, move |document: PairsRequest| {
+        check_count(document.pairs.len(), max_pairs)?;
         let pairs = document.pairs.iter().enumerate();
         let pairs =
-            pairs.map(|(index, pair)| pair.0.upload(max_bytes, &format!("pairs[{index}].")));
+            pairs.map(|(index, pair)| pair.0.to_upload(max_bytes, &format!("pairs[{index}].")));
         Ok((pairs.collect::<Result<_, _>>()?, Sha256::of(&whole)))
     })
     .await
 }
 
-/// A retry's form has another boundary, so its parts are what is compared.
-async fn form(app: &App, request: Request) -> Result<(Vec<PairUpload>, Sha256), ApiError> {
-    let form = Multipart::from_request(request, &()).await;
-    let form = form.map_err(|_| {
-        let message = "the multipart form has no boundary: let your client set the content-type";
-        ApiError::BadRequest(Problem::new("invalid_multipart", message))
-    })?;
-    let pair = from_form(form, app.settings.limits.max_bytes).await?;
+/// The fingerprint is of the parts, since a retry has another boundary.
+async fn read_multipart(
+    app: &App,
+    request: Request,
+) -> Result<(Vec<PairUpload>, Sha256), ApiError> {
+    let form = Form::from_request(request, app.settings.limits.max_bytes).await?;
+    let pair = read_form(form).await?;
     let fingerprint = fingerprint(&pair);
     Ok((vec![pair], fingerprint))
 }
@@ -157,20 +117,20 @@ fn fingerprint(pair: &PairUpload) -> Sha256 {
     Sha256::of(format!("{} {positive:?} {:?}", hash(&pair.anchor), pair.group).as_bytes())
 }
 
-async fn store(app: &App, pairs: Vec<PairUpload>) -> Result<Answer, ApiError> {
+async fn store(app: &App, pairs: Vec<PairUpload>) -> Result<StoredAnswer, ApiError> {
     let stored = app.ingest.add_pairs(pairs).await?;
-    let data = stored.into_iter().map(Pair::posted).collect();
-    let json = serde_json::to_vec(&Added { data }).map_err(ApiError::internal)?;
-    Ok(Answer {
+    let data = stored.into_iter().map(PairResponse::from_post).collect();
+    let json = serde_json::to_vec(&PairsResponse { data }).map_err(ApiError::internal)?;
+    Ok(StoredAnswer {
         status: StatusCode::CREATED,
         json: Bytes::from(json),
     })
 }
 
-async fn list(
+async fn list_pairs(
     State(app): State<App>,
     Params(params): Params<PageParams>,
-) -> Result<Json<Page<Pair>>, ApiError> {
+) -> Result<Json<Page<PairResponse>>, ApiError> {
     if params.damaged.is_some() {
         return Err(ApiError::invalid(
             "invalid_parameter",
@@ -178,25 +138,34 @@ async fn list(
             "pairs have no bytes of their own: list images by damaged",
         ));
     }
-    let (after, limit) = params.read()?;
+    let (after, limit) = params.cursor()?;
     let group = params.group.as_deref();
     let rows = app.db.pairs_after(PairKey(after), limit + 1, group).await?;
-    Ok(Json(Page::of(rows, limit, |row| row.key.0, Pair::from)))
+    Ok(Json(Page::from_rows(
+        rows,
+        limit,
+        |row| row.key.0,
+        PairResponse::from,
+    )))
 }
 
-async fn one(State(app): State<App>, Id(id): Id<Uuid>) -> Result<Json<Pair>, ApiError> {
+async fn get_pair(
+    State(app): State<App>,
+    Id(id): Id<Uuid>,
+) -> Result<Json<PairResponse>, ApiError> {
     let row = app.db.pair(id).await?.ok_or_else(|| unknown(id))?;
     Ok(Json(row.into()))
 }
 
-async fn remove(State(app): State<App>, Id(id): Id<Uuid>) -> Result<StatusCode, ApiError> {
-    match app.db.delete_pair(id).await? {
-        true => Ok(StatusCode::NO_CONTENT),
-        false => Err(unknown(id)),
+async fn delete_pair(State(app): State<App>, Id(id): Id<Uuid>) -> Result<StatusCode, ApiError> {
+    if app.db.delete_pair(id).await? {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(unknown(id))
     }
 }
 
 fn unknown(id: Uuid) -> ApiError {
-    let message = format!("no pair {id} is stored: GET /v1/pairs lists those that are");
+    let message = format!("no pair {id} is stored: GET /v1/pairs lists the stored ones");
     ApiError::NotFound(Problem::new("unknown_pair", message).at("id"))
 }

@@ -1,4 +1,4 @@
-//! The server: routes put together, a listener served until told to stop, then everything stopped in order and in time.
+//! The server: combines the routes, serves a listener until shutdown, then stops the app within the grace period.
 
 use std::time::Duration;
 
@@ -10,12 +10,13 @@ use tokio::{
 };
 
 use super::{
-    aliases, checkpoints, connections::Connections, context::Context, embeddings, health, images,
-    incoming::Bounds, middleware, models, pairs, query, training, transport::Patience,
+    aliases, body_limits::BodyLimits, checkpoints, connections::Connections, context::Context,
+    embeddings, health, images, middleware, models, pairs, query_guard, training,
+    transport::Timeouts,
 };
 use crate::app::{App, StartError};
 
-/// All routes over `app`, for a caller that brings its own transport.
+/// All routes of `app`, for a caller with its own transport.
 pub fn router(app: App) -> Router {
     // Without its sender the receiver says "not stopping" forever.
     routes(Context::new(app, watch::channel(false).1))
@@ -23,10 +24,10 @@ pub fn router(app: App) -> Router {
 
 fn routes(context: Context) -> Router {
     let settings = context.app.settings.clone();
-    let bounds = Bounds {
+    let limits = BodyLimits {
         budget: context.budget.clone(),
         max_bytes: settings.server.max_body_bytes,
-        patience: Duration::from_secs(settings.server.body_timeout_seconds),
+        timeout: Duration::from_secs(settings.server.body_timeout_seconds),
         stopping: context.stopping.clone(),
     };
     let routes = Router::new()
@@ -38,12 +39,12 @@ fn routes(context: Context) -> Router {
         .merge(checkpoints::router())
         .merge(aliases::router())
         .merge(health::router())
-        .layer(from_fn(query::refuse_unread))
+        .layer(from_fn(query_guard::check_query))
         .with_state(context);
-    middleware::apply_layers(routes, bounds, &settings.server)
+    middleware::apply_layers(routes, limits, &settings.server)
 }
 
-/// Serves until `shutdown` is ready, then answers what was accepted and stops the app, within `server.grace_seconds`.
+/// Serves until `shutdown` is ready, then answers the open requests and stops the app, within `server.grace_seconds`.
 pub async fn serve(
     listener: TcpListener,
     app: App,
@@ -52,20 +53,22 @@ pub async fn serve(
     let server = &app.settings.server;
     let grace = Duration::from_secs(server.grace_seconds);
     let (stop, stopping) = watch::channel(false);
-    let (patience, max) = (Patience::new(server), server.max_connections);
+    let (timeouts, max_connections) = (Timeouts::new(server), server.max_connections);
     let routes = routes(Context::new(app.clone(), stopping.clone()));
-    let connections = Connections::new(routes, patience, max, stopping);
+    let connections = Connections::new(routes, timeouts, max_connections, stopping);
     let mut server = tokio::spawn(connections.serve(listener));
     shutdown.await;
     tracing::info!(grace_seconds = grace.as_secs(), "stopping");
     let now = Instant::now();
     stop.send_replace(true);
-    // Half of the time for open requests, so that the snapshot has the other half whatever clients do.
+    // Open requests have half of the time, so that slow clients leave the other half for the snapshot.
     if timeout_at(now + grace / 2, &mut server).await.is_err() {
-        tracing::warn!("requests were cut off: they took longer than half of server.grace_seconds");
+        tracing::warn!(
+            "open requests were aborted: they took longer than half of server.grace_seconds"
+        );
         server.abort();
     }
     timeout_at(now + grace, app.stop()).await.map_err(|_| {
-        StartError("stopping took longer than server.grace_seconds: the last complete snapshot stands; raise it".to_owned())
+        StartError("stopping took longer than server.grace_seconds: raise it; training resumes from the last complete snapshot".to_owned())
     })?
 }

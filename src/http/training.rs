@@ -1,4 +1,4 @@
-//! `/v1/training`: what the trainer does, how to pause it, its series.
+//! `/v1/training`: the trainer's state, pausing and resuming it, and the series of its metrics.
 
 use axum::{Json, Router, extract::State, routing::get};
 use jiff::Timestamp;
@@ -8,8 +8,8 @@ use serde_json::Value;
 use super::{
     context::Context,
     error::{ApiError, Problem},
-    extract::{Body, Params, parse},
-    json::name,
+    extract::{Body, Params},
+    json::{optional_name, parse},
 };
 use crate::{
     app::App,
@@ -18,100 +18,103 @@ use crate::{
     types::CheckpointId,
 };
 
-/// Most rows of the series in one answer; beyond it the series is thinned.
-const MOST_ROWS: u32 = 2000;
+/// Most rows of the series in one answer; a longer series is thinned.
+const MAX_ROWS: u32 = 2000;
 
 pub(super) fn router() -> Router<Context> {
     Router::new()
-        .route("/v1/training", get(status).patch(change))
-        .route("/v1/training/metrics", get(metrics))
+        .route("/v1/training", get(get_training).patch(update_training))
+        .route("/v1/training/metrics", get(get_metrics))
 }
 
 #[derive(Serialize)]
-struct Status {
+struct TrainingResponse {
     #[serde(flatten)]
     training: TrainingStatus,
-    checkpoint: Newest,
+    checkpoint: CheckpointSummary,
 }
 
 #[derive(Serialize)]
-struct Newest {
-    /// The one that serves.
+struct CheckpointSummary {
+    /// The live checkpoint.
     live: Option<CheckpointId>,
-    /// The newest complete one.
+    /// The newest complete checkpoint.
     latest: Option<CheckpointId>,
-    /// Whether the live one serves by a person's choice that holds: the gate replaces it only after `POST /v1/checkpoints/auto`.
+    /// Whether a caller's promotion holds: the gate promotes another only after `POST /v1/checkpoints/auto`.
     held: bool,
-    /// Who decided that the live one serves.
+    /// Who promoted the live checkpoint.
     decided_by: Option<DecidedBy>,
-    /// Why it serves.
+    /// Why it was promoted.
     reason: Option<String>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Change {
-    #[serde(default, deserialize_with = "name")]
-    state: Option<Wish>,
+struct UpdateRequest {
+    #[serde(default, deserialize_with = "optional_name")]
+    state: Option<RequestedState>,
     learning_rate: Option<f32>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Wish {
+enum RequestedState {
     Paused,
     Running,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Since {
+struct MetricsParams {
     #[serde(default)]
     since: u64,
 }
 
 #[derive(Serialize)]
-struct Series {
+struct MetricsResponse {
     data: Vec<StepMetrics>,
-    evaluations: Vec<Judged>,
+    evaluations: Vec<EvaluationRow>,
 }
 
 /// A checkpoint's evaluation on held-out pairs.
 #[derive(Serialize)]
-struct Judged {
+struct EvaluationRow {
     checkpoint: CheckpointId,
     step: u64,
     created_at: Timestamp,
     evaluation: Value,
 }
 
-async fn status(State(app): State<App>) -> Result<Json<Status>, ApiError> {
+async fn get_training(State(app): State<App>) -> Result<Json<TrainingResponse>, ApiError> {
     let rows = app.db.checkpoints().await?;
     let latest = rows
         .iter()
         .find(|row| row.status == CheckpointStatus::Complete);
     let latest = latest.map(|row| row.id);
-    let chosen = rows.iter().find(|row| row.role == CheckpointRole::Live);
-    Ok(Json(Status {
+    let live = rows.iter().find(|row| row.role == CheckpointRole::Live);
+    Ok(Json(TrainingResponse {
         training: app.trainer.status(),
-        checkpoint: Newest {
+        checkpoint: CheckpointSummary {
             live: app.serving.live().map(|live| live.id),
             latest,
-            held: chosen.is_some_and(|row| row.held),
-            decided_by: chosen.and_then(|row| row.decided_by),
-            reason: chosen.and_then(|row| row.reason.clone()),
+            held: live.is_some_and(|row| row.held),
+            decided_by: live.and_then(|row| row.decided_by),
+            reason: live.and_then(|row| row.reason.clone()),
         },
     }))
 }
 
-/// Everything is checked before anything changes.
-async fn change(State(app): State<App>, Body(body): Body) -> Result<Json<Status>, ApiError> {
-    let change: Change = parse(body, Ok).await?;
-    if change.state.is_none() && change.learning_rate.is_none() {
+/// Changes nothing unless every field is valid.
+async fn update_training(
+    State(app): State<App>,
+    Body(body): Body,
+) -> Result<Json<TrainingResponse>, ApiError> {
+    let update: UpdateRequest = parse(body, Ok).await?;
+    if update.state.is_none() && update.learning_rate.is_none() {
         let message = "nothing to change: send \"state\" (paused or running) or \"learning_rate\"";
         return Err(ApiError::BadRequest(Problem::new("missing_field", message)));
     }
-    if let Some(rate) = change.learning_rate {
+    if let Some(rate) = update.learning_rate {
         if !(rate.is_finite() && rate > 0.0) {
             return Err(ApiError::invalid(
                 "invalid_value",
@@ -122,28 +125,29 @@ async fn change(State(app): State<App>, Body(body): Body) -> Result<Json<Status>
         let set = app.trainer.set_learning_rate(rate).await;
         set.map_err(|error| ApiError::from(error).at("learning_rate"))?;
     }
-    if let Some(wish) = change.state {
-        app.trainer.set_paused(matches!(wish, Wish::Paused)).await?;
+    if let Some(state) = update.state {
+        let paused = matches!(state, RequestedState::Paused);
+        app.trainer.set_paused(paused).await?;
     }
-    status(State(app)).await
+    get_training(State(app)).await
 }
 
-async fn metrics(
+async fn get_metrics(
     State(app): State<App>,
-    Params(Since { since }): Params<Since>,
-) -> Result<Json<Series>, ApiError> {
-    let data = app.db.metrics_since(since, MOST_ROWS).await?;
+    Params(MetricsParams { since }): Params<MetricsParams>,
+) -> Result<Json<MetricsResponse>, ApiError> {
+    let data = app.db.metrics_since(since, MAX_ROWS).await?;
     let rows = app.db.checkpoints().await?;
-    let judged = rows.into_iter().rev().filter(|row| row.step >= since);
-    let evaluations = judged.filter_map(|row| {
-        Some(Judged {
+    let since = rows.into_iter().rev().filter(|row| row.step >= since);
+    let evaluations = since.filter_map(|row| {
+        Some(EvaluationRow {
             checkpoint: row.id,
             step: row.step,
             created_at: row.created_at,
             evaluation: row.evaluation?,
         })
     });
-    Ok(Json(Series {
+    Ok(Json(MetricsResponse {
         data,
         evaluations: evaluations.collect(),
     }))

@@ -1,5 +1,5 @@
-//! One connection's socket with its limits in time: for the next request to begin, for its head to be complete, and for the client to read
-//! its answer. An answer that the HTTP library makes by itself gets the documented shape on its way out.
+//! A connection's socket with three timeouts: for the next request to begin, for its head to be complete, and for the client to read its
+//! answer. An error response that hyper makes by itself gets the documented shape while it is written.
 
 use std::{
     io,
@@ -15,27 +15,27 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::{activity::Activity, bare_answer};
+use super::{activity::Activity, bare_response};
 use crate::config::ServerConfig;
 
-/// A client that reads fewer bytes than this within the write time-out counts as one that reads nothing.
-const LEAST_READ: usize = 16 * 1024;
+/// A client that reads fewer bytes than this within the write timeout counts as one that reads nothing.
+const MIN_READ: usize = 16 * 1024;
 
-/// How long what a client still sends is thrown away after the last answer, so that it can read that answer.
+/// How long bytes of the client are discarded after the last answer, so that it can read that answer.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// The limits in time of every connection.
+/// The timeouts of a connection.
 #[derive(Clone, Copy)]
-pub(super) struct Patience {
-    /// For a request to begin.
+pub(super) struct Timeouts {
+    /// Until the next request begins.
     idle: Duration,
-    /// For a head to be complete, once it began.
+    /// From the first byte of a head to its last.
     head: Duration,
-    /// For a client to read on.
+    /// Until the client reads more of an answer.
     write: Duration,
 }
 
-impl Patience {
+impl Timeouts {
     pub(super) fn new(server: &ServerConfig) -> Self {
         Self {
             idle: Duration::from_secs(server.idle_timeout_seconds),
@@ -47,75 +47,96 @@ impl Patience {
 
 type Timer = Option<Pin<Box<Sleep>>>;
 
-/// The socket.
+/// A TCP stream with timeouts.
 pub(super) struct Transport {
     stream: TcpStream,
     activity: Activity,
-    patience: Patience,
-    /// The request that `timer` waits for, and whether its head has begun.
-    awaited: (u64, bool),
+    timeouts: Timeouts,
+    awaited: AwaitedRequest,
+    /// Runs while a request is awaited.
     timer: Timer,
-    /// Runs while the socket takes nothing.
+    /// Runs while the socket takes no bytes.
     blocked: Timer,
     /// Bytes taken since `blocked` was set.
     taken: usize,
-    /// What is sent in place of the library's own answer, whose length is the number.
-    instead: Option<(Bytes, usize)>,
+    replacement: Option<Replacement>,
     linger: Timer,
 }
 
+/// The request that a connection waits for.
+#[derive(Clone, Copy, Default, PartialEq)]
+struct AwaitedRequest {
+    /// As [`Activity::next_request`] counts.
+    number: u64,
+    /// Whether bytes of its head have come.
+    begun: bool,
+}
+
+/// Bytes that are written in place of hyper's own response.
+struct Replacement {
+    bytes: Bytes,
+    /// Bytes of hyper's response, which hyper is told were written.
+    replaced: usize,
+}
+
 impl Transport {
-    pub(super) fn new(stream: TcpStream, activity: Activity, patience: Patience) -> Self {
+    pub(super) fn new(stream: TcpStream, activity: Activity, timeouts: Timeouts) -> Self {
         Self {
             stream,
             activity,
-            patience,
-            awaited: (0, false),
+            timeouts,
+            awaited: AwaitedRequest::default(),
             timer: None,
             blocked: None,
             taken: 0,
-            instead: None,
+            replacement: None,
             linger: None,
         }
     }
 
-    /// Bytes came: those that begin a head start its own time.
-    fn arrived(&mut self) {
-        let Some(number) = self.activity.awaited() else {
+    /// Notes that bytes came. The first bytes of a head restart the timer.
+    fn bytes_arrived(&mut self) {
+        let Some(number) = self.activity.next_request() else {
             return;
         };
-        if self.awaited != (number, true) {
-            self.awaited = (number, true);
+        let begun = AwaitedRequest {
+            number,
+            begun: true,
+        };
+        if self.awaited != begun {
+            self.awaited = begun;
             self.timer = None;
         }
     }
 
-    /// Nothing came: whether the client had time enough.
-    fn is_late(&mut self, task: &mut Task<'_>) -> bool {
-        let Some(number) = self.activity.awaited() else {
+    /// Whether the wait for a request has timed out.
+    fn poll_timed_out(&mut self, task: &mut Task<'_>) -> bool {
+        let Some(number) = self.activity.next_request() else {
             self.timer = None;
             return false;
         };
-        if self.awaited.0 != number {
-            self.awaited = (number, false);
+        if self.awaited.number != number {
+            self.awaited = AwaitedRequest {
+                number,
+                begun: false,
+            };
             self.timer = None;
         }
-        let patience = if self.awaited.1 {
-            self.patience.head
+        let timeout = if self.awaited.begun {
+            self.timeouts.head
         } else {
-            self.patience.idle
+            self.timeouts.idle
         };
-        expired(&mut self.timer, patience, task)
+        poll_timer(&mut self.timer, timeout, task)
     }
 
-    /// The end of a connection that was waited for in vain.
-    fn give_up(&mut self) -> io::Result<()> {
-        if !self.awaited.1 {
-            // As if the client had closed it: nothing was asked.
+    /// Ends the connection after a timeout: an idle one as if the client had closed it, one with an incomplete head by 408.
+    fn end_read(&mut self) -> io::Result<()> {
+        if !self.awaited.begun {
             return Ok(());
         }
-        // Nothing else is being sent, so this is one write that the socket's buffer takes, or nobody reads it.
-        let _ = self.stream.try_write(&bare_answer::timeout());
+        // No answer is being written, so the socket's buffer takes this in one write; if not, the client does not read.
+        let _ = self.stream.try_write(&bare_response::head_timeout());
         Err(io::ErrorKind::TimedOut.into())
     }
 
@@ -127,7 +148,7 @@ impl Transport {
         match write(Pin::new(&mut self.stream), task) {
             Poll::Ready(Ok(bytes)) => {
                 self.taken += bytes;
-                if self.taken >= LEAST_READ {
+                if self.taken >= MIN_READ {
                     self.unblock();
                 }
                 Poll::Ready(Ok(bytes))
@@ -137,7 +158,7 @@ impl Transport {
                     self.taken = 0;
                     self.activity.set_blocked(true);
                 }
-                if expired(&mut self.blocked, self.patience.write, task) {
+                if poll_timer(&mut self.blocked, self.timeouts.write, task) {
                     return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
                 }
                 Poll::Pending
@@ -152,25 +173,28 @@ impl Transport {
         }
     }
 
-    /// Sends what stands in place of the library's answer; that answer's length is what the library hears.
-    fn poll_instead(&mut self, task: &mut Task<'_>) -> Option<Poll<io::Result<usize>>> {
-        let (mut bytes, length) = self.instead.take()?;
+    /// Writes the replacement, if there is one, and answers the length of what it replaces.
+    fn poll_replacement(&mut self, task: &mut Task<'_>) -> Option<Poll<io::Result<usize>>> {
+        let Replacement {
+            mut bytes,
+            replaced,
+        } = self.replacement.take()?;
         while bytes.has_remaining() {
             match self.poll_stream(task, |stream, task| stream.poll_write(task, &bytes)) {
                 Poll::Ready(Ok(sent)) if sent > 0 => bytes.advance(sent),
                 Poll::Pending => {
-                    self.instead = Some((bytes, length));
+                    self.replacement = Some(Replacement { bytes, replaced });
                     return Some(Poll::Pending);
                 }
                 failed => return Some(failed),
             }
         }
-        Some(Poll::Ready(Ok(length)))
+        Some(Poll::Ready(Ok(replaced)))
     }
 }
 
-/// Whether `timer`, started if it was not, has run out.
-fn expired(timer: &mut Timer, after: Duration, task: &mut Task<'_>) -> bool {
+/// Starts `timer` unless it runs, and returns whether it has run out.
+fn poll_timer(timer: &mut Timer, after: Duration, task: &mut Task<'_>) -> bool {
     let timer = timer.get_or_insert_with(|| Box::pin(sleep(after)));
     timer.as_mut().poll(task).is_ready()
 }
@@ -185,11 +209,11 @@ impl AsyncRead for Transport {
         match Pin::new(&mut self.stream).poll_read(task, buffer) {
             Poll::Ready(Ok(())) => {
                 if buffer.filled().len() > before {
-                    self.arrived();
+                    self.bytes_arrived();
                 }
                 Poll::Ready(Ok(()))
             }
-            Poll::Pending if self.is_late(task) => Poll::Ready(self.give_up()),
+            Poll::Pending if self.poll_timed_out(task) => Poll::Ready(self.end_read()),
             other => other,
         }
     }
@@ -201,10 +225,13 @@ impl AsyncWrite for Transport {
         task: &mut Task<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.instead.is_none() && self.activity.awaited().is_some() {
-            self.instead = bare_answer::shaped(bytes).map(|answer| (answer, bytes.len()));
+        if self.replacement.is_none() && self.activity.next_request().is_some() {
+            self.replacement = bare_response::replace(bytes).map(|answer| Replacement {
+                bytes: answer,
+                replaced: bytes.len(),
+            });
         }
-        match self.poll_instead(task) {
+        match self.poll_replacement(task) {
             Some(sent) => sent,
             None => self.poll_stream(task, |stream, task| stream.poll_write(task, bytes)),
         }
@@ -228,14 +255,13 @@ impl AsyncWrite for Transport {
         self.stream.is_write_vectored()
     }
 
-    /// Everything is handed over to the system.
+    /// The system has taken every byte that was written.
     fn poll_flush(mut self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<io::Result<()>> {
         self.unblock();
         Pin::new(&mut self.stream).poll_flush(task)
     }
 
-    /// Says that no more comes, then reads on for a moment: closing a socket that holds unread bytes would make the system throw the
-    /// answer away.
+    /// Closes the write half, then reads for a moment: the system discards the answer if the socket is closed with unread bytes.
     fn poll_shutdown(mut self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<io::Result<()>> {
         if self.linger.is_none() {
             match Pin::new(&mut self.stream).poll_shutdown(task) {
@@ -243,12 +269,12 @@ impl AsyncWrite for Transport {
                 other => return other,
             }
         }
-        if expired(&mut self.linger, LINGER, task) {
+        if poll_timer(&mut self.linger, LINGER, task) {
             return Poll::Ready(Ok(()));
         }
-        let mut waste = [0; 8192];
+        let mut discarded = [0; 8192];
         loop {
-            let mut buffer = ReadBuf::new(&mut waste);
+            let mut buffer = ReadBuf::new(&mut discarded);
             match Pin::new(&mut self.stream).poll_read(task, &mut buffer) {
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => (),
                 Poll::Pending => return Poll::Pending,

@@ -1,4 +1,4 @@
-//! Text of callers inside messages: always short, on one line, and clearly theirs.
+//! Callers' text inside messages: short, on one line, and in quotes.
 
 /// Most bytes of an error's message.
 pub(super) const MAX_MESSAGE: usize = 2048;
@@ -9,8 +9,8 @@ pub(super) const MAX_PARAM: usize = 256;
 /// Most bytes of a caller's text inside a message.
 const MAX_QUOTED: usize = 120;
 
-/// At most `max` bytes of `text`, without control characters. What was cut off is marked.
-pub(super) fn bounded(text: &str, max: usize) -> String {
+/// At most `max` bytes of `text`, with blanks in place of control characters. A cut is marked by an ellipsis.
+pub(super) fn truncated(text: &str, max: usize) -> String {
     let mut short = String::with_capacity(text.len().min(max));
     for letter in text.chars() {
         let letter = if letter.is_control() { ' ' } else { letter };
@@ -23,9 +23,9 @@ pub(super) fn bounded(text: &str, max: usize) -> String {
     short
 }
 
-/// The beginning of a caller's text, in quotes.
+/// The beginning of `text`, in quotes.
 pub(super) fn quoted(text: &str) -> String {
-    format!("\"{}\"", bounded(text, MAX_QUOTED))
+    format!("\"{}\"", truncated(text, MAX_QUOTED))
 }
 
 #[cfg(test)]
@@ -33,10 +33,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_cut_between_characters_and_its_control_characters_go() {
-        assert_eq!(bounded("abc", 10), "abc");
-        assert_eq!(bounded("a\n\u{1b}[31mb", 20), "a  [31mb");
-        let long = bounded(&"ü".repeat(5000), MAX_MESSAGE);
+    fn text_is_cut_between_characters_and_has_no_control_characters() {
+        assert_eq!(truncated("abc", 10), "abc");
+        assert_eq!(truncated("a\n\u{1b}[31mb", 20), "a  [31mb");
+        let long = truncated(&"ü".repeat(5000), MAX_MESSAGE);
         assert!(long.len() <= MAX_MESSAGE && long.ends_with('…'));
         assert!(quoted(&"x".repeat(1 << 20)).len() <= MAX_QUOTED + 2);
     }

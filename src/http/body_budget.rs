@@ -1,4 +1,4 @@
-//! The bound on bytes of request bodies held at once. A body is charged for what has arrived of it, never for what it says will come.
+//! The limit on bytes of request bodies held at once. A body is charged for the bytes that have arrived, not for its declared length.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,16 +9,16 @@ use super::error::{ApiError, Problem};
 /// The semaphore counts in these units, so that its 32-bit count reaches far enough.
 const UNIT: usize = 1024;
 
-/// Bytes that bodies may hold at once; cheap to clone.
+/// The bytes that all bodies together may hold; cheap to clone.
 #[derive(Clone)]
-pub(super) struct Budget {
+pub(super) struct BodyBudget {
     units: Arc<Semaphore>,
 }
 
-/// What one request holds. It grows as bytes arrive, and is given back when the last clone goes.
+/// The bytes that one request holds. They grow as bytes arrive, and are released when the last clone is dropped.
 #[derive(Clone)]
-pub(super) struct Charge {
-    budget: Budget,
+pub(super) struct BodyPermit {
+    budget: BodyBudget,
     held: Arc<Mutex<Held>>,
 }
 
@@ -28,8 +28,8 @@ struct Held {
     permit: Option<OwnedSemaphorePermit>,
 }
 
-impl Budget {
-    /// `bytes`: in all.
+impl BodyBudget {
+    /// A budget of `bytes`.
     pub(super) fn new(bytes: usize) -> Self {
         let units = bytes.div_ceil(UNIT).min(Semaphore::MAX_PERMITS);
         Self {
@@ -37,24 +37,24 @@ impl Budget {
         }
     }
 
-    /// A charge of nothing yet.
-    pub(super) fn open(&self) -> Charge {
-        Charge {
+    /// A permit for no bytes yet.
+    pub(super) fn permit(&self) -> BodyPermit {
+        BodyPermit {
             budget: self.clone(),
             held: Arc::default(),
         }
     }
 
-    /// Refuses at once what has no room at this moment. Takes nothing: a declared length is only words.
+    /// Whether `bytes` fit at this moment; 429 otherwise. Nothing is charged, since a declared length need not come true.
     pub(super) fn check(&self, bytes: u64) -> Result<(), ApiError> {
         let free = self.units.available_permits() as u64 * UNIT as u64;
         if bytes <= free { Ok(()) } else { Err(full()) }
     }
 }
 
-impl Charge {
-    /// Takes `bytes` more, at once or not at all.
-    pub(super) fn add(&self, bytes: usize) -> Result<(), ApiError> {
+impl BodyPermit {
+    /// Charges `bytes` more; 429 if they do not fit at this moment.
+    pub(super) fn acquire(&self, bytes: usize) -> Result<(), ApiError> {
         let mut held = self.held();
         let wanted = (held.bytes + bytes).div_ceil(UNIT);
         let more = wanted - held.bytes.div_ceil(UNIT);
@@ -69,7 +69,7 @@ impl Charge {
         Ok(())
     }
 
-    /// Gives `bytes` back: a stream is done with them.
+    /// Releases `bytes` that a stream no longer holds.
     pub(super) fn release(&self, bytes: usize) {
         let mut held = self.held();
         let left = held.bytes.saturating_sub(bytes);
@@ -81,7 +81,7 @@ impl Charge {
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
-        // Every change is whole before the lock goes, so a panic elsewhere leaves it usable.
+        // Every change is complete before the lock is released, so a poisoned lock still guards valid state.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -97,26 +97,29 @@ mod tests {
 
     #[test]
     fn bodies_share_the_budget_and_give_it_back() {
-        let budget = Budget::new(4 * UNIT);
-        let (first, second) = (budget.open(), budget.open());
-        first.add(3 * UNIT).unwrap();
-        assert!(matches!(second.add(2 * UNIT), Err(ApiError::Overloaded(_))));
+        let budget = BodyBudget::new(4 * UNIT);
+        let (first, second) = (budget.permit(), budget.permit());
+        first.acquire(3 * UNIT).unwrap();
+        assert!(matches!(
+            second.acquire(2 * UNIT),
+            Err(ApiError::Overloaded(_))
+        ));
         drop(first);
-        second.add(4 * UNIT).unwrap();
+        second.acquire(4 * UNIT).unwrap();
         assert!(budget.check(1).is_err());
     }
 
     #[test]
     fn many_small_chunks_cost_their_bytes_and_not_a_unit_each() {
-        let budget = Budget::new(2 * UNIT);
-        let charge = budget.open();
+        let budget = BodyBudget::new(2 * UNIT);
+        let permit = budget.permit();
         for _ in 0..2 * UNIT {
-            charge.add(1).unwrap();
+            permit.acquire(1).unwrap();
         }
-        assert!(charge.add(1).is_err());
-        charge.release(UNIT);
+        assert!(permit.acquire(1).is_err());
+        permit.release(UNIT);
         budget.check(UNIT as u64).unwrap();
-        charge.release(10 * UNIT);
+        permit.release(10 * UNIT);
         budget.check(2 * UNIT as u64).unwrap();
     }
 }

@@ -1,76 +1,79 @@
-//! What a parser says about a field that does not fit, said again in the caller's words: JSON's kinds in place of Rust's, and never long.
+//! Serde's messages about a field, reworded for callers: JSON's types in place of Rust's, and of limited length. Serde gives them as text
+//! only, so they are taken apart here.
 
 use super::{
     error::Problem,
-    words::{bounded, quoted},
+    text::{MAX_PARAM, quoted, truncated},
 };
 
-/// Most bytes of the list of names that would have been right.
+/// Most bytes of the list of known names.
 const MAX_NAMES: usize = 600;
 
-/// The path that the parser gives to the document as a whole.
-const WHOLE: &str = ".";
+/// The path of the whole document, as `serde_path_to_error` writes it.
+const ROOT: &str = ".";
 
-/// From the parser's `text` about the field at `path`. `code` is the answer's, unless the field is missing.
-pub(super) fn explain(code: &'static str, path: &str, text: &str) -> Problem {
-    let named = |rest: &str| rest.trim_end_matches('`').to_owned();
+/// The problem with the field at `path` that serde describes as `text`. `code`: of the answer, unless the field is missing.
+pub(super) fn field_problem(code: &'static str, path: &str, text: &str) -> Problem {
+    let name = |rest: &str| rest.trim_end_matches('`').to_owned();
     if let Some(rest) = text.strip_prefix("missing field `") {
-        let field = named(rest);
+        let field = name(rest);
         let message = format!("the field {} is missing", quoted(&field));
         return at(Problem::new("missing_field", message), &join(path, &field));
     }
     let message = if let Some(rest) = text.strip_prefix("unknown field `") {
-        let (field, known) = split(rest);
-        let known = known.map_or("none is".to_owned(), |known| format!("{known} are"));
-        format!("there is no field {}: {known} known here", quoted(field))
+        let (field, known) = split_expected(rest);
+        let known = known.map_or("there are none".to_owned(), |known| {
+            format!("known are {known}")
+        });
+        format!("there is no field {}: {known}", quoted(field))
     } else if let Some(rest) = text.strip_prefix("unknown variant `") {
-        let (value, known) = split(rest);
+        let (value, known) = split_expected(rest);
         let known = known.unwrap_or_default();
-        format!("{} is not known here: choose from {known}", quoted(value))
+        format!("{} is unknown: choose from {known}", quoted(value))
     } else if let Some(rest) = text.strip_prefix("duplicate field `") {
-        format!("the field {} is given twice", quoted(&named(rest)))
+        format!("the field {} is given twice", quoted(&name(rest)))
     } else {
-        kinds(text)
+        wrong_type(text)
     };
     at(Problem::new(code, message), path)
 }
 
 fn at(problem: Problem, path: &str) -> Problem {
-    if path == WHOLE || path.is_empty() {
+    if path == ROOT || path.is_empty() {
         problem
     } else {
-        problem.at(bounded(path, super::words::MAX_PARAM))
+        problem.at(truncated(path, MAX_PARAM))
     }
 }
 
 fn join(path: &str, field: &str) -> String {
-    if path == WHOLE || path.is_empty() {
+    if path == ROOT || path.is_empty() {
         field.to_owned()
     } else {
         format!("{path}.{field}")
     }
 }
 
-/// "X`, expected one of `a`, `b`": the caller's X, and the names. The last mark counts: X may hold anything.
-fn split(rest: &str) -> (&str, Option<String>) {
+/// Splits "X`, expected one of `a`, `b`" into X and the names. X is the caller's and may hold anything, so the last separator counts.
+fn split_expected(rest: &str) -> (&str, Option<String>) {
     let Some((value, known)) = rest.rsplit_once("`, expected ") else {
         let value = rest.rsplit_once("`, there are no").map_or(rest, |(x, _)| x);
         return (value, None);
     };
     let known = known.trim_start_matches("one of ").replace('`', "");
-    (value, Some(bounded(&known, MAX_NAMES)))
+    (value, Some(truncated(&known, MAX_NAMES)))
 }
 
-/// "invalid type: FOUND, expected WANTED", and what parsers of query values say.
-fn kinds(text: &str) -> String {
+/// Rewords "invalid type: FOUND, expected EXPECTED", and the errors of parsers of query values.
+fn wrong_type(text: &str) -> String {
     let parts = text
         .strip_prefix("invalid type: ")
         .or_else(|| text.strip_prefix("invalid value: "));
-    if let Some((found, wanted)) = parts.and_then(|rest| rest.rsplit_once(", expected ")) {
+    if let Some((found, expected)) = parts.and_then(|rest| rest.rsplit_once(", expected ")) {
         return format!(
             "this is {}: send {}",
-            found_kind(found),
-            wanted_kind(wanted)
+            found_type(found),
+            expected_type(expected)
         );
     }
     let remedy = if text.contains("digit") || text.contains("number too") {
@@ -85,33 +88,33 @@ fn kinds(text: &str) -> String {
     format!("the value cannot be used: {remedy}")
 }
 
-fn found_kind(found: &str) -> String {
+fn found_type(found: &str) -> String {
     let (kind, value) = found.split_once(' ').unwrap_or((found, ""));
     match kind {
         "string" | "character" => format!("the text {}", quoted(value.trim_matches(['"', '`']))),
         "integer" | "floating" => {
             let number = value.trim_start_matches("point ").trim_matches('`');
-            format!("the number {}", bounded(number, 40))
+            format!("the number {}", truncated(number, 40))
         }
         "boolean" => value.trim_matches('`').to_owned(),
         "sequence" => "a list".to_owned(),
         "map" | "struct" => "an object".to_owned(),
         "null" | "unit" | "Option" => "null".to_owned(),
-        _ => "another kind of value".to_owned(),
+        _ => "a value of another type".to_owned(),
     }
 }
 
-fn wanted_kind(wanted: &str) -> &str {
-    match wanted {
+fn expected_type(expected: &str) -> &str {
+    match expected {
         "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number, 0 or above",
         "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
         "f32" | "f64" => "a number",
         "a boolean" | "bool" => "true or false",
         "a sequence" | "a tuple" => "a list",
         "a map" => "an object",
-        // Our own words about our own types.
+        // `expecting` of this crate's own visitors.
         own if own.starts_with("a ") || own.starts_with("an ") => own,
-        _ => "what the documentation says of this field",
+        _ => "what the documentation of this field describes",
     }
 }
 
@@ -119,8 +122,8 @@ fn wanted_kind(wanted: &str) -> &str {
 mod tests {
     use super::*;
 
-    /// What the parser says, the code for unknown choices, the field, and what kith says.
-    const SAID: [(&str, &str, &str, &str); 10] = [
+    /// Serde's message, the code, the field, and the message for callers.
+    const REWORDED: [(&str, &str, &str, &str); 10] = [
         (
             "missing field `input`",
             "missing_field",
@@ -131,19 +134,19 @@ mod tests {
             "unknown field `a`, expected `b` or `c`",
             "c",
             "p",
-            "there is no field \"a\": b or c are known here",
+            "there is no field \"a\": known are b or c",
         ),
         (
             "unknown field `a`, there are no fields",
             "c",
             "p",
-            "there is no field \"a\": none is known here",
+            "there is no field \"a\": there are none",
         ),
         (
             "unknown variant `a`, expected one of `b`, `c`",
             "c",
             "p",
-            "\"a\" is not known here: choose from b, c",
+            "\"a\" is unknown: choose from b, c",
         ),
         (
             "duplicate field `a`",
@@ -173,7 +176,7 @@ mod tests {
             "invalid type: sequence, expected struct Document",
             "c",
             "p",
-            "this is a list: send what the documentation says of this field",
+            "this is a list: send what the documentation of this field describes",
         ),
         (
             "invalid digit found in string",
@@ -184,9 +187,9 @@ mod tests {
     ];
 
     #[test]
-    fn what_the_parser_says_is_said_in_words_of_json() {
-        for (text, code, param, message) in SAID {
-            let problem = explain("c", "p", text);
+    fn serdes_messages_are_reworded_for_json() {
+        for (text, code, param, message) in REWORDED {
+            let problem = field_problem("c", "p", text);
             assert_eq!(
                 (problem.code, problem.param.as_deref()),
                 (code, Some(param)),
@@ -195,28 +198,30 @@ mod tests {
             assert_eq!(problem.message, message);
         }
         assert_eq!(
-            explain("c", ".", "missing field `x`").param.as_deref(),
+            field_problem("c", ".", "missing field `x`")
+                .param
+                .as_deref(),
             Some("x")
         );
     }
 
     #[test]
-    fn a_callers_own_words_cannot_stretch_or_forge_a_message() {
+    fn a_callers_text_cannot_lengthen_or_forge_a_message() {
         let long = "x".repeat(1 << 20);
         for text in [
             format!("unknown field `{long}`, expected `a`"),
             format!("unknown variant `{long}`, expected `a`"),
             format!("invalid type: string \"{long}\", expected u32"),
         ] {
-            assert!(explain("c", &long, &text).message.len() < 400);
+            assert!(field_problem("c", &long, &text).message.len() < 400);
         }
-        let forged = explain(
+        let forged = field_problem(
             "c",
             "p",
             "unknown field `a`, expected `usize`, expected `b`",
         );
         assert!(
-            forged.message.ends_with("b are known here"),
+            forged.message.ends_with("known are b"),
             "{}",
             forged.message
         );

@@ -1,5 +1,4 @@
-//! Errors of the rooms below as error answers: which status, which code, which field.
-//! Must never know: routes.
+//! Converts the errors of other modules to [`ApiError`]s: status, code and field.
 
 use super::error::{ApiError, Problem};
 use crate::{
@@ -15,7 +14,7 @@ use kith_pixels::PixelError;
 
 impl From<PixelError> for ApiError {
     fn from(error: PixelError) -> Self {
-        let problem = Problem::new(error.code(), without_decoder_words(&error.to_string()));
+        let problem = Problem::new(error.code(), without_decoder_message(&error.to_string()));
         match error {
             PixelError::TooLarge(_) => Self::TooLarge(problem),
             PixelError::Undecodable(_) => Self::BadRequest(problem),
@@ -23,17 +22,17 @@ impl From<PixelError> for ApiError {
     }
 }
 
-/// What a decoder said stands in brackets after `decode` or `decoded`, and speaks of its insides: it is for the log.
-fn without_decoder_words(message: &str) -> String {
-    let start = ["decode (", "decoded ("].into_iter().find_map(|words| {
-        let start = message.find(words)?;
-        Some(start + words.len() - " (".len())
+/// Removes a decoder's own message, which is in brackets after `decode` or `decoded` and names internals. It goes to the log.
+fn without_decoder_message(message: &str) -> String {
+    let start = ["decode (", "decoded ("].into_iter().find_map(|before| {
+        let start = message.find(before)?;
+        Some(start + before.len() - " (".len())
     });
     let parts = start.and_then(|start| Some((start, message.rfind(')')?)));
     let Some((start, end)) = parts.filter(|(start, end)| start < end) else {
         return message.to_owned();
     };
-    tracing::debug!(message, "an image was refused");
+    tracing::debug!(message, "an image could not be decoded");
     format!("{}{}", &message[..start], &message[end + 1..])
 }
 
@@ -49,7 +48,7 @@ impl From<ServeError> for ApiError {
             }
             ServeError::Overloaded => Self::Overloaded(Problem::new("overloaded", message)),
             ServeError::NotReady => Self::Unavailable(Problem::new("not_ready", message)),
-            ServeError::Stopping => stopping(),
+            ServeError::Stopping => ApiError::stopping(),
             ServeError::Checkpoint(error) => error.into(),
             ServeError::NotFinite { chosen: true, .. } => {
                 Self::Conflict(Problem::new("checkpoint_not_finite", message))
@@ -73,7 +72,7 @@ impl From<IngestError> for ApiError {
             IngestError::UnknownImage { place, .. } => {
                 Self::NotFound(Problem::new("unknown_image", message).at(param(place)))
             }
-            IngestError::Stopping => stopping(),
+            IngestError::Stopping => ApiError::stopping(),
             IngestError::Image(ImageError::Damaged { .. }) => {
                 Self::Conflict(Problem::new("image_damaged", message).at("id"))
             }
@@ -92,7 +91,7 @@ impl From<CheckpointError> for ApiError {
             CheckpointError::Unknown(_) => {
                 Self::NotFound(Problem::new("unknown_checkpoint", message))
             }
-            CheckpointError::Stopping => stopping(),
+            CheckpointError::Stopping => ApiError::stopping(),
             CheckpointError::Live(_) => Self::Conflict(Problem::new("checkpoint_live", message)),
             CheckpointError::NotFinite(_) => {
                 Self::Conflict(Problem::new("checkpoint_not_finite", message))
@@ -104,7 +103,7 @@ impl From<CheckpointError> for ApiError {
                 Self::Conflict(Problem::new("checkpoint_quota", message))
             }
             CheckpointError::Damaged { id, .. } => {
-                tracing::error!(error = %message, "a damaged checkpoint was asked for");
+                tracing::error!(error = %message, "a request named a damaged checkpoint");
                 let message = format!("checkpoint {id} is damaged: choose another, and delete it");
                 Self::Conflict(Problem::new("checkpoint_damaged", message))
             }
@@ -118,7 +117,7 @@ impl From<CheckpointError> for ApiError {
 impl From<TrainError> for ApiError {
     fn from(error: TrainError) -> Self {
         match error {
-            TrainError::Stopped => stopping(),
+            TrainError::Stopped => ApiError::stopping(),
             TrainError::Invalid(message) => {
                 Self::BadRequest(Problem::new("invalid_value", message))
             }
@@ -156,16 +155,10 @@ impl From<BlobError> for ApiError {
     }
 }
 
-/// 507: nothing can be stored until someone makes room.
+/// 507: nothing can be stored until there is space.
 fn storage_full(error: &dyn std::error::Error) -> ApiError {
     tracing::error!(%error, "a request failed");
     ApiError::StorageFull(Problem::new("storage_full", error.to_string()))
-}
-
-/// 503 of a server that is about to end.
-pub(super) fn stopping() -> ApiError {
-    let message = "the server is stopping: ask again when it is back";
-    ApiError::Unavailable(Problem::new("stopping", message))
 }
 
 fn param(place: Place) -> String {
@@ -179,16 +172,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_snapshot_asked_for_while_training_has_failed_is_503_with_a_retry() {
-        let error = ApiError::from(TrainError::Unavailable("it rests".to_owned()));
+    fn a_snapshot_while_training_has_failed_is_503_with_retry_after() {
+        let error = ApiError::from(TrainError::Unavailable("training failed".to_owned()));
         let response = error.into_response();
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert!(response.headers().contains_key("retry-after"));
     }
 
     #[test]
-    fn what_a_decoder_said_stays_in_the_log_and_our_own_brackets_stay_in_the_message() {
-        for (message, told) in [
+    fn a_decoders_message_is_removed_and_other_brackets_stay() {
+        for (message, shown) in [
             (
                 "the image cannot be decoded (Format error (x), expected 5): is the file whole?",
                 "the image cannot be decoded: is the file whole?",
@@ -202,7 +195,7 @@ mod tests {
                 "it cannot be decoded: is it whole?",
             ),
         ] {
-            assert_eq!(without_decoder_words(message), told);
+            assert_eq!(without_decoder_message(message), shown);
         }
     }
 }

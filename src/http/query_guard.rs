@@ -1,4 +1,4 @@
-//! Query fields that a route does not read are refused: a choice that is silently ignored is a wrong answer.
+//! Refuses query parameters on routes that read none, where they would be ignored silently.
 
 use axum::{
     extract::{MatchedPath, Request},
@@ -7,10 +7,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{error::ApiError, words::quoted};
+use super::{error::ApiError, text::quoted};
 
-/// The routes whose handlers read the query, and refuse what they do not know of it. All others take none.
-const READERS: &[(Method, &str)] = &[
+/// The routes whose handlers read the query. They refuse unknown parameters themselves.
+const ROUTES_WITH_QUERY: &[(Method, &str)] = &[
     (Method::POST, "/v1/embeddings"),
     (Method::GET, "/v1/images"),
     (Method::GET, "/v1/pairs"),
@@ -18,32 +18,32 @@ const READERS: &[(Method, &str)] = &[
     (Method::POST, "/v1/checkpoints"),
 ];
 
-/// Refuses a query where none is read.
-pub(super) async fn refuse_unread(request: Request, next: Next) -> Response {
+/// Refuses a query on any other route.
+pub(super) async fn check_query(request: Request, next: Next) -> Response {
     let query = request.uri().query().unwrap_or_default();
-    if query.is_empty() || reads(&request) {
+    if query.is_empty() || reads_query(&request) {
         return next.run(request).await;
     }
     let field = query.split(['=', '&']).next().unwrap_or_default();
     let message = format!(
-        "this route reads no query, and there is {}: leave it out",
+        "this route has no query parameters, but {} was sent: leave it out",
         quoted(field)
     );
     ApiError::invalid("invalid_parameter", field, message).into_response()
 }
 
-fn reads(request: &Request) -> bool {
+fn reads_query(request: &Request) -> bool {
     let Some(path) = request.extensions().get::<MatchedPath>() else {
-        // No such route: that is the answer.
+        // There is no such route: 404 is the better answer.
         return true;
     };
-    // The answer to HEAD is made as GET's.
+    // HEAD runs the handler of GET.
     let method = if request.method() == Method::HEAD {
         &Method::GET
     } else {
         request.method()
     };
-    READERS
+    ROUTES_WITH_QUERY
         .iter()
-        .any(|(reader, at)| reader == method && *at == path.as_str())
+        .any(|(with_query, route)| with_query == method && *route == path.as_str())
 }

@@ -1,0 +1,49 @@
+//! A stored pair as JSON.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::db::{PairRow, Split};
+
+/// One pair in an answer.
+#[derive(Serialize)]
+pub(super) struct PairResponse {
+    id: Uuid,
+    anchor: String,
+    /// The anchor's id where no positive was posted: the anchor's own two views are the pair.
+    positive: String,
+    group: Option<String>,
+    created_at: Timestamp,
+    /// Never trained on.
+    holdout: bool,
+    split: Split,
+    /// Whether the pair was stored before. In the answer to a post only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duplicate: Option<bool>,
+}
+
+impl From<PairRow> for PairResponse {
+    fn from(row: PairRow) -> Self {
+        Self {
+            id: row.id,
+            anchor: row.anchor.to_string(),
+            positive: row.positive.to_string(),
+            group: row.group,
+            created_at: row.created_at,
+            holdout: row.split == Split::Holdout,
+            split: row.split,
+            duplicate: None,
+        }
+    }
+}
+
+impl PairResponse {
+    /// A pair that was just posted, and whether it was stored before.
+    pub(super) fn from_post((row, duplicate): (PairRow, bool)) -> Self {
+        Self {
+            duplicate: Some(duplicate),
+            ..row.into()
+        }
+    }
+}
