@@ -1,4 +1,4 @@
-//! The command line as a person meets it: what it prints, where it writes, how long it takes to say no.
+//! The command line: its output, its files, and how soon it fails.
 
 use std::{
     fs,
@@ -71,7 +71,7 @@ fn health_asks_a_dead_server_once_unless_told_otherwise() {
 }
 
 #[test]
-fn a_wrong_id_is_told_what_an_id_looks_like() {
+fn the_error_for_an_invalid_id_shows_a_valid_one() {
     for action in ["promote", "delete"] {
         let text = complaint(&kith(&["checkpoint", action, "zzz"]));
         assert!(
@@ -82,7 +82,7 @@ fn a_wrong_id_is_told_what_an_id_looks_like() {
 }
 
 #[test]
-fn a_setting_of_the_wrong_kind_is_told_in_plain_words() {
+fn a_setting_of_the_wrong_kind_has_a_plain_message() {
     let text = complaint(&kith(&["config", "--set", "encoder.side=abc"]));
     for part in [
         "--set encoder.side=abc",

@@ -1,4 +1,4 @@
-//! The integration tests: one binary, a module for each room.
+//! The integration tests: one binary, with a module for each module of the server.
 // A helper of a test may unwrap as the test itself may; the lint only sees `#[test]` functions.
 #![allow(clippy::unwrap_used)]
 

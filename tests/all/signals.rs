@@ -1,4 +1,4 @@
-//! The program as a process: signals that stop it, and its log.
+//! The server as a process: signals that stop it, and its log.
 
 use std::{
     fs::File,
@@ -88,7 +88,7 @@ impl Drop for Process {
 }
 
 #[test]
-fn a_lost_terminal_stops_the_server_in_order() {
+fn a_closed_terminal_stops_the_server_in_order() {
     let mut process = Process::start(8);
     process.signal(Signal::HUP);
     assert_eq!(process.end().code(), Some(0));

@@ -1,4 +1,4 @@
-//! What bodies and queries may look like: `null`, compression, byte order marks, empty form fields, options in either place.
+//! Bodies and queries: `null`, compression, byte order marks, empty form fields, options in the body or the query.
 
 use std::io::Write;
 
@@ -59,7 +59,7 @@ async fn null_means_the_default_in_every_json_body() {
 }
 
 #[tokio::test]
-async fn a_wrong_kind_names_its_field_in_every_json_body() {
+async fn a_value_of_the_wrong_type_names_its_field_in_every_json_body() {
     let served = Served::start(&[]).await;
     let image = data_uri(&png(1));
     let pairs = |pair: Value| json!({"pairs": [pair]});
@@ -139,7 +139,7 @@ async fn a_missing_field_is_named_in_every_json_body() {
 }
 
 #[tokio::test]
-async fn gzip_and_zstd_are_inflated_whatever_is_in_them() {
+async fn gzip_and_zstd_bodies_are_decompressed_whatever_their_media_type() {
     let served = Served::start(&[]).await;
     let document = json!({"input": data_uri(&png(1))}).to_string();
     let plain = served
@@ -166,7 +166,7 @@ async fn gzip_and_zstd_are_inflated_whatever_is_in_them() {
 }
 
 #[tokio::test]
-async fn a_body_that_inflates_beyond_the_limit_is_413_and_other_encodings_are_415() {
+async fn a_body_beyond_the_limit_once_decompressed_is_413_and_other_encodings_are_415() {
     let served = Served::start(&[
         "server.max_body_bytes=65536",
         "server.max_buffered_bytes=65536",
@@ -235,7 +235,7 @@ async fn form_fields_that_were_left_empty_are_absent() {
 }
 
 #[tokio::test]
-async fn options_in_the_query_count_beside_a_json_body_and_stand_in_one_place() {
+async fn options_may_be_in_the_query_of_a_json_body_but_not_in_both() {
     let served = Served::start(&[]).await;
     let document = json!({"input": data_uri(&png(1)), "layer": "embedding"});
     let reply = served.post("/v1/embeddings?dimensions=3", &document).await;
@@ -252,7 +252,7 @@ async fn options_in_the_query_count_beside_a_json_body_and_stand_in_one_place() 
 }
 
 #[tokio::test]
-async fn query_fields_that_a_route_does_not_know_are_refused_on_every_route() {
+async fn unknown_query_parameters_are_refused_on_every_route() {
     let served = Served::start(&[]).await;
     for (method, path) in [
         ("GET", "/"),
@@ -300,7 +300,7 @@ async fn query_fields_that_a_route_does_not_know_are_refused_on_every_route() {
 }
 
 #[tokio::test]
-async fn a_request_id_that_is_long_or_odd_is_replaced() {
+async fn an_invalid_request_id_is_replaced() {
     let served = Served::start(&[]).await;
     let ask = async |ids: &[&[u8]]| {
         let mut request = Request::get("/healthz");
@@ -321,5 +321,22 @@ async fn a_request_id_that_is_long_or_odd_is_replaced() {
         vec![b"a".as_slice(), b"b".as_slice()],
     ] {
         assert_eq!(ask(&ids).await.len(), 36, "{ids:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_media_type_that_only_begins_like_the_streams_has_the_limits_of_a_body() {
+    let served = Served::start(&["server.max_body_bytes=1000"]).await;
+    for (media, status) in [
+        ("application/x-ndjson-seq", StatusCode::PAYLOAD_TOO_LARGE),
+        ("application/json", StatusCode::PAYLOAD_TOO_LARGE),
+        ("Application/X-NDJSON; charset=utf-8", StatusCode::OK),
+    ] {
+        let request = Request::post("/v1/pairs")
+            .header("content-type", media)
+            .header("content-length", "1001")
+            .body(Body::from("\n".repeat(1001)))
+            .unwrap();
+        assert_eq!(served.send(request).await.status, status, "{media}");
     }
 }

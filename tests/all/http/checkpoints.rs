@@ -35,7 +35,7 @@ async fn a_snapshot_is_answered_202_with_its_place_or_201_when_waited_for() {
 }
 
 #[tokio::test]
-async fn files_are_listed_with_their_hashes_and_given_out_byte_for_byte() {
+async fn files_are_listed_with_their_hashes_and_downloaded_byte_for_byte() {
     let served = Served::start(&[]).await;
     let id = served.app.serving.live().unwrap().id;
     let checkpoint = served.get(&format!("/v1/checkpoints/{id}")).await.json();
@@ -66,7 +66,7 @@ async fn files_are_listed_with_their_hashes_and_given_out_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn promoting_swaps_what_serves_and_the_live_one_cannot_be_deleted() {
+async fn a_promotion_changes_the_live_checkpoint_which_cannot_be_deleted() {
     let served = Served::start(&[]).await;
     let old = served.app.serving.live().unwrap().id;
     let new = served.write_checkpoint(7).await;
@@ -164,7 +164,7 @@ async fn no_answer_mixes_checkpoints_while_promotions_happen() {
 }
 
 #[tokio::test]
-async fn training_says_what_it_does_and_refuses_changes_that_make_no_sense() {
+async fn training_has_a_status_and_refuses_invalid_changes() {
     let served = Served::start(&[]).await;
     let status = served.get("/v1/training").await.json();
     assert_eq!(
@@ -237,7 +237,7 @@ async fn patch(served: &Served, path: &str, body: Value) -> crate::support::Repl
 }
 
 #[tokio::test]
-async fn a_promotion_holds_until_it_is_released_unless_told_otherwise() {
+async fn a_promotion_holds_until_it_is_released_unless_hold_is_false() {
     let served = Served::start(&[]).await;
     let new = served.write_checkpoint(7).await;
     let path = format!("/v1/checkpoints/{new}/promote");
@@ -313,7 +313,7 @@ async fn put_alias(served: &Served, name: &str, checkpoint: &str) -> crate::supp
 }
 
 #[tokio::test]
-async fn a_name_points_where_it_was_moved_and_protects_what_it_points_to() {
+async fn an_alias_can_be_moved_and_protects_its_checkpoint() {
     let served = Served::start(&[]).await;
     let live = served.app.serving.live().unwrap().id;
     let other = served.write_checkpoint(7).await;
@@ -339,7 +339,7 @@ async fn a_name_points_where_it_was_moved_and_protects_what_it_points_to() {
 }
 
 #[tokio::test]
-async fn names_that_cannot_be_are_refused_and_one_that_was_removed_is_unknown() {
+async fn invalid_aliases_are_refused_and_a_deleted_one_is_unknown() {
     let served = Served::start(&[]).await;
     for (name, checkpoint, code) in [
         ("kith", "auto", "invalid_name"),
@@ -361,7 +361,7 @@ async fn names_that_cannot_be_are_refused_and_one_that_was_removed_is_unknown() 
 }
 
 #[tokio::test]
-async fn weights_that_are_not_finite_are_refused_wherever_they_are_asked_for() {
+async fn weights_that_are_not_finite_are_refused_by_every_route() {
     let served = Served::start(&[]).await;
     let live = served.app.serving.live().unwrap().id;
     let id = served.write_broken_checkpoint().await;

@@ -1,4 +1,4 @@
-//! Connections: none that stalls keeps others out or holds up a stop, and each is told why it is closed.
+//! Connections that stall: they neither block others nor delay a stop, and a client can read why its connection was closed.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ async fn eight_connections_that_announce_large_bodies_and_send_nothing_block_nob
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn slow_streams_are_charged_for_what_they_hold_only() {
+async fn slow_streams_are_charged_only_for_the_bytes_they_hold() {
     let sets = [
         "server.max_body_bytes=65536",
         "server.max_buffered_bytes=65536",
@@ -79,7 +79,7 @@ async fn an_impossible_length_is_413_at_once_without_being_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_sends_on_can_read_why_its_body_was_refused() {
+async fn a_client_that_keeps_sending_can_read_why_its_body_was_refused() {
     let live = Live::start(&["server.max_body_bytes=1000"]).await;
     let head = "POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ncontent-type: image/png\r\ncontent-length: 4000000";
     let reply = live.ask(head, &vec![0; 4_000_000]).await;
@@ -116,7 +116,7 @@ async fn a_body_that_stops_coming_is_408() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_that_stalls_is_closed_and_its_place_is_free() {
+async fn a_connection_whose_reader_stalls_is_closed_for_another() {
     let sets = [
         "encoder.width=32",
         "server.write_timeout_seconds=1",
@@ -130,7 +130,7 @@ async fn a_reader_that_stalls_is_closed_and_its_place_is_free() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn idle_and_half_open_connections_make_room_for_new_ones() {
+async fn idle_connections_and_incomplete_heads_are_closed_for_new_connections() {
     let live = Live::start(&["server.max_connections=4"]).await;
     let mut open = Vec::new();
     for n in 0..12 {
@@ -150,7 +150,7 @@ async fn idle_and_half_open_connections_make_room_for_new_ones() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_whose_bodies_do_not_come_make_room_for_new_ones() {
+async fn connections_whose_bodies_stall_are_closed_for_new_ones() {
     // Longer than the client waits.
     let sets = [
         "server.max_connections=4",
@@ -167,7 +167,7 @@ async fn connections_whose_bodies_do_not_come_make_room_for_new_ones() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_that_stalls_holds_up_a_stop() {
+async fn stalled_connections_do_not_delay_a_stop() {
     // Half of this is what open requests have.
     let live = Live::start(&["encoder.width=32", "server.grace_seconds=120"]).await;
     let head = TcpStream::connect(live.address).await.unwrap();
@@ -183,7 +183,7 @@ async fn nothing_that_stalls_holds_up_a_stop() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_http_library_refuses_by_itself_has_the_error_shape_and_an_id() {
+async fn errors_of_the_http_library_have_the_documented_shape_and_an_id() {
     let live = Live::start(&[]).await;
     let long = "x".repeat(70_000);
     for (head, status, code) in [

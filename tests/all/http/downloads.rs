@@ -1,4 +1,4 @@
-//! Files go out in chunks, in parts, and not at all when the client has them.
+//! Downloads: in chunks, by ranges, and 304 for a client that has the file.
 
 use axum::{
     body::Body,
@@ -32,7 +32,7 @@ async fn files(served: &Served) -> [String; 2] {
 }
 
 #[tokio::test]
-async fn a_file_is_given_whole_in_parts_or_not_again() {
+async fn a_file_is_downloaded_whole_by_ranges_or_not_at_all_when_unmodified() {
     let served = Served::start(&[]).await;
     for path in files(&served).await {
         let whole = served.get(&path).await;
@@ -92,7 +92,7 @@ async fn a_download_reads_on_only_as_it_is_read_and_survives_a_deletion() {
 }
 
 #[tokio::test]
-async fn a_file_that_was_cut_short_is_refused_before_it_begins() {
+async fn a_truncated_file_is_refused_before_the_answer_begins() {
     let served = Served::start(&[]).await;
     let id = served.write_checkpoint(7).await;
     let folder = served

@@ -1,4 +1,4 @@
-//! `POST /v1/embeddings` and the models it can be asked for.
+//! `POST /v1/embeddings` and `/v1/models`.
 
 use axum::http::{Method, StatusCode};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -182,7 +182,7 @@ async fn a_bad_image_fails_the_request_and_is_named() {
 }
 
 #[tokio::test]
-async fn limits_are_answered_before_the_work_is_done() {
+async fn limits_are_checked_before_the_images_are_decoded() {
     let served = Served::start(&[
         "limits.max_bytes=9000",
         "limits.max_pixels=2000",
@@ -281,7 +281,7 @@ async fn serving_in_16_bits_answers_nearly_the_same_vectors() {
 }
 
 #[tokio::test]
-async fn models_are_listed_and_asked_for_by_name() {
+async fn models_are_listed_and_can_be_named() {
     let served = Served::start(&[]).await;
     let live = served.app.serving.live().unwrap().id;
     let other = served.write_checkpoint(7).await;
@@ -350,7 +350,7 @@ async fn an_unknown_model_is_404() {
 }
 
 #[tokio::test]
-async fn options_of_a_raw_body_that_are_not_known_are_refused_by_name() {
+async fn unknown_options_of_a_raw_body_are_refused_by_name() {
     let served = Served::start(&[]).await;
     let raw = request(
         Method::POST,

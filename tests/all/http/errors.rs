@@ -1,4 +1,4 @@
-//! Every error has one shape, whoever made it: a handler, a layer, or a panic.
+//! Errors of handlers, layers and panics have the same shape.
 
 use axum::{
     body::Body,
@@ -26,7 +26,7 @@ async fn unknown_routes_and_methods_have_the_error_shape() {
 }
 
 #[tokio::test]
-async fn json_that_is_broken_unknown_or_of_the_wrong_kind_is_refused_with_its_place() {
+async fn invalid_json_unknown_fields_and_wrong_types_are_refused_with_the_path() {
     let served = Served::start(&[]).await;
     let image = data_uri(&png(1));
     for (body, code, param) in [
@@ -83,7 +83,7 @@ async fn json_that_is_broken_unknown_or_of_the_wrong_kind_is_refused_with_its_pl
 }
 
 #[tokio::test]
-async fn a_content_type_that_is_not_taken_is_415() {
+async fn an_unsupported_content_type_is_415() {
     let served = Served::start(&[]).await;
     for media in [Some("text/plain"), None] {
         let reply = served
@@ -172,7 +172,7 @@ async fn ids_that_are_none_are_404_not_400() {
 }
 
 #[tokio::test]
-async fn health_and_the_welcome_need_nothing() {
+async fn health_and_the_list_of_routes_need_nothing() {
     let served = Served::start(&[]).await;
     assert_eq!(served.get("/healthz").await.json(), json!({"status": "ok"}));
     assert_eq!(served.get("/readyz").await.json()["status"], "ready");

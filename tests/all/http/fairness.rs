@@ -1,4 +1,4 @@
-//! What a request gets whatever others ask for: a place in the queue, and vectors that are finite.
+//! Small requests have a place in the queue beside large ones; vectors are finite or refused.
 
 use axum::{body::Body, http::StatusCode};
 use kith::serve::ServeError;
@@ -43,7 +43,7 @@ async fn a_request_as_large_as_the_queue_is_admitted_when_nothing_else_waits() {
 const HUGE: f32 = 1e18;
 
 #[tokio::test]
-async fn a_checkpoint_whose_vectors_are_not_finite_neither_answers_nor_goes_live() {
+async fn a_checkpoint_whose_vectors_are_not_finite_is_refused_and_cannot_be_promoted() {
     let served = Served::start(&[]).await;
     let good = served.app.serving.live().unwrap().id;
     let bad = served.write_scaled(7, HUGE).await;

@@ -1,4 +1,4 @@
-//! Web pages of other sites, and names that are not this server's, are kept out of every route; programs are not.
+//! Every route refuses web pages of other sites and host names that are not this server's; programs pass.
 
 use axum::{
     body::Body,
@@ -94,7 +94,7 @@ async fn a_form_that_a_foreign_page_posts_stores_no_pair() {
 }
 
 #[tokio::test]
-async fn programs_own_pages_and_followed_links_pass() {
+async fn programs_own_pages_and_navigation_pass() {
     let served = Served::start(&[]).await;
     for headers in [
         vec![],
@@ -123,7 +123,7 @@ async fn programs_own_pages_and_followed_links_pass() {
 }
 
 #[tokio::test]
-async fn listed_names_and_sites_pass_and_browsers_are_told_so() {
+async fn allowed_hosts_and_origins_pass_with_cors_headers() {
     let served = Served::start(&[
         "server.allowed_hosts=kith.example.org",
         "server.allowed_origins=https://app.example.org",

@@ -36,7 +36,7 @@ async fn an_image_is_stored_once_under_its_hash_however_it_is_sent() {
 }
 
 #[tokio::test]
-async fn an_image_is_given_back_byte_for_byte_and_gone_when_deleted() {
+async fn an_image_is_returned_byte_for_byte_until_it_is_deleted() {
     let served = Served::start(&[]).await;
     let image = png(1);
     let id = Sha256::of(&image);
@@ -68,7 +68,7 @@ async fn an_image_is_given_back_byte_for_byte_and_gone_when_deleted() {
 }
 
 #[tokio::test]
-async fn pages_walk_through_all_images_once() {
+async fn pages_list_every_image_once() {
     let served = Served::start(&[]).await;
     for seed in 0..5 {
         served.post_as("/v1/images", "image/png", png(seed)).await;
@@ -112,7 +112,7 @@ async fn page_parameters_out_of_range_are_refused() {
 }
 
 #[tokio::test]
-async fn what_is_no_image_is_not_stored() {
+async fn a_file_that_is_no_image_is_not_stored() {
     let served = Served::start(&[]).await;
     let mut torn = png(1);
     torn.truncate(torn.len() / 2);
@@ -127,7 +127,7 @@ async fn what_is_no_image_is_not_stored() {
 }
 
 #[tokio::test]
-async fn a_damaged_image_is_named_listed_and_repaired_by_posting_it() {
+async fn a_damaged_image_is_listed_and_repaired_by_posting_it() {
     let served = Served::start(&[]).await;
     let id = Sha256::of(&png(1)).to_string();
     for seed in [1, 2] {

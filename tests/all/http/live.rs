@@ -1,4 +1,4 @@
-//! A server on a real socket, and what clients write to it and read from it byte by byte.
+//! Fixtures: a server on a socket, and clients that write and read bytes.
 
 use std::{net::SocketAddr, time::Duration};
 

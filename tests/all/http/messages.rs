@@ -1,4 +1,4 @@
-//! No message grows with what was sent, and none speaks of what the server is written in.
+//! Messages are short whatever was sent, and none names Rust types or libraries.
 
 use axum::{
     body::Body,
@@ -108,7 +108,7 @@ fn odd_values() -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn wrong_fields_of_every_body_are_refused_in_short_plain_words() {
+async fn wrong_fields_of_every_body_have_short_plain_messages() {
     let served = Served::start(&[]).await;
     let bodies = [
         (
@@ -176,7 +176,7 @@ async fn ask(served: &Served, method: &str, path: &str, body: &str) -> Reply {
 }
 
 #[tokio::test]
-async fn wrong_lines_of_a_stream_are_refused_in_short_plain_words() {
+async fn wrong_lines_of_a_stream_have_short_plain_messages() {
     let served = Served::start(&[]).await;
     let mut lines = Vec::new();
     for value in odd_values() {
@@ -210,7 +210,7 @@ fn check_all(replies: &[(String, Reply)]) {
 }
 
 #[tokio::test]
-async fn wrong_paths_and_queries_are_refused_in_short_plain_words() {
+async fn wrong_paths_and_queries_have_short_plain_messages() {
     let served = Served::start(&[]).await;
     let long = "x".repeat(20_000);
     let mut replies = Vec::new();
@@ -254,7 +254,7 @@ async fn wrong_paths_and_queries_are_refused_in_short_plain_words() {
 }
 
 #[tokio::test]
-async fn wrong_headers_forms_and_images_are_refused_in_short_plain_words() {
+async fn wrong_headers_forms_and_images_have_short_plain_messages() {
     let served = Served::start(&[]).await;
     let long = "x".repeat(20_000);
     let mut replies = Vec::new();

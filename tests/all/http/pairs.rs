@@ -241,7 +241,7 @@ async fn a_streamed_line_is_answered_before_the_next_is_sent() {
 }
 
 #[tokio::test]
-async fn a_streamed_line_that_is_too_long_ends_the_stream_and_says_so() {
+async fn a_line_that_is_too_long_ends_the_stream_with_an_error() {
     let served = Served::start(&["server.max_body_bytes=4096"]).await;
     let input = format!(
         "{}\n{}",
@@ -287,7 +287,7 @@ async fn a_retry_with_an_idempotency_key_is_answered_as_the_first_was() {
 }
 
 #[tokio::test]
-async fn pairs_are_listed_by_group_and_erased() {
+async fn pairs_are_listed_by_group_and_deleted() {
     let served = Served::start(&[]).await;
     let with = |mut pair: Value, group: &str| {
         pair["group"] = json!(group);

@@ -1,4 +1,4 @@
-//! The server on a real socket: it answers what it accepted, then stops.
+//! The server on a socket: it answers the requests that it accepted, then stops.
 
 use std::{
     io::{Read, Write},
@@ -8,10 +8,10 @@ use std::{
 use kith::{app::App, http};
 use tokio::{net::TcpListener, sync::oneshot};
 
-use crate::support::{png, settings};
+use crate::support::{png, settings, start_and_stop};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_told_to_stop_ends_cleanly_and_the_folder_is_free_again() {
+async fn a_server_that_stops_ends_cleanly_and_unlocks_the_folder() {
     let folder = tempfile::tempdir().unwrap();
     let app = App::start(settings(&folder, &[])).await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -36,10 +36,5 @@ async fn a_server_told_to_stop_ends_cleanly_and_the_folder_is_free_again() {
     assert!(answer.await.unwrap().starts_with("HTTP/1.1 200"));
     stop.send(()).unwrap();
     server.await.unwrap().unwrap();
-    App::start(settings(&folder, &[]))
-        .await
-        .unwrap()
-        .stop()
-        .await
-        .unwrap();
+    start_and_stop(&folder).await;
 }
