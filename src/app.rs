@@ -7,8 +7,8 @@ mod writable;
 
 use std::{path::Path, sync::Arc};
 
-use self::{error::because, lock::FolderLock, writable::Writable};
 pub use self::{error::StartError, exposure::check_exposure};
+use self::{error::because, lock::FolderLock, writable::Writable};
 use crate::{
     blobs::Blobs, checkpoint::Checkpoints, config::Settings, db::Db, image_store::ImageStore,
     ingest::Ingest, serve::Serving, train::Trainer,
