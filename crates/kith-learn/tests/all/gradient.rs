@@ -12,7 +12,7 @@ use crate::tiny::{PIXELS, TINY, view};
 
 const BETA: f32 = 5.0;
 
-/// Pairs 0 to 7: image 0 stands in three of them, pair 2 is one image twice, pairs 5 and 6 share a group.
+/// Pairs 0 to 7: image 0 is in three of them, pair 2 is two views of one image, pairs 5 and 6 share a group.
 fn uneven() -> (PairGraph, Vec<PairKey>) {
     let mut graph = PairGraph::default();
     for pair in 0..8 {

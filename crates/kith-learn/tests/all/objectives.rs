@@ -11,7 +11,7 @@ use kith_mcmc::{
     ChainState, ChainTable, ImageKey, PairEntry, PairGraph, PairKey, SlotKey, StateKind,
 };
 
-use crate::tiny::{PIXELS, Store, baselines, batch, config, graph, learner, view};
+use crate::tiny::{PIXELS, Store, baselines, batch, config, cosines, graph, learner, view};
 use kith_learn::Scores;
 use kith_mcmc::Estimator;
 
@@ -142,20 +142,12 @@ fn the_exact_objective_refuses_a_set_that_is_too_large_by_the_settings_name() {
     );
 }
 
+/// β times the cosine, in `f64`.
 fn scores(learner: &Learner, batch: &Batch) -> Vec<Vec<f64>> {
-    let rows = learner
-        .encoder
-        .forward(&batch.pixels)
-        .expect("it encodes")
-        .embedding;
-    let row = |i: usize| &rows.data[i * rows.dim..(i + 1) * rows.dim];
     let beta = f64::from(learner.config().beta);
-    let score = |i: usize, j: usize| {
-        beta * f64::from(row(i).iter().zip(row(j)).map(|(a, b)| a * b).sum::<f32>())
-    };
-    let slots = 2 * batch.pairs.len();
-    (0..slots)
-        .map(|i| (0..slots).map(|j| score(i, j)).collect())
+    let score = |cosine: f32| beta * f64::from(cosine);
+    let rows = cosines(learner, batch).into_iter();
+    rows.map(|row| row.into_iter().map(score).collect())
         .collect()
 }
 
@@ -305,11 +297,11 @@ fn the_cache_draws_its_negatives_outside_the_batch_and_only_from_what_may_be_one
     assert!(carried > 0);
 
     // Pairs 3 and 4 are left, and of one group: no image may be a negative, whatever is cached.
-    let gone: HashSet<PairKey> = (0..12)
+    let removed: HashSet<PairKey> = (0..12)
         .filter(|pair| ![3, 4].contains(pair))
         .map(PairKey)
         .collect();
-    gone.iter().for_each(|pair| _ = graph.remove(*pair));
+    removed.iter().for_each(|pair| _ = graph.remove(*pair));
     let [_, positive] = graph.get(PairKey(4)).expect("it is left").images;
     let images = [
         graph.get(PairKey(3)).expect("it is left").images[0],
@@ -330,7 +322,7 @@ fn the_cache_draws_its_negatives_outside_the_batch_and_only_from_what_may_be_one
             group: None,
         },
     );
-    learner.forget(&gone, &graph);
+    learner.forget(&removed, &graph);
     let store = Store::default();
     let report = learner
         .step(&batch(&graph, 6, &[3]), &graph, &store, 1e-3)
@@ -380,6 +372,6 @@ fn what_a_step_will_ask_for_is_known_when_its_batch_is_drawn() {
         assert_eq!(asked.into_iter().collect::<Vec<_>>(), wanted, "step {step}");
         known += wanted.len();
     }
-    // Chains that were visited once stand on pairs that have left.
+    // The states of chains that were visited once belong to removed pairs.
     assert!(known > 0);
 }

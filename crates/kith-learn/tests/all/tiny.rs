@@ -1,4 +1,4 @@
-//! A tiny encoder, images made of waves, and pairs over them: what the tests of single steps and of gradients share.
+//! Fixtures: a tiny encoder, images made of waves, and pairs of them.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -66,11 +66,11 @@ pub(crate) fn learner_on(device: &Device, config: LearnConfig) -> Learner {
     Learner::new(config, SEED, encoder, optimizer, ChainTable::default())
 }
 
-/// Smooth colour waves of an image, shifted a little by each look at it: easy to tell apart, and never the same twice.
-pub(crate) fn view(image: ImageKey, look: u64) -> Vec<f32> {
+/// A view of an image: smooth colour waves, shifted a little by `seed`. Images are easy to tell apart, and views of one image differ.
+pub(crate) fn view(image: ImageKey, seed: u64) -> Vec<f32> {
     let mut random = ChaCha8Rng::seed_from_u64(mix(&[3, u64::from(image.0)]));
     let waves: [f32; 12] = std::array::from_fn(|_| random.random_range(-1.0..1.0));
-    let shift = ChaCha8Rng::seed_from_u64(look).random_range(0.0..0.4);
+    let shift = ChaCha8Rng::seed_from_u64(seed).random_range(0.0..0.4);
     let value = |k: usize| {
         let (x, y, c) = ((k / 3 % 32) as f32 / 8.0, (k / 96) as f32 / 8.0, k % 3 * 4);
         (waves[c] * 3.0 * x + waves[c + 1] * 3.0 * y + waves[c + 2] * 6.0 + shift).sin()
@@ -79,7 +79,7 @@ pub(crate) fn view(image: ImageKey, look: u64) -> Vec<f32> {
     (0..PIXELS).map(value).collect()
 }
 
-/// Stored images, some of which cannot be read; remembers what it was asked for.
+/// Stored images, some of which cannot be read; records which it was asked for.
 #[derive(Default)]
 pub(crate) struct Store {
     pub(crate) unreadable: HashSet<ImageKey>,
@@ -93,9 +93,12 @@ impl CarriedViews for Store {
         let distinct: BTreeSet<ImageKey> = images.iter().copied().collect();
         assert_eq!(distinct.len(), images.len(), "an image is asked for once");
         asked.extend(distinct);
-        let view = |image: &ImageKey| match self.broken {
-            true => vec![f32::NAN; PIXELS],
-            false => view(*image, step),
+        let view = |image: &ImageKey| {
+            if self.broken {
+                vec![f32::NAN; PIXELS]
+            } else {
+                view(*image, step)
+            }
         };
         let readable = |image: &ImageKey| !self.unreadable.contains(image);
         images
@@ -105,7 +108,7 @@ impl CarriedViews for Store {
     }
 }
 
-/// Pairs over images: `2k` with `2k + 1`, but image 0 stands in pairs 0 and 1, and pair 2 is one image twice.
+/// Pairs of the images `2k` and `2k + 1`, but image 0 is in pairs 0 and 1, and pair 2 is two views of one image.
 pub(crate) fn graph(pairs: u32) -> PairGraph {
     let mut graph = PairGraph::default();
     for pair in 0..pairs {
@@ -154,4 +157,58 @@ pub(crate) fn baselines() -> [LearnConfig; 4] {
         of(ObjectiveKind::NegativeCache),
         of(ObjectiveKind::Exact),
     ]
+}
+
+/// EMC² with every way to score and to choose carried negatives.
+pub(crate) fn all_configs() -> Vec<LearnConfig> {
+    let scores = [Scores::Stored, Scores::Refreshed];
+    let variants = |scores| {
+        let subset = config(Estimator::Subset, scores);
+        let walk = config(Estimator::Walk, scores);
+        let roulette = LearnConfig {
+            roulette: 0.5,
+            ..subset.clone()
+        };
+        let budgeted = LearnConfig {
+            carried_budget: 0.5,
+            ..walk.clone()
+        };
+        [subset, walk, roulette, budgeted]
+    };
+    scores.into_iter().flat_map(variants).collect()
+}
+
+/// Whether every carried negative with a weight is encoded.
+pub(crate) fn encodes_all(config: &LearnConfig) -> bool {
+    match config.objective {
+        ObjectiveKind::Emc2 => {
+            config.scores == Scores::Refreshed
+                || (config.roulette == 0.0 && config.carried_budget == 1.0)
+        }
+        ObjectiveKind::InfoNce | ObjectiveKind::SogClr => false,
+        ObjectiveKind::NegativeCache | ObjectiveKind::Exact => true,
+    }
+}
+
+/// Cosines of the batch's images under the learner's encoder, `[slots][slots]`.
+pub(crate) fn cosines(learner: &Learner, batch: &Batch) -> Vec<Vec<f32>> {
+    let rows = learner
+        .encoder
+        .forward(&batch.pixels)
+        .expect("it encodes")
+        .embedding;
+    let row = |i: usize| &rows.data[i * rows.dim..(i + 1) * rows.dim];
+    let cosine = |i: usize, j: usize| row(i).iter().zip(row(j)).map(|(a, b)| a * b).sum();
+    let slots = 2 * batch.pairs.len();
+    (0..slots)
+        .map(|i| (0..slots).map(|j| cosine(i, j)).collect())
+        .collect()
+}
+
+/// β times [`cosines`].
+pub(crate) fn scores(learner: &Learner, batch: &Batch) -> Vec<Vec<f32>> {
+    let beta = learner.config().beta;
+    let mut scores = cosines(learner, batch);
+    scores.iter_mut().flatten().for_each(|score| *score *= beta);
+    scores
 }

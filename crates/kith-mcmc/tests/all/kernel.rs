@@ -4,8 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use kith_mcmc::{
-    BatchSlot, Carried, ChainState, ChainTable, Estimator, PairKey, Proposals, SamplerConfig,
-    SlotKey, Visit,
+    BatchSlot, Carried, ChainState, ChainTable, PairKey, SamplerConfig, SlotKey, Visit,
     simulation::{Chain, DrawnBatch, Sampler, World},
     visit,
 };
@@ -15,18 +14,10 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
+use crate::configs::{BOTH, SUBSET, WALK};
+
 const BATCH: usize = 8;
 const VISITS: u64 = 100_000;
-const WALK: SamplerConfig = SamplerConfig {
-    estimator: Estimator::Walk,
-    burn_in: 0.5,
-    proposals: Proposals::OneView,
-};
-const SUBSET: SamplerConfig = SamplerConfig {
-    estimator: Estimator::Subset,
-    burn_in: 0.5,
-    proposals: Proposals::OneView,
-};
 
 /// Mean over eight anchors, each with a seed of its own.
 fn mean(of: impl Fn(u64) -> f64 + Sync) -> f64 {
@@ -148,10 +139,6 @@ fn the_complementary_choice_lowers_the_variance() {
 
 #[test]
 fn the_bias_of_both_views_does_not_go_as_the_set_grows() {
-    let both = SamplerConfig {
-        proposals: Proposals::BothViews,
-        ..WALK
-    };
     for pairs in [64, 192] {
         let distance = |config: &SamplerConfig| {
             mean_distance(
@@ -160,7 +147,7 @@ fn the_bias_of_both_views_does_not_go_as_the_set_grows() {
                 VISITS,
             )
         };
-        let (both, one) = (distance(&both), distance(&WALK));
+        let (both, one) = (distance(&BOTH), distance(&WALK));
         println!("{pairs} pairs: both views {both}, one view {one}");
         assert!(both > 0.02 && both > 1.5 * one, "{pairs}: {both} {one}");
     }

@@ -2,7 +2,10 @@
 // A helper of a test may unwrap as the test itself may; the lint only sees `#[test]` functions.
 #![allow(clippy::unwrap_used)]
 
+mod configs;
 mod eligible;
+mod graph;
 mod kernel;
-mod mcmc;
 mod stationarity;
+mod table;
+mod visit;

@@ -2,26 +2,17 @@
 //! candidates. Each bound comes with a control that must miss it, so that the bound is known to mean something.
 
 use kith_mcmc::{
-    Estimator, Proposals, SamplerConfig,
+    SamplerConfig,
     simulation::{Chain, PlainWalk, Sampler, World},
 };
 use rayon::prelude::*;
+
+use crate::configs::{BOTH, SUBSET, WALK};
 
 const PAIRS: usize = 64;
 const BATCH: usize = 8;
 const VISITS: u64 = 100_000;
 const ANCHORS: u64 = 8;
-
-const WALK: SamplerConfig = SamplerConfig {
-    estimator: Estimator::Walk,
-    burn_in: 0.5,
-    proposals: Proposals::OneView,
-};
-const SUBSET: SamplerConfig = SamplerConfig {
-    estimator: Estimator::Subset,
-    burn_in: 0.5,
-    proposals: Proposals::OneView,
-};
 
 /// Mean over the anchors of the distance, each with scores and batches of its own.
 fn mean_distance<C: Chain>(
@@ -78,11 +69,7 @@ fn the_distance_falls_as_visits_add_up() {
 
 #[test]
 fn both_views_in_one_walk_miss_it() {
-    let both = SamplerConfig {
-        proposals: Proposals::BothViews,
-        ..WALK
-    };
-    let distance = mean_distance(at(5.0), sampler(&both));
+    let distance = mean_distance(at(5.0), sampler(&BOTH));
     assert!(distance > 0.015, "{distance}");
 }
 

@@ -1,29 +1,13 @@
-//! The sampler: the graph of known positives, the chain table, and single visits on cases small enough to compute by hand.
-//! What visits do in the long run is in `stationarity.rs`.
+//! Single visits, on cases small enough to compute by hand. `stationarity.rs` tests what many visits add up to.
 
 use std::collections::HashSet;
 
 use kith_mcmc::{
-    BatchSlot, Carried, ChainState, ChainTable, Estimate, Estimator, GroupKey, ImageKey, PairEntry,
-    PairGraph, PairKey, Proposals, SamplerConfig, Side, SlotKey, Visit, visit,
+    BatchSlot, Carried, ChainState, Estimate, PairKey, SamplerConfig, SlotKey, Visit, visit,
 };
 use proptest::prelude::*;
 
-const WALK: SamplerConfig = SamplerConfig {
-    estimator: Estimator::Walk,
-    burn_in: 0.5,
-    proposals: Proposals::OneView,
-};
-const BOTH: SamplerConfig = SamplerConfig {
-    estimator: Estimator::Walk,
-    burn_in: 0.5,
-    proposals: Proposals::BothViews,
-};
-const SUBSET: SamplerConfig = SamplerConfig {
-    estimator: Estimator::Subset,
-    burn_in: 0.5,
-    proposals: Proposals::OneView,
-};
+use crate::configs::{BOTH, SUBSET, WALK};
 
 fn slot(packed: u32) -> SlotKey {
     SlotKey::from_packed(packed)
@@ -56,9 +40,19 @@ impl Case {
     }
 
     /// With a chain whose state is a slot outside the batch.
-    fn carrying(mut self, log_score: f32) -> Self {
+    fn carrying(self, log_score: f32) -> Self {
+        self.with_state(slot(900), log_score, None)
+    }
+
+    /// With a chain whose state is the slot at `position` of the batch, its stored score out of date.
+    fn with_state_at(self, position: usize) -> Self {
+        let negative = self.slots[position].key;
+        self.with_state(negative, 1e4, Some(position))
+    }
+
+    fn with_state(mut self, negative: SlotKey, log_score: f32, in_batch: Option<usize>) -> Self {
         let state = ChainState {
-            negative: slot(900),
+            negative,
             log_score,
             step: 3,
             visits: 5,
@@ -67,24 +61,7 @@ impl Case {
         self.carried = Some(Carried {
             state,
             log_degree: 0.0,
-            in_batch: None,
-        });
-        self
-    }
-
-    /// With a chain whose state is the slot at `position` of the batch, its stored score out of date.
-    fn with_state_at(mut self, position: usize) -> Self {
-        let state = ChainState {
-            negative: self.slots[position].key,
-            log_score: 1e4,
-            step: 3,
-            visits: 5,
-            visits_since_move: 2,
-        };
-        self.carried = Some(Carried {
-            state,
-            log_degree: 0.0,
-            in_batch: Some(position),
+            in_batch,
         });
         self
     }
@@ -404,142 +381,4 @@ proptest! {
             prop_assert_eq!(Some(estimate), case.visit(&config, seed), "a visit depends on its seed alone");
         }
     }
-}
-
-fn graph(pairs: &[(u32, u32, Option<u32>)]) -> PairGraph {
-    let mut graph = PairGraph::default();
-    for (key, &(anchor, positive, group)) in (0..).zip(pairs) {
-        let entry = PairEntry {
-            images: [ImageKey(anchor), ImageKey(positive)],
-            group: group.map(GroupKey),
-        };
-        graph.insert(PairKey(key), entry);
-    }
-    graph
-}
-
-/// The pairs whose slot of `side` is excluded for the anchor slot of pair 0.
-fn excluded(graph: &PairGraph, side: Side) -> Vec<u32> {
-    let positives = graph.positives(SlotKey::new(PairKey(0), Side::Anchor));
-    (0..graph.len() as u32)
-        .filter(|pair| positives.excludes(SlotKey::new(PairKey(*pair), side)))
-        .collect()
-}
-
-#[test]
-fn known_positives_are_the_pairs_that_touch_the_anchors_pair_or_share_a_group() {
-    let graph = graph(&[
-        (1, 2, Some(7)),
-        (3, 4, None),    // a stranger
-        (1, 5, None),    // shares the anchor's image
-        (6, 2, None),    // shares the positive's image
-        (8, 9, Some(7)), // shares the group
-        (5, 10, None),   // its first image is a positive by pair 2, its second is none
-        (9, 11, None),   // its first image shares the group by pair 4
-        (12, 13, Some(8)),
-    ]);
-    assert_eq!(excluded(&graph, Side::Anchor), [0, 2, 3, 4, 5, 6]);
-    assert_eq!(excluded(&graph, Side::Positive), [0, 2, 3, 4]);
-    assert!(
-        graph.positives(slot(0)).excludes(slot(2 * 99)),
-        "a slot whose pair was removed"
-    );
-    assert!(
-        graph.positives(slot(2 * 99)).excludes(slot(2)),
-        "an anchor whose pair was removed"
-    );
-}
-
-#[test]
-fn positives_are_found_from_an_image_of_very_many_pairs_as_well() {
-    let mut pairs = vec![(1, 2, None), (3, 4, None)];
-    pairs.extend((0..50).map(|other| (3, 100 + other, None)));
-    assert_eq!(excluded(&graph(&pairs), Side::Anchor), [0]);
-    pairs.push((3, 2, None));
-    assert_eq!(
-        excluded(&graph(&pairs), Side::Anchor).len(),
-        53,
-        "image 3 is now a positive in all of its slots"
-    );
-}
-
-#[test]
-fn degrees_count_slots_and_follow_removals() {
-    let mut graph = graph(&[(1, 2, None), (1, 3, Some(4)), (5, 5, None)]);
-    assert_eq!((graph.len(), graph.images()), (3, 4));
-    let degree = |graph: &PairGraph, image| graph.log_degree(ImageKey(image)).exp().round() as u32;
-    assert_eq!(
-        [1, 2, 3, 5].map(|image| degree(&graph, image)),
-        [2, 1, 1, 2]
-    );
-
-    let entry = graph.get(PairKey(1)).expect("it was inserted");
-    graph.insert(PairKey(1), entry);
-    assert_eq!(degree(&graph, 1), 2, "inserting again changes nothing");
-
-    assert_eq!(graph.remove(PairKey(1)), Some(entry));
-    assert_eq!(graph.remove(PairKey(1)), None);
-    assert_eq!(
-        (degree(&graph, 1), graph.images(), graph.image(slot(3))),
-        (1, 3, None)
-    );
-    graph.remove(PairKey(2));
-    assert_eq!(graph.images(), 2);
-    assert_eq!(graph.image(slot(1)), Some(ImageKey(2)));
-}
-
-#[test]
-fn a_removed_pair_takes_its_group_with_it() {
-    let mut graph = graph(&[(1, 2, Some(7)), (3, 4, Some(7)), (3, 5, None)]);
-    assert_eq!(excluded(&graph, Side::Anchor), [0, 1, 2]);
-    graph.remove(PairKey(1));
-    assert!(
-        !graph
-            .positives(slot(0))
-            .excludes(SlotKey::new(PairKey(2), Side::Anchor))
-    );
-}
-
-fn state(negative: u32) -> ChainState {
-    ChainState {
-        negative: slot(negative),
-        log_score: negative as f32 / 3.0,
-        step: negative,
-        visits: 4,
-        visits_since_move: 1,
-    }
-}
-
-#[test]
-fn columns_are_sorted_and_make_the_same_table_again() {
-    let table = ChainTable::default();
-    (0..500)
-        .rev()
-        .for_each(|anchor| table.put(slot(anchor), state(anchor * 7 % 500)));
-    let columns = table.to_columns();
-    assert!(columns.anchor.is_sorted());
-    let again = ChainTable::from_columns(&columns).expect("columns are even");
-    assert_eq!(again.to_columns(), columns);
-    assert_eq!(again.get(slot(3)), Some(state(21)));
-
-    let mut torn = columns;
-    torn.visits_since_move.pop();
-    assert!(ChainTable::from_columns(&torn).is_err());
-}
-
-#[test]
-fn forgetting_a_pair_forgets_its_chains_and_the_states_on_its_slots() {
-    let table = ChainTable::default();
-    table.put(slot(2), state(8)); // pair 1's chain
-    table.put(slot(5), state(3)); // its state is a slot of pair 1
-    table.put(slot(6), state(5));
-    table.forget_pairs(&HashSet::from([PairKey(1)]));
-    assert_eq!(table.to_columns().anchor, [6]);
-}
-
-#[test]
-fn a_chain_takes_at_most_64_bytes() {
-    // A hash table is at least 7/16 full after it has grown, with one control byte an entry.
-    let entry = size_of::<(SlotKey, ChainState)>() + 1;
-    assert!(entry * 16 / 7 <= 64, "{entry}");
 }
