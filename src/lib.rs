@@ -1,7 +1,6 @@
 //! kith: a server for image embeddings that keeps learning from the pairs its users post.
 //!
-//! The rooms of the house, from the ground up; imports point only downwards (`docs/architecture.md`,
-//! held by `tests/tidy.rs`).
+//! Modules use only modules of lower layers (`docs/architecture.md`); `tests/tidy` checks that.
 #![forbid(unsafe_code)]
 
 pub mod app;

@@ -9,10 +9,7 @@ use super::{
     data_folder::{DataFolder, block_on},
     settings_args::SettingsArgs,
 };
-use crate::{
-    config::Settings,
-    types::{CheckpointId, Sha256},
-};
+use crate::{config::Settings, types::CheckpointId};
 
 #[derive(Args, Debug)]
 pub(crate) struct CheckpointArgs {
@@ -147,13 +144,7 @@ async fn verify_one(folder: &DataFolder, id: CheckpointId) -> anyhow::Result<u64
     let manifest = folder.checkpoints.manifest(id).await?;
     for part in &manifest.parts {
         let bytes = folder.checkpoints.part(id, &part.name).await?;
-        let found = Sha256::of(&bytes).to_string();
-        ensure!(
-            found == part.sha256,
-            "{} has SHA-256 {found}, its manifest says {}",
-            part.name,
-            part.sha256
-        );
+        part.check(&bytes).map_err(anyhow::Error::msg)?;
     }
     Ok(folder.checkpoints.load(id).await?.trainer.step)
 }

@@ -96,15 +96,15 @@ enum AttemptError {
 
 impl Client {
     pub(crate) fn new(args: &ServerArgs) -> Self {
-        Self::with(args, args.retries(), TIMEOUT)
+        Self::with_timeout(args, args.retries(), TIMEOUT)
     }
 
     /// A client with a short timeout that does not retry by default.
     pub(crate) fn probe(args: &ServerArgs) -> Self {
-        Self::with(args, args.retries.unwrap_or(0), PROBE_TIMEOUT)
+        Self::with_timeout(args, args.retries.unwrap_or(0), PROBE_TIMEOUT)
     }
 
-    fn with(args: &ServerArgs, retries: u32, timeout: Duration) -> Self {
+    fn with_timeout(args: &ServerArgs, retries: u32, timeout: Duration) -> Self {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .timeout_connect(Some(CONNECT_TIMEOUT.min(timeout)))

@@ -78,7 +78,7 @@ fn cell(record: &csv::StringRecord, place: Option<usize>) -> Option<String> {
 }
 
 impl Columns<'_> {
-    /// Where each column stands in `header`.
+    /// The position of each column in `header`; `None` for an optional one that is absent.
     fn places(&self, header: &csv::StringRecord) -> anyhow::Result<Vec<Option<usize>>> {
         let known = || self.required.iter().chain(self.optional).copied();
         let titles: Vec<&str> = header.iter().collect();
@@ -86,7 +86,7 @@ impl Columns<'_> {
             let wanted = known().any(|name| name == *title);
             ensure!(
                 wanted || self.others,
-                "{} is no column of it: the columns are {}",
+                "{} is not a column of the list: the columns are {}",
                 shown(title),
                 known().collect::<Vec<_>>().join(", ")
             );
@@ -101,7 +101,7 @@ impl Columns<'_> {
         if let Some(missing) = self.required.iter().find(|name| place(name).is_none()) {
             let names: Vec<String> = titles.iter().take(MAX_SHOWN).map(|t| shown(t)).collect();
             bail!(
-                "it has no column {missing:?} in its first line, which says {}: write {}",
+                "its first line has no column {missing:?} but {}: write {}",
                 names.join(", "),
                 known().collect::<Vec<_>>().join(",")
             );
@@ -110,7 +110,7 @@ impl Columns<'_> {
     }
 }
 
-/// A title in quotes, cut to what fits a message.
+/// A title in quotes, cut to fit in a message.
 fn shown(title: &str) -> String {
     let cut: String = title.chars().take(40).collect();
     format!("{cut:?}")
@@ -144,7 +144,7 @@ mod tests {
         );
         let missing = refusal("positive,group\na,b\n");
         assert!(missing.contains("no column \"anchor\""), "{missing}");
-        assert!(refusal("anchor,\na,b\n").contains("\"\" is no column"));
+        assert!(refusal("anchor,\na,b\n").contains("\"\" is not a column"));
         assert!(refusal("Anchor\na\n").contains("\"Anchor\""));
     }
 

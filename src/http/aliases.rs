@@ -131,5 +131,5 @@ fn check_name(name: &str) -> Result<(), ApiError> {
 fn unknown(name: &str) -> ApiError {
     let name = quoted(name);
     let message = format!("there is no alias {name}: GET /v1/aliases lists them");
-    ApiError::NotFound(Problem::new("unknown_alias", message).at("name"))
+    ApiError::NotFound(Problem::new("unknown_alias", message).with_param("name"))
 }

@@ -194,7 +194,7 @@ async fn download_file(
         let message = format!(
             "there is no file {name} in checkpoint {id}: GET /v1/checkpoints/ID lists its files"
         );
-        ApiError::NotFound(Problem::new("unknown_file", message).at("name"))
+        ApiError::NotFound(Problem::new("unknown_file", message).with_param("name"))
     };
     let checkpoint: CheckpointId = id.parse().map_err(|_| unknown_file())?;
     let manifest = app.checkpoints.manifest(checkpoint).await?;
@@ -309,5 +309,5 @@ async fn delete_checkpoint(
 
 fn unknown(id: CheckpointId) -> ApiError {
     let message = format!("there is no checkpoint {id}: GET /v1/checkpoints lists them");
-    ApiError::NotFound(Problem::new("unknown_checkpoint", message).at("id"))
+    ApiError::NotFound(Problem::new("unknown_checkpoint", message).with_param("id"))
 }

@@ -75,7 +75,7 @@ impl Download<'_> {
             "the file has {} bytes: ask for a range within them",
             self.size
         );
-        let error = ApiError::BadRange(Problem::new("invalid_range", message).at("range"));
+        let error = ApiError::BadRange(Problem::new("invalid_range", message).with_param("range"));
         let mut response = error.into_response();
         let size = format!("bytes */{}", self.size);
         insert(response.headers_mut(), header::CONTENT_RANGE, &size);

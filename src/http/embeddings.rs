@@ -195,7 +195,7 @@ fn check_count(images: usize, max: usize) -> Result<(), ApiError> {
             "the request has {images} images, more than server.max_images = {max}: send several requests"
         );
         return Err(ApiError::TooLarge(
-            Problem::new("too_many_images", message).at("input"),
+            Problem::new("too_many_images", message).with_param("input"),
         ));
     }
     Ok(())

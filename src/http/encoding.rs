@@ -46,7 +46,7 @@ fn encoding(headers: &HeaderMap) -> Result<Option<&'static str>, ApiError> {
                 quoted(&names.join(", "))
             );
             Err(ApiError::UnsupportedMedia(
-                Problem::new("unsupported_encoding", message).at("content-encoding"),
+                Problem::new("unsupported_encoding", message).with_param("content-encoding"),
             ))
         }
     }

@@ -88,7 +88,7 @@ impl Problem {
     }
 
     /// This problem with the path of the field that was wrong.
-    pub(super) fn at(mut self, param: impl Into<String>) -> Self {
+    pub(super) fn with_param(mut self, param: impl Into<String>) -> Self {
         self.param = Some(param.into());
         self
     }
@@ -101,7 +101,7 @@ impl ApiError {
         param: impl Into<String>,
         message: impl Into<String>,
     ) -> Self {
-        Self::BadRequest(Problem::new(code, message).at(param))
+        Self::BadRequest(Problem::new(code, message).with_param(param))
     }
 
     /// 500. The cause goes to the log, not to the caller.
@@ -171,7 +171,7 @@ impl ApiError {
     }
 
     /// This error with the path of another field.
-    pub(super) fn at(mut self, param: impl Into<String>) -> Self {
+    pub(super) fn with_param(mut self, param: impl Into<String>) -> Self {
         self.problem_mut().param = Some(param.into());
         self
     }

@@ -41,10 +41,10 @@ impl From<ServeError> for ApiError {
         let message = error.to_string();
         match error {
             ServeError::Pixels { index, source } => {
-                Self::from(source).at(format!("input[{index}]"))
+                Self::from(source).with_param(format!("input[{index}]"))
             }
             ServeError::TooMany { .. } => {
-                Self::TooLarge(Problem::new("too_many_images", message).at("input"))
+                Self::TooLarge(Problem::new("too_many_images", message).with_param("input"))
             }
             ServeError::Overloaded => Self::Overloaded(Problem::new("overloaded", message)),
             ServeError::NotReady => Self::Unavailable(Problem::new("not_ready", message)),
@@ -67,14 +67,14 @@ impl From<IngestError> for ApiError {
         match error {
             IngestError::Pixels { place, source } => {
                 let param = place.map_or("image".to_owned(), param);
-                Self::from(source).at(param)
+                Self::from(source).with_param(param)
             }
             IngestError::UnknownImage { place, .. } => {
-                Self::NotFound(Problem::new("unknown_image", message).at(param(place)))
+                Self::NotFound(Problem::new("unknown_image", message).with_param(param(place)))
             }
             IngestError::Stopping => ApiError::stopping(),
             IngestError::Image(ImageError::Damaged { .. }) => {
-                Self::Conflict(Problem::new("image_damaged", message).at("id"))
+                Self::Conflict(Problem::new("image_damaged", message).with_param("id"))
             }
             IngestError::Image(ImageError::Blobs(error)) | IngestError::Blobs(error) => {
                 error.into()
@@ -139,7 +139,7 @@ impl From<DbError> for ApiError {
             DbError::Full => storage_full(&error),
             DbError::OtherGroup { index, .. } => {
                 let problem = Problem::new("group_conflict", error.to_string());
-                Self::Conflict(problem.at(format!("pairs[{index}].group")))
+                Self::Conflict(problem.with_param(format!("pairs[{index}].group")))
             }
             error => Self::internal(error),
         }

@@ -59,7 +59,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Id<T> {
         let path = Path::from_request_parts(parts, state).await;
         path.map(|Path(id)| Self(id)).map_err(|_| {
             let message = "the id in the path is not an id of kith: list the resources to find it";
-            ApiError::NotFound(Problem::new("unknown_id", message).at("id"))
+            ApiError::NotFound(Problem::new("unknown_id", message).with_param("id"))
         })
     }
 }

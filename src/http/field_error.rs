@@ -18,7 +18,7 @@ pub(super) fn field_problem(code: &'static str, path: &str, text: &str) -> Probl
     if let Some(rest) = text.strip_prefix("missing field `") {
         let field = name(rest);
         let message = format!("the field {} is missing", quoted(&field));
-        return at(Problem::new("missing_field", message), &join(path, &field));
+        return with_path(Problem::new("missing_field", message), &join(path, &field));
     }
     let message = if let Some(rest) = text.strip_prefix("unknown field `") {
         let (field, known) = split_expected(rest);
@@ -35,14 +35,14 @@ pub(super) fn field_problem(code: &'static str, path: &str, text: &str) -> Probl
     } else {
         wrong_type(text)
     };
-    at(Problem::new(code, message), path)
+    with_path(Problem::new(code, message), path)
 }
 
-fn at(problem: Problem, path: &str) -> Problem {
+fn with_path(problem: Problem, path: &str) -> Problem {
     if path == ROOT || path.is_empty() {
         problem
     } else {
-        problem.at(truncated(path, MAX_PARAM))
+        problem.with_param(truncated(path, MAX_PARAM))
     }
 }
 

@@ -105,7 +105,7 @@ impl IdempotencyCache {
         }
         let message = "this idempotency key was used for another request: send a new one";
         Err(ApiError::Unprocessable(
-            Problem::new("idempotency_key_reused", message).at(HEADER),
+            Problem::new("idempotency_key_reused", message).with_param(HEADER),
         ))
     }
 }

@@ -182,5 +182,5 @@ fn unknown(id: &str) -> ApiError {
         "no image {} is stored: an id is the SHA-256 of the image's bytes",
         quoted(id)
     );
-    ApiError::NotFound(Problem::new("unknown_image", message).at("id"))
+    ApiError::NotFound(Problem::new("unknown_image", message).with_param("id"))
 }

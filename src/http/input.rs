@@ -87,8 +87,8 @@ impl<'de> Deserialize<'de> for OneOrMany<ImageInput> {
 impl ImageInput {
     /// Decodes the bytes of the image file. `param`: path of the field, for errors.
     pub(super) fn bytes(&self, max_bytes: usize, param: &str) -> Result<Bytes, ApiError> {
-        let text =
-            base64_part(&self.0).map_err(|problem| ApiError::BadRequest(problem.at(param)))?;
+        let text = base64_part(&self.0)
+            .map_err(|problem| ApiError::BadRequest(problem.with_param(param)))?;
         let text = unescaped(text);
         // Four characters hold three bytes. This is checked before the bytes are allocated.
         if text.len() / 4 * 3 > max_bytes.saturating_add(3) {
@@ -96,7 +96,7 @@ impl ImageInput {
                 "the image has more than limits.max_bytes = {max_bytes} bytes: send a smaller one"
             );
             return Err(ApiError::TooLarge(
-                Problem::new("image_too_large", message).at(param),
+                Problem::new("image_too_large", message).with_param(param),
             ));
         }
         decode(&text).ok_or_else(|| {

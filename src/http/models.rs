@@ -77,7 +77,7 @@ fn unknown(model: &str) -> ApiError {
     let message = format!(
         "there is no model {model}: ask for \"kith\" or \"kith@CHECKPOINT\" (GET /v1/models lists them)"
     );
-    ApiError::NotFound(Problem::new("unknown_model", message).at("model"))
+    ApiError::NotFound(Problem::new("unknown_model", message).with_param("model"))
 }
 
 async fn list_models(State(app): State<App>) -> Result<Json<ModelList>, ApiError> {

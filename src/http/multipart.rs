@@ -67,7 +67,7 @@ async fn read(mut field: Field<'_>, name: &str, max_bytes: usize) -> Result<Byte
                 "the part has more than limits.max_bytes = {max_bytes} bytes: send a smaller image"
             );
             return Err(ApiError::TooLarge(
-                Problem::new("image_too_large", message).at(name),
+                Problem::new("image_too_large", message).with_param(name),
             ));
         }
         whole.extend_from_slice(&chunk);

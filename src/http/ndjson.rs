@@ -188,7 +188,7 @@ fn without_index(error: ApiError) -> ApiError {
         .and_then(|param| param.strip_prefix("pairs[0]."))
         .map(str::to_owned)
     {
-        Some(field) => error.at(field),
+        Some(field) => error.with_param(field),
         None => error,
     }
 }

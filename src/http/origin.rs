@@ -155,7 +155,7 @@ fn text(headers: &HeaderMap, name: HeaderName) -> Result<Option<String>, ApiErro
 }
 
 fn forbidden(code: &'static str, param: &str, message: impl Into<String>) -> ApiError {
-    ApiError::Forbidden(Problem::new(code, message).at(param))
+    ApiError::Forbidden(Problem::new(code, message).with_param(param))
 }
 
 /// Whether an origin (`http://host:port`) is that of `host` (`host:port`).

@@ -147,7 +147,7 @@ pub(super) fn check_count(pairs: usize, max: usize) -> Result<(), ApiError> {
             "the request has {pairs} pairs, more than server.max_pairs = {max}: send several requests, or application/x-ndjson"
         );
         return Err(ApiError::TooLarge(
-            Problem::new("too_many_pairs", message).at("pairs"),
+            Problem::new("too_many_pairs", message).with_param("pairs"),
         ));
     }
     Ok(())

@@ -167,5 +167,5 @@ async fn delete_pair(State(app): State<App>, Id(id): Id<Uuid>) -> Result<StatusC
 
 fn unknown(id: Uuid) -> ApiError {
     let message = format!("no pair {id} is stored: GET /v1/pairs lists the stored ones");
-    ApiError::NotFound(Problem::new("unknown_pair", message).at("id"))
+    ApiError::NotFound(Problem::new("unknown_pair", message).with_param("id"))
 }

@@ -123,7 +123,7 @@ async fn update_training(
             ));
         }
         let set = app.trainer.set_learning_rate(rate).await;
-        set.map_err(|error| ApiError::from(error).at("learning_rate"))?;
+        set.map_err(|error| ApiError::from(error).with_param("learning_rate"))?;
     }
     if let Some(state) = update.state {
         let paused = matches!(state, RequestedState::Paused);
