@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use kith_mcmc::{
     BatchSlot, Candidate, Carried, ChainState, ChainTable, ImageKey, PairGraph, PairKey, Positives,
-    Side, SlotKey,
+    SlotKey,
 };
 
 /// The batch as the sampler sees it. Each slot is both a candidate and an anchor.
@@ -62,15 +62,7 @@ impl AnchorMask {
 impl BatchLayout {
     /// Lays out a batch of `pairs`; `table` is `None` for an objective without chains. Runs in rayon's current pool.
     pub(super) fn new(pairs: &[PairKey], graph: &PairGraph, table: Option<&ChainTable>) -> Self {
-        let keys: Vec<SlotKey> = pairs
-            .iter()
-            .flat_map(|pair| {
-                [
-                    SlotKey::new(*pair, Side::Anchor),
-                    SlotKey::new(*pair, Side::Positive),
-                ]
-            })
-            .collect();
+        let keys: Vec<SlotKey> = pairs.iter().flat_map(|pair| pair.slots()).collect();
         let candidates: Vec<Option<Candidate<'_>>> =
             keys.iter().map(|key| graph.candidate(*key)).collect();
         let slots = keys.iter().zip(&candidates).map(|(key, candidate)| {
@@ -105,18 +97,10 @@ impl BatchLayout {
                 chain: chain(*anchor, &positives),
             }
         });
-        let mut repeats = BTreeMap::<ImageKey, u32>::new();
-        for image in held.iter().flatten() {
-            *repeats.entry(*image).or_default() += 1;
-        }
-        let log_repeats = held.iter().map(|image| {
-            let repeats = image.map_or(1, |image| repeats[&image]);
-            (repeats as f32).ln()
-        });
         Self {
             slots: slots.collect(),
             masks: masks.collect(),
-            log_repeats: log_repeats.collect(),
+            log_repeats: log_repeats(&held),
             images,
         }
     }
@@ -178,4 +162,17 @@ impl Chain {
             row: in_batch.or_else(|| images.get(&candidate.image).copied()),
         })
     }
+}
+
+/// For each slot the ln of the number of slots that hold its image; 0 for a slot whose pair was removed.
+fn log_repeats(held: &[Option<ImageKey>]) -> Vec<f32> {
+    let mut repeats = BTreeMap::<ImageKey, u32>::new();
+    for image in held.iter().flatten() {
+        *repeats.entry(*image).or_default() += 1;
+    }
+    let log_repeats = |image: &Option<ImageKey>| {
+        let repeats = image.map_or(1, |image| repeats[&image]);
+        (repeats as f32).ln()
+    };
+    held.iter().map(log_repeats).collect()
 }

@@ -16,8 +16,8 @@ pub struct LearnConfig {
     pub sampler: SamplerConfig,
     /// `emc2`: which score a carried negative has in a visit.
     pub scores: Scores,
-    /// `emc2` with the walk: share of the distinct carried images that is encoded with a gradient, in (0, 1]. Their weights are divided by
-    /// it, so that the gradient stays unbiased.
+    /// `emc2` with the walk: share of the distinct carried images that is encoded with a gradient, in (0, 1]. The weights of these
+    /// are divided by the share, so that the gradient stays unbiased.
     pub carried_budget: f32,
     /// `emc2` with the subset kernel: τ of the Russian roulette. A carried negative of weight w is encoded with a gradient with probability
     /// ρ = min(1, w / τ), and its weight is divided by ρ. 0 encodes all of them.

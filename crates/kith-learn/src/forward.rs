@@ -21,7 +21,7 @@ use kith_nn::{Encoder, NnError};
 
 /// The inputs of one training step, except the batch.
 #[derive(Clone, Copy)]
-pub(super) struct Context<'a> {
+pub(super) struct StepInputs<'a> {
     pub(super) beta: f32,
     /// The run's seed.
     pub(super) seed: u64,
@@ -68,22 +68,22 @@ impl Forward {
     }
 
     /// Runs the forward half of a step over `batch`.
-    pub(super) fn run(context: Context<'_>, batch: &Batch) -> Result<Self, LearnError> {
+    pub(super) fn run(inputs: StepInputs<'_>, batch: &Batch) -> Result<Self, LearnError> {
         let started = Instant::now();
-        let chains = context.objective.chains();
-        let layout = BatchLayout::new(&batch.pairs, context.graph, chains);
-        let extra = context.objective.extra_images(&layout, context.graph)?;
-        let mut forward = Self::new(layout, context.beta, batch.step);
+        let chains = inputs.objective.chains();
+        let layout = BatchLayout::new(&batch.pairs, inputs.graph, chains);
+        let extra = inputs.objective.extra_images(&layout, inputs.graph)?;
+        let mut forward = Self::new(layout, inputs.beta, batch.step);
         forward.score_seconds = started.elapsed().as_secs_f64();
         if !forward.layout.has_negatives()
             && extra.images.is_empty()
-            && !context.objective.keeps_vectors()
+            && !inputs.objective.keeps_vectors()
         {
             return Ok(forward.without_anchors());
         }
-        forward.encode_batch(context, &batch.pixels, &extra)?;
-        forward.visit_all(context.objective, context.graph, context.seed);
-        forward.encode_wanted(context)?;
+        forward.encode_batch(inputs, &batch.pixels, &extra)?;
+        forward.visit_all(inputs.objective, inputs.graph, inputs.seed);
+        forward.encode_wanted(inputs)?;
         Ok(forward)
     }
 
@@ -97,12 +97,12 @@ impl Forward {
     /// tape, at a third of the cost.
     fn encode_batch(
         &mut self,
-        context: Context<'_>,
+        inputs: StepInputs<'_>,
         pixels: &[f32],
         extra: &ExtraImages,
     ) -> Result<(), LearnError> {
         let started = Instant::now();
-        let (views, missing) = views::load(context.source, self.step, &extra.images);
+        let (views, missing) = views::load(inputs.source, self.step, &extra.images);
         self.drop_missing(missing);
         let (along, apart) = if extra.with_gradient {
             (views, Vec::new())
@@ -110,10 +110,10 @@ impl Forward {
             (Vec::new(), views)
         };
         let with_grad = &mut self.embeddings.with_grad;
-        with_grad.push(context.encoder, pixels, &along)?;
+        with_grad.push(inputs.encoder, pixels, &along)?;
         self.check_rows(along.len())?;
         self.check_finite(&self.embeddings.with_grad)?;
-        self.embeddings.without_grad = Encoded::without_tape(context.encoder, &apart)?;
+        self.embeddings.without_grad = Encoded::without_tape(inputs.encoder, &apart)?;
         self.check_finite(&self.embeddings.without_grad)?;
         self.scored_without_grad = apart;
         self.encode_seconds += started.elapsed().as_secs_f64();
@@ -182,7 +182,7 @@ impl Forward {
     }
 
     /// Encodes the images that have a weight and no gradient yet.
-    fn encode_wanted(&mut self, context: Context<'_>) -> Result<(), LearnError> {
+    fn encode_wanted(&mut self, inputs: StepInputs<'_>) -> Result<(), LearnError> {
         let started = Instant::now();
         let mut views = std::mem::take(&mut self.scored_without_grad);
         loop {
@@ -190,22 +190,22 @@ impl Forward {
             views.retain(|(image, _)| wanted.contains(image));
             let loaded: BTreeSet<ImageKey> = views.iter().map(|(image, _)| *image).collect();
             let late: Vec<ImageKey> = wanted.difference(&loaded).copied().collect();
-            let (found, missing) = views::load(context.source, self.step, &late);
+            let (found, missing) = views::load(inputs.source, self.step, &late);
             views.extend(found);
             if missing.is_empty() {
                 break;
             }
-            self.visit_without(context, missing);
+            self.visit_without(inputs, missing);
         }
         let with_grad = &mut self.embeddings.with_grad;
-        with_grad.push(context.encoder, &[], &views)?;
+        with_grad.push(inputs.encoder, &[], &views)?;
         self.check_finite(&self.embeddings.with_grad)?;
         self.encode_seconds += started.elapsed().as_secs_f64();
         Ok(())
     }
 
     /// Visits the anchors with a weight on missing images again, without these images.
-    fn visit_without(&mut self, context: Context<'_>, missing: BTreeSet<ImageKey>) {
+    fn visit_without(&mut self, inputs: StepInputs<'_>, missing: BTreeSet<ImageKey>) {
         let hit = |anchor: &usize| {
             let outside = self.terms[*anchor].iter().flat_map(|term| &term.outside);
             outside
@@ -215,8 +215,8 @@ impl Forward {
         let anchors: Vec<usize> = (0..self.terms.len()).filter(hit).collect();
         self.drop_missing(missing);
         for anchor in anchors {
-            let step = self.step_scores(context.graph, context.seed);
-            let term = context.objective.negative_term(&Anchor::new(step, anchor));
+            let step = self.step_scores(inputs.graph, inputs.seed);
+            let term = inputs.objective.negative_term(&Anchor::new(step, anchor));
             self.terms[anchor] = term;
         }
     }

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::{LearnError, loss::dot, softmax::log_sum_exp};
-use kith_mcmc::{PairGraph, PairKey, Side, SlotKey};
+use kith_mcmc::{PairGraph, PairKey, SlotKey};
 use kith_nn::{Encoder, Gradients, NnError};
 
 /// One view of each slot of a set of pairs.
@@ -45,11 +45,7 @@ impl<'a> GlobalLoss<'a> {
         beta: f32,
         tile: usize,
     ) -> Result<Self, LearnError> {
-        let slots: Vec<SlotKey> = views
-            .pairs
-            .iter()
-            .flat_map(|pair| [Side::Anchor, Side::Positive].map(|side| SlotKey::new(*pair, side)))
-            .collect();
+        let slots: Vec<SlotKey> = views.pairs.iter().flat_map(|pair| pair.slots()).collect();
         if slots.is_empty() || !views.pixels.len().is_multiple_of(slots.len()) {
             let (values, slots) = (views.pixels.len(), slots.len());
             return Err(

@@ -8,15 +8,15 @@ use std::{
 use super::{
     Batch, CarriedViews, LearnConfig, LearnError, ObjectiveKind, StepReport,
     embedding_cache::{CacheLimits, EmbeddingCache, FreshEmbeddings},
-    forward::{Context, Forward},
+    forward::{Forward, StepInputs},
     objectives::objective,
 };
-use kith_mcmc::{ChainState, ChainTable, ImageKey, PairGraph, PairKey, Side, SlotKey};
+use kith_mcmc::{ChainState, ChainTable, ImageKey, PairGraph, PairKey, SlotKey};
 use kith_nn::{Encoder, Gradients, Optimizer};
 
 /// The encoder in training, its optimiser and its chains.
 pub struct Learner {
-    /// The network.
+    /// The encoder in training.
     pub encoder: Encoder,
     /// The optimiser with its moments.
     pub optimizer: Optimizer,
@@ -112,7 +112,7 @@ impl Learner {
         carried: &dyn CarriedViews,
     ) -> Result<Estimate, LearnError> {
         let objective = objective(&self.config, &self.table, &self.cache);
-        let context = Context {
+        let inputs = StepInputs {
             beta: self.config.beta,
             seed: self.seed,
             encoder: &self.encoder,
@@ -120,7 +120,7 @@ impl Learner {
             graph,
             source: carried,
         };
-        let forward = Forward::run(context, batch)?;
+        let forward = Forward::run(inputs, batch)?;
         let report = StepReport::new(&forward, self.config.beta, graph.len());
         let fresh = objective.keeps_vectors().then(|| forward.fresh());
         let mut estimate = Estimate::new(forward, report, batch.step)?;
@@ -153,8 +153,7 @@ impl Learner {
         if self.config.objective != ObjectiveKind::Emc2 {
             return Vec::new();
         }
-        let sides = [Side::Anchor, Side::Positive];
-        let slots = || (pairs.iter()).flat_map(|pair| sides.map(|side| SlotKey::new(*pair, side)));
+        let slots = || pairs.iter().flat_map(|pair| pair.slots());
         let own: BTreeSet<ImageKey> = slots().filter_map(|slot| graph.image(slot)).collect();
         let state_image = |slot| graph.image(self.table.get(slot)?.negative);
         let outside: BTreeSet<ImageKey> = slots()

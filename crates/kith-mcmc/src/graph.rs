@@ -100,10 +100,7 @@ impl PairGraph {
 
     /// Both slots of each pair, in no particular order.
     pub(super) fn slots(&self) -> impl Iterator<Item = SlotKey> {
-        let sides = [Side::Anchor, Side::Positive];
-        self.pairs
-            .keys()
-            .flat_map(move |pair| sides.map(|side| SlotKey::new(*pair, side)))
+        self.pairs.keys().flat_map(|pair| pair.slots())
     }
 
     /// All images, in no particular order.

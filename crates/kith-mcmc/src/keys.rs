@@ -10,6 +10,13 @@ pub struct ImageKey(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PairKey(pub u32);
 
+impl PairKey {
+    /// Its two slots, the anchor's first.
+    pub fn slots(self) -> [SlotKey; 2] {
+        [Side::Anchor, Side::Positive].map(|side| SlotKey::new(self, side))
+    }
+}
+
 /// Dense key of a group's name. Images of one group are never each other's negatives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct GroupKey(pub u32);

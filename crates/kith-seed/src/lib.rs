@@ -1,8 +1,8 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
-/// One 64-bit seed from several: (seed, step, what for). Two lists that differ anywhere give unrelated seeds, which is what lets a
-/// resumed run draw the same numbers as one that was never stopped. The mixer is SplitMix64's finaliser (Steele, Lea & Flood 2014).
+/// Mixes several words, such as (seed, step, purpose), into one 64-bit seed. Lists that differ in any word or in their length give unrelated
+/// seeds. The mixer is SplitMix64's finaliser (Steele, Lea & Flood 2014).
 pub fn mix(words: &[u64]) -> u64 {
     words.iter().fold(0x9e37_79b9_7f4a_7c15, |state, word| {
         let mut z = (state ^ word).wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -1,19 +1,16 @@
-//! The objectives beside EMC²: their values on single steps, what they remember, and that the two which look at all images have the exact
-//! gradient.
+//! The objectives other than EMC²: their values on single steps, their state, and the exact gradient of the two that use all images.
 
 use std::collections::HashSet;
 
 use kith_learn::{
     Batch, CarriedViews, FixedViews, GlobalLoss, LearnConfig, LearnError, Learner, ObjectiveKind,
-    SharedView,
+    Scores, SharedView,
 };
 use kith_mcmc::{
-    ChainState, ChainTable, ImageKey, PairEntry, PairGraph, PairKey, SlotKey, StateKind,
+    ChainState, ChainTable, Estimator, ImageKey, PairEntry, PairGraph, PairKey, SlotKey, StateKind,
 };
 
 use crate::tiny::{PIXELS, Store, baselines, batch, config, cosines, graph, learner, view};
-use kith_learn::Scores;
-use kith_mcmc::Estimator;
 
 const PAIRS: u32 = 8;
 

@@ -1,4 +1,4 @@
-//! Whether a set of pairs has an anchor with an eligible negative, beside the definition asked slot by slot.
+//! Compares the search for an eligible negative with its definition, slot by slot.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! What visits do in the long run: with scores that do not change, the weights of very many visits add up to the softmax over all
-//! candidates. Each bound comes with a control that must miss it, so that the bound is known to mean something.
+//! Long runs over fixed scores: the weights of very many visits approach the softmax over all candidates. Each bound has a control that
+//! must miss it.
 
 use kith_mcmc::{
     SamplerConfig,
@@ -56,13 +56,13 @@ fn the_subset_kernel_samples_the_softmax() {
 #[test]
 fn the_distance_falls_as_visits_add_up() {
     for config in [WALK, SUBSET] {
-        let looks = |seed| {
+        let distances = |seed| {
             let mut chain = Sampler::new(config.clone());
             World::new(PAIRS, 5.0, seed).distances(&mut chain, BATCH, seed, &[VISITS / 25, VISITS])
         };
-        let all: Vec<Vec<f64>> = (0..ANCHORS).into_par_iter().map(looks).collect();
-        let [few, many] = [0, 1].map(|look| all.iter().map(|looks| looks[look]).sum::<f64>());
-        // A fifth is expected of 25 times the visits; what the walk's own bias leaves comes on top.
+        let all: Vec<Vec<f64>> = (0..ANCHORS).into_par_iter().map(distances).collect();
+        let [few, many] = [0, 1].map(|at| all.iter().map(|distances| distances[at]).sum::<f64>());
+        // 25 times the visits should leave a fifth of the distance, plus the walk's own bias.
         assert!(many < 0.35 * few, "{config:?}: {few} {many}");
     }
 }

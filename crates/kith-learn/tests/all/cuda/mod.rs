@@ -1,4 +1,4 @@
-//! The encoder on a GPU against the same on the CPU. They need an NVIDIA GPU:
+//! Compares the encoder on a GPU with the encoder on the CPU. Needs an NVIDIA GPU:
 //! `cargo test --release -p kith-learn --features cuda -- --ignored cuda`.
 
 use kith_learn::Scores;
@@ -10,7 +10,7 @@ use kith_nn::{
 
 use crate::tiny::{Store, TINY, batch, config, graph, learner_on};
 
-mod recorded;
+mod captured;
 
 const FULL: EncoderConfig = EncoderConfig {
     width: 64,
@@ -252,7 +252,7 @@ fn cuda_memory_is_bounded_and_fails_one_batch_alone() {
     let large = encoder.forward_train(&pixels(&FULL, 512));
     let message = large.err().expect("it does not fit").to_string();
     assert!(message.contains("cuda.memory_mb"), "{message}");
-    // What was recorded takes no room from what comes next.
+    // Captured graphs give their memory up to later passes.
     assert_eq!(encoder.captured_graphs(), [0, 0]);
     let again = encoder.forward(&pixels(&FULL, 2)).expect("it still fits");
     assert_eq!(small, again);

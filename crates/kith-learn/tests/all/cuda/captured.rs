@@ -1,4 +1,4 @@
-//! Passes that a GPU has recorded, against the same queued one by one.
+//! Passes captured as CUDA graphs, compared with the same passes queued operation by operation.
 
 use std::{sync::mpsc, thread, time::Duration};
 
@@ -9,7 +9,7 @@ use crate::tiny::TINY;
 
 #[test]
 #[ignore = "needs an NVIDIA GPU and --features cuda"]
-fn cuda_repeats_recorded_passes_on_other_images() {
+fn cuda_replays_captured_passes_on_other_images() {
     for compute in [Compute::F32, Compute::Bf16] {
         let device = gpu(compute);
         for (config, sizes) in [(&FULL, [3, 1, 3]), (&TINY, [40, 7, 40])] {
@@ -18,7 +18,7 @@ fn cuda_repeats_recorded_passes_on_other_images() {
                 for shift in 0..4 {
                     let mut pixels = pixels(config, images);
                     pixels.rotate_left(shift * 311);
-                    // Nothing is recorded when an encoder meets a size for the first time.
+                    // The first pass of a size is not captured.
                     let [_, plain] = both(config, &device);
                     let (ours, theirs) = (encoder.forward(&pixels), plain.forward(&pixels));
                     assert_eq!(plain.captured_graphs(), [0, 0]);
@@ -69,7 +69,7 @@ fn pass(encoder: &Encoder, images: usize, shift: usize) -> (Vec<f32>, Gradients)
     (embedding, tape.backward(&slopes).expect("a backward pass"))
 }
 
-/// The same from an encoder with the same weights, which has recorded nothing.
+/// The same from an encoder with the same weights that has captured nothing.
 fn plain(encoder: &Encoder, device: &Device, images: usize, shift: usize) -> (Vec<f32>, Vec<f32>) {
     let arrays = encoder.to_arrays().expect("its weights");
     let plain = Encoder::from_arrays(encoder.config(), &arrays, device).expect("the same shape");
@@ -80,7 +80,7 @@ fn plain(encoder: &Encoder, device: &Device, images: usize, shift: usize) -> (Ve
 
 #[test]
 #[ignore = "needs an NVIDIA GPU and --features cuda"]
-fn cuda_repeats_recorded_steps_on_weights_that_change() {
+fn cuda_replays_captured_steps_on_weights_that_change() {
     for compute in [Compute::F32, Compute::Bf16] {
         let device = gpu(compute);
         for (config, sizes) in [(&FULL, [5, 30, 33]), (&TINY, [40, 64, 7])] {
@@ -123,7 +123,7 @@ fn cuda_overwrites_no_gradients_that_are_in_use() {
 
 #[test]
 #[ignore = "needs an NVIDIA GPU and --features cuda"]
-fn cuda_forgets_recordings_when_weights_change() {
+fn cuda_drops_captured_graphs_when_weights_change() {
     let device = gpu(Compute::F32);
     let [mut cpu, mut gpu] = both(&TINY, &device);
     for round in 0..3 {
