@@ -30,10 +30,10 @@ impl<K: Scheme> Tiling<K> {
         let Conv {
             inputs, outputs, ..
         } = self.conv;
-        // An even number of images in each chunk, whatever the number of threads: sums depend on it.
+        // The order of the sums depends on the size of a chunk, so the number of threads must not change it.
         let batch = images.data.len() / self.image_len(inputs);
-        let max = (CHUNK_TILES / self.per_image()).max(1);
-        let chunk = batch.div_ceil(batch.div_ceil(max));
+        let max_images = (CHUNK_TILES / self.per_image()).max(1);
+        let chunk = batch.div_ceil(batch.div_ceil(max_images));
         let (image_len, gradient_len) = (
             chunk * self.image_len(inputs),
             chunk * self.image_len(outputs),
