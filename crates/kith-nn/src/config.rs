@@ -35,9 +35,18 @@ impl EncoderConfig {
         broken.map(|(_, problem)| problem).collect()
     }
 
-    /// An error that names the first setting of [`EncoderConfig::problems`].
+    /// An error that names the first setting of [`EncoderConfig::problems`] with its value.
     pub fn validate(&self) -> Result<(), NnError> {
-        NnError::check_problems(&self.problems())
+        let Some((key, must_be)) = self.problems().into_iter().next() else {
+            return Ok(());
+        };
+        let value = match key {
+            "width" => self.width,
+            "side" => self.side,
+            _ => self.dim,
+        };
+        let message = format!("{key} {value} must be {must_be}");
+        Err(NnError::Config(message))
     }
 }
 
