@@ -1,5 +1,4 @@
-//! Training views: SimCLR's recipe (Chen et al. 2020, appendix A), every choice drawn from one seed.
-//! Must never know: which image or step it is.
+//! Augmented views for training: SimCLR's recipe (Chen et al. 2020, appendix A). One seed determines every random choice.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -10,7 +9,7 @@ use super::{
     resize::{Crop, normalise_unit, scale},
 };
 
-/// Strength of the training augmentation; every probability and range is a setting.
+/// Probabilities and ranges of the training augmentation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AugmentConfig {
@@ -28,11 +27,13 @@ pub struct AugmentConfig {
     pub blur: f32,
 }
 
-/// One augmented view, `[side, side, 3]`, fully determined by `seed`.
-pub fn augment(picture: &DecodedImage, side: usize, config: &AugmentConfig, seed: u64) -> Vec<f32> {
+/// One augmented view of an image: f32 `[side, side, 3]`, normalised as for ImageNet, fully determined by `seed`.
+///
+/// Crop, flip, colour jitter, greyscale and blur follow each other as in SimCLR (Chen et al. 2020, appendix A).
+pub fn augment(image: &DecodedImage, side: usize, config: &AugmentConfig, seed: u64) -> Vec<f32> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let crop = random_crop(picture, config.crop_min_area, &mut random);
-    let mut pixels: Vec<[f32; 3]> = scale(picture, crop, side)
+    let crop = random_crop(image, config.crop_min_area, &mut random);
+    let mut pixels: Vec<[f32; 3]> = scale(image, crop, side)
         .chunks_exact(3)
         .map(|rgb| [rgb[0], rgb[1], rgb[2]].map(|byte| f32::from(byte) / 255.0))
         .collect();
@@ -57,10 +58,10 @@ fn chance(probability: f32, random: &mut ChaCha8Rng) -> bool {
     random.random::<f32>() < probability
 }
 
-/// A rectangle with its area uniform in [`min_area`, 1] of the picture's and its ratio log-uniform in 3/4–4/3, anywhere inside. After ten
-/// misfits (a very long picture) the largest centred square.
-fn random_crop(picture: &DecodedImage, min_area: f32, random: &mut ChaCha8Rng) -> Crop {
-    let (width, height) = (f64::from(picture.width), f64::from(picture.height));
+/// A random rectangle inside the image: its area is uniform in [`min_area`, 1] of the image's, its aspect ratio log-uniform in 3/4–4/3.
+/// After ten rectangles that do not fit (a very long image) it is the largest centred square.
+fn random_crop(image: &DecodedImage, min_area: f32, random: &mut ChaCha8Rng) -> Crop {
+    let (width, height) = (f64::from(image.width), f64::from(image.height));
     let largest_ratio = (4.0_f64 / 3.0).ln();
     for _ in 0..10 {
         let area = width
@@ -78,5 +79,5 @@ fn random_crop(picture: &DecodedImage, min_area: f32, random: &mut ChaCha8Rng) -
         }
     }
     let edge = width.min(height);
-    Crop::centred(picture, edge, edge)
+    Crop::centred(image, edge, edge)
 }

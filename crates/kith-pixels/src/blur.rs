@@ -1,6 +1,6 @@
-//! Gaussian blur on a square image, separable, edges mirrored. Must never know: why.
+//! Separable Gaussian blur of a square image; edges are mirrored.
 
-/// Blurs `[side, side]` pixels; the kernel spans about a tenth of the side, 3 pixels at least.
+/// Blurs `[side, side]` pixels in place with standard deviation `deviation`. The kernel spans about a tenth of the side, 3 pixels at least.
 pub(super) fn blur(pixels: &mut [[f32; 3]], side: usize, deviation: f32) {
     let kernel = kernel((side / 20).max(1), deviation);
     let mut rows = pixels.to_vec();
@@ -8,14 +8,14 @@ pub(super) fn blur(pixels: &mut [[f32; 3]], side: usize, deviation: f32) {
         pixels,
         &mut rows,
         &kernel,
-        |line, place| line * side + place,
+        |line, offset| line * side + offset,
         side,
     );
     pass(
         &rows,
         pixels,
         &kernel,
-        |line, place| place * side + line,
+        |line, offset| offset * side + line,
         side,
     );
 }
@@ -30,7 +30,7 @@ fn kernel(reach: usize, deviation: f32) -> Vec<f32> {
     weights.into_iter().map(|weight| weight / sum).collect()
 }
 
-/// Convolves every line along its places; `at(line, place)` finds a pixel.
+/// Convolves every line with the kernel; `at(line, offset)` is the index of a pixel.
 fn pass(
     from: &[[f32; 3]],
     to: &mut [[f32; 3]],
@@ -40,20 +40,20 @@ fn pass(
 ) {
     let reach = kernel.len() / 2;
     for line in 0..side {
-        for place in 0..side {
+        for offset in 0..side {
             let mut sum = [0.0; 3];
             for (i, weight) in kernel.iter().enumerate() {
-                let pixel = from[at(line, mirrored(place + i, reach, side))];
+                let pixel = from[at(line, mirrored(offset + i, reach, side))];
                 (0..3).for_each(|channel| sum[channel] += weight * pixel[channel]);
             }
-            to[at(line, place)] = sum;
+            to[at(line, offset)] = sum;
         }
     }
 }
 
-/// `place − reach`, mirrored into the image at its edges (the edge pixel itself is not repeated).
-fn mirrored(place: usize, reach: usize, side: usize) -> usize {
-    let inside = place.abs_diff(reach);
+/// `offset − reach`, mirrored into the image at its edges (the edge pixel itself is not repeated).
+fn mirrored(offset: usize, reach: usize, side: usize) -> usize {
+    let inside = offset.abs_diff(reach);
     if inside < side {
         inside
     } else {

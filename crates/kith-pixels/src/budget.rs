@@ -1,23 +1,23 @@
-//! A bound on the memory that all decoders of the process take together. Serving, ingest and training share it.
+//! One bound on the memory that all decoders of the process use together.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// What every decode of the process is charged to.
+/// The budget of all decodes in the process.
 static DECODING: Budget = Budget::new();
 
-/// Bytes in use, and those who wait for some to come back.
+/// Counts bytes in use, and wakes waiting threads when some are freed.
 pub(super) struct Budget {
     used: Mutex<u64>,
     freed: Condvar,
 }
 
-/// Bytes that are charged until this is dropped.
+/// Bytes in use until this guard is dropped.
 pub(super) struct Charge<'a> {
     budget: &'a Budget,
     bytes: u64,
 }
 
-/// Charges `bytes` against `capacity`, and waits until there is room.
+/// Charges `bytes` to the process's budget; blocks until they fit into `capacity`.
 pub(super) fn charge(bytes: u64, capacity: u64) -> Charge<'static> {
     DECODING.charge(bytes, capacity)
 }
@@ -30,7 +30,7 @@ impl Budget {
         }
     }
 
-    /// A charge beyond the capacity waits until nothing else is charged, so that it is slow and never stuck.
+    /// Blocks until `bytes` fit into `capacity`. A charge larger than the capacity waits until nothing else is charged, so it is slow but never stuck.
     pub(super) fn charge(&self, bytes: u64, capacity: u64) -> Charge<'_> {
         let mut used = self.used();
         while *used > 0 && *used + bytes > capacity {

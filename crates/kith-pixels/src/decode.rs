@@ -19,19 +19,19 @@ use super::{
 };
 use sha2::{Digest, Sha256};
 
-/// Most bytes that a codec may allocate for each pixel of the image: 16-bit RGBA, and the same again to work in.
+/// Bytes that a codec may allocate for each pixel: 16-bit RGBA, and the same again as work space.
 const CODEC_BYTES_PER_PIXEL: u64 = 16;
-/// What a codec may always allocate, however few the pixels: tables and buffers of its own.
+/// Bytes that a codec may always allocate, however small the image: its own tables and buffers.
 const CODEC_BYTES: u64 = 16 << 20;
-/// Bytes a pixel of what comes after the codec: RGBA, then RGB.
+/// Bytes for each pixel after the codec: RGBA, then RGB.
 const COMPOSITE_BYTES_PER_PIXEL: u64 = 7;
-/// What EXIF blocks begin with in a JPEG; some programs leave it in place elsewhere.
+/// Prefix of an EXIF block in a JPEG; some programs write it into other formats too.
 const EXIF_PREFIX: &[u8] = b"Exif\0\0";
 
-/// Reads and checks the header only: cheap, never allocates the pixels.
+/// Reads and checks the header alone. Never allocates the pixels.
 ///
 /// # Errors
-/// [`PixelError::TooLarge`] beyond `limits`; [`PixelError::Undecodable`] for a format that is not taken.
+/// [`PixelError::TooLarge`] beyond `limits`; [`PixelError::Undecodable`] for an unsupported format, a broken header or an image without pixels.
 pub fn inspect(bytes: &[u8], limits: &Limits) -> Result<Header, PixelError> {
     if bytes.len() > limits.max_bytes {
         return Err(PixelError::TooLarge(format!(
@@ -41,7 +41,7 @@ pub fn inspect(bytes: &[u8], limits: &Limits) -> Result<Header, PixelError> {
         )));
     }
     let format = detect(bytes)?;
-    let file = whole(bytes, format);
+    let file = with_tables(bytes, format);
     let (width, height) = contain(format, || {
         reader(&file, format, limits.max_pixels).into_dimensions()
     })?;
@@ -62,19 +62,20 @@ pub fn inspect(bytes: &[u8], limits: &Limits) -> Result<Header, PixelError> {
     })
 }
 
-/// Decodes after [`inspect`]: the first frame, turned as its metadata say, alpha over white. Waits while the decoders of the process
-/// have `limits.decode_memory_mb` in use.
+/// Decodes the first frame of an image file, turns it upright by its EXIF orientation and composites alpha over white.
+///
+/// Checks the header as [`inspect`] does. Blocks while decoders of this process have `limits.decode_memory_mb` in use.
 ///
 /// # Errors
-/// As [`inspect`], and [`PixelError::Undecodable`] for a broken file or one without a visible pixel.
+/// Those of [`inspect`], and [`PixelError::Undecodable`] for a broken file or a fully transparent image.
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<DecodedImage, PixelError> {
-    decode_with(bytes, limits, |picture| picture)
+    decode_with(bytes, limits, |image| image)
 }
 
-/// [`decode`], then `work` with the picture. What decoding may take stays charged until `work` is done.
+/// Decodes as [`decode`] does, then passes the image to `work`. The memory stays charged to the process's budget until `work` returns.
 ///
 /// # Errors
-/// As [`decode`].
+/// Those of [`decode`].
 pub fn decode_with<T>(
     bytes: &[u8],
     limits: &Limits,
@@ -83,19 +84,18 @@ pub fn decode_with<T>(
     let header = inspect(bytes, limits)?;
     let format = detect(bytes)?;
     let pixels = u64::from(header.width) * u64::from(header.height);
-    let file = whole(bytes, format);
+    let file = with_tables(bytes, format);
     let (image, charged) = match format.codec {
         ImageFormat::Jpeg if !jpeg::has_end(&file) => without_end(&file, format, pixels, limits)?,
         _ => codec(&file, format, pixels, limits)?,
     };
-    let picture = over_white(image, format)?;
-    let done = work(picture);
+    let done = work(over_white(image, format)?);
     drop(charged);
     Ok(done)
 }
 
-/// The file as the codec wants it.
-fn whole<'a>(bytes: &'a [u8], format: &Format) -> Cow<'a, [u8]> {
+/// The file with the Huffman tables that its codec needs.
+fn with_tables<'a>(bytes: &'a [u8], format: &Format) -> Cow<'a, [u8]> {
     match format.codec {
         ImageFormat::Jpeg => jpeg::with_tables(bytes),
         _ => bytes.into(),
@@ -120,8 +120,8 @@ fn codec(
     })
 }
 
-/// A JPEG without its end marker, if its pixels are all there. The codec fills in grey for those that are missing and reports nothing, so
-/// a cut-off upload would be learned from as it is.
+/// Decodes a JPEG without an end marker, provided that all its pixels are there. The codec silently fills missing ones with grey, and
+/// training would learn from a cut-off upload.
 fn without_end(
     file: &[u8],
     format: &Format,
@@ -151,7 +151,7 @@ fn without_end(
     decoded.ok_or_else(cut)
 }
 
-/// How the image is to be turned. Broken metadata say nothing about the pixels, which are then taken as they lie.
+/// The orientation that the metadata state. Broken metadata count as none: the pixels may still be whole.
 fn orientation(decoder: &mut impl ImageDecoder) -> Orientation {
     let exif = decoder.exif_metadata().ok().flatten();
     let exif = exif
@@ -171,8 +171,8 @@ fn reader<'a>(bytes: &'a [u8], format: &Format, pixels: u64) -> ImageReader<Curs
     reader
 }
 
-/// Runs a codec on bytes from outside: whatever it does, a panic included, is an error of these bytes. The codec's own words stay in the
-/// log, since they speak of its inside.
+/// Runs a codec on untrusted bytes: every failure, a panic included, becomes an error about these bytes. The codec's own message goes to
+/// the log only, since it speaks of the codec's internals.
 fn contain<T>(
     format: &Format,
     codec: impl FnOnce() -> image::ImageResult<T>,
@@ -195,7 +195,7 @@ fn contain<T>(
             "the {title} takes too much memory to decode: scale it down"
         )),
         ImageError::Unsupported(_) => PixelError::Undecodable(format!(
-            "the {title} is of a kind that kith's decoder does not know: save it as a plain {title} or PNG"
+            "the {title} is of a kind that kith's decoder does not support: save it as a plain {title} or PNG"
         )),
         ImageError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => {
             PixelError::Undecodable(format!("the {title} ends too early: is the file whole?"))
@@ -204,6 +204,7 @@ fn contain<T>(
     })
 }
 
+/// RGB with alpha composited over white.
 fn over_white(image: DynamicImage, format: &Format) -> Result<DecodedImage, PixelError> {
     let (width, height) = (image.width(), image.height());
     let rgb = if image.color().has_alpha() {
@@ -215,8 +216,8 @@ fn over_white(image: DynamicImage, format: &Format) -> Result<DecodedImage, Pixe
     Ok(DecodedImage { width, height, rgb })
 }
 
-/// c·α + 255·(1 − α), rounded. A BMP's fourth byte is often left at 0 by programs that mean no alpha, so there it counts only where
-/// some pixel shows. An image of another format that shows nothing is refused: its vector would say nothing.
+/// Computes c·α + 255·(1 − α), rounded. Programs often leave a BMP's fourth byte at 0 without meaning transparency, so a BMP that is fully
+/// transparent counts as opaque. Another fully transparent image is refused: its vector would say nothing.
 fn composite(rgba: &[u8], format: &Format) -> Result<Vec<u8>, PixelError> {
     let invisible = rgba.chunks_exact(4).all(|pixel| pixel[3] == 0);
     if invisible && format.codec != ImageFormat::Bmp {

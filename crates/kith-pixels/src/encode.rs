@@ -1,4 +1,4 @@
-//! A picture becomes a file. Must never know: what it shows.
+//! Encodes an image as a file.
 
 use std::io::Cursor;
 
@@ -6,10 +6,13 @@ use image::{ImageFormat, RgbImage};
 
 use super::DecodedImage;
 
-/// The picture as a PNG file.
-pub fn png(picture: &DecodedImage) -> Vec<u8> {
-    let image = RgbImage::from_raw(picture.width, picture.height, picture.rgb.clone())
-        .expect("a picture has width x height x 3 bytes");
+/// Encodes the image as a PNG file.
+///
+/// # Panics
+/// If `image.rgb` does not have `width · height · 3` bytes.
+pub fn encode_png(image: &DecodedImage) -> Vec<u8> {
+    let image = RgbImage::from_raw(image.width, image.height, image.rgb.clone())
+        .expect("an image has width x height x 3 bytes");
     let mut file = Cursor::new(Vec::new());
     image
         .write_to(&mut file, ImageFormat::Png)

@@ -1,20 +1,19 @@
-//! The image formats that kith takes, in one list, and the names of those that it does not take.
-//! The content decides, never the name of a file.
+//! Detects the format of an image file from its content, and names common formats that are not supported.
 
 use image::ImageFormat;
 
 use super::PixelError;
 
-/// One format that is taken.
+/// A supported format.
 pub(super) struct Format {
     pub(super) codec: ImageFormat,
-    /// As stored and answered.
+    /// Its id in the database and in API answers.
     pub(super) id: &'static str,
-    /// As people write it.
+    /// Its name in messages.
     pub(super) title: &'static str,
 }
 
-/// All formats that are taken.
+/// All supported formats.
 const FORMATS: [Format; 7] = [
     format(ImageFormat::Jpeg, "jpeg", "JPEG"),
     format(ImageFormat::Png, "png", "PNG"),
@@ -25,7 +24,7 @@ const FORMATS: [Format; 7] = [
     format(ImageFormat::Qoi, "qoi", "QOI"),
 ];
 
-/// Ends of file names that say image, in lower case: what folders are searched for.
+/// File name extensions of supported images, in lower case: which files of a folder are images.
 pub const EXTENSIONS: [&str; 11] = [
     "bmp", "gif", "jfif", "jpe", "jpeg", "jpg", "png", "qoi", "tif", "tiff", "webp",
 ];
@@ -34,12 +33,15 @@ const fn format(codec: ImageFormat, id: &'static str, title: &'static str) -> Fo
     Format { codec, id, title }
 }
 
-/// The formats that are taken, as a sentence names them.
-pub fn taken() -> String {
+/// The names of the supported formats, separated by commas, for use in a sentence.
+pub fn supported_formats() -> String {
     FORMATS.map(|format| format.title).join(", ")
 }
 
-/// The format of `bytes`.
+/// The format of `bytes`, by their content.
+///
+/// # Errors
+/// [`PixelError::Undecodable`] for an unsupported format; the message names it where it is a common one.
 pub(super) fn detect(bytes: &[u8]) -> Result<&'static Format, PixelError> {
     let codec = image::guess_format(bytes).ok();
     let known = FORMATS.iter().find(|format| Some(format.codec) == codec);
@@ -47,15 +49,15 @@ pub(super) fn detect(bytes: &[u8]) -> Result<&'static Format, PixelError> {
 }
 
 fn refusal(bytes: &[u8]) -> String {
-    let taken = taken();
+    let supported = supported_formats();
     match foreign(bytes) {
-        _ if bytes.is_empty() => format!("the image has no bytes; kith takes {taken}"),
-        Some(name) => format!("this is {name}; kith takes {taken}: convert it"),
-        None => format!("the bytes are no image that kith knows; it takes {taken}"),
+        _ if bytes.is_empty() => format!("the image has no bytes; kith takes {supported}"),
+        Some(name) => format!("this is {name}; kith takes {supported}: convert it"),
+        None => format!("the bytes are no image that kith knows; it takes {supported}"),
     }
 }
 
-/// The name of a format that is not taken, with its article.
+/// The name of a common unsupported format, with its article.
 fn foreign(bytes: &[u8]) -> Option<&'static str> {
     if let Some(brand) = bytes
         .get(8..12)
@@ -98,7 +100,7 @@ fn foreign(bytes: &[u8]) -> Option<&'static str> {
     found.map(|(_, name)| *name).or_else(|| foreign_text(bytes))
 }
 
-/// Formats that are text: an SVG may begin with an XML declaration, comments or white space.
+/// Unsupported formats that are text. An SVG may begin with an XML declaration, comments or white space.
 fn foreign_text(bytes: &[u8]) -> Option<&'static str> {
     let head = &bytes[..bytes.len().min(1024)];
     let text = String::from_utf8_lossy(head).to_lowercase();
@@ -118,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_format_that_is_not_taken_is_named_beside_those_that_are() {
+    fn the_error_about_an_unsupported_format_names_it_and_the_supported_ones() {
         for (bytes, name) in [
             (&b"\0\0\0\x18ftypheic\0\0"[..], "HEIC"),
             (b"\0\0\0\x1cftypavif\0\0", "AVIF"),

@@ -1,4 +1,4 @@
-//! Colour jitter and greyscale with torchvision's definitions, on values in 0–1. Must never know: why.
+//! Colour jitter and greyscale as torchvision defines them, on values in 0–1.
 
 use rand::{RngExt, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 /// Weights of red, green and blue in luma (ITU-R BT.601).
 const LUMA: [f32; 3] = [0.299, 0.587, 0.114];
 
-/// Brightness, contrast, saturation and hue, each changed by a factor (hue: a shift) uniform in its range, in random order.
+/// Changes brightness, contrast, saturation and hue in random order, each by a factor (hue: by a shift) that is uniform in its range.
 pub(super) fn jitter(pixels: &mut [[f32; 3]], strength: [f32; 4], random: &mut ChaCha8Rng) {
     let mut order = [0, 1, 2, 3];
     order.shuffle(random);
@@ -31,7 +31,7 @@ pub(super) fn jitter(pixels: &mut [[f32; 3]], strength: [f32; 4], random: &mut C
     }
 }
 
-/// Every channel becomes the luma.
+/// Sets every channel to the luma.
 pub(super) fn drop_colour(pixels: &mut [[f32; 3]]) {
     each(pixels, |pixel| [luma(&pixel); 3]);
 }
@@ -60,7 +60,7 @@ fn sixths(turns: f32) -> f32 {
     6.0 * turns.rem_euclid(1.0)
 }
 
-/// Less than 6 of what is below 12: a remainder in general takes longer than all the rest.
+/// `sixths` modulo 6 for values below 12: the general remainder takes longer than the rest of the conversion.
 fn around(sixths: f32) -> f32 {
     if sixths >= 6.0 { sixths - 6.0 } else { sixths }
 }

@@ -1,5 +1,5 @@
-//! What the JPEG codec leaves open: whether a file holds all its pixels, and Huffman tables that frames of a video leave out.
-//! Segments and markers are those of ITU T.81, annex B.
+//! Reads JPEG segments (ITU T.81, annex B) for what the codec does not do: it tells whether a file holds all its pixels, and adds the
+//! standard Huffman tables that video frames leave out.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ const HUFFMAN_TABLES: u8 = 0xC4;
 const END_OF_IMAGE: [u8; 2] = [0xFF, 0xD9];
 /// Coefficients of a block.
 const COEFFICIENTS: usize = 64;
-/// A coefficient that no scan has brought yet.
+/// Precision of a coefficient that no scan has brought yet.
 const MISSING: u8 = u8::MAX;
 
 /// The tables of annex K.3 as the payload of one segment: DC and AC of luminance, DC and AC of chrominance.
@@ -28,15 +28,15 @@ const STANDARD_TABLES: &[u8; 416] = b"\
     \xC6\xC7\xC8\xC9\xCA\xD2\xD3\xD4\xD5\xD6\xD7\xD8\xD9\xDA\xE2\xE3\xE4\xE5\xE6\xE7\xE8\xE9\xEA\xF2\xF3\xF4\xF5\xF6\xF7\xF8\xF9\xFA\
 ";
 
-/// A piece of a file that a marker begins.
+/// A part of a file that begins with a marker.
 struct Segment<'a> {
     marker: u8,
     payload: &'a [u8],
-    /// What follows it: for a scan, its entropy-coded data and all that comes after.
+    /// The bytes after it: for a scan, its entropy-coded data and all that follows.
     rest: &'a [u8],
 }
 
-/// The next segment, whatever stands before its marker skipped.
+/// The next segment; bytes before its marker are skipped.
 fn next(mut bytes: &[u8]) -> Option<Segment<'_>> {
     loop {
         match bytes {
@@ -66,15 +66,16 @@ fn segments(bytes: &[u8]) -> impl Iterator<Item = Segment<'_>> {
     })
 }
 
-/// Whether the file goes on to its end marker. Segments carry their length and are skipped, thumbnails in them included; scans never
-/// hold the marker's two bytes. Table segments between scans might by chance: then a cut-off file passes, never is a whole one refused.
+/// Whether the file has its end marker. Segments carry their length and are skipped, with any thumbnails in them; scans never contain the
+/// marker's two bytes. A table segment between scans might contain them by chance: then a cut-off file passes, but a whole one is never
+/// refused.
 pub(super) fn has_end(bytes: &[u8]) -> bool {
     let scan = segments(bytes).find(|segment| segment.marker == START_OF_SCAN);
     scan.is_some_and(|scan| scan.rest.windows(2).any(|pair| pair == END_OF_IMAGE))
 }
 
 /// Whether the scans that begin in the file bring every coefficient of every component in full precision. A progressive file that was
-/// cut between two scans has them in part.
+/// cut between two scans has only some of them.
 pub(super) fn has_all_scans(bytes: &[u8]) -> bool {
     let mut precision: Vec<(u8, [u8; COEFFICIENTS])> = Vec::new();
     for segment in segments(bytes) {
@@ -88,7 +89,7 @@ pub(super) fn has_all_scans(bytes: &[u8]) -> bool {
                     .step_by(3);
                 precision = ids.map(|id| (*id, [MISSING; COEFFICIENTS])).collect();
             }
-            START_OF_SCAN => note_scan(segment.payload, &mut precision),
+            START_OF_SCAN => record_scan(segment.payload, &mut precision),
             _ => {}
         }
     }
@@ -96,8 +97,8 @@ pub(super) fn has_all_scans(bytes: &[u8]) -> bool {
     !precision.is_empty() && precision.iter().all(whole)
 }
 
-/// Notes to which bit (0: the last one) a scan brings which coefficients.
-fn note_scan(header: &[u8], precision: &mut [(u8, [u8; COEFFICIENTS])]) {
+/// Records to which bit (0: the last one) a scan brings which coefficients.
+fn record_scan(header: &[u8], precision: &mut [(u8, [u8; COEFFICIENTS])]) {
     let Some((count, rest)) = header.split_first() else {
         return;
     };
@@ -114,8 +115,8 @@ fn note_scan(header: &[u8], precision: &mut [(u8, [u8; COEFFICIENTS])]) {
     }
 }
 
-/// The file without its end, ended in three ways: at once, and after bits that alternate from 0 and from 1. Where pixels are missing, the
-/// three decode to different ones; where none is, the bits behind the last block are never read.
+/// Three completions of a file without its end: an end marker at once, and one after bits that alternate from 0 and from 1. If pixels are
+/// missing, the three decode differently; if none is, the bits behind the last block are never read.
 pub(super) fn endings(bytes: &[u8]) -> [Vec<u8>; 3] {
     // Fill bytes and half of a marker, or a byte whose stuffing is lost.
     let kept = bytes.iter().rposition(|byte| *byte != 0xFF);
@@ -123,7 +124,7 @@ pub(super) fn endings(bytes: &[u8]) -> [Vec<u8>; 3] {
     [&[][..], &[0x55; 256], &[0xAA; 256]].map(|bits| [bytes, bits, &END_OF_IMAGE].concat())
 }
 
-/// The file with the standard Huffman tables, if it has none: frames of a Motion JPEG leave them out.
+/// The file, with the standard Huffman tables if it has none: frames of a Motion JPEG leave them out.
 pub(super) fn with_tables(bytes: &[u8]) -> Cow<'_, [u8]> {
     let mut baseline = false;
     for segment in segments(bytes) {

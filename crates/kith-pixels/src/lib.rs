@@ -16,20 +16,20 @@ use serde::{Deserialize, Serialize};
 
 pub use self::augment::{AugmentConfig, augment};
 pub use self::decode::{decode, decode_with, inspect};
-pub use self::encode::png;
-pub use self::format::{EXTENSIONS, taken};
+pub use self::encode::encode_png;
+pub use self::format::{EXTENSIONS, supported_formats};
 pub use self::resize::fit;
 pub use self::sample::{SampleFormat, sample};
 
-/// What an image may cost, checked from its header before it is decoded.
+/// Limits on an image, checked from its header before it is decoded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
-    /// Most bytes one encoded image may have.
+    /// Maximum bytes of an encoded image.
     pub max_bytes: usize,
-    /// Most pixels (width × height) one image may have.
+    /// Maximum pixels (width × height) of an image.
     pub max_pixels: u64,
-    /// Most MiB that all decoders of the process may use at once; a decode beyond it waits for the others.
+    /// Maximum MiB that all decoders of the process may use at once; a decode beyond it waits for the others.
     pub decode_memory_mb: u64,
 }
 
@@ -44,10 +44,10 @@ pub struct DecodedImage {
     pub rgb: Vec<u8>,
 }
 
-/// What the header of an image file says.
+/// The header of an image file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Header {
-    /// `jpeg`, `png`, `webp`, `gif`, `bmp`, `tiff` or `qoi`: decided by the content.
+    /// `jpeg`, `png`, `webp`, `gif`, `bmp`, `tiff` or `qoi`, detected from the content.
     pub format: &'static str,
     /// Pixels across, as stored (before EXIF orientation).
     pub width: u32,
@@ -55,19 +55,19 @@ pub struct Header {
     pub height: u32,
 }
 
-/// Why bytes are not an image that kith takes. `code()` is stable and goes out in API errors.
+/// Why bytes are not accepted as an image.
 #[derive(Debug, thiserror::Error)]
 pub enum PixelError {
-    /// `image_too_large`: too many bytes or pixels.
+    /// Too many bytes or pixels; code `image_too_large`.
     #[error("{0}")]
     TooLarge(String),
-    /// `image_undecodable`: not a supported format, or broken.
+    /// An unsupported format, or a broken file; code `image_undecodable`.
     #[error("{0}")]
     Undecodable(String),
 }
 
 impl PixelError {
-    /// The stable error code of the HTTP interface.
+    /// The stable code of this error in the HTTP interface.
     pub fn code(&self) -> &'static str {
         match self {
             Self::TooLarge(_) => "image_too_large",

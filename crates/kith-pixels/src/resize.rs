@@ -1,4 +1,4 @@
-//! Crops, scales and normalises. Must never know: why.
+//! Crops, scales and normalises images.
 
 use fast_image_resize::{
     FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer,
@@ -7,11 +7,11 @@ use fast_image_resize::{
 
 use super::DecodedImage;
 
-/// Mean and standard deviation of ImageNet's pixels by channel, in 0–1: the normalisation of torchvision's models.
+/// Mean and standard deviation of ImageNet's pixels by channel, in 0–1, as torchvision's models use them.
 const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 const DEVIATION: [f32; 3] = [0.229, 0.224, 0.225];
 
-/// A rectangle of a picture, in pixels.
+/// A rectangle inside an image, in pixels.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Crop {
     pub(super) left: f64,
@@ -22,30 +22,34 @@ pub(super) struct Crop {
 
 impl Crop {
     /// A rectangle of `width` × `height` in the middle.
-    pub(super) fn centred(picture: &DecodedImage, width: f64, height: f64) -> Self {
+    pub(super) fn centred(image: &DecodedImage, width: f64, height: f64) -> Self {
         Self {
-            left: (f64::from(picture.width) - width) / 2.0,
-            top: (f64::from(picture.height) - height) / 2.0,
+            left: (f64::from(image.width) - width) / 2.0,
+            top: (f64::from(image.height) - height) / 2.0,
             width,
             height,
         }
     }
 }
 
-/// Scales the shorter edge to `side`, crops the centre, normalises: what serving and evaluation see. `[side, side, 3]`.
-pub fn fit(picture: &DecodedImage, side: usize) -> Vec<f32> {
-    let edge = f64::from(picture.width.min(picture.height));
-    normalise(&scale(picture, Crop::centred(picture, edge, edge), side))
+/// The input of an encoder for serving and evaluation: scales the shorter edge to `side`, crops the centre, and normalises as for ImageNet.
+/// Returns f32 `[side, side, 3]`.
+///
+/// # Panics
+/// If `image.rgb` does not have `width · height · 3` bytes.
+pub fn fit(image: &DecodedImage, side: usize) -> Vec<f32> {
+    let edge = f64::from(image.width.min(image.height));
+    normalise(&scale(image, Crop::centred(image, edge, edge), side))
 }
 
-/// The crop at `side` × `side`, RGB bytes; bilinear with antialiasing, the same up and down.
-pub(super) fn scale(picture: &DecodedImage, crop: Crop, side: usize) -> Vec<u8> {
-    let whole = crop == Crop::centred(picture, f64::from(picture.width), f64::from(picture.height));
-    if whole && picture.width as usize == side && picture.height as usize == side {
-        return picture.rgb.clone();
+/// The crop scaled to `side` × `side` RGB bytes: bilinear, with antialiasing when scaled down.
+pub(super) fn scale(image: &DecodedImage, crop: Crop, side: usize) -> Vec<u8> {
+    let whole = crop == Crop::centred(image, f64::from(image.width), f64::from(image.height));
+    if whole && image.width as usize == side && image.height as usize == side {
+        return image.rgb.clone();
     }
-    let source = ImageRef::new(picture.width, picture.height, &picture.rgb, PixelType::U8x3)
-        .expect("a picture has width x height x 3 bytes");
+    let source = ImageRef::new(image.width, image.height, &image.rgb, PixelType::U8x3)
+        .expect("an image has width x height x 3 bytes");
     let mut target = Image::new(side as u32, side as u32, PixelType::U8x3);
     let options = ResizeOptions::new()
         .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
@@ -57,7 +61,7 @@ pub(super) fn scale(picture: &DecodedImage, crop: Crop, side: usize) -> Vec<u8> 
     target.into_vec()
 }
 
-/// Bytes to normalised values.
+/// Converts RGB bytes to normalised values.
 pub(super) fn normalise(rgb: &[u8]) -> Vec<f32> {
     let table: [[f32; 256]; 3] = std::array::from_fn(|channel| {
         std::array::from_fn(|byte| (byte as f32 / 255.0 - MEAN[channel]) / DEVIATION[channel])
@@ -69,7 +73,7 @@ pub(super) fn normalise(rgb: &[u8]) -> Vec<f32> {
         .collect()
 }
 
-/// Values in 0–1 to normalised values, in place.
+/// Normalises values in 0–1 in place.
 pub(super) fn normalise_unit(pixels: &mut [[f32; 3]]) {
     for pixel in pixels {
         for channel in 0..3 {

@@ -16,13 +16,13 @@ macro_rules! golden {
     };
 }
 
-fn picture(bytes: &[u8]) -> DecodedImage {
+fn decoded(bytes: &[u8]) -> DecodedImage {
     decode(bytes, &LIMITS).unwrap_or_else(|error| panic!("{error}"))
 }
 
 #[test]
-fn an_orientation_turns_the_picture_whatever_container_carries_it() {
-    let upright = picture(golden!("upright.png"));
+fn an_orientation_turns_the_image_whatever_container_carries_it() {
+    let upright = decoded(golden!("upright.png"));
     for (name, bytes) in [
         ("png", golden!("orientation-6.png")),
         ("tiff", golden!("orientation-6.tif")),
@@ -32,7 +32,7 @@ fn an_orientation_turns_the_picture_whatever_container_carries_it() {
         ("jpeg", golden!("orientation-6.jpg")),
     ] {
         assert_eq!(inspect(bytes, &LIMITS).unwrap().format, name);
-        let turned = picture(bytes);
+        let turned = decoded(bytes);
         assert_eq!(
             (turned.width, turned.height),
             (upright.width, upright.height),
@@ -56,8 +56,8 @@ fn an_orientation_turns_the_picture_whatever_container_carries_it() {
 
 #[test]
 fn a_bmp_whose_alpha_is_blank_shows_its_colours() {
-    let same = picture(golden!("bmp-same-picture.bmp"));
-    assert_eq!(picture(golden!("bmp-all-zero-alpha.bmp")), same);
+    let same = decoded(golden!("bmp-same-picture.bmp"));
+    assert_eq!(decoded(golden!("bmp-all-zero-alpha.bmp")), same);
 }
 
 #[test]
@@ -70,11 +70,11 @@ fn an_image_that_shows_nothing_at_all_is_refused() {
 }
 
 #[test]
-fn tiff_and_qoi_decode_to_the_same_picture_as_png() {
-    let upright = picture(golden!("upright.png"));
-    assert_eq!(picture(golden!("plain.qoi")), upright);
-    assert_eq!(picture(golden!("deflate.tif")), upright);
-    let inks = picture(golden!("cmyk.tif"));
+fn tiff_and_qoi_decode_to_the_same_image_as_png() {
+    let upright = decoded(golden!("upright.png"));
+    assert_eq!(decoded(golden!("plain.qoi")), upright);
+    assert_eq!(decoded(golden!("deflate.tif")), upright);
+    let inks = decoded(golden!("cmyk.tif"));
     // Inks and back: each product is rounded once.
     let far = inks
         .rgb
@@ -88,8 +88,8 @@ fn tiff_and_qoi_decode_to_the_same_picture_as_png() {
 fn a_jpeg_without_its_end_marker_is_taken_and_one_without_its_last_pixels_is_not() {
     let whole = golden!("jpeg-without-end-marker.jpg");
     let ended = [whole, &[0xFF, 0xD9]].concat();
-    assert_eq!(picture(whole), picture(&ended));
-    assert_eq!(picture(&[whole, &[0xFF]].concat()), picture(&ended));
+    assert_eq!(decoded(whole), decoded(&ended));
+    assert_eq!(decoded(&[whole, &[0xFF]].concat()), decoded(&ended));
     for missing in [8, 40, whole.len() / 2] {
         let cut = decode(&whole[..whole.len() - missing], &LIMITS);
         assert!(matches!(cut, Err(PixelError::Undecodable(_))), "{missing}");
@@ -99,8 +99,8 @@ fn a_jpeg_without_its_end_marker_is_taken_and_one_without_its_last_pixels_is_not
 #[test]
 fn a_progressive_jpeg_without_its_end_marker_needs_all_its_scans() {
     let whole = golden!("progressive.jpg");
-    let picture_of_all = picture(whole);
-    assert_eq!(picture(&whole[..whole.len() - 2]), picture_of_all);
+    let all = decoded(whole);
+    assert_eq!(decoded(&whole[..whole.len() - 2]), all);
     let scans: Vec<usize> = (0..whole.len() - 1)
         .filter(|at| whole[*at..*at + 2] == [0xFF, 0xDA])
         .collect();
@@ -114,7 +114,7 @@ fn a_progressive_jpeg_without_its_end_marker_needs_all_its_scans() {
 fn a_motion_jpegs_frame_is_decoded_with_the_standards_tables() {
     let frame = golden!("mjpeg-frame.jpg");
     assert!(!frame.windows(2).any(|pair| pair == [0xFF, 0xC4]));
-    assert_eq!(picture(frame), picture(golden!("with-tables.jpg")));
+    assert_eq!(decoded(frame), decoded(golden!("with-tables.jpg")));
     assert_eq!(inspect(frame, &LIMITS).unwrap().width, 64);
 }
 
@@ -145,7 +145,7 @@ impl Mutations {
 }
 
 #[test]
-fn mutated_files_end_in_a_picture_or_in_a_plain_and_short_refusal() {
+fn mutated_files_end_in_an_image_or_in_a_plain_and_short_refusal() {
     let files = [
         golden!("orientation-6.png"),
         golden!("orientation-6.tif"),
@@ -163,9 +163,9 @@ fn mutated_files_end_in_a_picture_or_in_a_plain_and_short_refusal() {
         for _ in 0..300 {
             let bytes = mutations.mutate(whole);
             match decode(&bytes, &LIMITS) {
-                Ok(picture) => {
-                    let pixels = picture.width as usize * picture.height as usize;
-                    assert_eq!(picture.rgb.len(), 3 * pixels);
+                Ok(image) => {
+                    let pixels = image.width as usize * image.height as usize;
+                    assert_eq!(image.rgb.len(), 3 * pixels);
                 }
                 Err(error) => {
                     let text = error.to_string();
@@ -245,7 +245,7 @@ fn pixels_of_floating_point_in_a_tiff_decode() {
     DynamicImage::from(floats)
         .write_to(&mut std::io::Cursor::new(&mut tiff), ImageFormat::Tiff)
         .unwrap();
-    let decoded = picture(&tiff);
+    let decoded = decoded(&tiff);
     assert_eq!((decoded.rgb[0], decoded.rgb[2]), (255, 0));
     assert!(decoded.rgb[1].abs_diff(128) <= 1);
 }

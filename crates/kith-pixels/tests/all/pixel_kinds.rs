@@ -25,18 +25,18 @@ fn pixel(rgb: &[u8], x: usize, y: usize) -> [u8; 3] {
 
 #[test]
 fn a_four_colour_jpeg_becomes_what_its_inks_print() {
-    let picture = decode(golden!("cmyk.jpg"), &LIMITS).unwrap();
+    let image = decode(golden!("cmyk.jpg"), &LIMITS).unwrap();
     // (0.9, 0.2, 0.4) · 0.8 · 255; the JPEG rounds each ink, and inks multiply: 3 of 255.
-    for (value, expected) in pixel(&picture.rgb, 5, 5).into_iter().zip([184, 41, 82]) {
+    for (value, expected) in pixel(&image.rgb, 5, 5).into_iter().zip([184, 41, 82]) {
         assert!(value.abs_diff(expected) <= 3, "{value} is not {expected}");
     }
 }
 
 #[test]
 fn a_palette_is_looked_up_and_its_transparent_entry_shows_white() {
-    let picture = decode(golden!("palette.png"), &LIMITS).unwrap();
-    assert_eq!(pixel(&picture.rgb, 0, 0), RED);
-    assert_eq!(pixel(&picture.rgb, 15, 15), [255; 3]);
+    let image = decode(golden!("palette.png"), &LIMITS).unwrap();
+    assert_eq!(pixel(&image.rgb, 0, 0), RED);
+    assert_eq!(pixel(&image.rgb, 15, 15), [255; 3]);
     let bits = decode(golden!("one_bit.png"), &LIMITS).unwrap();
     assert_eq!(pixel(&bits.rgb, 0, 0), [0; 3]);
     assert_eq!(pixel(&bits.rgb, 15, 15), [255; 3]);
@@ -49,9 +49,9 @@ fn of_an_animation_the_first_frame_counts() {
         ("webp", &golden!("animated.webp")[..]),
     ] {
         assert_eq!(inspect(bytes, &LIMITS).unwrap().format, name);
-        let picture = decode(bytes, &LIMITS).unwrap();
-        assert_eq!((picture.width, picture.height), (16, 16), "{name}");
-        assert_eq!(pixel(&picture.rgb, 8, 8), RED, "{name}");
+        let image = decode(bytes, &LIMITS).unwrap();
+        assert_eq!((image.width, image.height), (16, 16), "{name}");
+        assert_eq!(pixel(&image.rgb, 8, 8), RED, "{name}");
     }
 }
 
@@ -61,13 +61,13 @@ fn a_jpeg_that_is_cut_off_anywhere_in_its_pixels_is_undecodable() {
     let photo = image::load_from_memory(golden!("progressive.jpg")).unwrap();
     photo.write_to(&mut plain, ImageFormat::Jpeg).unwrap();
     for whole in [golden!("progressive.jpg").to_vec(), plain.into_inner()] {
-        let picture = decode(&whole, &LIMITS).unwrap();
+        let image = decode(&whole, &LIMITS).unwrap();
         // Without the end marker all pixels are still there; without more bytes they are only where those held padding.
         for length in (0..whole.len()).step_by(7).chain([whole.len() - 3]) {
             match decode(&whole[..length], &LIMITS) {
                 Err(PixelError::Undecodable(_)) => {}
                 Err(error) => panic!("{length} of {} bytes: {error}", whole.len()),
-                Ok(found) => assert!(found == picture && length + 3 >= whole.len()),
+                Ok(found) => assert!(found == image && length + 3 >= whole.len()),
             }
         }
     }
@@ -83,8 +83,8 @@ fn a_jpeg_may_carry_a_thumbnail_before_and_anything_behind_its_end() {
     with_thumbnail.extend_from_slice(whole);
     with_thumbnail.extend_from_slice(&whole[2..]);
     let trailed = [&with_thumbnail[..], b"appended by a camera"].concat();
-    let picture = decode(whole, &LIMITS).unwrap();
-    assert_eq!(decode(&trailed, &LIMITS).unwrap(), picture);
+    let image = decode(whole, &LIMITS).unwrap();
+    assert_eq!(decode(&trailed, &LIMITS).unwrap(), image);
     // The thumbnail's end marker does not stand for the image's.
     let cut = with_thumbnail.len() - 100;
     assert!(decode(&with_thumbnail[..cut], &LIMITS).is_err());

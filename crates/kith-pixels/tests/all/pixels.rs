@@ -42,7 +42,7 @@ fn plain() -> AugmentConfig {
 }
 
 #[test]
-fn every_format_is_known_by_its_content_and_decodes_to_the_same_picture() {
+fn every_format_is_known_by_its_content_and_decodes_to_the_same_image() {
     let image = DynamicImage::from(gradient(40, 24));
     for (format, name) in [
         (ImageFormat::Png, "png"),
@@ -59,16 +59,16 @@ fn every_format_is_known_by_its_content_and_decodes_to_the_same_picture() {
         let bytes = encode(&image, format);
         let header = inspect(&bytes, &LIMITS).unwrap();
         assert_eq!((header.format, header.width, header.height), (name, 40, 24));
-        let picture = decode(&bytes, &LIMITS).unwrap();
-        assert_eq!((picture.width, picture.height), (40, 24));
+        let decoded = decode(&bytes, &LIMITS).unwrap();
+        assert_eq!((decoded.width, decoded.height), (40, 24));
         // JPEG is lossy and GIF has 256 colours for these 960: a mean error of 8 of 255 is theirs.
-        let wrong: i32 = picture
+        let wrong: i32 = decoded
             .rgb
             .iter()
             .zip(image.to_rgb8().as_raw())
             .map(|(a, b)| (i32::from(*a) - i32::from(*b)).abs())
             .sum();
-        assert!(wrong < 8 * picture.rgb.len() as i32, "{name}: {wrong}");
+        assert!(wrong < 8 * decoded.rgb.len() as i32, "{name}: {wrong}");
     }
 }
 
@@ -100,7 +100,7 @@ fn with_orientation(jpeg: &[u8], orientation: u8) -> Vec<u8> {
 }
 
 #[test]
-fn a_turned_photo_is_the_same_picture_as_its_turned_pixels() {
+fn a_turned_photo_is_the_same_image_as_its_turned_pixels() {
     let jpeg = encode(&gradient(48, 32).into(), ImageFormat::Jpeg);
     let upright = image::load_from_memory(&jpeg).unwrap();
     let turned = decode(&with_orientation(&jpeg, 6), &LIMITS).unwrap();
@@ -145,7 +145,7 @@ fn broken_and_foreign_bytes_are_undecodable() {
 }
 
 #[test]
-fn fit_crops_the_centre_of_a_long_picture() {
+fn fit_crops_the_centre_of_a_long_image() {
     let thirds = RgbImage::from_fn(96, 32, |x, _| {
         Rgb(if (32..64).contains(&x) {
             [255; 3]
@@ -173,7 +173,7 @@ fn fit_crops_the_centre_of_a_long_picture() {
 
 #[test]
 fn a_single_pixel_fits_and_augments() {
-    let picture = DecodedImage {
+    let image = DecodedImage {
         width: 1,
         height: 1,
         rgb: vec![9, 99, 199],
@@ -186,9 +186,9 @@ fn a_single_pixel_fits_and_augments() {
         greyscale: 0.0,
         blur: 1.0,
     };
-    assert!(fit(&picture, 64).iter().all(|value| value.is_finite()));
+    assert!(fit(&image, 64).iter().all(|value| value.is_finite()));
     assert!((0..50).all(|seed| {
-        augment(&picture, 32, &strong, seed)
+        augment(&image, 32, &strong, seed)
             .iter()
             .all(|value| value.is_finite())
     }));
@@ -196,7 +196,7 @@ fn a_single_pixel_fits_and_augments() {
 
 #[test]
 fn augmentation_is_decided_by_its_seed() {
-    let picture = DecodedImage {
+    let image = DecodedImage {
         width: 50,
         height: 40,
         rgb: gradient(50, 40).into_raw(),
@@ -210,32 +210,32 @@ fn augmentation_is_decided_by_its_seed() {
         blur: 0.5,
     };
     assert_eq!(
-        augment(&picture, 32, &config, 7),
-        augment(&picture, 32, &config, 7)
+        augment(&image, 32, &config, 7),
+        augment(&image, 32, &config, 7)
     );
     assert_ne!(
-        augment(&picture, 32, &config, 7),
-        augment(&picture, 32, &config, 8)
+        augment(&image, 32, &config, 7),
+        augment(&image, 32, &config, 8)
     );
 }
 
 #[test]
 fn without_any_strength_a_square_view_is_what_serving_sees() {
-    let picture = DecodedImage {
+    let image = DecodedImage {
         width: 32,
         height: 32,
         rgb: gradient(32, 32).into_raw(),
     };
     // A full-area crop of ratio other than 1 does not fit a square, so the centre is taken after ten tries.
-    let view = augment(&picture, 32, &plain(), 1);
-    let served = fit(&picture, 32);
+    let view = augment(&image, 32, &plain(), 1);
+    let served = fit(&image, 32);
     // Both normalise the same bytes, in a different order of f32 operations.
     assert!(view.iter().zip(&served).all(|(a, b)| (a - b).abs() < 1e-5));
 }
 
 #[test]
 fn half_of_the_views_are_flipped() {
-    let picture = DecodedImage {
+    let image = DecodedImage {
         width: 32,
         height: 32,
         rgb: gradient(32, 32).into_raw(),
@@ -244,9 +244,9 @@ fn half_of_the_views_are_flipped() {
         flip: 0.5,
         ..plain()
     };
-    let straight = augment(&picture, 32, &plain(), 0);
+    let straight = augment(&image, 32, &plain(), 0);
     let flipped = (0..400)
-        .filter(|seed| augment(&picture, 32, &config, *seed)[0] > straight[0] + 1.0)
+        .filter(|seed| augment(&image, 32, &config, *seed)[0] > straight[0] + 1.0)
         .count();
     // Binomial(400, ½) has a deviation of 10: five of them.
     assert!((150..=250).contains(&flipped), "{flipped} of 400");
