@@ -1,37 +1,37 @@
-//! What a step and the chain table cost: the walk's share of a step, step time and memory against the number of chains, and the pause
-//! that a snapshot makes. Must never know: images; noise stands for them.
+//! The cost of a step and of the chain table: the walk's share of a step, step time and memory against the number of chains, and the
+//! pause that a snapshot makes. Images are noise.
 
-use std::{fs, io::Write, path::PathBuf, time::Instant};
+use std::{path::PathBuf, time::Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    Claim, Order, Points, Run, Scale, StudyError,
-    experiment::{Desk, Experiment},
+    Claim, Points, Run, Scale, StudyConfig, StudyError,
+    experiment::Experiment,
+    fixture::Fixture,
     method::Method,
+    number::short,
     plot::Chart,
-    report::short,
-    rig::{Rig, columns},
-    settings::overridden,
-    state::{Recipe, adam, table},
+    recipe::{Recipe, adam},
+    run_recorder::RunRecorder,
+    settings::with_overrides,
+    table_cost::{self, BYTES, PAUSE, WRITE},
 };
-use kith_mcmc::{ChainColumns, chains_to_bytes};
-use kith_nn::{Device, EncoderConfig, memory::resident};
+use kith_nn::{Device, EncoderConfig};
 
 const SHARE: &str = "walk_share";
-/// What masks and scores take of a step: no part of the walk, since every contrastive loss needs them.
+/// Share of a step that masks and scores take. They are no part of the walk, since every contrastive loss needs them.
 const SCORES: &str = "score_share";
 const STEP: &str = "step_milliseconds";
-/// A step's time over the images it encodes: where there are few chains, several of a batch stand on one image.
+/// A step's time over the number of images it encodes: with few chains, several of a batch have the same image as their state.
 const IMAGE: &str = "milliseconds_an_image";
-const BYTES: &str = "bytes_an_anchor";
-const PAUSE: &str = "pause_milliseconds";
-const WRITE: &str = "write_milliseconds";
-/// What is claimed: at most 1 % of a step, 64 bytes an anchor, and a step's time that stays within a tenth.
-const MOST_SHARE: f64 = 0.01;
-const MOST_BYTES: f64 = 64.0;
-const MOST_RATIO: f64 = 1.1;
+/// Claimed maximum of the walk's share of a step.
+const MAX_SHARE: f64 = 0.01;
+/// Claimed maximum of bytes for each anchor.
+const MAX_BYTES: f64 = 64.0;
+/// Claimed maximum of the slowest over the fastest time of a step.
+const MAX_RATIO: f64 = 1.1;
 
 const TABLE: &str = "chain table";
 const CHAINS: &str = "steps against chains";
@@ -41,12 +41,12 @@ const CHAINS: &str = "steps against chains";
 struct Settings {
     batch: usize,
     beta: f32,
-    /// Of the encoder whose step the walk's share is taken of.
+    /// The encoder whose step the walk's share is taken of, and whose state a snapshot copies.
     width: usize,
     side: usize,
     dim: usize,
     steps: u64,
-    /// Of the encoder whose steps are timed against the number of chains: small, so that chains would show.
+    /// The encoder whose steps are timed against the number of chains: small, so that the chains would show.
     small_width: usize,
     small_side: usize,
     small_steps: u64,
@@ -83,8 +83,8 @@ pub(super) struct Cost {
 }
 
 impl Cost {
-    pub(super) fn new(order: &Order) -> Result<Self, StudyError> {
-        let settings: Settings = overridden(&Settings::preset(order.scale), &order.sets)?;
+    pub(super) fn new(config: &StudyConfig) -> Result<Self, StudyError> {
+        let settings: Settings = with_overrides(&Settings::preset(config.scale), &config.sets)?;
         let least = settings.chains.iter().min().copied().unwrap_or(0);
         let usable = settings.batch >= 2 && least >= 2 * settings.batch as u64;
         if !usable || !settings.chains.is_sorted() || settings.steps * settings.small_steps == 0 {
@@ -94,56 +94,25 @@ impl Cost {
         }
         Ok(Self {
             settings,
-            device: order.device.clone(),
-            out: order.out.clone(),
+            device: config.device.clone(),
+            out: config.out.clone(),
         })
     }
 
-    fn most_chains(&self) -> u64 {
+    fn max_chains(&self) -> u64 {
         self.settings.chains.last().copied().unwrap_or(0)
     }
 
-    /// Memory, and what a snapshot takes of it, for each number of chains. Comes first: memory that was used before would be used again.
-    fn tables(&self, run: &Run, desk: &mut Desk<'_>) -> Result<(), StudyError> {
-        for chains in &self.settings.chains {
-            let columns = columns(*chains, run.seed);
-            let before = resident();
-            let table = table(&columns)?;
-            let grown = before
-                .zip(resident())
-                .map(|(before, after)| after as f64 - before as f64);
-            let started = Instant::now();
-            let copy = table.to_columns();
-            let pause = started.elapsed();
-            let started = Instant::now();
-            self.write(&copy)?;
-            let mut values = vec![
-                (PAUSE, 1e3 * pause.as_secs_f64()),
-                (WRITE, 1e3 * started.elapsed().as_secs_f64()),
-            ];
-            // The tables of a later seed lie where those of the first lay, and tell nothing.
-            let grown = grown.filter(|bytes| *bytes > 0.0);
-            values.extend(grown.map(|bytes| (BYTES, bytes / *chains as f64)));
-            desk.note(*chains, &values)?;
+    fn encoder(&self) -> EncoderConfig {
+        EncoderConfig {
+            width: self.settings.width,
+            side: self.settings.side,
+            dim: self.settings.dim,
         }
-        desk.advance(self.most_chains());
-        Ok(())
     }
 
-    fn write(&self, columns: &ChainColumns) -> Result<(), StudyError> {
-        let bytes = chains_to_bytes(columns).map_err(StudyError::config)?;
-        let path = self.out.join("chains.safetensors");
-        let put = || {
-            let mut file = fs::File::create(&path)?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            fs::remove_file(&path)
-        };
-        put().map_err(|error| StudyError::io(&path, error))
-    }
-
-    /// The lower quartile of a step's time for each number of chains, taken in turn so that all see the same machine.
-    fn steps(&self, run: &Run, desk: &mut Desk<'_>) -> Result<(), StudyError> {
+    /// Records the lower quartile of a step's time for each number of chains. Steps are taken in turn, so that all see the same machine.
+    fn steps(&self, run: &Run, recorder: &mut RunRecorder<'_>) -> Result<(), StudyError> {
         let Settings {
             small_width: width,
             small_side: side,
@@ -156,15 +125,15 @@ impl Cost {
             dim: 32,
         };
         let recipe = self.recipe(encoder, Method::Emc2Subset, run.seed);
-        let build = |chains: &u64| Rig::new(&recipe, self.settings.batch, *chains);
-        let rigs = self.settings.chains.iter().map(build);
-        let mut rigs = rigs.collect::<Result<Vec<_>, StudyError>>()?;
-        let mut times = vec![Vec::new(); rigs.len()];
+        let build = |chains: &u64| Fixture::new(&recipe, self.settings.batch, *chains);
+        let fixtures = self.settings.chains.iter().map(build);
+        let mut fixtures = fixtures.collect::<Result<Vec<_>, StudyError>>()?;
+        let mut times = vec![Vec::new(); fixtures.len()];
         for step in 0..=small_steps {
-            for (rig, times) in rigs.iter_mut().zip(&mut times) {
-                let batch = rig.batch(step);
+            for (fixture, times) in fixtures.iter_mut().zip(&mut times) {
+                let batch = fixture.batch(step);
                 let started = Instant::now();
-                let report = rig.step(&batch)?;
+                let report = fixture.step(&batch)?;
                 // The first step meets cold memory.
                 if step > 0 {
                     let images = (2 * self.settings.batch + report.carried_encoded) as f64;
@@ -176,25 +145,29 @@ impl Cost {
         for (chains, times) in self.settings.chains.iter().zip(times) {
             let (steps, images) = times.into_iter().unzip();
             let values = [(STEP, quartile(steps, 1)), (IMAGE, quartile(images, 1))];
-            desk.note(*chains, &values)?;
+            recorder.record(*chains, &values)?;
         }
-        desk.advance(self.most_chains());
+        recorder.advance(self.max_chains());
         Ok(())
     }
 
-    /// Seconds of the visits, and those of masks and scores, as shares of whole steps.
-    fn share(&self, run: &Run, method: Method, desk: &mut Desk<'_>) -> Result<(), StudyError> {
+    /// Records the times of the visits, and of masks and scores, as shares of whole steps.
+    fn share(
+        &self,
+        run: &Run,
+        method: Method,
+        recorder: &mut RunRecorder<'_>,
+    ) -> Result<(), StudyError> {
         let settings = &self.settings;
-        let (width, side, dim) = (settings.width, settings.side, settings.dim);
-        let (steps, encoder) = (settings.steps, EncoderConfig { width, side, dim });
-        let recipe = self.recipe(encoder, method, run.seed);
-        let chains = 10_000.min(self.most_chains());
-        let mut rig = Rig::new(&recipe, self.settings.batch, chains)?;
+        let steps = settings.steps;
+        let recipe = self.recipe(self.encoder(), method, run.seed);
+        let chains = 10_000.min(self.max_chains());
+        let mut fixture = Fixture::new(&recipe, self.settings.batch, chains)?;
         let (mut walk, mut scores, mut times) = (0.0, 0.0, Vec::new());
         for step in 0..=steps {
-            let batch = rig.batch(step);
+            let batch = fixture.batch(step);
             let started = Instant::now();
-            let report = rig.step(&batch)?;
+            let report = fixture.step(&batch)?;
             if step > 0 {
                 walk += report.walk_seconds;
                 scores += report.score_seconds;
@@ -202,7 +175,7 @@ impl Cost {
             }
         }
         let total: f64 = times.iter().sum();
-        desk.note(
+        recorder.record(
             steps,
             &[
                 (SHARE, walk / total),
@@ -210,7 +183,7 @@ impl Cost {
                 (STEP, 1e3 * quartile(times, 2)),
             ],
         )?;
-        desk.advance(steps);
+        recorder.advance(steps);
         Ok(())
     }
 
@@ -220,21 +193,22 @@ impl Cost {
             optimizer: adam(0.0),
             method,
             beta: self.settings.beta,
-            images: self.most_chains() as usize,
+            images: self.max_chains() as usize,
             seed,
             device: self.device.clone(),
         }
     }
 }
 
-/// The first quartile, or the second, the median: a device takes much longer for the first steps of each number of images.
+/// Quartile `number` of the values: 1 is the lower one, 2 the median. A device takes much longer for the first steps with each number of
+/// images, so the mean would not do.
 fn quartile(mut values: Vec<f64>, number: usize) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
-    let place = values.len() * number / 4;
-    values.get(place).copied().unwrap_or(f64::NAN)
+    let index = values.len() * number / 4;
+    values.get(index).copied().unwrap_or(f64::NAN)
 }
 
-fn share_of(method: Method) -> String {
+fn share_series(method: Method) -> String {
     format!("{}, walk's share", method.name())
 }
 
@@ -244,7 +218,7 @@ impl Experiment for Cost {
     }
 
     fn series(&self) -> Vec<String> {
-        let shares = [Method::Emc2Walk, Method::Emc2Subset].map(share_of);
+        let shares = [Method::Emc2Walk, Method::Emc2Subset].map(share_series);
         [TABLE, CHAINS]
             .map(str::to_owned)
             .into_iter()
@@ -252,21 +226,24 @@ impl Experiment for Cost {
             .collect()
     }
 
-    fn places(&self, series: &str) -> Vec<u64> {
+    fn positions(&self, series: &str) -> Vec<u64> {
         match series {
             TABLE | CHAINS => self.settings.chains.clone(),
             _ => vec![self.settings.steps],
         }
     }
 
-    fn measure(&self, run: &Run, desk: &mut Desk<'_>) -> Result<(), StudyError> {
+    fn measure(&self, run: &Run, recorder: &mut RunRecorder<'_>) -> Result<(), StudyError> {
         match run.series.as_str() {
-            TABLE => self.tables(run, desk),
-            CHAINS => self.steps(run, desk),
-            series if series == share_of(Method::Emc2Walk) => {
-                self.share(run, Method::Emc2Walk, desk)
+            TABLE => {
+                let recipe = self.recipe(self.encoder(), Method::Emc2Subset, run.seed);
+                table_cost::measure(&self.settings.chains, &recipe, &self.out, recorder)
             }
-            _ => self.share(run, Method::Emc2Subset, desk),
+            CHAINS => self.steps(run, recorder),
+            series if series == share_series(Method::Emc2Walk) => {
+                self.share(run, Method::Emc2Walk, recorder)
+            }
+            _ => self.share(run, Method::Emc2Subset, recorder),
         }
     }
 
@@ -284,19 +261,19 @@ impl Experiment for Cost {
         vec![
             chart(CHAINS, IMAGE, "A step of a small encoder", "milliseconds"),
             Chart {
-                bounds: vec![MOST_BYTES],
+                bounds: vec![MAX_BYTES],
                 ..chart(TABLE, BYTES, "Memory of the chain table", "bytes an anchor")
             },
             chart(
                 TABLE,
                 PAUSE,
-                "Pause of a snapshot: the table's copy",
+                "Pause of a snapshot: copy of weights, moments and chains",
                 "milliseconds",
             ),
             chart(
                 TABLE,
                 WRITE,
-                "Writing the table, to the disk",
+                "Writing the chain table to the disk",
                 "milliseconds",
             ),
         ]
@@ -304,33 +281,33 @@ impl Experiment for Cost {
 
     fn judge(&self, points: &Points) -> Vec<Claim> {
         let shares = [Method::Emc2Walk, Method::Emc2Subset].map(|method| {
-            let of = |value| points.last(&share_of(method), value).mean;
+            let of = |value| points.last(&share_series(method), value).mean;
             let (share, scores) = (of(SHARE), of(SCORES));
             let text = format!("{}: visits take at most 1 % of a step", method.name());
             let [walk, rest] = [share, scores].map(|share| format!("{:.2} %", 100.0 * share));
             let found = format!("{walk}, masks and scores {rest}");
-            Claim::new(text, share <= MOST_SHARE, found)
+            Claim::new(text, share <= MAX_SHARE, found)
         });
         let times: Vec<f64> = (self.settings.chains.iter())
             .map(|chains| points.at(CHAINS, IMAGE, *chains).mean)
             .collect();
-        let least = times.iter().copied().fold(f64::NAN, f64::min);
-        let most = times.iter().copied().fold(f64::NAN, f64::max);
+        let fastest = times.iter().copied().fold(f64::NAN, f64::min);
+        let slowest = times.iter().copied().fold(f64::NAN, f64::max);
         let listed: Vec<String> = times.iter().map(|time| short(*time)).collect();
-        let bytes = points.last(TABLE, BYTES).most;
-        let chains = self.most_chains();
+        let bytes = points.last(TABLE, BYTES).max;
+        let chains = self.max_chains();
         let last = |value| short(points.last(TABLE, value).mean);
         let mut claims = shares.to_vec();
         claims.push(Claim::new(
             "an image of a step takes as long however many chains there are, within a tenth",
-            most <= MOST_RATIO * least,
+            slowest <= MAX_RATIO * fastest,
             format!("{} ms", listed.join(", ")),
         ));
         claims.push(Claim::new(
             format!("the table takes at most 64 bytes an anchor at {chains} chains"),
-            bytes <= MOST_BYTES,
+            bytes <= MAX_BYTES,
             format!(
-                "{} bytes; a snapshot's copy {} ms, its writing {} ms",
+                "{} bytes; a snapshot's pause {} ms, writing the table {} ms",
                 short(bytes),
                 last(PAUSE),
                 last(WRITE)
@@ -366,7 +343,7 @@ mod tests {
             });
         };
         for method in [Method::Emc2Walk, Method::Emc2Subset] {
-            note(&share_of(method), 40, SHARE, share);
+            note(&share_series(method), 40, SHARE, share);
         }
         for chains in study().settings.chains {
             let time = if chains == 1_000_000 { slowest } else { 10.0 };

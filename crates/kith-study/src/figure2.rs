@@ -1,22 +1,23 @@
-//! The paper's figure 2: how far each objective's gradient is from the global loss's along training, and where that loss goes.
+//! The paper's figure 2: the error of each objective's gradient against that of the global loss along training, and the global loss.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    Claim, Order, Points, Run, Scale, StudyError,
-    deviation::{Deviation, square},
-    experiment::{Desk, Experiment, too_few},
-    fixed::{Epochs, FixedSet, TILE},
-    images::{Images, load},
+    Claim, Points, Run, Scale, StudyConfig, StudyError,
+    encoder_study::{Curve, EncoderSettings, TrainingRun, evaluated_steps, find_curve, too_few},
+    experiment::Experiment,
+    gradient_error::{GradientError, squared_norm},
     method::Method,
+    number::short,
     plot::Chart,
-    report::short,
-    settings::overridden,
-    state::{Recipe, page, sgd},
+    recipe::{Recipe, sgd},
+    run_recorder::RunRecorder,
+    settings::with_overrides,
+    views::{Epochs, FixedSet, TILE, TrainingViews},
 };
 use kith_learn::{GlobalLoss, Learner};
-use kith_nn::{Device, EncoderConfig};
+use kith_nn::Device;
 use kith_pixels::DecodedImage;
 use kith_seed::mix;
 
@@ -24,37 +25,31 @@ const ERROR: &str = "gradient_error";
 const LOSS: &str = "global_loss";
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Settings {
-    /// Pictures, each a pair of two fixed views.
-    images: usize,
-    width: usize,
-    side: usize,
-    dim: usize,
-    beta: f32,
+    /// Each of `images` is a pair of two fixed views.
+    #[serde(flatten)]
+    encoder: EncoderSettings,
     batch: usize,
-    objectives: Vec<Method>,
     rate: f32,
     momentum: f32,
-    /// Share of the steps, the last ones, over which the rate falls evenly to 0: tells noise at a constant rate from what a method cannot reach.
+    /// Fraction of the steps at the end over which the rate falls linearly to 0. It separates the noise of a constant rate from what a
+    /// method cannot reach.
     cooldown: f32,
     steps: u64,
-    /// Steps between looks at the exact gradient.
+    /// Steps between evaluations of the exact gradient.
     every: u64,
-    /// Gradients that are estimated at each look.
+    /// Number of gradient estimates in each evaluation.
     repeats: u64,
 }
 
 impl Settings {
     fn preset(scale: Scale) -> Self {
-        let small = Self {
-            images: 500,
-            width: 16,
-            side: 64,
-            dim: 128,
-            beta: 5.0,
+        let laptop = Self {
+            encoder: EncoderSettings {
+                images: 500,
+                ..EncoderSettings::preset(scale)
+            },
             batch: 4,
-            objectives: Method::COMPARED.to_vec(),
             rate: 1e-3,
             momentum: 0.0,
             cooldown: 0.0,
@@ -64,30 +59,25 @@ impl Settings {
         };
         match scale {
             Scale::Smoke => Self {
-                images: 32,
-                width: 8,
-                side: 32,
-                dim: 32,
+                encoder: EncoderSettings {
+                    images: 32,
+                    ..laptop.encoder
+                },
                 steps: 60,
                 every: 20,
                 repeats: 4,
-                ..small
+                ..laptop
             },
-            Scale::Laptop => small,
+            Scale::Laptop => laptop,
             Scale::Paper => Self {
-                width: 64,
-                side: 96,
-                dim: 512,
                 steps: 100_000,
                 every: 2_500,
-                ..small
+                ..laptop
             },
         }
     }
-}
 
-impl Settings {
-    /// Of a step, counted from 1.
+    /// The learning rate of a step, counted from 1.
     fn rate(&self, step: u64) -> f32 {
         let left = (self.steps + 1).saturating_sub(step) as f32;
         let falling = self.cooldown * self.steps as f32;
@@ -98,96 +88,100 @@ impl Settings {
 /// The study.
 pub(super) struct Figure2 {
     settings: Settings,
-    pictures: Vec<DecodedImage>,
+    images: Vec<DecodedImage>,
     device: Device,
 }
 
 impl Figure2 {
-    pub(super) fn new(order: &Order) -> Result<Self, StudyError> {
-        let settings: Settings = overridden(&Settings::preset(order.scale), &order.sets)?;
-        let images = Images::find(order.images()?)?;
-        let some = images.for_training();
-        let pictures = load(&some[..settings.images.min(some.len())], &order.limits)?;
+    pub(super) fn new(config: &StudyConfig) -> Result<Self, StudyError> {
+        let settings: Settings = with_overrides(&Settings::preset(config.scale), &config.sets)?;
+        let images = settings.encoder.load_training(config)?;
         let usable = settings.batch >= 2
-            && settings.batch <= pictures.len()
+            && settings.batch <= images.len()
             && settings.every > 0
             && settings.repeats > 0
             && (0.0..=1.0).contains(&settings.cooldown)
-            && !settings.objectives.is_empty();
-        match usable {
-            true => Ok(Self {
-                settings,
-                pictures,
-                device: order.device.clone(),
-            }),
-            false => Err(StudyError::config(
-                "the study needs an objective, a batch of 2 to all images, a cooldown of 0 to 1, and looks with at least one repeat",
-            )),
+            && !settings.encoder.objectives.is_empty();
+        if !usable {
+            return Err(StudyError::config(
+                "the study needs an objective, a batch of 2 to all images, a cooldown of 0 to 1, and every and repeats of at least 1",
+            ));
         }
+        Ok(Self {
+            settings,
+            images,
+            device: config.device.clone(),
+        })
     }
 
-    fn method(&self, series: &str) -> Result<Method, StudyError> {
-        let mut methods = self.settings.objectives.iter();
-        let found = methods.find(|method| method.name() == series);
-        found
-            .copied()
-            .ok_or_else(|| StudyError::config(format!("no series {series}")))
+    /// Every method at the one batch size, which the series do not name.
+    fn curves(&self) -> Vec<Curve> {
+        let methods = self.settings.encoder.objectives.iter();
+        let curve = |method: &Method| Curve {
+            name: method.name().to_owned(),
+            method: *method,
+            batch: self.settings.batch,
+        };
+        methods.map(curve).collect()
     }
 
     fn recipe(&self, method: Method, seed: u64) -> Recipe {
-        let Settings {
-            width, side, dim, ..
-        } = self.settings;
         Recipe {
-            encoder: EncoderConfig { width, side, dim },
+            encoder: self.settings.encoder.encoder(),
             optimizer: sgd(self.settings.momentum),
             method,
-            beta: self.settings.beta,
-            images: 2 * self.pictures.len(),
+            beta: self.settings.encoder.beta,
+            images: 2 * self.images.len(),
             seed,
             device: self.device.clone(),
         }
     }
+}
 
-    /// The exact loss and gradient, and what estimates of it are like. Looks are no visits: whatever the objective remembers stays.
-    fn look(
+/// Compares estimates of the gradient with the exact one.
+struct Evaluation<'a> {
+    set: &'a FixedSet,
+    global: &'a GlobalLoss<'a>,
+    /// The epochs of training, whose seed the estimates derive theirs from.
+    epochs: Epochs,
+    repeats: u64,
+}
+
+impl Evaluation<'_> {
+    /// Records the exact loss and gradient, and the error of several estimates. Chains and caches stay as they are.
+    fn record(
         &self,
         learner: &Learner,
-        (set, global): (&FixedSet, &GlobalLoss<'_>),
-        (run, step): (&Run, u64),
-        desk: &mut Desk<'_>,
+        step: u64,
+        recorder: &mut RunRecorder<'_>,
     ) -> Result<(), StudyError> {
-        let (loss, exact) = global.gradient(&learner.encoder)?;
+        let (loss, exact) = self.global.gradient(&learner.encoder)?;
         let exact = exact.to_flat()?;
         let mut estimates = Vec::new();
-        for repeat in 0..self.settings.repeats {
-            let epochs = self.epochs(mix(&[run.seed, step, repeat]));
-            let batch = set.batch(step, epochs.draw(1));
-            let (_, gradients) = learner.peek(&batch, &set.graph, set)?;
+        for repeat in 0..self.repeats {
+            let seed = mix(&[self.epochs.seed, step, repeat]);
+            let epochs = Epochs {
+                seed,
+                ..self.epochs
+            };
+            let batch = self.set.batch(step, epochs.draw(1));
+            let (_, gradients) = learner.peek(&batch, self.set.graph(), self.set)?;
             if let Some(gradients) = gradients {
                 estimates.push(gradients.to_flat()?);
             }
         }
-        let found = Deviation::of(&exact, &estimates);
-        desk.note(
+        let found = GradientError::new(&exact, &estimates);
+        recorder.record(
             step,
             &[
                 (LOSS, loss),
-                (ERROR, found.error),
+                (ERROR, found.total),
                 ("bias", found.bias),
                 ("variance", found.variance),
                 ("cosine", found.cosine),
-                ("exact_gradient", square(&exact)),
+                ("exact_gradient", squared_norm(&exact)),
             ],
         )
-    }
-
-    fn epochs(&self, seed: u64) -> Epochs {
-        Epochs {
-            seed,
-            pairs: self.pictures.len(),
-            batch: self.settings.batch,
-        }
     }
 }
 
@@ -197,40 +191,39 @@ impl Experiment for Figure2 {
     }
 
     fn series(&self) -> Vec<String> {
-        let names = self.settings.objectives.iter().map(|method| method.name());
-        names.map(str::to_owned).collect()
+        self.curves().into_iter().map(|curve| curve.name).collect()
     }
 
-    fn places(&self, _series: &str) -> Vec<u64> {
-        places(self.settings.steps, self.settings.every)
+    fn positions(&self, _series: &str) -> Vec<u64> {
+        evaluated_steps(self.settings.steps, self.settings.every)
     }
 
-    fn measure(&self, run: &Run, desk: &mut Desk<'_>) -> Result<(), StudyError> {
-        let set = FixedSet::new(&self.pictures, self.settings.side, run.seed);
-        let global = GlobalLoss::new(&set.graph, set.views(), self.settings.beta, TILE)?;
-        let recipe = self.recipe(self.method(&run.series)?, run.seed);
-        let (mut learner, done) = match desk.kept()? {
-            Some((at, page)) => (recipe.restored(&page)?, at),
-            None => {
-                let learner = recipe.fresh()?;
-                self.look(&learner, (&set, &global), (run, 0), desk)?;
-                (learner, 0)
-            }
+    fn measure(&self, run: &Run, recorder: &mut RunRecorder<'_>) -> Result<(), StudyError> {
+        let curve = find_curve(self.curves(), &run.series)?;
+        let (side, beta) = (self.settings.encoder.side, self.settings.encoder.beta);
+        let set = FixedSet::new(&self.images, side, run.seed);
+        let epochs = Epochs {
+            seed: run.seed,
+            pairs: self.images.len(),
+            batch: curve.batch,
         };
-        desk.advance(done);
-        let (epochs, places) = (self.epochs(run.seed), self.places(&run.series));
-        for step in done + 1..=self.settings.steps {
-            let batch = set.batch(step, epochs.draw(step));
-            learner.step(&batch, &set.graph, &set, self.settings.rate(step))?;
-            desk.advance(1);
-            if places.contains(&step) {
-                self.look(&learner, (&set, &global), (run, step), desk)?;
-                if let Some(state) = page(&learner)? {
-                    desk.keep(step, &state)?;
-                }
-            }
-        }
-        Ok(())
+        let evaluation = Evaluation {
+            set: &set,
+            global: &GlobalLoss::new(set.graph(), set.views(), beta, TILE)?,
+            epochs,
+            repeats: self.settings.repeats,
+        };
+        let training = TrainingRun {
+            recipe: &self.recipe(curve.method, run.seed),
+            views: &set,
+            epochs,
+            positions: self.positions(&run.series),
+        };
+        training.run(
+            recorder,
+            |step| self.settings.rate(step),
+            |learner, elapsed, recorder| evaluation.record(learner, elapsed.step, recorder),
+        )
     }
 
     fn charts(&self) -> Vec<Chart> {
@@ -246,7 +239,7 @@ impl Experiment for Figure2 {
         };
         vec![
             chart(ERROR, "Error of a step's gradient", "‖g − ∇L‖²", true),
-            // Not by powers of ten: what cannot be told from no bias is 0.
+            // Linear, since an estimate of the bias may be 0.
             chart("bias", "Its bias", "‖E g − ∇L‖²", false),
             chart("variance", "Its variance", "E ‖g − E g‖²", true),
             chart(
@@ -265,7 +258,7 @@ impl Experiment for Figure2 {
         ]
     }
 
-    fn too_little(&self) -> Option<String> {
+    fn unjudged_reason(&self) -> Option<String> {
         too_few(self.settings.steps)
     }
 
@@ -273,6 +266,7 @@ impl Experiment for Figure2 {
         let late = |value: &'static str| move |method: Method| points.late(method.name(), value);
         let (emc2, others): (Vec<Method>, Vec<Method>) = self
             .settings
+            .encoder
             .objectives
             .iter()
             .filter(|method| **method != Method::Exact)
@@ -304,13 +298,7 @@ impl Experiment for Figure2 {
     }
 }
 
-/// 0, every multiple of `every`, and the last step.
-fn places(steps: u64, every: u64) -> Vec<u64> {
-    let mut places: Vec<u64> = (0..steps).step_by(every as usize).collect();
-    places.push(steps);
-    places
-}
-
+/// The method with the lowest value: its name and the value.
 fn lowest(methods: &[Method], value: impl Fn(Method) -> f64) -> (&'static str, f64) {
     let all = methods.iter().map(|method| (method.name(), value(*method)));
     all.min_by(|a, b| a.1.total_cmp(&b.1))
@@ -325,15 +313,15 @@ mod tests {
     fn study() -> Figure2 {
         Figure2 {
             settings: Settings::preset(Scale::Laptop),
-            pictures: Vec::new(),
+            images: Vec::new(),
             device: Device::cpu(),
         }
     }
 
-    /// Every objective's error, loss and bias at all places.
+    /// The error, loss and bias of every objective, the same at all positions.
     fn points(values: impl Fn(Method) -> [f64; 3]) -> Points {
         let mut points = Points::default();
-        for method in study().settings.objectives {
+        for method in study().settings.encoder.objectives {
             for at in [0, 5_000, 10_000] {
                 let [error, loss, bias] = values(method);
                 let named = [(ERROR, error), (LOSS, loss), ("bias", bias)];
@@ -359,20 +347,23 @@ mod tests {
                 .map(|claim| !claim.holds)
                 .collect()
         };
-        let as_published = |method: Method| match method.is_emc2() {
-            true => [1.0, 3.0, 0.1],
-            false => [2.0, 4.0, 1.0],
+        let as_published = |method: Method| {
+            if method.is_emc2() {
+                [1.0, 3.0, 0.1]
+            } else {
+                [2.0, 4.0, 1.0]
+            }
         };
         assert_eq!(failed(&points(as_published)), [false; 3]);
-        for place in 0..3 {
+        for index in 0..3 {
             let other = |method: Method| {
                 let mut values = as_published(method);
                 if method == Method::InfoNce {
-                    values[place] = 0.05;
+                    values[index] = 0.05;
                 }
                 values
             };
-            let expected: Vec<bool> = (0..3).map(|claim| claim == place).collect();
+            let expected: Vec<bool> = (0..3).map(|claim| claim == index).collect();
             assert_eq!(failed(&points(other)), expected);
         }
         assert_eq!(failed(&Points::default()), [true; 3]);
@@ -388,11 +379,5 @@ mod tests {
         let [half, last] = [8_000, 10_000].map(|step| at(&settings, step));
         // A step is 1/4,001 of the fall.
         assert!((half - 0.5).abs() < 3e-4 && last > 0.0 && last < 3e-4);
-    }
-
-    #[test]
-    fn the_last_step_is_looked_at() {
-        assert_eq!(places(10, 4), [0, 4, 8, 10]);
-        assert_eq!(places(8, 4), [0, 4, 8]);
     }
 }

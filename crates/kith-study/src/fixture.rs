@@ -1,4 +1,4 @@
-//! A learner with as many chains as one likes, and steps of it on noise in the place of images. Must never know: what is timed.
+//! A learner with any number of chains that trains on noise in place of images.
 
 use std::sync::Arc;
 
@@ -8,17 +8,18 @@ use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
 
 use super::{
     StudyError,
-    state::{Recipe, table},
+    recipe::{Recipe, chain_table},
+    views::distinct_pairs,
 };
 use kith_learn::{Batch, CarriedViews, Learner, SharedView, StepReport};
-use kith_mcmc::{ChainColumns, ImageKey, PairEntry, PairGraph, PairKey};
+use kith_mcmc::{ChainColumns, ImageKey, PairGraph, PairKey};
 use kith_seed::mix;
 
-/// Views of noise.
+/// Number of distinct views.
 const VIEWS: usize = 256;
 
-/// A learner with many chains, in a pool of its own, as the trainer has it.
-pub(super) struct Rig {
+/// A learner with many chains. Like the trainer's, it computes in a thread pool of its own.
+pub(super) struct Fixture {
     pool: ThreadPool,
     learner: Learner,
     graph: PairGraph,
@@ -27,28 +28,17 @@ pub(super) struct Rig {
     seed: u64,
 }
 
-impl Rig {
-    /// Fresh weights, and `chains` chains that were all visited before.
+impl Fixture {
+    /// A learner with fresh weights and `chains` chains, each of which was visited before.
     pub(super) fn new(recipe: &Recipe, batch: usize, chains: u64) -> Result<Self, StudyError> {
         let mut learner = recipe.fresh()?;
-        learner.table = table(&columns(chains, recipe.seed))?;
-        let mut graph = PairGraph::default();
-        for pair in 0..(chains / 2) as u32 {
-            let images = [ImageKey(2 * pair), ImageKey(2 * pair + 1)];
-            graph.insert(
-                PairKey(pair),
-                PairEntry {
-                    images,
-                    group: None,
-                },
-            );
-        }
+        learner.table = chain_table(&visited_chains(chains, recipe.seed))?;
         let side = recipe.encoder.side;
         let pool = ThreadPoolBuilder::new().build();
         Ok(Self {
             pool: pool.map_err(|error| StudyError::config(error.to_string()))?,
             learner,
-            graph,
+            graph: distinct_pairs((chains / 2) as u32),
             noise: Noise::new(side * side * 3, recipe.seed),
             batch,
             seed: recipe.seed,
@@ -77,7 +67,7 @@ impl Rig {
         }
     }
 
-    /// One step over a batch.
+    /// One training step on `batch`.
     pub(super) fn step(&mut self, batch: &Batch) -> Result<StepReport, StudyError> {
         let (learner, graph, noise) = (&mut self.learner, &self.graph, &self.noise);
         let step = || learner.step(batch, graph, noise, 1e-4);
@@ -85,7 +75,7 @@ impl Rig {
     }
 }
 
-/// Views of nothing, made once: what a step takes is to be seen, not what noise takes. Images share them.
+/// Views of noise. They are made once and shared by the images, so that timings hold none of the time that noise takes.
 struct Noise(Vec<SharedView>);
 
 impl Noise {
@@ -110,8 +100,8 @@ impl CarriedViews for Noise {
     }
 }
 
-/// A table in which every anchor was visited, each at a place of its own.
-pub(super) fn columns(chains: u64, seed: u64) -> ChainColumns {
+/// The columns of a chain table in which every anchor was visited and has a negative of its own.
+pub(super) fn visited_chains(chains: u64, seed: u64) -> ChainColumns {
     let anchors = 0..chains as u32;
     let elsewhere = |anchor: u32| (mix(&[seed, u64::from(anchor)]) % chains) as u32;
     let ones = vec![1; chains as usize];

@@ -1,23 +1,23 @@
-//! Whether the mean gradient of many steps is that of the global loss: the encoder stands still, its views are fixed.
-//! Must never know: how a gradient is estimated.
+//! Whether the mean gradient of many steps is that of the global loss. The encoder does not change, and its views are fixed.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    Claim, Order, Points, Run, Scale, StudyError,
-    deviation::{distance, square},
-    experiment::{Desk, Experiment},
-    fixed::{Epochs, FixedSet, TILE},
-    images::{Images, load},
+    Claim, Points, Run, Scale, StudyConfig, StudyError,
+    encoder_study::{Curve, EncoderSettings, curves, find_curve, train_step},
+    experiment::Experiment,
+    gradient_error::{squared_distance, squared_norm},
     method::Method,
+    number::short,
     plot::Chart,
-    report::short,
-    settings::overridden,
-    state::{Recipe, adam, sgd},
+    recipe::{Recipe, adam, sgd},
+    run_recorder::RunRecorder,
+    settings::with_overrides,
+    views::{Epochs, FixedSet, TILE, TrainingViews},
 };
 use kith_learn::{GlobalLoss, Learner};
-use kith_nn::{Device, Encoder, EncoderConfig};
+use kith_nn::{Device, Encoder};
 use kith_pixels::DecodedImage;
 use kith_seed::mix;
 
@@ -26,20 +26,15 @@ const ERROR: &str = "relative_error";
 const BIASED: Method = Method::InfoNce;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Settings {
-    /// Pictures, each a pair of two fixed views.
-    images: usize,
-    width: usize,
-    side: usize,
-    dim: usize,
-    beta: f32,
+    /// Each of `images` is a pair of two fixed views.
+    #[serde(flatten)]
+    encoder: EncoderSettings,
     batches: Vec<usize>,
-    objectives: Vec<Method>,
-    /// Steps of InfoNCE before the encoder is frozen: in an untrained one all images look alike, and every estimate is right.
+    /// Steps of InfoNCE before the encoder is frozen. To an untrained one all images look alike, and every estimate is right.
     pretrain_steps: u64,
     pretrain_rate: f32,
-    /// Epochs that only burn the chains in.
+    /// Epochs that burn the chains in and are not averaged.
     burn_epochs: u64,
     /// Steps whose gradients are averaged.
     steps: u64,
@@ -53,25 +48,17 @@ impl Settings {
             Scale::Paper => (256, 100_000, vec![4, 8, 32]),
         };
         Self {
-            images,
-            width: 8,
-            side: 32,
-            dim: 32,
-            beta: 5.0,
+            encoder: EncoderSettings {
+                images,
+                objectives: vec![Method::Emc2Walk, Method::Emc2Subset, BIASED],
+                // The error of the mean, not the encoder, is what the study looks at: a small one serves at every scale.
+                ..EncoderSettings::preset(Scale::Smoke)
+            },
             batches,
-            objectives: vec![Method::Emc2Walk, Method::Emc2Subset, BIASED],
             pretrain_steps: 20,
             pretrain_rate: 1e-3,
             burn_epochs: 20,
             steps,
-        }
-    }
-
-    fn encoder(&self) -> EncoderConfig {
-        EncoderConfig {
-            width: self.width,
-            side: self.side,
-            dim: self.dim,
         }
     }
 }
@@ -79,86 +66,81 @@ impl Settings {
 /// The study.
 pub(super) struct Gradient {
     settings: Settings,
-    pictures: Vec<DecodedImage>,
+    images: Vec<DecodedImage>,
     device: Device,
 }
 
 impl Gradient {
-    pub(super) fn new(order: &Order) -> Result<Self, StudyError> {
-        let settings: Settings = overridden(&Settings::preset(order.scale), &order.sets)?;
-        let images = Images::find(order.images()?)?;
-        let some = images.for_training();
-        let pictures = load(&some[..settings.images.min(some.len())], &order.limits)?;
-        if settings
-            .batches
-            .iter()
-            .any(|batch| *batch < 2 || *batch > pictures.len())
-        {
+    pub(super) fn new(config: &StudyConfig) -> Result<Self, StudyError> {
+        let settings: Settings = with_overrides(&Settings::preset(config.scale), &config.sets)?;
+        let images = settings.encoder.load_training(config)?;
+        let usable = |batch: &usize| (2..=images.len()).contains(batch);
+        if !settings.batches.iter().all(usable) {
             return Err(StudyError::config(
                 "batches must be from 2 to the number of images",
             ));
         }
-        if settings.objectives.is_empty() || settings.steps < 8 {
+        if settings.encoder.objectives.is_empty() || settings.steps < 8 {
             return Err(StudyError::config(
                 "the study needs an objective and at least 8 steps",
             ));
         }
         Ok(Self {
             settings,
-            pictures,
-            device: order.device.clone(),
+            images,
+            device: config.device.clone(),
         })
     }
 
-    fn curves(&self) -> Vec<(String, Method, usize)> {
-        let of = |batch: &usize| {
-            let batch = *batch;
-            let named = move |method: &Method| (method.at(batch), *method, batch);
-            self.settings.objectives.iter().map(named)
-        };
-        self.settings.batches.iter().flat_map(of).collect()
+    fn curves(&self) -> Vec<Curve> {
+        curves(&self.settings.batches, &self.settings.encoder.objectives)
     }
 
     fn recipe(&self, method: Method, seed: u64) -> Recipe {
         Recipe {
-            encoder: self.settings.encoder(),
+            encoder: self.settings.encoder.encoder(),
             optimizer: sgd(0.0),
             method,
-            beta: self.settings.beta,
-            images: 2 * self.pictures.len(),
+            beta: self.settings.encoder.beta,
+            images: 2 * self.images.len(),
             seed,
             device: self.device.clone(),
         }
     }
 
-    /// The encoder that stands still in all runs of a seed.
+    /// The frozen encoder, the same in all runs of a seed.
     fn pretrained(&self, set: &FixedSet, seed: u64) -> Result<Encoder, StudyError> {
         let mut recipe = self.recipe(BIASED, seed);
         recipe.optimizer = adam(0.0);
         let mut learner = recipe.fresh()?;
-        let (pairs, batch) = (self.pictures.len(), self.pictures.len().min(32));
+        let (pairs, batch) = (self.images.len(), self.images.len().min(32));
         let epochs = Epochs { seed, pairs, batch };
         for step in 1..=self.settings.pretrain_steps {
-            let batch = set.batch(step, epochs.draw(step));
-            learner.step(&batch, &set.graph, set, self.settings.pretrain_rate)?;
+            train_step(
+                &mut learner,
+                set,
+                &epochs,
+                step,
+                self.settings.pretrain_rate,
+            )?;
         }
         Ok(learner.encoder)
     }
 
-    /// Adds up gradients, and notes at each place how far their mean is from `exact`.
+    /// Adds up gradients, and records at each position how far their mean is from `exact`.
     fn average(
         &self,
         (learner, set): (&mut Learner, &FixedSet),
         epochs: &Epochs,
         exact: &[f32],
-        desk: &mut Desk<'_>,
+        recorder: &mut RunRecorder<'_>,
     ) -> Result<(), StudyError> {
         let burned = self.settings.burn_epochs * (epochs.pairs / epochs.batch) as u64;
-        let places = places(self.settings.steps);
+        let positions = halvings(self.settings.steps);
         let mut sum = vec![0.0_f64; exact.len()];
         for step in 1..=burned + self.settings.steps {
             let batch = set.batch(step, epochs.draw(step));
-            let (_, gradients) = learner.gradient(&batch, &set.graph, set)?;
+            let (_, gradients) = learner.gradient(&batch, set.graph(), set)?;
             let Some(counted) = step.checked_sub(burned).filter(|counted| *counted > 0) else {
                 continue;
             };
@@ -168,28 +150,28 @@ impl Gradient {
                     .zip(values)
                     .for_each(|(sum, value)| *sum += f64::from(value));
             }
-            desk.advance(1);
-            if places.contains(&counted) {
+            recorder.advance(1);
+            if positions.contains(&counted) {
                 let mean: Vec<f32> = sum
                     .iter()
                     .map(|sum| (sum / counted as f64) as f32)
                     .collect();
-                let error = (distance(&mean, exact) / square(exact)).sqrt();
-                desk.note(counted, &[(ERROR, error)])?;
+                let error = (squared_distance(&mean, exact) / squared_norm(exact)).sqrt();
+                recorder.record(counted, &[(ERROR, error)])?;
             }
         }
         Ok(())
     }
 }
 
-/// Halvings of the number of steps, down to 1/64.
-fn places(steps: u64) -> Vec<u64> {
-    let mut places: Vec<u64> = (0..=6)
+/// `steps` and its halves down to 1/64, ascending.
+fn halvings(steps: u64) -> Vec<u64> {
+    let mut positions: Vec<u64> = (0..=6)
         .map(|power| steps >> power)
-        .filter(|place| *place > 0)
+        .filter(|position| *position > 0)
         .collect();
-    places.reverse();
-    places
+    positions.reverse();
+    positions
 }
 
 impl Experiment for Gradient {
@@ -198,33 +180,29 @@ impl Experiment for Gradient {
     }
 
     fn series(&self) -> Vec<String> {
-        self.curves().into_iter().map(|(name, ..)| name).collect()
+        self.curves().into_iter().map(|curve| curve.name).collect()
     }
 
-    fn places(&self, _series: &str) -> Vec<u64> {
-        places(self.settings.steps)
+    fn positions(&self, _series: &str) -> Vec<u64> {
+        halvings(self.settings.steps)
     }
 
-    /// A run that was broken off is measured anew: it is short.
-    fn measure(&self, run: &Run, desk: &mut Desk<'_>) -> Result<(), StudyError> {
-        let found = self
-            .curves()
-            .into_iter()
-            .find(|(name, ..)| *name == run.series);
-        let (_, method, batch) =
-            found.ok_or_else(|| StudyError::config(format!("no series {}", run.series)))?;
-        let set = FixedSet::new(&self.pictures, self.settings.side, run.seed);
+    /// An interrupted run starts again, since it is short.
+    fn measure(&self, run: &Run, recorder: &mut RunRecorder<'_>) -> Result<(), StudyError> {
+        let curve = find_curve(self.curves(), &run.series)?;
+        let (side, beta) = (self.settings.encoder.side, self.settings.encoder.beta);
+        let set = FixedSet::new(&self.images, side, run.seed);
         let encoder = self.pretrained(&set, run.seed)?;
-        let global = GlobalLoss::new(&set.graph, set.views(), self.settings.beta, TILE)?;
+        let global = GlobalLoss::new(set.graph(), set.views(), beta, TILE)?;
         let (_, exact) = global.gradient(&encoder)?;
         let exact = exact.to_flat()?;
-        let mut learner = self.recipe(method, run.seed).around(encoder)?;
+        let mut learner = self.recipe(curve.method, run.seed).with_encoder(encoder)?;
         let epochs = Epochs {
             seed: mix(&[run.seed, 1]),
-            pairs: self.pictures.len(),
-            batch,
+            pairs: self.images.len(),
+            batch: curve.batch,
         };
-        self.average((&mut learner, &set), &epochs, &exact, desk)
+        self.average((&mut learner, &set), &epochs, &exact, recorder)
     }
 
     fn charts(&self) -> Vec<Chart> {
@@ -243,9 +221,14 @@ impl Experiment for Gradient {
 
     fn judge(&self, points: &Points) -> Vec<Claim> {
         let least = self.settings.batches.iter().min().copied().unwrap_or(0);
-        let floor = points.last(&BIASED.at(least), ERROR).mean;
+        let floor = points.last(&BIASED.series(least), ERROR).mean;
         let mut claims = Vec::new();
-        for (series, method, _) in self.curves() {
+        for Curve {
+            name: series,
+            method,
+            ..
+        } in self.curves()
+        {
             let (slope, end) = (
                 late_slope(points, &series),
                 points.last(&series, ERROR).mean,
@@ -255,7 +238,7 @@ impl Experiment for Gradient {
                 short(end)
             );
             if method.is_emc2() {
-                // 1/√N is −1/2; the fit of five noisy places strays from it. Before, a chain's visits resemble one another.
+                // 1/√N is −1/2; the fit of five noisy points strays from it. At fewer steps the visits of a chain are correlated.
                 let falls = slope <= -0.35;
                 claims.push(Claim::new(
                     format!("{series}: the error falls like 1/√N"),
@@ -271,7 +254,7 @@ impl Experiment for Gradient {
                 ));
             }
         }
-        let biased = BIASED.at(least);
+        let biased = BIASED.series(least);
         if self.series().contains(&biased) {
             let slope = late_slope(points, &biased);
             let evidence = format!(
@@ -288,13 +271,14 @@ impl Experiment for Gradient {
     }
 }
 
-/// Exponent of a power law through the means over the seeds at the last five places, by least squares in logarithms.
+/// Exponent of the power law through the means over the seeds at the last five positions, by least squares in logarithms.
 fn late_slope(points: &Points, series: &str) -> f64 {
-    let curve = curve(points, series);
-    fit(&curve[curve.len().saturating_sub(5)..])
+    let curve = log_curve(points, series);
+    slope(&curve[curve.len().saturating_sub(5)..])
 }
 
-fn curve(points: &Points, series: &str) -> Vec<(f64, f64)> {
+/// The logarithms of position and mean error.
+fn log_curve(points: &Points, series: &str) -> Vec<(f64, f64)> {
     let mean = |values: &Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
     points
         .curve(series, ERROR)
@@ -303,7 +287,8 @@ fn curve(points: &Points, series: &str) -> Vec<(f64, f64)> {
         .collect()
 }
 
-fn fit(curve: &[(f64, f64)]) -> f64 {
+/// Slope of the least-squares line through points (x, y).
+fn slope(curve: &[(f64, f64)]) -> f64 {
     let count = curve.len() as f64;
     let centre = |value: &dyn Fn(&(f64, f64)) -> f64| curve.iter().map(value).sum::<f64>() / count;
     let (x, y) = (centre(&|point| point.0), centre(&|point| point.1));
@@ -319,24 +304,24 @@ mod tests {
     use super::*;
     use crate::Point;
 
-    /// A study of no pictures, to judge with.
+    /// A study without images, to judge with.
     fn study() -> Gradient {
         Gradient {
             settings: Settings::preset(Scale::Laptop),
-            pictures: Vec::new(),
+            images: Vec::new(),
             device: Device::cpu(),
         }
     }
 
     fn points(error: impl Fn(Method, f64) -> f64) -> Points {
         let mut points = Points::default();
-        for (series, method, _) in study().curves() {
-            for at in places(8_192) {
+        for curve in study().curves() {
+            for at in halvings(8_192) {
                 let run = Run {
                     seed: 1,
-                    series: series.clone(),
+                    series: curve.name.clone(),
                 };
-                let values = [(ERROR.to_owned(), error(method, at as f64))].into();
+                let values = [(ERROR.to_owned(), error(curve.method, at as f64))].into();
                 points.insert(Point { run, at, values });
             }
         }
@@ -348,9 +333,12 @@ mod tests {
         let holds = |points: &Points| study().judge(points).iter().all(|claim| claim.holds);
         let noise = |steps: f64| 3.0 / steps.sqrt();
         let biased = |steps: f64| noise(steps) + 0.5;
-        let expected = |method: Method, steps| match method.is_emc2() {
-            true => noise(steps),
-            false => biased(steps),
+        let expected = |method: Method, steps| {
+            if method.is_emc2() {
+                noise(steps)
+            } else {
+                biased(steps)
+            }
         };
         assert!(holds(&points(expected)));
         assert!(!holds(&points(|_, steps| biased(steps))), "EMC² biased");

@@ -1,12 +1,12 @@
-//! How far gradients are from the exact one. Must never know: what they are gradients of.
+//! The error of gradient estimates: bias, variance and direction.
 
-use super::points::Spread;
+use super::Statistics;
 
-/// What several estimates at one place say about the estimator there.
-pub(super) struct Deviation {
+/// The error of several estimates `g` of an exact gradient `∇L`.
+pub(super) struct GradientError {
     /// Mean of ‖g − ∇L‖².
-    pub(super) error: f64,
-    /// ‖E g − ∇L‖², with what the estimates' own noise adds to the square taken off; never below 0.
+    pub(super) total: f64,
+    /// ‖E g − ∇L‖² without what the noise of the estimates adds to it; at least 0.
     pub(super) bias: f64,
     /// E ‖g − E g‖².
     pub(super) variance: f64,
@@ -14,22 +14,22 @@ pub(super) struct Deviation {
     pub(super) cosine: f64,
 }
 
-impl Deviation {
-    /// Of one or more estimates; one alone has no variance and is all bias.
-    pub(super) fn of(exact: &[f32], estimates: &[Vec<f32>]) -> Self {
+impl GradientError {
+    /// From one or more estimates. A single one has no variance and counts as bias.
+    pub(super) fn new(exact: &[f32], estimates: &[Vec<f32>]) -> Self {
         let count = estimates.len() as f64;
         let each = |value: &dyn Fn(&Vec<f32>) -> f64| {
-            Spread::of(&estimates.iter().map(value).collect::<Vec<_>>()).mean
+            Statistics::new(&estimates.iter().map(value).collect::<Vec<_>>()).mean
         };
-        let error = each(&|estimate| distance(estimate, exact));
+        let total = each(&|estimate| squared_distance(estimate, exact));
         let mean: Vec<f32> = (0..exact.len())
-            .map(|place| each(&|estimate| f64::from(estimate[place])) as f32)
+            .map(|index| each(&|estimate| f64::from(estimate[index])) as f32)
             .collect();
-        let around = each(&|estimate| distance(estimate, &mean));
+        let around = each(&|estimate| squared_distance(estimate, &mean));
         let variance = around * count / (count - 1.0).max(1.0);
         Self {
-            error,
-            bias: (distance(&mean, exact) - variance / count).max(0.0),
+            total,
+            bias: (squared_distance(&mean, exact) - variance / count).max(0.0),
             variance,
             cosine: each(&|estimate| cosine(estimate, exact)),
         }
@@ -37,7 +37,7 @@ impl Deviation {
 }
 
 /// ‖a − b‖².
-pub(super) fn distance(a: &[f32], b: &[f32]) -> f64 {
+pub(super) fn squared_distance(a: &[f32], b: &[f32]) -> f64 {
     a.iter()
         .zip(b)
         .map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2))
@@ -45,7 +45,7 @@ pub(super) fn distance(a: &[f32], b: &[f32]) -> f64 {
 }
 
 /// ‖a‖².
-pub(super) fn square(a: &[f32]) -> f64 {
+pub(super) fn squared_norm(a: &[f32]) -> f64 {
     a.iter().map(|value| f64::from(*value).powi(2)).sum()
 }
 
@@ -55,7 +55,10 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
         .zip(b)
         .map(|(a, b)| f64::from(*a) * f64::from(*b))
         .sum();
-    product / (square(a) * square(b)).sqrt().max(f64::MIN_POSITIVE)
+    product
+        / (squared_norm(a) * squared_norm(b))
+            .sqrt()
+            .max(f64::MIN_POSITIVE)
 }
 
 #[cfg(test)]
@@ -65,12 +68,12 @@ mod tests {
     #[test]
     fn error_is_bias_and_variance() {
         // Estimates (1 ± 1, 2) of (0, 0): bias² 1 + 4, variance 2 as n − 1 counts it, of which half lies in the mean of two.
-        let found = Deviation::of(&[0.0, 0.0], &[vec![2.0, 2.0], vec![0.0, 2.0]]);
-        assert_eq!(found.error, 6.0);
+        let found = GradientError::new(&[0.0, 0.0], &[vec![2.0, 2.0], vec![0.0, 2.0]]);
+        assert_eq!(found.total, 6.0);
         assert_eq!(found.variance, 2.0);
         assert_eq!(found.bias, 4.0);
-        let exact = Deviation::of(&[3.0, 4.0], &[vec![6.0, 8.0]]);
+        let exact = GradientError::new(&[3.0, 4.0], &[vec![6.0, 8.0]]);
         assert!((exact.cosine - 1.0).abs() < 1e-12);
-        assert_eq!((exact.error, exact.bias, exact.variance), (25.0, 25.0, 0.0));
+        assert_eq!((exact.total, exact.bias, exact.variance), (25.0, 25.0, 0.0));
     }
 }

@@ -1,4 +1,4 @@
-//! The images of a study: found in folders, a list or STL-10's files, decoded when they are asked for. Must never know: what for.
+//! Finds the images of a study in folders, a manifest or STL-10's files, and decodes them.
 
 use std::{
     collections::BTreeMap,
@@ -12,10 +12,10 @@ use super::{StudyError, stl10};
 use kith_pixels::{DecodedImage, EXTENSIONS, Limits};
 use kith_seed::mix;
 
-/// Of classes without a test part every fifth image is one.
+/// Where classes have no test part, every fifth image becomes a test image.
 const TEST_EVERY: usize = 5;
 
-/// Where one image is, and its class.
+/// The location of an image, and its class.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Item {
     source: Source,
@@ -25,12 +25,12 @@ pub(super) struct Item {
 #[derive(Clone, Debug, PartialEq)]
 enum Source {
     File(PathBuf),
-    /// Of an STL-10 file.
+    /// An STL-10 file and an index in it.
     Record(PathBuf, usize),
 }
 
-/// The images of a folder. Those of folders and lists stand in an order that has nothing to do with their classes, so that the first n
-/// are a sample; STL-10's in their own.
+/// The images of a folder. Images of folders and manifests are in an order unrelated to their classes, so that the first n are a sample;
+/// STL-10's keep their own order.
 #[derive(Debug, Default)]
 pub(super) struct Images {
     /// Images without a class.
@@ -40,37 +40,38 @@ pub(super) struct Images {
 }
 
 impl Images {
-    /// Looks for STL-10's files, then for a `manifest.csv`, then for `train/` (and `test/`), then for one sub-folder for each class, and
-    /// takes a flat folder for images without a class.
+    /// Looks in `folder` for STL-10's files, then for a `manifest.csv`, then for `train/` and `test/`, then for one sub-folder for each
+    /// class. The images of a flat folder have no class.
     pub(super) fn find(folder: &Path) -> Result<Self, StudyError> {
         let images = if ["unlabeled_X.bin", "train_X.bin"]
             .iter()
             .any(|name| folder.join(name).exists())
         {
-            Self::of_stl10(folder)?
+            Self::from_stl10(folder)?
         } else if folder.join("manifest.csv").exists() {
-            Self::of_list(&folder.join("manifest.csv"))?
+            Self::from_manifest(&folder.join("manifest.csv"))?
         } else {
-            Self::of_folders(folder)?
+            Self::from_folders(folder)?
         };
-        match images.for_training().is_empty() {
-            true => Err(StudyError::config(format!(
+        if images.for_training().is_empty() {
+            return Err(StudyError::config(format!(
                 "{} holds no image: give a folder with one sub-folder of images for each class, or STL-10's binary files",
                 folder.display()
-            ))),
-            false => Ok(images),
+            )));
         }
+        Ok(images)
     }
 
-    /// What is trained on, classes unused.
+    /// The images that are trained on; their classes are not used.
     pub(super) fn for_training(&self) -> &[Item] {
-        match self.unlabelled.is_empty() {
-            true => &self.train,
-            false => &self.unlabelled,
+        if self.unlabelled.is_empty() {
+            &self.train
+        } else {
+            &self.unlabelled
         }
     }
 
-    fn of_stl10(folder: &Path) -> Result<Self, StudyError> {
+    fn from_stl10(folder: &Path) -> Result<Self, StudyError> {
         let items = |name: &str, labels: Option<&str>| {
             let path = folder.join(name);
             if !path.exists() {
@@ -100,8 +101,8 @@ impl Images {
         })
     }
 
-    /// Columns `path` (from the list's folder on), `label`, and perhaps `split` (`train` or `test`).
-    fn of_list(path: &Path) -> Result<Self, StudyError> {
+    /// The columns are `path` (relative to the manifest's folder), `label` and optionally `split` (`train` or `test`).
+    fn from_manifest(path: &Path) -> Result<Self, StudyError> {
         let failed = |error: csv::Error| StudyError::io(path, error.into());
         let mut reader = csv::Reader::from_path(path).map_err(failed)?;
         check_columns(path, reader.headers().map_err(failed)?)?;
@@ -126,7 +127,7 @@ impl Images {
         Ok(found.into_images())
     }
 
-    fn of_folders(folder: &Path) -> Result<Self, StudyError> {
+    fn from_folders(folder: &Path) -> Result<Self, StudyError> {
         let mut found = Found::default();
         if folder.join("train").is_dir() {
             found.train = classes(&folder.join("train"))?;
@@ -145,7 +146,7 @@ impl Images {
     }
 }
 
-/// A misspelt column would silently change what is measured.
+/// Refuses unknown columns: a misspelt one would silently change what is measured.
 fn check_columns(path: &Path, header: &csv::StringRecord) -> Result<(), StudyError> {
     let count = |name: &str| header.iter().filter(|title| *title == name).count();
     let known = header
@@ -155,7 +156,7 @@ fn check_columns(path: &Path, header: &csv::StringRecord) -> Result<(), StudyErr
         return Ok(());
     }
     Err(StudyError::config(format!(
-        "{} needs the columns path and label, perhaps split, and no others; it has {}",
+        "{} needs the columns path and label, optionally split, and no others; it has {}",
         path.display(),
         header.iter().take(12).collect::<Vec<_>>().join(", ")
     )))
@@ -166,7 +167,7 @@ fn check_columns(path: &Path, header: &csv::StringRecord) -> Result<(), StudyErr
 struct Found {
     train: Vec<(PathBuf, String)>,
     test: Vec<(PathBuf, String)>,
-    /// Not divided into the two.
+    /// Files of neither part.
     whole: Vec<(PathBuf, String)>,
 }
 
@@ -188,10 +189,11 @@ impl Found {
             let whole = items(&self.whole)
                 .into_iter()
                 .filter(|item| item.label == class);
-            for (place, item) in whole.enumerate() {
-                match place % TEST_EVERY {
-                    0 if place > 0 => test.push(item),
-                    _ => train.push(item),
+            for (index, item) in whole.enumerate() {
+                if index > 0 && index % TEST_EVERY == 0 {
+                    test.push(item);
+                } else {
+                    train.push(item);
                 }
             }
         }
@@ -206,10 +208,13 @@ impl Found {
     }
 }
 
-/// The pictures of `items`, in order; an image that cannot be decoded is an error. In parallel in rayon's current pool.
+/// Decodes `items`, in order. Runs in rayon's current pool.
+///
+/// # Errors
+/// If an image cannot be read or decoded.
 pub(super) fn load(items: &[Item], limits: &Limits) -> Result<Vec<DecodedImage>, StudyError> {
     let one = |item: &Item| match &item.source {
-        Source::Record(path, index) => stl10::picture(path, *index),
+        Source::Record(path, index) => stl10::image(path, *index),
         Source::File(path) => {
             let bytes = fs::read(path).map_err(|error| StudyError::io(path, error))?;
             kith_pixels::decode(&bytes, limits)
@@ -219,7 +224,7 @@ pub(super) fn load(items: &[Item], limits: &Limits) -> Result<Vec<DecodedImage>,
     items.par_iter().map(one).collect()
 }
 
-/// In an order that depends on the places in the sorted list alone.
+/// Shuffles the files. The order depends on nothing but the positions in the sorted list.
 fn shuffled(mut files: Vec<(PathBuf, usize)>) -> Vec<Item> {
     files.sort_unstable();
     let mut items: Vec<Item> = files
@@ -237,7 +242,7 @@ fn sort_by_hash(items: &mut Vec<Item>) {
     let mut keyed: Vec<(u64, Item)> = items
         .drain(..)
         .enumerate()
-        .map(|(place, item)| (mix(&[place as u64]), item))
+        .map(|(index, item)| (mix(&[index as u64]), item))
         .collect();
     keyed.sort_unstable_by_key(|(key, _)| *key);
     items.extend(keyed.into_iter().map(|(_, item)| item));
@@ -324,10 +329,10 @@ mod tests {
     }
 
     #[test]
-    fn a_list_names_class_and_part() {
+    fn a_manifest_names_class_and_part() {
         let folder = tree(&[]);
-        let list = "path,label,split\nx.png,cat,train\ny.png,dog,train\nz.png,dog,test\n";
-        fs::write(folder.path().join("manifest.csv"), list).unwrap();
+        let manifest = "path,label,split\nx.png,cat,train\ny.png,dog,train\nz.png,dog,test\n";
+        fs::write(folder.path().join("manifest.csv"), manifest).unwrap();
         let images = Images::find(folder.path()).unwrap();
         assert_eq!(
             (labels(&images.train), labels(&images.test)),
@@ -340,9 +345,9 @@ mod tests {
         let folder = tree(&[]);
         // Byte = plane + 3 · column + row, so that a swap of any two shows.
         let image = |shift: usize| -> Vec<u8> {
-            let place = |n: usize| (n / 9216, n % 9216 / 96, n % 96);
+            let split = |n: usize| (n / 9216, n % 9216 / 96, n % 96);
             (0..3 * 9216)
-                .map(place)
+                .map(split)
                 .map(|(plane, column, row)| (shift + plane + 3 * column + row) as u8)
                 .collect()
         };
@@ -360,9 +365,9 @@ mod tests {
             max_pixels: 0,
             decode_memory_mb: 1024,
         };
-        let pictures = load(&images.train, &limits).unwrap();
+        let decoded = load(&images.train, &limits).unwrap();
         let at = |row: usize, column: usize| 3 * (row * 96 + column);
-        assert_eq!(pictures[1].rgb[at(5, 20)..][..3], [72, 73, 74]);
+        assert_eq!(decoded[1].rgb[at(5, 20)..][..3], [72, 73, 74]);
         assert_eq!(load(images.for_training(), &limits).unwrap()[0].rgb[0], 9);
         fs::write(folder.path().join("train_X.bin"), [0; 100]).unwrap();
         assert!(

@@ -2,30 +2,38 @@
 #![forbid(unsafe_code)]
 
 mod axis;
-mod conduct;
+mod comparison;
+mod config;
 mod cost;
-mod deviation;
+mod encoder_study;
 mod error;
 mod experiment;
 mod figure1;
 mod figure2;
-mod fixed;
+mod fixture;
 mod gradient;
+mod gradient_error;
 mod images;
-mod lead;
 mod method;
-mod notebook;
+mod number;
 mod plot;
 mod points;
+mod progress;
+mod recipe;
 mod report;
-mod rig;
+mod results_log;
+mod run_recorder;
+mod run_state;
+mod run_study;
 mod settings;
-mod state;
 mod stationarity;
 mod stl10;
+mod table_cost;
+mod views;
 
-pub use conduct::{Order, Outcome, conduct};
+pub use config::StudyConfig;
 pub use error::StudyError;
-pub use experiment::{Progress, Silent};
-pub use points::{Claim, Point, Points, Run};
+pub use points::{Claim, Point, Points, Run, Statistics};
+pub use progress::{NoProgress, Progress};
+pub use run_study::{Outcome, run_study};
 pub use settings::{Scale, StudyKind};

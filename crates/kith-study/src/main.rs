@@ -10,9 +10,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use kith_nn::{Compute, CudaConfig, Device, Purpose};
 use kith_pixels::Limits;
-use kith_study::{Order, Outcome, Progress, Scale, StudyKind};
+use kith_study::{Outcome, Progress, Scale, StudyConfig, StudyKind, run_study};
 
-/// Limits on the images of a study: those that the server has by default.
+/// Limits on the images of a study, the same as the server's defaults.
 const LIMITS: Limits = Limits {
     max_bytes: 32 << 20,
     max_pixels: 48 << 20,
@@ -23,17 +23,17 @@ const LIMITS: Limits = Limits {
 #[derive(Parser, Debug)]
 #[command(version)]
 struct StudyArgs {
-    /// What is studied
+    /// The study to run
     #[arg(value_enum)]
     study: Study,
     /// A folder of images: one sub-folder for each label, train/ and test/ of such, a manifest.csv, a flat folder, or STL-10's binary
     /// files. Not needed by stationarity and cost
     #[arg(long, value_name = "FOLDER")]
     images: Option<PathBuf>,
-    /// Folder of points, plots and summary; a study that was broken off goes on from what is there
+    /// Folder of points, plots and summary; an interrupted study continues from what is there
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Seeds, one run of each series for each
+    /// Seeds; every series runs once with each
     #[arg(
         long,
         value_name = "N,N,…",
@@ -41,31 +41,31 @@ struct StudyArgs {
         default_value = "1,2,3"
     )]
     seeds: Vec<u64>,
-    /// How much is measured
+    /// How much is measured: the preset of the settings
     #[arg(long, value_enum, default_value = "smoke")]
     scale: Size,
-    /// A setting of the study, such as steps=500; may be given several times. The summary lists them all
+    /// Overrides a setting of the study, such as steps=500; may be given several times. The summary lists all settings
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// cpu or cuda:N
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// Threads to compute with; 0: one for each core
+    /// Number of threads to compute with; 0: one for each core
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Study {
-    /// Do chains sample the softmax
+    /// Whether the chains sample the softmax
     Stationarity,
-    /// Is the mean gradient the global loss's
+    /// Whether the mean gradient is that of the global loss
     Gradient,
     /// Gradient error and global loss along training (the paper's figure 2)
     Figure2,
     /// Accuracy of the features along training (the paper's figure 1)
     Figure1,
-    /// What a step and the chain table cost
+    /// Time and memory of a step and of the chain table
     Cost,
 }
 
@@ -94,12 +94,12 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &StudyArgs) -> anyhow::Result<()> {
-    let order = order(args)?;
+    let config = config(args)?;
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(args.threads)
         .build()?;
     let bar = Bar(ProgressBar::new(0));
-    let outcome = pool.install(|| kith_study::conduct(&order, &bar))?;
+    let outcome = pool.install(|| run_study(&config, &bar))?;
     print(&outcome);
     if outcome.unjudged.is_none() && !outcome.holds() {
         bail!(
@@ -110,7 +110,7 @@ fn run(args: &StudyArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn order(args: &StudyArgs) -> anyhow::Result<Order> {
+fn config(args: &StudyArgs) -> anyhow::Result<StudyConfig> {
     let kind = match args.study {
         Study::Stationarity => StudyKind::Stationarity,
         Study::Gradient => StudyKind::Gradient,
@@ -123,12 +123,12 @@ fn order(args: &StudyArgs) -> anyhow::Result<Order> {
         Size::Laptop => Scale::Laptop,
         Size::Paper => Scale::Paper,
     };
-    // What is measured against exact values is computed exactly.
+    // The studies compare with exact values, so they compute in f32.
     let cuda = CudaConfig {
         compute: Compute::F32,
         ..CudaConfig::default()
     };
-    Ok(Order {
+    Ok(StudyConfig {
         kind,
         scale,
         images: args.images.clone(),
@@ -169,8 +169,8 @@ impl Progress for Bar {
         self.0.enable_steady_tick(Duration::from_secs(1));
     }
 
-    fn turn_to(&self, what: &str) {
-        self.0.set_message(what.to_owned());
+    fn begin_run(&self, name: &str) {
+        self.0.set_message(name.to_owned());
     }
 
     fn advance(&self, units: u64) {

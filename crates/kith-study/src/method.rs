@@ -1,32 +1,32 @@
-//! The objectives that studies compare, by the names that reports give them. Must never know: how they work.
+//! The objectives that the studies compare, and their names in reports.
 
 use serde::{Deserialize, Serialize};
 
 use kith_learn::{LearnConfig, ObjectiveKind, Scores};
 use kith_mcmc::{Estimator, Proposals, SamplerConfig};
 
-/// What descends.
+/// An objective, with its estimator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Method {
-    /// EMC² by the paper's walk.
+    /// EMC² with the paper's random walk.
     Emc2Walk,
-    /// EMC² by the subset kernel.
+    /// EMC² with the subset kernel.
     Emc2Subset,
-    /// The softmax over the batch.
+    /// InfoNCE: the softmax over the batch.
     #[serde(rename = "infonce")]
     InfoNce,
-    /// Moving averages of the denominators.
+    /// SogCLR: moving averages of the denominators.
     #[serde(rename = "sogclr")]
     SogClr,
-    /// Stale embeddings of all images.
+    /// A cache of stale embeddings of all images.
     NegativeCache,
-    /// Every image in every step.
+    /// The exact global loss: every image in every step.
     Exact,
 }
 
 impl Method {
-    /// Those that the paper compares.
+    /// The objectives that the paper compares.
     pub(super) const COMPARED: [Self; 5] = [
         Self::Emc2Walk,
         Self::Emc2Subset,
@@ -46,8 +46,8 @@ impl Method {
         }
     }
 
-    /// Its name with a batch size.
-    pub(super) fn at(self, batch: usize) -> String {
+    /// The name of its series at one batch size.
+    pub(super) fn series(self, batch: usize) -> String {
         format!("{}, b = {batch}", self.name())
     }
 
@@ -65,8 +65,8 @@ impl Method {
         }
     }
 
-    /// The settings of a step: burn-in 0.5, refreshed scores, every carried negative encoded; γ = 0.9; a cache of all `images`, of which
-    /// a hundredth is encoded anew in each step.
+    /// The settings of a step: burn-in 0.5, refreshed scores, every carried negative encoded; γ = 0.9; a cache of all `images`, a
+    /// hundredth of which is re-encoded in each step.
     pub(super) fn config(self, beta: f32, images: usize) -> LearnConfig {
         let estimator = match self {
             Self::Emc2Walk => Estimator::Walk,

@@ -1,6 +1,6 @@
-//! Curves over seeds as SVG and PNG: the mean as a line, the range of the seeds as a band. Must never know: what is drawn.
+//! Plots curves as SVG and PNG: the mean over the seeds as a line, their range as a band.
 //!
-//! The font is part of the program: text looks the same on a machine without any.
+//! The font is part of the program, so that text looks the same on a machine without any.
 
 use std::{collections::BTreeMap, sync::Once};
 
@@ -10,18 +10,14 @@ use plotters::{
     style::{FontStyle, register_font},
 };
 
-use super::{
-    Points, StudyError,
-    axis::{Axis, tick},
-    points::Spread,
-};
+use super::{Points, Statistics, StudyError, axis::Axis, number::tick};
 use kith_pixels::DecodedImage;
 
 const SIZE: (u32, u32) = (960, 600);
 const FONT: &str = "sans-serif";
 /// A subset of DejaVu Sans; its licence lies beside it.
 static FONT_FILE: &[u8] = include_bytes!("font/DejaVuSans.ttf");
-/// Of Okabe & Ito (2008): told apart by colour-blind readers too.
+/// The palette of Okabe & Ito (2008), which colour-blind readers can tell apart.
 const COLOURS: [RGBColor; 8] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -33,41 +29,44 @@ const COLOURS: [RGBColor; 8] = [
     RGBColor(120, 120, 120),
 ];
 
-/// One picture.
+/// One plot.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Chart {
-    /// File name without an extension.
+    /// File name without its extension.
     pub(super) file: String,
     pub(super) title: String,
-    /// Name of the value.
+    /// Name of the plotted value.
     pub(super) value: String,
     pub(super) y_label: String,
-    /// Name of a value that takes the place of the point's own place on the abscissa.
+    /// Name of the value on the x axis; `None`: the point's position.
     pub(super) x_value: Option<String>,
     pub(super) x_label: String,
     pub(super) log_x: bool,
     pub(super) log_y: bool,
     pub(super) series: Vec<String>,
-    /// Heights of dashed lines, such as bounds.
+    /// Values of horizontal dashed lines, such as bounds.
     pub(super) bounds: Vec<f64>,
 }
 
-/// One series as it is drawn.
+/// One series.
 struct Curve {
     name: String,
     colour: RGBColor,
-    /// Abscissa, and the value over the seeds.
-    points: Vec<(f64, Spread)>,
+    /// x, and the statistics of the value over the seeds.
+    points: Vec<(f64, Statistics)>,
 }
 
 type Drawn<D> = Result<(), DrawingAreaErrorKind<<D as DrawingBackend>::ErrorType>>;
 
 impl Chart {
-    /// (file name, content) of the SVG and the PNG; none if there is nothing to draw.
+    /// Name and content of the SVG and the PNG file; empty if no series has a point.
+    ///
+    /// # Errors
+    /// [`StudyError::Plot`] if a plot cannot be drawn.
     pub(super) fn files(&self, points: &Points) -> Result<Vec<(String, Vec<u8>)>, StudyError> {
         static REGISTERED: Once = Once::new();
         REGISTERED.call_once(|| {
-            // A font that does not parse makes every picture fail, which the tests of this file would show.
+            // A font that cannot be parsed makes every plot fail, which the tests below would show.
             drop(register_font(FONT, FontStyle::Normal, FONT_FILE));
         });
         let curves = self.curves(points);
@@ -84,7 +83,7 @@ impl Chart {
         let area = BitMapBackend::with_buffer(&mut rgb, SIZE).into_drawing_area();
         self.draw(area, &curves)
             .map_err(|error| failed(error.to_string()))?;
-        let png = kith_pixels::png(&DecodedImage { width, height, rgb });
+        let png = kith_pixels::encode_png(&DecodedImage { width, height, rgb });
         Ok(vec![
             (format!("{}.svg", self.file), svg.into_bytes()),
             (format!("{}.png", self.file), png),
@@ -93,18 +92,18 @@ impl Chart {
 
     fn curves(&self, points: &Points) -> Vec<Curve> {
         let drawable = |value: f64, log: bool| value.is_finite() && (!log || value > 0.0);
-        let curve = |(place, series): (usize, &String)| {
-            let abscissae = self.x_value.as_ref().map(|name| points.curve(series, name));
-            let points: Vec<(f64, Spread)> = points
+        let curve = |(index, series): (usize, &String)| {
+            let x_values = self.x_value.as_ref().map(|name| points.curve(series, name));
+            let points: Vec<(f64, Statistics)> = points
                 .curve(series, &self.value)
                 .iter()
-                .map(|(at, values)| (abscissa(abscissae.as_ref(), *at), Spread::of(values)))
-                .filter(|(x, y)| drawable(*x, self.log_x) && drawable(y.least, self.log_y))
-                .filter(|(_, y)| y.most.is_finite())
+                .map(|(at, values)| (x_of(x_values.as_ref(), *at), Statistics::new(values)))
+                .filter(|(x, y)| drawable(*x, self.log_x) && drawable(y.min, self.log_y))
+                .filter(|(_, y)| y.max.is_finite())
                 .collect();
             (!points.is_empty()).then(|| Curve {
                 name: series.clone(),
-                colour: COLOURS[place % COLOURS.len()],
+                colour: COLOURS[index % COLOURS.len()],
                 points,
             })
         };
@@ -114,10 +113,10 @@ impl Chart {
     fn draw<D: DrawingBackend>(&self, area: DrawingArea<D, Shift>, curves: &[Curve]) -> Drawn<D> {
         area.fill(&WHITE)?;
         let points = || curves.iter().flat_map(|curve| &curve.points);
-        let x = Axis::around(points().map(|(x, _)| *x), self.log_x);
-        let heights = points().flat_map(|(_, y)| [y.least, y.most]);
-        let y = Axis::around(heights.chain(self.bounds.iter().copied()), self.log_y);
-        let corner = emptiest(points().map(|(at, of)| (x.share(*at), y.share(of.mean))));
+        let x = Axis::new(points().map(|(x, _)| *x), self.log_x);
+        let heights = points().flat_map(|(_, y)| [y.min, y.max]);
+        let y = Axis::new(heights.chain(self.bounds.iter().copied()), self.log_y);
+        let corner = emptiest(points().map(|(at, of)| (x.fraction(*at), y.fraction(of.mean))));
         let mut chart = ChartBuilder::on(&area)
             .caption(&self.title, (FONT, 22))
             .margin(14)
@@ -161,12 +160,12 @@ impl Curve {
             colour,
             points,
         } = self;
-        let upper = points.iter().map(|(x, y)| (*x, y.most));
-        let lower = points.iter().rev().map(|(x, y)| (*x, y.least));
+        let upper = points.iter().map(|(x, y)| (*x, y.max));
+        let lower = points.iter().rev().map(|(x, y)| (*x, y.min));
         let band: Vec<(f64, f64)> = upper.chain(lower).collect();
         chart.draw_series([Polygon::new(band, colour.mix(0.18))])?;
         let line = || points.iter().map(|(x, y)| (*x, y.mean));
-        let marks = line().map(|place| Circle::new(place, 3, colour.filled()));
+        let marks = line().map(|point| Circle::new(point, 3, colour.filled()));
         chart.draw_series(marks)?;
         let (line, colour) = (LineSeries::new(line(), colour.stroke_width(2)), *colour);
         chart
@@ -177,10 +176,10 @@ impl Curve {
     }
 }
 
-/// The corner that the fewest places lie near; places in shares of the two axes.
-fn emptiest(places: impl Iterator<Item = (f64, f64)>) -> SeriesLabelPosition {
+/// The corner with the fewest points near it. Points are given as fractions of the two axes.
+fn emptiest(points: impl Iterator<Item = (f64, f64)>) -> SeriesLabelPosition {
     let mut near = [0; 4];
-    for (x, y) in places {
+    for (x, y) in points {
         near[2 * usize::from(x < 0.5) + usize::from(y < 0.5)] += 1;
     }
     let corners = [
@@ -198,10 +197,10 @@ fn emptiest(places: impl Iterator<Item = (f64, f64)>) -> SeriesLabelPosition {
     corner
 }
 
-/// The mean over the seeds of what takes the place's place.
-fn abscissa(values: Option<&BTreeMap<u64, Vec<f64>>>, at: u64) -> f64 {
+/// The x of the point at position `at`: the mean of `values` over the seeds, or the position.
+fn x_of(values: Option<&BTreeMap<u64, Vec<f64>>>, at: u64) -> f64 {
     match values {
-        Some(values) => Spread::of(values.get(&at).map_or(&[][..], |values| values)).mean,
+        Some(values) => Statistics::new(values.get(&at).map_or(&[][..], |values| values)).mean,
         None => at as f64,
     }
 }
@@ -264,10 +263,10 @@ mod tests {
                 max_pixels: 1 << 20,
                 decode_memory_mb: 1024,
             };
-            let picture = kith_pixels::decode(png, &limits).unwrap();
-            assert_eq!((picture.width, picture.height), SIZE);
-            // The caption is written: there is dark in the uppermost strip, and only text is there.
-            let strip = &picture.rgb[..3 * SIZE.0 as usize * 40];
+            let image = kith_pixels::decode(png, &limits).unwrap();
+            assert_eq!((image.width, image.height), SIZE);
+            // The caption is drawn: the top strip holds nothing else, and it has dark pixels.
+            let strip = &image.rgb[..3 * SIZE.0 as usize * 40];
             assert!(strip.iter().filter(|value| **value < 100).count() > 300);
         }
     }

@@ -1,4 +1,4 @@
-//! What is measured: named values of a run at places along it; statistics over seeds; claims. Must never know: files, how it was measured.
+//! The measured points, statistics over seeds, and claims.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,31 +13,31 @@ pub struct Run {
     pub series: String,
 }
 
-/// What was measured at one place of a run.
+/// The values measured at one position of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Point {
-    /// The run.
+    /// The run that was measured.
     #[serde(flatten)]
     pub run: Run,
-    /// Steps, visits or chains: the study's abscissa.
+    /// The position: a number of steps, visits or chains.
     pub at: u64,
-    /// By name.
+    /// Values by name.
     pub values: BTreeMap<String, f64>,
 }
 
-/// All that was measured, each place of a run once.
+/// All measured points, at most one for each position of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Points {
     points: BTreeMap<(Run, u64), BTreeMap<String, f64>>,
 }
 
 impl Points {
-    /// Adds a point; one that is measured again takes the place of the old one.
+    /// Adds a point, or replaces the one at the same position of the same run.
     pub fn insert(&mut self, point: Point) {
         self.points.insert((point.run, point.at), point.values);
     }
 
-    /// All points by seed, series and place.
+    /// All points, ordered by seed, series and position.
     pub fn iter(&self) -> impl Iterator<Item = Point> {
         self.points.iter().map(|((run, at), values)| Point {
             run: run.clone(),
@@ -52,12 +52,12 @@ impl Points {
         names.map(String::as_str).collect()
     }
 
-    /// Whether a place of a run was measured.
-    pub fn holds(&self, run: &Run, at: u64) -> bool {
+    /// Whether the run was measured at position `at`.
+    pub fn contains(&self, run: &Run, at: u64) -> bool {
         self.points.contains_key(&(run.clone(), at))
     }
 
-    /// The places at which `value` of `series` was measured, each with one value a seed.
+    /// The positions at which `value` of `series` was measured, each with one value for each seed.
     pub fn curve(&self, series: &str, value: &str) -> BTreeMap<u64, Vec<f64>> {
         let mut curve = BTreeMap::<u64, Vec<f64>>::new();
         for ((run, at), values) in &self.points {
@@ -68,68 +68,68 @@ impl Points {
         curve
     }
 
-    /// `value` of `series` at its last place, over the seeds; nothing if it was never measured.
-    pub fn last(&self, series: &str, value: &str) -> Spread {
+    /// Statistics over the seeds of `value` of `series` at its last position; NaN if it was never measured.
+    pub fn last(&self, series: &str, value: &str) -> Statistics {
         let curve = self.curve(series, value);
-        Spread::of(curve.values().next_back().map_or(&[][..], |values| values))
+        Statistics::new(curve.values().next_back().map_or(&[][..], |values| values))
     }
 
-    /// The mean of `value` over the seeds and over the last quarter of the places: what a single noisy place does not decide.
+    /// The mean of `value` over the seeds and the last quarter of the positions, which is less noisy than the last position alone.
     pub fn late(&self, series: &str, value: &str) -> f64 {
         let curve = self.curve(series, value);
         let skipped = curve.len() - curve.len().div_ceil(4);
         let late: Vec<f64> = curve.into_values().skip(skipped).flatten().collect();
-        Spread::of(&late).mean
+        Statistics::new(&late).mean
     }
 
-    /// As [`Points::last`], at one place.
-    pub fn at(&self, series: &str, value: &str, at: u64) -> Spread {
+    /// Statistics over the seeds of `value` of `series` at position `at`; NaN if it was not measured there.
+    pub fn at(&self, series: &str, value: &str, at: u64) -> Statistics {
         let curve = self.curve(series, value);
-        Spread::of(curve.get(&at).map_or(&[][..], |values| values))
+        Statistics::new(curve.get(&at).map_or(&[][..], |values| values))
     }
 }
 
-/// One value over the seeds. Not a number where there is none.
+/// Statistics of one value over the seeds. All fields are NaN if there is no value.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Spread {
-    /// The mean.
+pub struct Statistics {
+    /// Mean.
     pub mean: f64,
-    /// The standard deviation of a seed (n − 1; 0 of one seed).
-    pub deviation: f64,
-    /// The smallest.
-    pub least: f64,
-    /// The largest.
-    pub most: f64,
+    /// Standard deviation with n − 1 in the denominator; 0 for a single value.
+    pub std_dev: f64,
+    /// Smallest value.
+    pub min: f64,
+    /// Largest value.
+    pub max: f64,
 }
 
-impl Spread {
-    /// Of any number of values.
-    pub fn of(values: &[f64]) -> Self {
+impl Statistics {
+    /// The statistics of any number of values.
+    pub fn new(values: &[f64]) -> Self {
         let count = values.len() as f64;
         let mean = values.iter().sum::<f64>() / count;
         let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
         Self {
             mean,
-            deviation: (squares / (count - 1.0).max(1.0)).sqrt(),
-            least: values.iter().copied().fold(f64::NAN, f64::min),
-            most: values.iter().copied().fold(f64::NAN, f64::max),
+            std_dev: (squares / (count - 1.0).max(1.0)).sqrt(),
+            min: values.iter().copied().fold(f64::NAN, f64::min),
+            max: values.iter().copied().fold(f64::NAN, f64::max),
         }
     }
 }
 
-/// Something that the study set out to show, and whether it did.
+/// A statement that a study tests.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Claim {
-    /// One sentence.
+    /// The statement, one sentence.
     pub text: String,
     /// Whether it holds.
     pub holds: bool,
-    /// The figures it was judged by.
+    /// The measured values that decide it.
     pub evidence: String,
 }
 
 impl Claim {
-    /// A claim with its figures.
+    /// A claim with its evidence.
     pub fn new(text: impl Into<String>, holds: bool, evidence: impl Into<String>) -> Self {
         Self {
             text: text.into(),
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_curve_gathers_the_seeds_at_each_place() {
+    fn a_curve_gathers_the_seeds_at_each_position() {
         let mut points = Points::default();
         for (seed, at, value) in [(1, 10, 1.0), (2, 10, 3.0), (1, 20, 5.0), (1, 20, 7.0)] {
             points.insert(point(seed, "a", at, value));
@@ -161,9 +161,9 @@ mod tests {
         points.insert(point(1, "b", 10, 100.0));
         let curve = points.curve("a", "error");
         assert_eq!(curve, [(10, vec![1.0, 3.0]), (20, vec![7.0])].into());
-        let spread = points.at("a", "error", 10);
-        assert_eq!((spread.mean, spread.least, spread.most), (2.0, 1.0, 3.0));
-        assert_eq!(spread.deviation, 2.0_f64.sqrt());
+        let found = points.at("a", "error", 10);
+        assert_eq!((found.mean, found.min, found.max), (2.0, 1.0, 3.0));
+        assert_eq!(found.std_dev, 2.0_f64.sqrt());
         assert_eq!(points.last("a", "error").mean, 7.0);
         assert!(points.last("c", "error").mean.is_nan());
     }

@@ -1,39 +1,39 @@
-//! A learner from scratch, as files, and back. Must never know: what it learns from.
+//! Creates a learner, captures its state and restores it.
 
-use super::{StudyError, method::Method, notebook::Page};
+use super::{StudyError, method::Method, run_state::RunState};
 use kith_learn::{Learner, ObjectiveKind};
-use kith_mcmc::{ChainTable, chains_from_bytes, chains_to_bytes};
+use kith_mcmc::{ChainColumns, ChainTable, chains_from_bytes, chains_to_bytes};
 use kith_nn::{
-    Device, Encoder, EncoderConfig, Optimizer, OptimizerConfig, OptimizerKind, arrays_from_bytes,
-    arrays_to_bytes,
+    Device, Encoder, EncoderConfig, NamedArray, Optimizer, OptimizerConfig, OptimizerKind,
+    arrays_from_bytes, arrays_to_bytes,
 };
 
 const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const CHAINS: &str = "chains.safetensors";
 
-/// How a learner begins.
+/// The settings of a learner.
 #[derive(Clone)]
 pub(super) struct Recipe {
     pub(super) encoder: EncoderConfig,
     pub(super) optimizer: OptimizerConfig,
     pub(super) method: Method,
     pub(super) beta: f32,
-    /// Distinct images of the set.
+    /// Number of distinct images that are trained on.
     pub(super) images: usize,
     pub(super) seed: u64,
     pub(super) device: Device,
 }
 
 impl Recipe {
-    /// Fresh weights from the seed.
+    /// A learner with fresh weights from the seed.
     pub(super) fn fresh(&self) -> Result<Learner, StudyError> {
         let encoder = Encoder::fresh(&self.encoder, self.seed, &self.device)?;
-        self.around(encoder)
+        self.with_encoder(encoder)
     }
 
-    /// New chains and moments around given weights.
-    pub(super) fn around(&self, encoder: Encoder) -> Result<Learner, StudyError> {
+    /// A learner with given weights, and fresh moments and chains.
+    pub(super) fn with_encoder(&self, encoder: Encoder) -> Result<Learner, StudyError> {
         let optimizer = Optimizer::new(&self.optimizer, &encoder)?;
         let config = self.method.config(self.beta, self.images);
         Ok(Learner::new(
@@ -45,43 +45,68 @@ impl Recipe {
         ))
     }
 
-    /// What [`page`] wrote down.
-    pub(super) fn restored(&self, page: &Page) -> Result<Learner, StudyError> {
+    /// The learner whose state [`Snapshot::to_state`] saved.
+    ///
+    /// # Errors
+    /// [`StudyError::Config`] if a file is missing or damaged.
+    pub(super) fn restore(&self, state: &RunState) -> Result<Learner, StudyError> {
         let file = |name: &str| {
-            let found = page.iter().find(|(found, _)| found == name);
-            let (_, bytes) = found.ok_or_else(|| damaged(format!("{name} is not there")))?;
-            Ok::<_, StudyError>(&bytes[..])
+            let found = state.file(name);
+            found.ok_or_else(|| damaged(format!("{name} is not there")))
         };
         let model = arrays_from_bytes(file(MODEL)?).map_err(damaged)?;
         let moments = arrays_from_bytes(file(OPTIMIZER)?).map_err(damaged)?;
         let chains = chains_from_bytes(file(CHAINS)?).map_err(damaged)?;
-        let mut learner =
-            self.around(Encoder::from_arrays(&self.encoder, &model, &self.device)?)?;
+        let encoder = Encoder::from_arrays(&self.encoder, &model, &self.device)?;
+        let mut learner = self.with_encoder(encoder)?;
         learner.optimizer.load_arrays(&moments)?;
-        learner.table = table(&chains)?;
+        learner.table = chain_table(&chains)?;
         Ok(learner)
     }
 }
 
-/// The state of a learner as files; `None` under an objective that remembers more than they hold: its run cannot be broken off.
-pub(super) fn page(learner: &Learner) -> Result<Option<Page>, StudyError> {
-    if learner.config().objective == ObjectiveKind::NegativeCache {
-        return Ok(None);
-    }
-    let arrays = |arrays| arrays_to_bytes(arrays).map_err(damaged);
-    let chains = chains_to_bytes(&learner.table.to_columns()).map_err(damaged)?;
-    Ok(Some(vec![
-        (MODEL.to_owned(), arrays(&learner.encoder.to_arrays()?)?),
-        (
-            OPTIMIZER.to_owned(),
-            arrays(&learner.optimizer.to_arrays()?)?,
-        ),
-        (CHAINS.to_owned(), chains),
-    ]))
+/// A copy of a learner's weights, moments and chains.
+pub(super) struct Snapshot {
+    pub(super) model: Vec<NamedArray>,
+    pub(super) moments: Vec<NamedArray>,
+    pub(super) chains: ChainColumns,
 }
 
-/// A table from its columns.
-pub(super) fn table(columns: &kith_mcmc::ChainColumns) -> Result<ChainTable, StudyError> {
+impl Snapshot {
+    /// Copies the state, as the trainer does between two steps.
+    pub(super) fn capture(learner: &Learner) -> Result<Self, StudyError> {
+        Ok(Self {
+            model: learner.encoder.to_arrays()?,
+            moments: learner.optimizer.to_arrays()?,
+            chains: learner.table.to_columns(),
+        })
+    }
+
+    /// The copy as the files of a run's state at position `at`.
+    pub(super) fn to_state(&self, at: u64) -> Result<RunState, StudyError> {
+        let files = [
+            (MODEL, arrays_to_bytes(&self.model)),
+            (OPTIMIZER, arrays_to_bytes(&self.moments)),
+            (CHAINS, chains_to_bytes(&self.chains)),
+        ];
+        let file = |(name, bytes): (&str, Result<Vec<u8>, String>)| {
+            Ok((name.to_owned(), bytes.map_err(damaged)?))
+        };
+        let files = files.into_iter().map(file);
+        Ok(RunState {
+            at,
+            files: files.collect::<Result<_, StudyError>>()?,
+        })
+    }
+}
+
+/// Whether a [`Snapshot`] holds all that the learner remembers. The negative cache keeps embeddings that are not part of it.
+pub(super) fn can_resume(learner: &Learner) -> bool {
+    learner.config().objective != ObjectiveKind::NegativeCache
+}
+
+/// A chain table from its columns.
+pub(super) fn chain_table(columns: &ChainColumns) -> Result<ChainTable, StudyError> {
     ChainTable::from_columns(columns).map_err(|error| damaged(error.to_string()))
 }
 
@@ -109,5 +134,50 @@ fn optimizer(kind: OptimizerKind, momentum: f32, weight_decay: f32) -> Optimizer
         beta2: 0.999,
         epsilon: 1e-8,
         clip_norm: 0.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_restores_weights_moments_and_chains() {
+        let recipe = Recipe {
+            encoder: EncoderConfig {
+                width: 8,
+                side: 32,
+                dim: 8,
+            },
+            optimizer: adam(0.0),
+            method: Method::Emc2Subset,
+            beta: 5.0,
+            images: 4,
+            seed: 1,
+            device: Device::cpu(),
+        };
+        let mut learner = recipe.fresh().unwrap();
+        learner.table = chain_table(&ChainColumns {
+            anchor: vec![0],
+            negative: vec![2],
+            log_score: vec![1.0],
+            step: vec![1],
+            visits: vec![1],
+            still: vec![1],
+            ..ChainColumns::default()
+        })
+        .unwrap();
+        let saved = Snapshot::capture(&learner).unwrap();
+        let restored = recipe.restore(&saved.to_state(7).unwrap()).unwrap();
+        let again = Snapshot::capture(&restored).unwrap();
+        let values = |arrays: &[NamedArray]| -> Vec<Vec<f32>> {
+            arrays.iter().map(|array| array.data.clone()).collect()
+        };
+        assert_eq!(values(&again.model), values(&saved.model));
+        assert_eq!(values(&again.moments), values(&saved.moments));
+        assert_eq!(again.chains, saved.chains);
+        let count = |arrays: &[NamedArray]| values(arrays).iter().map(Vec::len).sum::<usize>();
+        // Adam has two moments of every weight.
+        assert!(count(&saved.moments) >= 2 * count(&saved.model));
     }
 }

@@ -1,4 +1,4 @@
-//! The report of a study: points as CSV and JSON, pictures, and a summary that ends in a verdict. Must never know: how it was measured.
+//! Writes the report of a study: points as CSV and JSON, plots, and a summary that ends with the verdict.
 
 use std::{
     fmt::Write,
@@ -7,21 +7,22 @@ use std::{
 };
 
 use super::{
-    Claim, Order, Point, Points, StudyError, experiment::Experiment, plot::Chart, points::Spread,
+    Claim, Point, Points, Statistics, StudyConfig, StudyError, experiment::Experiment,
+    number::short, plot::Chart,
 };
 
-/// Writes everything; the summary's path.
+/// Writes the report and returns the path of the summary.
 pub(super) fn write(
-    order: &Order,
+    config: &StudyConfig,
     experiment: &dyn Experiment,
     points: &Points,
     claims: &[Claim],
 ) -> Result<PathBuf, StudyError> {
     let put = |name: &str, bytes: &[u8]| {
-        let path = order.out.join(name);
+        let path = config.out.join(name);
         fs::write(&path, bytes).map_err(|error| StudyError::io(&path, error))
     };
-    put("points.csv", &table(points, &order.out)?)?;
+    put("points.csv", &table(points, &config.out)?)?;
     let all: Vec<Point> = points.iter().collect();
     let json = serde_json::to_vec_pretty(&all).expect("points are names and numbers");
     put("points.json", &json)?;
@@ -37,12 +38,12 @@ pub(super) fn write(
             put(&name, &bytes)?;
         }
     }
-    let text = summary(order, experiment, points, (claims, &drawn));
+    let text = summary(config, experiment, points, (claims, &drawn));
     put("summary.md", text.as_bytes())?;
-    Ok(order.out.join("summary.md"))
+    Ok(config.out.join("summary.md"))
 }
 
-/// One row a point: seed, series, place, then a column for each value.
+/// One row for each point: seed, series, position, then a column for each value.
 fn table(points: &Points, out: &Path) -> Result<Vec<u8>, StudyError> {
     let names = points.names();
     let mut table = csv::Writer::from_writer(Vec::new());
@@ -58,12 +59,12 @@ fn table(points: &Points, out: &Path) -> Result<Vec<u8>, StudyError> {
                 .get(*name)
                 .map_or(String::new(), f64::to_string)
         };
-        let place = [
+        let position = [
             point.run.seed.to_string(),
             point.run.series.clone(),
             point.at.to_string(),
         ];
-        let row = place.into_iter().chain(names.iter().map(value));
+        let row = position.into_iter().chain(names.iter().map(value));
         table.write_record(row).map_err(failed)?;
     }
     table
@@ -72,14 +73,14 @@ fn table(points: &Points, out: &Path) -> Result<Vec<u8>, StudyError> {
 }
 
 fn summary(
-    order: &Order,
+    config: &StudyConfig,
     experiment: &dyn Experiment,
     points: &Points,
     (claims, drawn): (&[Claim], &[Chart]),
 ) -> String {
-    let mut text = format!("# Study: {}\n\n", order.kind.name());
+    let mut text = format!("# Study: {}\n\n", config.kind.name());
     let settings = experiment.settings();
-    let seeds: Vec<String> = order.seeds.iter().map(ToString::to_string).collect();
+    let seeds: Vec<String> = config.seeds.iter().map(ToString::to_string).collect();
     put(
         &mut text,
         format_args!("Seeds {}; settings `{settings}`.\n", seeds.join(", ")),
@@ -107,7 +108,7 @@ fn summary(
         );
     }
     let failed = claims.iter().filter(|claim| !claim.holds).count();
-    let verdict = match (experiment.too_little(), failed) {
+    let verdict = match (experiment.unjudged_reason(), failed) {
         (Some(reason), _) => format!("not judged. {reason}."),
         (None, 0) => "all claims hold.".to_owned(),
         (None, _) => format!("{failed} of {} claims do not hold.", claims.len()),
@@ -135,46 +136,15 @@ fn last_values(text: &mut String, series: &[String], points: &Points) {
     }
 }
 
-fn cell(
-    Spread {
-        mean, deviation, ..
-    }: Spread,
-) -> String {
-    match mean.is_nan() {
-        true => String::new(),
-        false => format!("{} ± {}", short(mean), short(deviation)),
+fn cell(value: Statistics) -> String {
+    if value.mean.is_nan() {
+        return String::new();
     }
+    format!("{} ± {}", short(value.mean), short(value.std_dev))
 }
 
-/// Four significant digits.
-pub(super) fn short(value: f64) -> String {
-    match value.abs() {
-        0.0 => "0".to_owned(),
-        size if !(1e-3..1e6).contains(&size) => format!("{value:.3e}"),
-        size => {
-            let decimals = (3 - size.log10().floor() as i32).max(0) as usize;
-            format!("{value:.decimals$}")
-        }
-    }
-}
-
-/// A `String` takes everything.
+/// Appends `part`; writing to a `String` never fails.
 fn put(text: &mut String, part: std::fmt::Arguments<'_>) {
-    text.write_fmt(part).expect("memory takes text");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::short;
-
-    #[test]
-    fn figures_have_four_digits() {
-        let values = [0.0, 0.012346, 1.0, 123.456, 98765.4, 1.2346e-5, -0.5].map(short);
-        assert_eq!(
-            values,
-            [
-                "0", "0.01235", "1.000", "123.5", "98765", "1.235e-5", "-0.5000"
-            ]
-        );
-    }
+    text.write_fmt(part)
+        .expect("writing to a String never fails");
 }

@@ -1,26 +1,26 @@
-//! The output folder: points as lines that are only ever added, and the state of the run in progress.
+//! The output folder of a study: an append-only log of points, and the saved state of the run in progress.
 
 use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{ErrorKind, Write},
+    num::ParseFloatError,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Point, Points, Run, StudyError};
+use super::{Point, Points, Run, StudyError, run_state::RunState};
 
-/// Named files of a state.
-pub(super) type Page = Vec<(String, Vec<u8>)>;
-
-/// Name of the lines of points.
+/// The log of points, one JSON line each.
 const POINTS: &str = "points.jsonl";
-/// Folder of the state of the run in progress.
+/// Folder of the saved state.
 const STATE: &str = "state";
+/// File of a saved state that names its run and position.
+const RUN: &str = "run.json";
 
-/// A point as it is kept. Values are texts: a number read back from JSON may differ from the one written in its last bit.
+/// A line of the log. Values are strings: a JSON number may be read back with another last bit.
 #[derive(Serialize, Deserialize)]
 struct Line {
     #[serde(flatten)]
@@ -29,8 +29,8 @@ struct Line {
     values: BTreeMap<String, String>,
 }
 
-impl Line {
-    fn of(Point { run, at, values }: &Point) -> Self {
+impl From<&Point> for Line {
+    fn from(Point { run, at, values }: &Point) -> Self {
         let text = |(name, value): (&String, &f64)| (name.clone(), value.to_string());
         Self {
             run: run.clone(),
@@ -38,27 +38,32 @@ impl Line {
             values: values.iter().map(text).collect(),
         }
     }
+}
 
-    /// `None`: it was not written by [`Line::of`].
-    fn read(line: &str) -> Option<Point> {
-        let Self { run, at, values } = serde_json::from_str(line).ok()?;
+impl TryFrom<Line> for Point {
+    type Error = ParseFloatError;
+
+    fn try_from(Line { run, at, values }: Line) -> Result<Self, ParseFloatError> {
         let values = values
             .into_iter()
-            .map(|(name, value)| Some((name, value.parse().ok()?)))
-            .collect::<Option<_>>()?;
-        Some(Point { run, at, values })
+            .map(|(name, value)| Ok((name, value.parse()?)))
+            .collect::<Result<_, ParseFloatError>>()?;
+        Ok(Self { run, at, values })
     }
 }
 
-/// An output folder, open.
-pub(super) struct Notebook {
+/// An open output folder.
+pub(super) struct ResultsLog {
     folder: PathBuf,
     file: File,
     points: Points,
 }
 
-impl Notebook {
-    /// Opens or begins the folder's notebook; `settings` must be those it was begun with. A last line that was cut off is forgotten.
+impl ResultsLog {
+    /// Opens or creates the log in `folder`. A last line that was cut off is dropped.
+    ///
+    /// # Errors
+    /// [`StudyError::Config`] if the log was created with other `settings`, [`StudyError::Io`] if a file cannot be read or written.
     pub(super) fn open(folder: &Path, settings: &Value) -> Result<Self, StudyError> {
         fs::create_dir_all(folder).map_err(|error| StudyError::io(folder, error))?;
         let path = folder.join(POINTS);
@@ -78,7 +83,7 @@ impl Notebook {
         }
         let mut points = Points::default();
         lines
-            .filter_map(Line::read)
+            .filter_map(|line| serde_json::from_str::<Line>(line).ok()?.try_into().ok())
             .for_each(|point| points.insert(point));
         let begun = if whole.is_empty() {
             replace(&path, &format!("{head}\n"))
@@ -99,7 +104,8 @@ impl Notebook {
         &self.points
     }
 
-    pub(super) fn note(
+    /// Appends a point. It is on disk when this returns.
+    pub(super) fn append(
         &mut self,
         run: &Run,
         at: u64,
@@ -107,34 +113,36 @@ impl Notebook {
     ) -> Result<(), StudyError> {
         let run = run.clone();
         let point = Point { run, at, values };
-        let line = serde_json::to_string(&Line::of(&point)).expect("a line is names and texts");
+        let line =
+            serde_json::to_string(&Line::from(&point)).expect("a line holds strings and integers");
         let written = self.file.write_all(format!("{line}\n").as_bytes());
         written.map_err(|error| StudyError::io(&self.folder.join(POINTS), error))?;
         self.points.insert(point);
         Ok(())
     }
 
-    /// The files are put before the name that makes them count, so that a state is whole or not there.
-    pub(super) fn keep(&self, run: &Run, at: u64, page: &Page) -> Result<(), StudyError> {
+    /// Replaces the saved state by that of `run`. The files are written into another folder that is then renamed, so a saved state is
+    /// always complete.
+    pub(super) fn save_state(&self, run: &Run, saved: &RunState) -> Result<(), StudyError> {
         let (state, next) = (self.folder.join(STATE), self.folder.join("state.next"));
-        self.forget_state(&next)?;
+        remove_folder(&next)?;
         let write = || {
             fs::create_dir_all(&next)?;
-            for (name, bytes) in page {
+            for (name, bytes) in &saved.files {
                 fs::write(next.join(name), bytes)?;
             }
-            let head = serde_json::to_vec(&(run, at)).expect("a run is a name and a seed");
-            fs::write(next.join("run.json"), head)
+            let head = serde_json::to_vec(&(run, saved.at)).expect("a run is a name and a seed");
+            fs::write(next.join(RUN), head)
         };
         write().map_err(|error| StudyError::io(&next, error))?;
-        self.forget_state(&state)?;
+        remove_folder(&state)?;
         fs::rename(&next, &state).map_err(|error| StudyError::io(&state, error))
     }
 
-    /// The state of `run`, if the folder holds one.
-    pub(super) fn kept(&self, run: &Run) -> Result<Option<(u64, Page)>, StudyError> {
+    /// The saved state, if there is one and it belongs to `run`.
+    pub(super) fn saved_state(&self, run: &Run) -> Result<Option<RunState>, StudyError> {
         let folder = self.folder.join(STATE);
-        let Ok(head) = fs::read(folder.join("run.json")) else {
+        let Ok(head) = fs::read(folder.join(RUN)) else {
             return Ok(None);
         };
         let Ok((found, at)) = serde_json::from_slice::<(Run, u64)>(&head) else {
@@ -143,7 +151,7 @@ impl Notebook {
         if found != *run {
             return Ok(None);
         }
-        let mut page = Page::new();
+        let mut files = Vec::new();
         let entries = fs::read_dir(&folder).map_err(|error| StudyError::io(&folder, error))?;
         for entry in entries {
             let path = entry
@@ -151,25 +159,25 @@ impl Notebook {
                 .path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let bytes = fs::read(&path).map_err(|error| StudyError::io(&path, error))?;
-            page.push((name.into_owned(), bytes));
+            files.push((name.into_owned(), bytes));
         }
-        Ok(Some((at, page)))
+        Ok(Some(RunState { at, files }))
     }
 
-    /// All runs are done.
-    pub(super) fn finish(&self) -> Result<(), StudyError> {
-        self.forget_state(&self.folder.join(STATE))
-    }
-
-    fn forget_state(&self, folder: &Path) -> Result<(), StudyError> {
-        match folder.exists() {
-            true => fs::remove_dir_all(folder).map_err(|error| StudyError::io(folder, error)),
-            false => Ok(()),
-        }
+    /// Removes the saved state.
+    pub(super) fn remove_state(&self) -> Result<(), StudyError> {
+        remove_folder(&self.folder.join(STATE))
     }
 }
 
-/// Writes a file beside and renames it, so that at every moment all points are there under the old name or the new.
+fn remove_folder(folder: &Path) -> Result<(), StudyError> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).map_err(|error| StudyError::io(folder, error))?;
+    }
+    Ok(())
+}
+
+/// Replaces the file by renaming a new one over it, so that no moment has fewer points on disk.
 fn replace(path: &Path, text: &str) -> std::io::Result<()> {
     let next = path.with_extension("next");
     let mut file = File::create(&next)?;
@@ -190,32 +198,31 @@ mod tests {
     }
 
     #[test]
-    fn points_survive_and_a_torn_line_is_forgotten() {
+    fn points_survive_and_a_torn_line_is_dropped() {
         let folder = tempfile::tempdir().unwrap();
-        let open = || Notebook::open(folder.path(), &json!({"steps": 3})).unwrap();
-        let mut notebook = open();
+        let open = || ResultsLog::open(folder.path(), &json!({"steps": 3})).unwrap();
+        let mut log = open();
         let values = |value: f64| BTreeMap::from([("error".to_owned(), value)]);
-        notebook.note(&run(1), 5, values(1.0 / 3.0)).unwrap();
-        notebook
-            .file
+        log.append(&run(1), 5, values(1.0 / 3.0)).unwrap();
+        log.file
             .write_all(br#"{"seed":1,"series":"a","at":6,"#)
             .unwrap();
-        let mut notebook = open();
-        assert!(notebook.points().holds(&run(1), 5) && !notebook.points().holds(&run(1), 6));
-        notebook.note(&run(1), 6, values(0.2)).unwrap();
-        assert_eq!(open().points(), notebook.points());
+        let mut log = open();
+        assert!(log.points().contains(&run(1), 5) && !log.points().contains(&run(1), 6));
+        log.append(&run(1), 6, values(0.2)).unwrap();
+        assert_eq!(open().points(), log.points());
     }
 
     #[test]
-    fn opening_a_notebook_never_rewrites_points_that_are_whole() {
+    fn opening_a_log_never_rewrites_points_that_are_whole() {
         use std::os::unix::fs::MetadataExt;
 
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(POINTS);
-        let open = || Notebook::open(folder.path(), &json!({"steps": 3}));
-        let mut notebook = open().unwrap();
+        let open = || ResultsLog::open(folder.path(), &json!({"steps": 3}));
+        let mut log = open().unwrap();
         let values = BTreeMap::from([("error".to_owned(), 0.5)]);
-        notebook.note(&run(1), 5, values).unwrap();
+        log.append(&run(1), 5, values).unwrap();
         let text = fs::read_to_string(&path).unwrap();
         // A link to the file as it is: a truncation would show in it, a new file beside it would not.
         let old = folder.path().join("link");
@@ -239,31 +246,31 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(POINTS);
         fs::write(&path, b"\xff\xfe\n").unwrap();
-        assert!(Notebook::open(folder.path(), &json!({})).is_err());
+        assert!(ResultsLog::open(folder.path(), &json!({})).is_err());
         assert_eq!(fs::read(&path).unwrap(), b"\xff\xfe\n");
     }
 
     #[test]
     fn points_of_other_settings_are_not_mixed_in() {
         let folder = tempfile::tempdir().unwrap();
-        Notebook::open(folder.path(), &json!({"steps": 3})).unwrap();
-        let other = Notebook::open(folder.path(), &json!({"steps": 4}));
+        ResultsLog::open(folder.path(), &json!({"steps": 3})).unwrap();
+        let other = ResultsLog::open(folder.path(), &json!({"steps": 4}));
         assert!(other.err().unwrap().to_string().contains("other settings"));
     }
 
     #[test]
     fn a_state_is_that_of_its_run_and_of_no_other() {
         let folder = tempfile::tempdir().unwrap();
-        let notebook = Notebook::open(folder.path(), &json!({})).unwrap();
+        let log = ResultsLog::open(folder.path(), &json!({})).unwrap();
         for at in [7, 9] {
-            let page = vec![("model".to_owned(), vec![at as u8; 3])];
-            notebook.keep(&run(1), at, &page).unwrap();
+            let files = vec![("model".to_owned(), vec![at as u8; 3])];
+            log.save_state(&run(1), &RunState { at, files }).unwrap();
         }
-        let (at, page) = notebook.kept(&run(1)).unwrap().unwrap();
-        assert_eq!(at, 9);
-        assert!(page.contains(&("model".to_owned(), vec![9; 3])));
-        assert!(notebook.kept(&run(2)).unwrap().is_none());
-        notebook.finish().unwrap();
-        assert!(notebook.kept(&run(1)).unwrap().is_none());
+        let saved = log.saved_state(&run(1)).unwrap().unwrap();
+        assert_eq!(saved.at, 9);
+        assert_eq!(saved.file("model"), Some(&[9; 3][..]));
+        assert!(log.saved_state(&run(2)).unwrap().is_none());
+        log.remove_state().unwrap();
+        assert!(log.saved_state(&run(1)).unwrap().is_none());
     }
 }

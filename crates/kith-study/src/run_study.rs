@@ -1,64 +1,23 @@
-//! Conducts a study: its runs one after the other, what is known already left out, then the report. Must never know: any study's inside.
+//! Runs a study: measures the runs that are not finished yet, one after the other, then writes the report.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::json;
 
 use super::{
-    Claim, Progress, Run, Scale, StudyError, StudyKind,
-    cost::Cost,
-    experiment::{Desk, Experiment},
-    figure1::Figure1,
-    figure2::Figure2,
-    gradient::Gradient,
-    notebook::Notebook,
-    report,
-    stationarity::Stationarity,
+    Claim, Progress, Run, StudyConfig, StudyError, StudyKind, cost::Cost, experiment::Experiment,
+    figure1::Figure1, figure2::Figure2, gradient::Gradient, report, results_log::ResultsLog,
+    run_recorder::RunRecorder, stationarity::Stationarity,
 };
-use kith_nn::Device;
-use kith_pixels::Limits;
 
-/// What is to be studied.
-#[derive(Clone, Debug)]
-pub struct Order {
-    /// Which study.
-    pub kind: StudyKind,
-    /// At which scale.
-    pub scale: Scale,
-    /// The images; not looked at by `stationarity` and `cost`.
-    pub images: Option<PathBuf>,
-    /// Where points, plots and the summary go.
-    pub out: PathBuf,
-    /// One run of each series for each.
-    pub seeds: Vec<u64>,
-    /// Overrides of the preset, `key=value`.
-    pub sets: Vec<String>,
-    /// Where the encoder runs.
-    pub device: Device,
-    /// What an image may cost.
-    pub limits: Limits,
-}
-
-impl Order {
-    /// The images' folder, for a study that looks at images.
-    pub(super) fn images(&self) -> Result<&Path, StudyError> {
-        let name = self.kind.name();
-        self.images.as_deref().ok_or_else(|| {
-            StudyError::config(format!(
-                "{name} needs images: name their folder with --images"
-            ))
-        })
-    }
-}
-
-/// What came out.
+/// The result of a study.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// The claims with their figures.
+    /// The claims with their evidence.
     pub claims: Vec<Claim>,
-    /// The summary, in Markdown.
+    /// Path of the summary, a Markdown file.
     pub summary: PathBuf,
-    /// Why the claims are not judged: too little was measured.
+    /// Why the claims are not judged: too little was measured. `None` if they are.
     pub unjudged: Option<String>,
 }
 
@@ -69,18 +28,22 @@ impl Outcome {
     }
 }
 
-/// Measures what is not known yet, and writes `points.csv`, `points.json`, the plots and `summary.md` into the output folder. Computes in
+/// Runs a study and writes `points.csv`, `points.json`, `verdict.json`, the plots and `summary.md` into the output folder. Computes in
 /// rayon's current pool.
 ///
-/// It may be stopped at any time: an order with the same settings and folder goes on where it was, and may name more seeds.
-pub fn conduct(order: &Order, progress: &dyn Progress) -> Result<Outcome, StudyError> {
-    if order.seeds.is_empty() {
+/// A study may be interrupted at any time. With the same settings and folder it continues from its last saved state; seeds may be added.
+///
+/// # Errors
+/// [`StudyError::Config`] for settings or images that cannot be used, or a folder with points of other settings; the other variants for
+/// files, steps and plots that fail.
+pub fn run_study(config: &StudyConfig, progress: &dyn Progress) -> Result<Outcome, StudyError> {
+    if config.seeds.is_empty() {
         return Err(StudyError::config("name at least one seed"));
     }
-    let experiment = experiment(order)?;
-    let head = json!({"study": order.kind.name(), "settings": experiment.settings()});
-    let mut notebook = Notebook::open(&order.out, &head)?;
-    let runs: Vec<Run> = order
+    let experiment = experiment(config)?;
+    let head = json!({"study": config.kind.name(), "settings": experiment.settings()});
+    let mut log = ResultsLog::open(&config.out, &head)?;
+    let runs: Vec<Run> = config
         .seeds
         .iter()
         .flat_map(|seed| {
@@ -91,44 +54,47 @@ pub fn conduct(order: &Order, progress: &dyn Progress) -> Result<Outcome, StudyE
             })
         })
         .collect();
-    measure(&*experiment, &runs, &mut notebook, progress)?;
+    measure(&*experiment, &runs, &mut log, progress)?;
     progress.finish();
-    notebook.finish()?;
-    let claims = experiment.judge(notebook.points());
-    let summary = report::write(order, &*experiment, notebook.points(), &claims)?;
+    log.remove_state()?;
+    let claims = experiment.judge(log.points());
+    let summary = report::write(config, &*experiment, log.points(), &claims)?;
     Ok(Outcome {
         claims,
         summary,
-        unjudged: experiment.too_little(),
+        unjudged: experiment.unjudged_reason(),
     })
 }
 
-fn experiment(order: &Order) -> Result<Box<dyn Experiment>, StudyError> {
-    Ok(match order.kind {
-        StudyKind::Stationarity => Box::new(Stationarity::new(order)?),
-        StudyKind::Gradient => Box::new(Gradient::new(order)?),
-        StudyKind::Figure2 => Box::new(Figure2::new(order)?),
-        StudyKind::Figure1 => Box::new(Figure1::new(order)?),
-        StudyKind::Cost => Box::new(Cost::new(order)?),
+fn experiment(config: &StudyConfig) -> Result<Box<dyn Experiment>, StudyError> {
+    Ok(match config.kind {
+        StudyKind::Stationarity => Box::new(Stationarity::new(config)?),
+        StudyKind::Gradient => Box::new(Gradient::new(config)?),
+        StudyKind::Figure2 => Box::new(Figure2::new(config)?),
+        StudyKind::Figure1 => Box::new(Figure1::new(config)?),
+        StudyKind::Cost => Box::new(Cost::new(config)?),
     })
 }
 
 fn measure(
     experiment: &dyn Experiment,
     runs: &[Run],
-    notebook: &mut Notebook,
+    log: &mut ResultsLog,
     progress: &dyn Progress,
 ) -> Result<(), StudyError> {
-    let end = |run: &Run| experiment.places(&run.series).last().copied().unwrap_or(0);
-    let is_done = |run: &&Run, notebook: &Notebook| notebook.points().holds(run, end(run));
-    let done = runs.iter().filter(|run| is_done(run, notebook)).map(end);
+    let end = |run: &Run| {
+        let positions = experiment.positions(&run.series);
+        positions.last().copied().unwrap_or(0)
+    };
+    let is_done = |run: &&Run, log: &ResultsLog| log.points().contains(run, end(run));
+    let done = runs.iter().filter(|run| is_done(run, log)).map(end);
     progress.begin(runs.iter().map(end).sum(), done.sum());
     for run in runs {
-        if is_done(&run, notebook) {
+        if is_done(&run, log) {
             continue;
         }
-        progress.turn_to(&format!("{}, seed {}", run.series, run.seed));
-        experiment.measure(run, &mut Desk::new(run, notebook, progress))?;
+        progress.begin_run(&format!("{}, seed {}", run.series, run.seed));
+        experiment.measure(run, &mut RunRecorder::new(run, log, progress))?;
     }
     Ok(())
 }

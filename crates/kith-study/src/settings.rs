@@ -1,4 +1,4 @@
-//! Which studies there are, at which scale, and how single settings of a preset are overridden. Must never know: the presets.
+//! The studies, their scales, and overrides of single settings of a preset.
 
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -8,15 +8,15 @@ use super::StudyError;
 /// The studies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StudyKind {
-    /// Whether chains sample the softmax.
+    /// Whether the chains sample the softmax.
     Stationarity,
-    /// Whether the mean gradient is the global loss's.
+    /// Whether the mean gradient is that of the global loss.
     Gradient,
     /// The paper's figure 2: gradient error and global loss along training.
     Figure2,
-    /// The paper's figure 1: what the features are worth along training.
+    /// The paper's figure 1: accuracy of the features along training.
     Figure1,
-    /// What a step and the chain table cost.
+    /// Time and memory of a step and of the chain table.
     Cost,
 }
 
@@ -33,10 +33,10 @@ impl StudyKind {
     }
 }
 
-/// How much is measured.
+/// The preset of a study's settings: how much is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
-    /// Under a minute: whether it runs.
+    /// Under a minute; shows that the study runs.
     Smoke,
     /// Under an hour on two cores.
     Laptop,
@@ -44,8 +44,8 @@ pub enum Scale {
     Paper,
 }
 
-/// `preset` with single fields overridden by `key=value`. Values are JSON, or else text.
-pub(super) fn overridden<T: Serialize + DeserializeOwned>(
+/// `preset` with single fields with_overrides, each by `key=value`. A value is JSON, or else a string.
+pub(super) fn with_overrides<T: Serialize + DeserializeOwned>(
     preset: &T,
     sets: &[String],
 ) -> Result<T, StudyError> {
@@ -88,7 +88,7 @@ mod tests {
         };
         let with = |sets: &[&str]| {
             let sets: Vec<String> = sets.iter().map(ToString::to_string).collect();
-            overridden(&preset, &sets)
+            with_overrides(&preset, &sets)
         };
         let expected = Preset {
             steps: 9,

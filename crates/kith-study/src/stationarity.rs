@@ -1,16 +1,12 @@
-//! Whether the chains sample the softmax: total variation against visits, on plain scores, with controls that must miss it.
-//! Must never know: encoders, images.
+//! Whether the chains sample the softmax: total variation distance against visits, on given scores, with controls that must fail.
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    Claim, Order, Points, Run, Scale, StudyError,
-    experiment::{Desk, Experiment},
-    plot::Chart,
-    report::short,
-    settings::overridden,
+    Claim, Points, Run, Scale, StudyConfig, StudyError, experiment::Experiment, number::short,
+    plot::Chart, run_recorder::RunRecorder, settings::with_overrides,
 };
 use kith_mcmc::{
     Estimator, Proposals, SamplerConfig,
@@ -19,9 +15,9 @@ use kith_mcmc::{
 use kith_seed::mix;
 
 const DISTANCE: &str = "total_variation";
-/// The visits for which the bounds below are stated.
+/// Number of visits at which the bounds below are judged.
 const JUDGED_AT: u64 = 100_000;
-/// The control that both views of a pair make is judged at this β, where its bias is far above the noise.
+/// The β at which the controls are judged: the bias of proposing both views is far above the noise there.
 const CONTROL_BETA: f32 = 5.0;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -30,7 +26,7 @@ struct Settings {
     pairs: usize,
     batch: usize,
     betas: Vec<f32>,
-    /// Anchors a seed, each with scores and batches of its own.
+    /// Anchors for each seed, each with its own scores and batches.
     anchors: u64,
     visits: u64,
 }
@@ -57,7 +53,7 @@ pub(super) struct Stationarity {
     settings: Settings,
 }
 
-/// What is visited.
+/// How a chain moves.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
     Walk,
@@ -90,7 +86,7 @@ impl Kind {
         !matches!(self, Self::Walk | Self::Subset)
     }
 
-    /// What must be reached after [`JUDGED_AT`] visits, by the estimators; and not, by the controls.
+    /// The distance that an estimator must reach after [`JUDGED_AT`] visits, and a control must not.
     fn bound(self, beta: f32) -> f64 {
         match (self, beta <= 5.0) {
             (Self::Subset, true) => 0.01,
@@ -119,8 +115,8 @@ impl Kind {
 }
 
 impl Stationarity {
-    pub(super) fn new(order: &Order) -> Result<Self, StudyError> {
-        let settings = overridden(&Settings::preset(order.scale), &order.sets)?;
+    pub(super) fn new(config: &StudyConfig) -> Result<Self, StudyError> {
+        let settings = with_overrides(&Settings::preset(config.scale), &config.sets)?;
         let Settings {
             pairs,
             batch,
@@ -136,15 +132,15 @@ impl Stationarity {
         Ok(Self { settings })
     }
 
-    /// Every kind at every β; controls at one.
-    fn curves(&self) -> Vec<(String, Kind, f32)> {
+    /// Every kind at every β; the controls at [`CONTROL_BETA`] only.
+    fn curves(&self) -> Vec<Curve> {
         let at = |kind: Kind| {
             let betas = self.settings.betas.iter();
             betas.filter(move |beta| !kind.is_control() || **beta == CONTROL_BETA)
         };
         KINDS
             .iter()
-            .flat_map(|kind| at(*kind).map(|beta| (name(*kind, *beta), *kind, *beta)))
+            .flat_map(|kind| at(*kind).map(|beta| Curve::new(*kind, *beta)))
             .collect()
     }
 
@@ -153,16 +149,26 @@ impl Stationarity {
     }
 }
 
-fn name(kind: Kind, beta: f32) -> String {
-    format!("{}, β = {beta}", kind.name())
+/// A series: one kind of chain at one β.
+struct Curve {
+    name: String,
+    kind: Kind,
+    beta: f32,
 }
 
-/// 100, 300, 1,000 … up to `visits`, and the place where the bounds are judged.
-fn looks(visits: u64) -> Vec<u64> {
+impl Curve {
+    fn new(kind: Kind, beta: f32) -> Self {
+        let name = format!("{}, β = {beta}", kind.name());
+        Self { name, kind, beta }
+    }
+}
+
+/// The numbers of visits at which the distance is measured: 100, 300, 1,000 … and `visits`.
+fn measured_visits(visits: u64) -> Vec<u64> {
     let steps = (2..).flat_map(|power| [10_u64.pow(power), 3 * 10_u64.pow(power)]);
-    let mut looks: Vec<u64> = steps.take_while(|look| *look < visits).collect();
-    looks.push(visits);
-    looks
+    let mut positions: Vec<u64> = steps.take_while(|position| *position < visits).collect();
+    positions.push(visits);
+    positions
 }
 
 impl Experiment for Stationarity {
@@ -171,20 +177,20 @@ impl Experiment for Stationarity {
     }
 
     fn series(&self) -> Vec<String> {
-        self.curves().into_iter().map(|(name, ..)| name).collect()
+        self.curves().into_iter().map(|curve| curve.name).collect()
     }
 
-    fn places(&self, _series: &str) -> Vec<u64> {
-        looks(self.settings.visits)
+    fn positions(&self, _series: &str) -> Vec<u64> {
+        measured_visits(self.settings.visits)
     }
 
-    fn measure(&self, run: &Run, desk: &mut Desk<'_>) -> Result<(), StudyError> {
+    fn measure(&self, run: &Run, recorder: &mut RunRecorder<'_>) -> Result<(), StudyError> {
         let found = self
             .curves()
             .into_iter()
-            .find(|(name, ..)| *name == run.series);
-        let (_, kind, beta) =
-            found.ok_or_else(|| StudyError::config(format!("no series {}", run.series)))?;
+            .find(|curve| curve.name == run.series);
+        let Curve { kind, beta, .. } =
+            found.ok_or_else(|| StudyError::unknown_series(&run.series))?;
         let Settings {
             pairs,
             batch,
@@ -192,27 +198,29 @@ impl Experiment for Stationarity {
             visits,
             ..
         } = self.settings;
-        let looks = looks(visits);
-        let curves: Vec<Vec<f64>> = (0..anchors)
+        let positions = measured_visits(visits);
+        let distances: Vec<Vec<f64>> = (0..anchors)
             .into_par_iter()
             .map(|anchor| {
                 let seed = mix(&[run.seed, anchor]);
                 let world = World::new(pairs, beta, seed);
-                world.distances(&mut *kind.chain(), batch, seed, &looks)
+                world.distances(&mut *kind.chain(), batch, seed, &positions)
             })
             .collect();
-        for (place, look) in looks.iter().enumerate() {
-            let mean = curves.iter().map(|curve| curve[place]).sum::<f64>() / anchors as f64;
-            desk.note(*look, &[(DISTANCE, mean)])?;
+        for (index, position) in positions.iter().enumerate() {
+            let mean = distances.iter().map(|curve| curve[index]).sum::<f64>() / anchors as f64;
+            recorder.record(*position, &[(DISTANCE, mean)])?;
         }
-        desk.advance(visits);
+        recorder.advance(visits);
         Ok(())
     }
 
     fn charts(&self) -> Vec<Chart> {
         let chart = |beta: &f32| {
             let curves = self.curves().into_iter();
-            let series = curves.filter(|(.., at)| at == beta).map(|(name, ..)| name);
+            let series = curves
+                .filter(|curve| curve.beta == *beta)
+                .map(|curve| curve.name);
             Chart {
                 file: format!("stationarity-beta-{beta}"),
                 title: format!("Distance of the visited states from the softmax, β = {beta}"),
@@ -231,19 +239,24 @@ impl Experiment for Stationarity {
 
     fn judge(&self, points: &Points) -> Vec<Claim> {
         let at = self.judged_at();
-        let first = looks(self.settings.visits)[0];
-        let claim = |(series, kind, beta): (String, Kind, f32)| {
+        let first = measured_visits(self.settings.visits)[0];
+        let claim = |curve: Curve| {
+            let Curve {
+                name: series,
+                kind,
+                beta,
+            } = curve;
             let distance = |at| points.at(&series, DISTANCE, at).mean;
             let (start, end, bound) = (distance(first), distance(at), kind.bound(beta));
             let evidence = format!("{} after {at} visits", short(end));
-            match kind.is_control() {
-                true => Claim::new(format!("{series}: misses {bound}"), end > bound, evidence),
-                false => Claim::new(
-                    format!("{series}: falls to at most {bound}"),
-                    end <= bound && end < start,
-                    format!("{evidence}, {} after {first}", short(start)),
-                ),
+            if kind.is_control() {
+                return Claim::new(format!("{series}: misses {bound}"), end > bound, evidence);
             }
+            Claim::new(
+                format!("{series}: falls to at most {bound}"),
+                end <= bound && end < start,
+                format!("{evidence}, {} after {first}", short(start)),
+            )
         };
         self.curves().into_iter().map(claim).collect()
     }
@@ -260,14 +273,14 @@ mod tests {
         }
     }
 
-    /// Every series ends at `distance` of its kind.
+    /// Points in which every series ends at the distance of its kind.
     fn points(distance: impl Fn(Kind) -> f64) -> Points {
         let mut points = Points::default();
-        for (series, kind, _) in study().curves() {
-            for (at, value) in [(100, 0.4), (JUDGED_AT, distance(kind))] {
+        for curve in study().curves() {
+            for (at, value) in [(100, 0.4), (JUDGED_AT, distance(curve.kind))] {
                 let run = Run {
                     seed: 1,
-                    series: series.clone(),
+                    series: curve.name.clone(),
                 };
                 let values = [(DISTANCE.to_owned(), value)].into();
                 points.insert(Point { run, at, values });
@@ -287,12 +300,12 @@ mod tests {
     }
 
     #[test]
-    fn the_bounds_are_looked_at_where_they_are_stated() {
+    fn the_distance_is_measured_where_the_bounds_are_judged() {
         for visits in [JUDGED_AT, 10 * JUDGED_AT] {
-            let looks = looks(visits);
-            assert!(looks.contains(&JUDGED_AT) && looks.last() == Some(&visits));
-            assert!(looks.is_sorted());
+            let positions = measured_visits(visits);
+            assert!(positions.contains(&JUDGED_AT) && positions.last() == Some(&visits));
+            assert!(positions.is_sorted());
         }
-        assert_eq!(looks(50), [50]);
+        assert_eq!(measured_visits(50), [50]);
     }
 }

@@ -1,5 +1,5 @@
 //! STL-10's binary files (Coates, Ng & Lee 2011): three planes of 96 × 96 bytes an image, red first, each plane column by column; labels
-//! are one byte an image, counted from 1. Must never know: what the images are for.
+//! are one byte an image, counted from 1.
 
 use std::{
     fs::{self, File},
@@ -14,22 +14,22 @@ const SIDE: usize = 96;
 const PLANE: usize = SIDE * SIDE;
 const BYTES: usize = 3 * PLANE;
 
-/// Number of images in a file.
+/// The number of images in a file.
 pub(super) fn count(path: &Path) -> Result<usize, StudyError> {
     let bytes = fs::metadata(path)
         .map_err(|error| StudyError::io(path, error))?
         .len() as usize;
-    match bytes % BYTES {
-        0 => Ok(bytes / BYTES),
-        _ => Err(StudyError::config(format!(
-            "{} has {bytes} bytes, which is no number of images of {BYTES}: is it whole?",
+    if !bytes.is_multiple_of(BYTES) {
+        return Err(StudyError::config(format!(
+            "{} has {bytes} bytes, which is not a multiple of an image's {BYTES}: is it whole?",
             path.display()
-        ))),
+        )));
     }
+    Ok(bytes / BYTES)
 }
 
-/// One image of a file.
-pub(super) fn picture(path: &Path, index: usize) -> Result<DecodedImage, StudyError> {
+/// The image at `index` of a file.
+pub(super) fn image(path: &Path, index: usize) -> Result<DecodedImage, StudyError> {
     let mut planes = vec![0; BYTES];
     let read = |planes: &mut Vec<u8>| {
         let mut file = File::open(path)?;
@@ -37,8 +37,8 @@ pub(super) fn picture(path: &Path, index: usize) -> Result<DecodedImage, StudyEr
         file.read_exact(planes)
     };
     read(&mut planes).map_err(|error| StudyError::io(path, error))?;
-    let pixel = |place: usize| {
-        let (row, column) = (place / SIDE, place % SIDE);
+    let pixel = |index: usize| {
+        let (row, column) = (index / SIDE, index % SIDE);
         [0, 1, 2].map(|channel| planes[channel * PLANE + column * SIDE + row])
     };
     Ok(DecodedImage {

@@ -1,5 +1,5 @@
-//! Pictures as pairs of their own two views: fixed ones, over which a global loss is exact, or new ones in each step; and the order in
-//! which pairs are drawn. Must never know: objectives, encoders.
+//! Pairs of two augmented views of one image: fixed ones, over which the global loss is exact, or new ones in each step. Also the order
+//! in which epochs draw the pairs.
 
 use rayon::prelude::*;
 
@@ -8,11 +8,11 @@ use kith_mcmc::{ImageKey, PairEntry, PairGraph, PairKey};
 use kith_pixels::{AugmentConfig, DecodedImage, augment, fit};
 use kith_seed::mix;
 
-/// Images that are cut to size at once when a whole set is embedded.
+/// Number of images that are resized and embedded at once.
 pub(super) const TILE: usize = 64;
 
-/// The augmentation of Yau et al. 2024 on STL-10; the blur is never left out.
-pub(super) fn published_augment() -> AugmentConfig {
+/// The augmentation of Yau et al. 2024 on STL-10; the blur is always applied.
+fn published_augment() -> AugmentConfig {
     AugmentConfig {
         crop_min_area: 0.08,
         flip: 0.5,
@@ -23,55 +23,60 @@ pub(super) fn published_augment() -> AugmentConfig {
     }
 }
 
-/// Each picture's two augmentations, made once. Every view is an image of its own, its key that of its slot.
+/// The views that a learner trains on.
+pub(super) trait TrainingViews: CarriedViews {
+    /// The pairs, and the images of each.
+    fn graph(&self) -> &PairGraph;
+
+    /// The pairs of one step with their views.
+    fn batch(&self, step: u64, pairs: Vec<PairKey>) -> Batch;
+}
+
+/// Two fixed views of each image. Every view counts as an image of its own, whose key is that of its slot.
 pub(super) struct FixedSet {
-    pub(super) graph: PairGraph,
-    pub(super) pairs: Vec<PairKey>,
+    graph: PairGraph,
+    pairs: Vec<PairKey>,
     /// `[2 · pairs, side, side, 3]`.
-    pub(super) pixels: Vec<f32>,
-    /// Values of a view.
-    each: usize,
+    pixels: Vec<f32>,
+    /// Number of values of one view.
+    view_len: usize,
 }
 
 impl FixedSet {
-    pub(super) fn new(pictures: &[DecodedImage], side: usize, seed: u64) -> Self {
+    pub(super) fn new(images: &[DecodedImage], side: usize, seed: u64) -> Self {
         let config = published_augment();
         let view = |slot: usize| {
             let seed = mix(&[seed, u64::from_be_bytes(*b"   fixed"), slot as u64]);
-            augment(&pictures[slot / 2], side, &config, seed)
+            augment(&images[slot / 2], side, &config, seed)
         };
-        let views: Vec<Vec<f32>> = (0..2 * pictures.len()).into_par_iter().map(view).collect();
-        let pairs: Vec<PairKey> = (0..pictures.len() as u32).map(PairKey).collect();
-        let mut graph = PairGraph::default();
-        for pair in &pairs {
-            let images = [ImageKey(2 * pair.0), ImageKey(2 * pair.0 + 1)];
-            graph.insert(
-                *pair,
-                PairEntry {
-                    images,
-                    group: None,
-                },
-            );
-        }
+        let views: Vec<Vec<f32>> = (0..2 * images.len()).into_par_iter().map(view).collect();
+        let pairs: Vec<PairKey> = (0..images.len() as u32).map(PairKey).collect();
         Self {
-            graph,
+            graph: distinct_pairs(images.len() as u32),
             pairs,
             pixels: views.concat(),
-            each: side * side * 3,
+            view_len: side * side * 3,
         }
     }
 
-    /// As the exact loss takes them.
+    /// All views, as the exact loss takes them.
     pub(super) fn views(&self) -> FixedViews<'_> {
         FixedViews {
             pairs: &self.pairs,
             pixels: &self.pixels,
         }
     }
+}
 
-    pub(super) fn batch(&self, step: u64, pairs: Vec<PairKey>) -> Batch {
-        let pair =
-            |pair: &PairKey| &self.pixels[2 * pair.0 as usize * self.each..][..2 * self.each];
+impl TrainingViews for FixedSet {
+    fn graph(&self) -> &PairGraph {
+        &self.graph
+    }
+
+    fn batch(&self, step: u64, pairs: Vec<PairKey>) -> Batch {
+        let pair = |pair: &PairKey| {
+            &self.pixels[2 * pair.0 as usize * self.view_len..][..2 * self.view_len]
+        };
         let pixels = pairs.iter().flat_map(pair).copied().collect();
         Batch {
             step,
@@ -84,60 +89,50 @@ impl FixedSet {
 impl CarriedViews for FixedSet {
     fn views(&self, _step: u64, images: &[ImageKey]) -> Vec<Option<SharedView>> {
         let view = |image: &ImageKey| {
-            let start = image.0 as usize * self.each;
+            let start = image.0 as usize * self.view_len;
             self.pixels
-                .get(start..start + self.each)
+                .get(start..start + self.view_len)
                 .map(|view| view.to_vec().into())
         };
         images.iter().map(view).collect()
     }
 }
 
-/// Each picture a pair with itself, of two views that are new in every step.
+/// Two new views of each image in every step. Each pair has the same image on both sides.
 pub(super) struct FreshSet<'a> {
-    pub(super) graph: PairGraph,
-    pictures: &'a [DecodedImage],
+    graph: PairGraph,
+    images: &'a [DecodedImage],
     side: usize,
     augment: AugmentConfig,
     seed: u64,
 }
 
 impl<'a> FreshSet<'a> {
-    pub(super) fn new(pictures: &'a [DecodedImage], side: usize, seed: u64) -> Self {
-        let mut graph = PairGraph::default();
-        for pair in 0..pictures.len() as u32 {
-            let images = [ImageKey(pair); 2];
-            graph.insert(
-                PairKey(pair),
-                PairEntry {
-                    images,
-                    group: None,
-                },
-            );
-        }
+    pub(super) fn new(images: &'a [DecodedImage], side: usize, seed: u64) -> Self {
         Self {
-            graph,
-            pictures,
+            graph: pair_graph(images.len() as u32, |pair| [ImageKey(pair); 2]),
+            images,
             side,
             augment: published_augment(),
             seed,
         }
     }
 
-    fn view(&self, step: u64, place: u64, picture: u32) -> Vec<f32> {
-        let seed = mix(&[self.seed, step, place, u64::from(picture)]);
-        augment(
-            &self.pictures[picture as usize],
-            self.side,
-            &self.augment,
-            seed,
-        )
+    fn view(&self, step: u64, slot: u64, image: u32) -> Vec<f32> {
+        let seed = mix(&[self.seed, step, slot, u64::from(image)]);
+        augment(&self.images[image as usize], self.side, &self.augment, seed)
+    }
+}
+
+impl TrainingViews for FreshSet<'_> {
+    fn graph(&self) -> &PairGraph {
+        &self.graph
     }
 
-    pub(super) fn batch(&self, step: u64, pairs: Vec<PairKey>) -> Batch {
-        let views = |(place, pair): (usize, &PairKey)| {
+    fn batch(&self, step: u64, pairs: Vec<PairKey>) -> Batch {
+        let views = |(index, pair): (usize, &PairKey)| {
             [0, 1]
-                .map(|side| self.view(step, 2 * place as u64 + side, pair.0))
+                .map(|side| self.view(step, 2 * index as u64 + side, pair.0))
                 .concat()
         };
         let views: Vec<Vec<f32>> = pairs.par_iter().enumerate().map(views).collect();
@@ -151,24 +146,40 @@ impl<'a> FreshSet<'a> {
 
 impl CarriedViews for FreshSet<'_> {
     fn views(&self, step: u64, images: &[ImageKey]) -> Vec<Option<SharedView>> {
-        // A place that no slot of a batch has.
+        // A slot that no batch has.
         let view = |image: &ImageKey| Some(self.view(step, u64::MAX, image.0).into());
         images.par_iter().map(view).collect()
     }
 }
 
-/// Pictures as serving sees them, [`TILE`] at a time.
-pub(super) fn plain_tiles(
-    pictures: &[DecodedImage],
-    side: usize,
-) -> impl Iterator<Item = Vec<f32>> {
-    pictures.chunks(TILE).map(move |some| {
-        let fitted: Vec<Vec<f32>> = some.par_iter().map(|picture| fit(picture, side)).collect();
+/// A graph of pairs of two distinct images each; no two pairs share one.
+pub(super) fn distinct_pairs(pairs: u32) -> PairGraph {
+    pair_graph(pairs, |pair| [ImageKey(2 * pair), ImageKey(2 * pair + 1)])
+}
+
+fn pair_graph(pairs: u32, images: impl Fn(u32) -> [ImageKey; 2]) -> PairGraph {
+    let mut graph = PairGraph::default();
+    for pair in 0..pairs {
+        graph.insert(
+            PairKey(pair),
+            PairEntry {
+                images: images(pair),
+                group: None,
+            },
+        );
+    }
+    graph
+}
+
+/// Images as serving sees them, [`TILE`] at a time: f32 `[≤ TILE, side, side, 3]`.
+pub(super) fn plain_tiles(images: &[DecodedImage], side: usize) -> impl Iterator<Item = Vec<f32>> {
+    images.chunks(TILE).map(move |tile| {
+        let fitted: Vec<Vec<f32>> = tile.par_iter().map(|image| fit(image, side)).collect();
         fitted.concat()
     })
 }
 
-/// Epochs without replacement: each in an order of its own, a short tail left out.
+/// Draws batches without replacement. Each epoch has its own order; a last batch that would be short is left out.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Epochs {
     pub(super) seed: u64,
@@ -177,13 +188,13 @@ pub(super) struct Epochs {
 }
 
 impl Epochs {
-    /// The pairs of a step, counted from 1.
+    /// The pairs of a step; steps count from 1.
     pub(super) fn draw(&self, step: u64) -> Vec<PairKey> {
-        let an_epoch = (self.pairs / self.batch).max(1) as u64;
-        let (epoch, place) = ((step - 1) / an_epoch, (step - 1) % an_epoch);
+        let epoch_steps = (self.pairs / self.batch).max(1) as u64;
+        let (epoch, index) = ((step - 1) / epoch_steps, (step - 1) % epoch_steps);
         let mut pairs: Vec<PairKey> = (0..self.pairs as u32).map(PairKey).collect();
         pairs.sort_by_cached_key(|pair| mix(&[self.seed, epoch, u64::from(pair.0)]));
-        let start = place as usize * self.batch;
+        let start = index as usize * self.batch;
         pairs[start..(start + self.batch).min(self.pairs)].to_vec()
     }
 }
@@ -192,18 +203,18 @@ impl Epochs {
 mod tests {
     use super::*;
 
-    fn pictures(count: u8) -> Vec<DecodedImage> {
-        let picture = |shade: u8| DecodedImage {
+    fn images(count: u8) -> Vec<DecodedImage> {
+        let image = |shade: u8| DecodedImage {
             width: 40,
             height: 40,
             rgb: (0..40 * 40 * 3).map(|n| (n % 251) as u8 ^ shade).collect(),
         };
-        (0..count).map(picture).collect()
+        (0..count).map(image).collect()
     }
 
     #[test]
     fn a_batch_and_a_carried_negative_see_the_same_fixed_view() {
-        let set = FixedSet::new(&pictures(3), 32, 1);
+        let set = FixedSet::new(&images(3), 32, 1);
         let batch = set.batch(7, vec![PairKey(2), PairKey(0)]);
         let carried = CarriedViews::views(
             &set,
@@ -219,13 +230,13 @@ mod tests {
             .collect();
         assert_eq!(found, batch.pixels[..3 * 32 * 32 * 3]);
         assert!(carried[3].is_none());
-        assert_ne!(carried[0], carried[1], "two views of one picture differ");
+        assert_ne!(carried[0], carried[1], "two views of one image differ");
     }
 
     #[test]
     fn fresh_views_change_with_the_step_and_come_back_with_it() {
-        let pictures = pictures(3);
-        let set = FreshSet::new(&pictures, 32, 1);
+        let images = images(3);
+        let set = FreshSet::new(&images, 32, 1);
         let at = |step| set.batch(step, vec![PairKey(1)]).pixels;
         assert_eq!(at(1), at(1));
         assert_ne!(at(1), at(2));

@@ -1,4 +1,4 @@
-//! Every study on a handful of made-up images: what it leaves behind, and that breaking it off changes nothing of it.
+//! Every study on a few synthetic images: the files it writes, and that an interruption does not change its result.
 
 use std::{
     fs,
@@ -9,15 +9,15 @@ use std::{
 
 use kith_nn::Device;
 use kith_pixels::{DecodedImage, Limits};
-use kith_study::{Order, Outcome, Point, Progress, Scale, Silent, StudyKind, conduct};
+use kith_study::{NoProgress, Outcome, Point, Progress, Scale, StudyConfig, StudyKind, run_study};
 use tempfile::TempDir;
 
 /// A striped PNG of 40 px whose colours depend on `seed`.
 fn png(seed: u32) -> Vec<u8> {
     let bits = |n: u64| kith_seed::mix(&[seed.into(), n]).to_le_bytes();
     let (a, b, stripe) = (bits(0), bits(1), 2 + seed % 5);
-    let pixel = |place: u32| {
-        let (x, y) = (place % 40, place / 40);
+    let pixel = |index: u32| {
+        let (x, y) = (index % 40, index / 40);
         let colour = if ((x + y * (seed % 3)) / stripe).is_multiple_of(2) {
             a
         } else {
@@ -31,7 +31,7 @@ fn png(seed: u32) -> Vec<u8> {
         height: 40,
         rgb,
     };
-    kith_pixels::png(&image)
+    kith_pixels::encode_png(&image)
 }
 
 const LIMITS: Limits = Limits {
@@ -40,24 +40,24 @@ const LIMITS: Limits = Limits {
     decode_memory_mb: 1024,
 };
 
-/// Two classes of eight images to train on and three to test with.
+/// Two classes, each of eight training and three test images.
 fn images() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (part, count) in [("train", 8), ("test", 3)] {
         for class in ["cups", "hats"] {
-            let place = folder.path().join(part).join(class);
-            fs::create_dir_all(&place).unwrap();
+            let target = folder.path().join(part).join(class);
+            fs::create_dir_all(&target).unwrap();
             for number in 0..count {
                 let seed = number * 4 + (class.len() as u32) + part.len() as u32;
                 let name = format!("{number}.png");
-                fs::write(place.join(name), png(seed + u32::from(class == "hats"))).unwrap();
+                fs::write(target.join(name), png(seed + u32::from(class == "hats"))).unwrap();
             }
         }
     }
     folder
 }
 
-fn order(kind: StudyKind, images: &Path, out: &Path) -> Order {
+fn config(kind: StudyKind, images: &Path, out: &Path) -> StudyConfig {
     let encoder = ["width=8", "side=32", "dim=8"];
     let sets: &[&str] = match kind {
         StudyKind::Stationarity => &["visits=3000", "anchors=2", "betas=[5.0]"],
@@ -76,7 +76,7 @@ fn order(kind: StudyKind, images: &Path, out: &Path) -> Order {
         StudyKind::Stationarity => &encoder[..0],
         _ => &encoder[..],
     };
-    Order {
+    StudyConfig {
         kind,
         scale: Scale::Smoke,
         images: Some(images.to_owned()),
@@ -130,14 +130,11 @@ fn check_report(kind: StudyKind, out: &Path, outcome: &Outcome) {
         drawn += 1;
     }
     assert!(drawn > 0, "{kind:?}");
-    assert!(
-        !out.join("state").exists(),
-        "nothing is in progress any more"
-    );
+    assert!(!out.join("state").exists(), "no run is in progress");
 }
 
 #[test]
-fn every_study_leaves_points_pictures_and_a_verdict() {
+fn every_study_writes_points_plots_and_a_verdict() {
     let (images, out) = (images(), tempfile::tempdir().unwrap());
     for kind in [
         StudyKind::Stationarity,
@@ -147,28 +144,28 @@ fn every_study_leaves_points_pictures_and_a_verdict() {
         StudyKind::Cost,
     ] {
         let out = out.path().join(kind.name());
-        let outcome = conduct(&order(kind, images.path(), &out), &Silent).unwrap();
+        let outcome = run_study(&config(kind, images.path(), &out), &NoProgress).unwrap();
         check_report(kind, &out, &outcome);
     }
 }
 
-/// Breaks off when as many units are done.
-struct Breaking {
+/// Panics once `left` units are done.
+struct Interrupting {
     left: AtomicU64,
 }
 
-impl Progress for Breaking {
+impl Progress for Interrupting {
     fn begin(&self, _total: u64, _done: u64) {}
-    fn turn_to(&self, _what: &str) {}
+    fn begin_run(&self, _name: &str) {}
     fn advance(&self, units: u64) {
         let left = self.left.load(Ordering::Relaxed);
-        assert!(left > units, "broken off");
+        assert!(left > units, "interrupted");
         self.left.store(left - units, Ordering::Relaxed);
     }
     fn finish(&self) {}
 }
 
-/// What was measured, but for times.
+/// The measured values without times.
 fn timeless(out: &Path) -> Vec<Point> {
     let mut points = points(out);
     for point in &mut points {
@@ -178,36 +175,38 @@ fn timeless(out: &Path) -> Vec<Point> {
 }
 
 #[test]
-fn a_study_broken_off_anywhere_ends_with_the_same_points() {
+fn a_study_interrupted_anywhere_ends_with_the_same_points() {
     let images = images();
     for kind in [StudyKind::Figure2, StudyKind::Figure1] {
-        let (whole, broken) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        conduct(&order(kind, images.path(), whole.path()), &Silent).unwrap();
-        let order = order(kind, images.path(), broken.path());
+        let (whole, resumed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        run_study(&config(kind, images.path(), whole.path()), &NoProgress).unwrap();
+        let config = config(kind, images.path(), resumed.path());
         for left in [1, 4, 6] {
             let left = AtomicU64::new(left);
-            let cut = catch_unwind(AssertUnwindSafe(|| conduct(&order, &Breaking { left })));
-            assert!(cut.is_err(), "{kind:?} was not broken off");
+            let cut = catch_unwind(AssertUnwindSafe(|| {
+                run_study(&config, &Interrupting { left })
+            }));
+            assert!(cut.is_err(), "{kind:?} was not interrupted");
         }
-        conduct(&order, &Silent).unwrap();
-        assert_eq!(timeless(broken.path()), timeless(whole.path()), "{kind:?}");
+        run_study(&config, &NoProgress).unwrap();
+        assert_eq!(timeless(resumed.path()), timeless(whole.path()), "{kind:?}");
     }
 }
 
-/// Remembers what lay ahead and what was done.
+/// Counts the units of work.
 #[derive(Default)]
-struct Heard {
+struct Counted {
     total: AtomicU64,
     earlier: AtomicU64,
     now: AtomicU64,
 }
 
-impl Progress for Heard {
+impl Progress for Counted {
     fn begin(&self, total: u64, done: u64) {
         self.total.store(total, Ordering::Relaxed);
         self.earlier.store(done, Ordering::Relaxed);
     }
-    fn turn_to(&self, _what: &str) {}
+    fn begin_run(&self, _name: &str) {}
     fn advance(&self, units: u64) {
         self.now.fetch_add(units, Ordering::Relaxed);
     }
@@ -215,17 +214,17 @@ impl Progress for Heard {
 }
 
 #[test]
-fn seeds_can_be_added_and_what_is_known_is_not_measured_again() {
+fn seeds_can_be_added_and_finished_runs_are_not_measured_again() {
     let (images, out) = (images(), tempfile::tempdir().unwrap());
-    let mut order = order(StudyKind::Figure2, images.path(), out.path());
-    order.seeds = vec![1];
-    conduct(&order, &Silent).unwrap();
+    let mut config = config(StudyKind::Figure2, images.path(), out.path());
+    config.seeds = vec![1];
+    run_study(&config, &NoProgress).unwrap();
     let first = points(out.path());
-    order.seeds = vec![1, 2];
-    let heard = Heard::default();
-    conduct(&order, &heard).unwrap();
+    config.seeds = vec![1, 2];
+    let counted = Counted::default();
+    run_study(&config, &counted).unwrap();
     let [total, earlier, now] =
-        [&heard.total, &heard.earlier, &heard.now].map(|units| units.load(Ordering::Relaxed));
+        [&counted.total, &counted.earlier, &counted.now].map(|units| units.load(Ordering::Relaxed));
     assert_eq!((earlier, now), (total / 2, total / 2));
     let both = points(out.path());
     assert_eq!(both[..first.len()], first);
@@ -235,20 +234,20 @@ fn seeds_can_be_added_and_what_is_known_is_not_measured_again() {
 }
 
 #[test]
-fn what_cannot_be_studied_is_refused_with_the_reason() {
+fn unusable_settings_and_images_are_refused_with_the_reason() {
     let (images, out) = (images(), tempfile::tempdir().unwrap());
-    let refused = |change: &dyn Fn(&mut Order)| {
-        let mut order = order(StudyKind::Figure1, images.path(), out.path());
-        change(&mut order);
-        conduct(&order, &Silent).unwrap_err().to_string()
+    let refused = |change: &dyn Fn(&mut StudyConfig)| {
+        let mut config = config(StudyKind::Figure1, images.path(), out.path());
+        change(&mut config);
+        run_study(&config, &NoProgress).unwrap_err().to_string()
     };
-    assert!(refused(&|order| order.images = None).contains("--images"));
-    assert!(refused(&|order| order.seeds.clear()).contains("seed"));
-    assert!(refused(&|order| order.sets.push("batches=[1]".into())).contains("batches"));
-    assert!(refused(&|order| order.sets.push("colour=red".into())).contains("no setting"));
+    assert!(refused(&|config| config.images = None).contains("--images"));
+    assert!(refused(&|config| config.seeds.clear()).contains("seed"));
+    assert!(refused(&|config| config.sets.push("batches=[1]".into())).contains("batches"));
+    assert!(refused(&|config| config.sets.push("colour=red".into())).contains("no setting"));
     let flat = tempfile::tempdir().unwrap();
     fs::write(flat.path().join("1.png"), png(1)).unwrap();
     let flat = flat.path().to_owned();
-    assert!(refused(&|order| order.images = Some(flat.clone())).contains("classes"));
+    assert!(refused(&|config| config.images = Some(flat.clone())).contains("classes"));
     assert!(!out.path().join("points.jsonl").exists());
 }
