@@ -1,15 +1,14 @@
-//! The shape of a set of unit vectors: are positives close, is the sphere used, has the encoder collapsed.
-//! Must never know: what the rows show.
+//! The geometry of a set of unit vectors: whether positives are close, whether the sphere is used, whether the encoder has collapsed.
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{dot::dot, spectrum::eigenvalues};
+use super::{spectrum::eigenvalues, vectors::dot};
 
-/// Figures over all pairs of rows look at no more than this many rows, evenly spaced: 2 · 10⁶ pairs.
+/// Maximum number of rows, evenly spaced, that figures over all pairs of rows use: 2 · 10⁶ pairs.
 pub const PAIRWISE_ROWS: usize = 2_000;
 
-/// The shape of a set of unit vectors.
+/// The geometry of a set of unit vectors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Geometry {
     /// Mean squared distance of positive pairs (Wang & Isola 2020); 0 is best.
@@ -17,18 +16,18 @@ pub struct Geometry {
     /// ln mean exp(−2 ‖u − v‖²) over distinct rows (Wang & Isola 2020); lower is more uniform.
     pub uniformity: f64,
     /// exp of the entropy of the normalised singular values of the centred rows (Roy & Vetterli 2007).
-    /// Only meaningful where `spread` is not near 0: of a collapsed set it sees the rounding noise.
+    /// Only meaningful where `spread` is not near 0: that of a collapsed set is rounding noise.
     pub effective_rank: f64,
-    /// Mean over dimensions of the standard deviation, times √dim: 1 on a uniform sphere, 0 when collapsed.
+    /// Mean over the dimensions of the standard deviation, times √dim: 1 on a uniform sphere, 0 when collapsed.
     pub spread: f64,
     /// Mean cosine of distinct rows.
     pub mean_cosine: f64,
 }
 
-/// Geometry of paired unit rows: row i of `a` belongs to row i of `b`.
+/// Geometry of paired unit rows `[rows, dim]`: row i of `a` belongs to row i of `b`.
 ///
-/// All but the alignment are taken over the rows of both together; uniformity and mean cosine over the pairs of at most
-/// [`PAIRWISE_ROWS`] of them, in which a row and its positive count as one of the pairs. An empty set gives zeros.
+/// All figures but the alignment are over the rows of both together. Uniformity and mean cosine are over the pairs of at most
+/// [`PAIRWISE_ROWS`] of them, and a row with its positive is one of these pairs. An empty set gives zeros.
 /// Runs in rayon's current pool.
 pub fn geometry(dim: usize, a: &[f32], b: &[f32]) -> Geometry {
     debug_assert_eq!(a.len(), b.len());
@@ -36,7 +35,7 @@ pub fn geometry(dim: usize, a: &[f32], b: &[f32]) -> Geometry {
         return Geometry::default();
     }
     let rows: Vec<&[f32]> = a.chunks_exact(dim).chain(b.chunks_exact(dim)).collect();
-    let (uniformity, mean_cosine) = pairwise(&evenly(&rows));
+    let (uniformity, mean_cosine) = pairwise(&evenly_spaced(&rows));
     Geometry {
         alignment: alignment(dim, a, b),
         uniformity,
@@ -46,7 +45,7 @@ pub fn geometry(dim: usize, a: &[f32], b: &[f32]) -> Geometry {
     }
 }
 
-/// See [`Geometry::spread`]; of rows of `dim` values.
+/// [`Geometry::spread`] of the rows `[rows, dim]`.
 pub fn spread(dim: usize, rows: &[f32]) -> f64 {
     spread_of(dim, &rows.chunks_exact(dim.max(1)).collect::<Vec<_>>())
 }
@@ -73,11 +72,11 @@ fn alignment(dim: usize, a: &[f32], b: &[f32]) -> f64 {
         / (a.len() / dim) as f64
 }
 
-/// At most [`PAIRWISE_ROWS`] of the rows, the same ones for the same number of rows.
-fn evenly<'a>(rows: &[&'a [f32]]) -> Vec<&'a [f32]> {
+/// At most [`PAIRWISE_ROWS`] of the rows, evenly spaced; which ones depends on their number alone.
+fn evenly_spaced<'a>(rows: &[&'a [f32]]) -> Vec<&'a [f32]> {
     let kept = rows.len().min(PAIRWISE_ROWS);
     (0..kept)
-        .map(|place| rows[place * rows.len() / kept])
+        .map(|index| rows[index * rows.len() / kept])
         .collect()
 }
 
@@ -103,7 +102,7 @@ fn pairwise(rows: &[&[f32]]) -> (f64, f64) {
     ((potential / pairs as f64).ln(), cosines / pairs as f64)
 }
 
-/// `[dim, dim]`, summed over the centred rows.
+/// The covariance of the rows times their number: `[dim, dim]`.
 fn covariance(dim: usize, rows: &[&[f32]]) -> Vec<f64> {
     let mean = mean(dim, rows);
     let centred: Vec<f64> = rows
@@ -124,7 +123,8 @@ fn covariance(dim: usize, rows: &[&[f32]]) -> Vec<f64> {
     covariance
 }
 
-/// The singular values of the centred rows are the square roots of the covariance's eigenvalues. 0 if all rows are equal.
+/// See [`Geometry::effective_rank`]; 0 if all rows are equal. The singular values of the centred rows are the square roots of the
+/// covariance's eigenvalues.
 fn effective_rank(covariance: &[f64]) -> f64 {
     let singular: Vec<f64> = eigenvalues(covariance)
         .iter()

@@ -1,35 +1,33 @@
-//! Rows with a class each, and what probes do to them first. Must never know: what the rows show.
+//! Vectors with a class each, and their standardisation.
 
 use rayon::prelude::*;
-
-use super::dot::dot;
 
 /// Vectors and the class of each.
 #[derive(Clone, Copy, Debug)]
 pub struct Labelled<'a> {
-    /// Values in a row.
+    /// Number of values in a row.
     pub dim: usize,
-    /// `[labels, dim]`.
+    /// The vectors, `[labels, dim]`.
     pub rows: &'a [f32],
-    /// Classes, counted from 0.
+    /// The class of each row, counted from 0.
     pub labels: &'a [usize],
 }
 
 impl Labelled<'_> {
-    /// 1 + the largest class.
+    /// The number of classes: 1 + the largest one.
     pub(super) fn classes(&self) -> usize {
         self.labels.iter().max().map_or(0, |largest| largest + 1)
     }
 }
 
 /// Mean and standard deviation of each column.
-pub(super) struct Columns {
+pub(super) struct Standardiser {
     mean: Vec<f64>,
     deviation: Vec<f64>,
 }
 
-impl Columns {
-    pub(super) fn of(set: &Labelled<'_>) -> Self {
+impl Standardiser {
+    pub(super) fn new(set: &Labelled<'_>) -> Self {
         let rows = set.labels.len().max(1) as f64;
         let column = |d: usize| {
             let values = || set.rows.iter().skip(d).step_by(set.dim);
@@ -41,28 +39,17 @@ impl Columns {
         Self { mean, deviation }
     }
 
-    /// Each column with mean 0 and deviation 1; a constant column becomes 0.
-    pub(super) fn standardise(&self, rows: &[f32]) -> Vec<f32> {
+    /// The rows with each column scaled to mean 0 and deviation 1; a column that was constant becomes 0.
+    pub(super) fn apply(&self, rows: &[f32]) -> Vec<f32> {
         let dim = self.mean.len().max(1);
-        let value = |(place, value): (usize, &f32)| {
-            let d = place % dim;
-            match self.deviation[d] > 0.0 {
-                true => ((f64::from(*value) - self.mean[d]) / self.deviation[d]) as f32,
-                false => 0.0,
+        let value = |(index, value): (usize, &f32)| {
+            let d = index % dim;
+            if self.deviation[d] > 0.0 {
+                ((f64::from(*value) - self.mean[d]) / self.deviation[d]) as f32
+            } else {
+                0.0
             }
         };
         rows.iter().enumerate().map(value).collect()
     }
-}
-
-/// Rows of unit length; a row of zeros stays.
-pub(super) fn unit(dim: usize, rows: &[f32]) -> Vec<f32> {
-    let mut rows = rows.to_vec();
-    rows.par_chunks_exact_mut(dim.max(1)).for_each(|row| {
-        let length = dot(row, row).sqrt();
-        if length > 0.0 {
-            row.iter_mut().for_each(|value| *value /= length);
-        }
-    });
-    rows
 }

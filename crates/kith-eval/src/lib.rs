@@ -1,7 +1,6 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
-mod dot;
 mod geometry;
 mod labelled;
 mod neighbours;
@@ -9,6 +8,7 @@ mod paired;
 mod probe;
 mod retrieval;
 mod spectrum;
+mod vectors;
 
 pub use geometry::{Geometry, PAIRWISE_ROWS, geometry, spread};
 pub use labelled::Labelled;

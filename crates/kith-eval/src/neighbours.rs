@@ -1,16 +1,17 @@
-//! Classification by nearest neighbours. Must never know: what the rows show.
+//! Classification by the votes of the nearest neighbours.
 
 use rayon::prelude::*;
 
 use super::{
-    dot::dot,
-    labelled::{Labelled, unit},
+    labelled::Labelled,
+    vectors::{argmax, dot, unit},
 };
 
 /// Temperature of a neighbour's vote (Wu et al. 2018, *Unsupervised feature learning via non-parametric instance discrimination*).
 const TEMPERATURE: f64 = 0.07;
 
-/// Share of `test` whose class is voted for by the `k` nearest rows of `train` by cosine, each with weight exp(cosine / 0.07).
+/// Fraction of `test` that the `k` nearest rows of `train` classify correctly. They vote by cosine, each with weight exp(cosine / 0.07)
+/// (Wu et al. 2018).
 ///
 /// Ties in the vote go to the lower class. Rows need not be of unit length. Empty sets give 0. Runs in rayon's current pool.
 pub fn neighbour_accuracy(train: &Labelled<'_>, test: &Labelled<'_>, k: usize) -> f64 {
@@ -30,7 +31,7 @@ pub fn neighbour_accuracy(train: &Labelled<'_>, test: &Labelled<'_>, k: usize) -
     right as f64 / test.labels.len() as f64
 }
 
-/// (cosine, row) of the `k` nearest rows, in no order; of equally near ones the first.
+/// Cosine and index of the `k` nearest rows, ordered by index; of equally near ones the first.
 fn nearest(query: &[f32], gallery: &[f32], k: usize) -> Vec<(f32, usize)> {
     let mut found: Vec<(f32, usize)> = gallery
         .chunks_exact(query.len())
@@ -50,8 +51,5 @@ fn vote(nearest: &[(f32, usize)], labels: &[usize], classes: usize) -> usize {
     for (cosine, row) in nearest {
         votes[labels[*row]] += (f64::from(*cosine) / TEMPERATURE).exp();
     }
-    (0..classes).fold(0, |best, class| match votes[class] > votes[best] {
-        true => class,
-        false => best,
-    })
+    argmax(&votes)
 }

@@ -1,4 +1,4 @@
-//! Two models compared on the same questions: an exact paired sign-flip test.
+//! Compares two models on the same queries by an exact paired sign-flip test.
 
 /// The two tail probabilities of a paired comparison, under the hypothesis that the models are equally good.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -13,7 +13,7 @@ pub struct Tails {
 ///
 /// If neither model is better, each difference is as likely with the other sign (Fisher's randomisation test; with differences
 /// of ±1 it is McNemar's exact test). The distribution of the sum is computed exactly, so the answer needs no random numbers. Units whose
-/// difference is 0 say nothing and drop out.
+/// difference is 0 carry no information and drop out.
 pub fn sign_flip(differences: &[i32]) -> Tails {
     let total: usize = differences.iter().map(|d| d.unsigned_abs() as usize).sum();
     let observed: i64 = differences.iter().map(|d| i64::from(*d)).sum();

@@ -1,27 +1,27 @@
-//! The linear probe: multinomial logistic regression on frozen features. Must never know: what the rows show.
+//! The linear probe: multinomial logistic regression on frozen features.
 
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::{
-    dot::dot,
-    labelled::{Columns, Labelled},
+    labelled::{Labelled, Standardiser},
+    vectors::{argmax, dot},
 };
 
-/// How a probe is trained.
+/// The training settings of a linear probe.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ProbeConfig {
-    /// SGD's rate.
+    /// Learning rate of SGD.
     pub rate: f32,
-    /// SGD's momentum, as PyTorch defines it.
+    /// Momentum of SGD, as PyTorch defines it.
     pub momentum: f32,
-    /// Rows in a batch; the last batch of an epoch may be smaller.
+    /// Rows of a batch; the last batch of an epoch may be smaller.
     pub batch: usize,
-    /// Passes over the training rows, each in an order of its own.
+    /// Passes over the training rows, each in its own order.
     pub epochs: usize,
     /// Whether each column is first scaled to mean 0 and deviation 1 over the training rows. The published protocol does not; features of
-    /// another scale than its then need another rate.
+    /// another scale then need another rate.
     pub standardise: bool,
     /// Seed of the order of the rows.
     pub seed: u64,
@@ -41,9 +41,9 @@ impl Default for ProbeConfig {
     }
 }
 
-/// Share of `test` that a probe trained on `train` classifies rightly.
+/// Fraction of `test` that a probe trained on `train` classifies correctly.
 ///
-/// Weights start at zero: the loss is convex, so that only decides the way. The result depends on the seed, not on the number of threads.
+/// Weights start at zero: the loss is convex, so the start decides only the path. The result depends on the seed, not on the number of threads.
 /// Empty sets give 0. Runs in rayon's current pool.
 pub fn probe_accuracy(train: &Labelled<'_>, test: &Labelled<'_>, config: &ProbeConfig) -> f64 {
     if train.labels.is_empty() || test.labels.is_empty() {
@@ -51,8 +51,8 @@ pub fn probe_accuracy(train: &Labelled<'_>, test: &Labelled<'_>, config: &ProbeC
     }
     let (mut seen, mut unseen) = (train.rows.to_vec(), test.rows.to_vec());
     if config.standardise {
-        let columns = Columns::of(train);
-        (seen, unseen) = (columns.standardise(&seen), columns.standardise(&unseen));
+        let standardiser = Standardiser::new(train);
+        (seen, unseen) = (standardiser.apply(&seen), standardiser.apply(&unseen));
     }
     let mut probe = Probe::new(train.dim, train.classes());
     let mut random = ChaCha8Rng::seed_from_u64(config.seed);
@@ -94,11 +94,7 @@ impl Probe {
     }
 
     fn class(&self, row: &[f32]) -> usize {
-        let logits = self.logits(row);
-        (0..logits.len()).fold(0, |best, class| match logits[class] > logits[best] {
-            true => class,
-            false => best,
-        })
+        argmax(&self.logits(row))
     }
 
     /// One step on the rows `batch`. Each class's gradient is summed in the order of the batch.

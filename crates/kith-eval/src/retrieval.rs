@@ -1,25 +1,25 @@
-//! How well a query's vector finds its match among many. Must never know: what the rows show.
+//! Retrieval: how well the vector of a query finds its match in a gallery.
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::dot::dot;
+use super::vectors::dot;
 
 /// How well queries find their match in a gallery.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Retrieval {
-    /// Share of queries whose match ranks first (ties count against the match).
+    /// Fraction of queries whose match ranks first (ties count against the match).
     pub recall_at_1: f64,
-    /// … among the first five.
+    /// Fraction of queries whose match ranks among the first five.
     pub recall_at_5: f64,
-    /// … among the first ten.
+    /// Fraction of queries whose match ranks among the first ten.
     pub recall_at_10: f64,
-    /// Mean reciprocal rank.
+    /// Mean reciprocal rank; a match that is never found counts 0.
     pub mrr: f64,
 }
 
 impl Retrieval {
-    /// From the rank of each query's match; `None`: never found. No queries give zeros.
+    /// From the rank of each query's match, counted from 1; `None`: never found. Without queries all figures are 0.
     pub fn from_ranks(ranks: &[Option<usize>]) -> Self {
         let mean = |value: &dyn Fn(usize) -> f64| {
             let found = ranks.iter().flatten().map(|rank| value(*rank));
@@ -35,7 +35,7 @@ impl Retrieval {
     }
 }
 
-/// [`Retrieval::from_ranks`] of [`ranks`].
+/// [`Retrieval::from_ranks`] of the [`ranks`] of the queries.
 pub fn retrieval(
     dim: usize,
     queries: &[f32],
@@ -45,10 +45,11 @@ pub fn retrieval(
     Retrieval::from_ranks(&ranks(dim, queries, gallery, relevant))
 }
 
-/// For each query row the rank of its match among the relevant gallery rows (any of them counts); cosine of unit rows of `dim` values.
+/// The rank of each query's match in the gallery, by cosine and counted from 1.
 ///
-/// A query's rank is that of its best relevant row among the rows that are not relevant to it. A query without a relevant row, or whose
-/// best cosine is not a number, is never found. Runs in rayon's current pool.
+/// `queries` and `gallery` are unit rows `[rows, dim]`; `relevant` holds, for each query, the gallery rows that count as its match. A
+/// query's rank is that of its best relevant row among the rows that are not relevant to it. It is `None` for a query without a relevant
+/// row or whose best cosine is NaN. Runs in rayon's current pool.
 pub fn ranks(
     dim: usize,
     queries: &[f32],
@@ -63,7 +64,7 @@ pub fn ranks(
         .collect()
 }
 
-/// 1 + the number of rows that are not relevant and not farther than the best relevant one.
+/// 1 + the number of rows that are not relevant and at least as close as the best relevant one.
 fn rank(query: &[f32], gallery: &[f32], relevant: &[usize]) -> Option<usize> {
     let mut cosines: Vec<f32> = gallery
         .chunks_exact(query.len())
@@ -79,7 +80,7 @@ fn rank(query: &[f32], gallery: &[f32], relevant: &[usize]) -> Option<usize> {
     relevant
         .iter()
         .for_each(|row| cosines[*row] = f32::NEG_INFINITY);
-    // A cosine that is not a number counts against the match, as a tie does.
+    // A NaN counts against the match, as a tie does.
     Some(
         1 + cosines
             .iter()

@@ -1,9 +1,9 @@
 //! Eigenvalues of a symmetric matrix: Householder's reduction to tridiagonal form, then bisection on Sturm counts (Golub & Van Loan,
-//! Matrix Computations, §8.3–8.4). O(n³) with a small constant and no failure to converge. Must never know: what the matrix stands for.
+//! Matrix Computations, §8.3–8.4). O(n³), and it cannot fail to converge.
 
 /// The n eigenvalues of a symmetric row-major n × n matrix, ascending, each to about 10⁻¹⁵ of the largest magnitude.
 pub(super) fn eigenvalues(matrix: &[f64]) -> Vec<f64> {
-    let tridiagonal = Tridiagonal::of(matrix);
+    let tridiagonal = Tridiagonal::new(matrix);
     (0..tridiagonal.diagonal.len())
         .map(|index| tridiagonal.eigenvalue(index))
         .collect()
@@ -16,8 +16,8 @@ struct Tridiagonal {
 }
 
 impl Tridiagonal {
-    /// A matrix of this form with the same eigenvalues.
-    fn of(matrix: &[f64]) -> Self {
+    /// The tridiagonal matrix that Householder reflections make of `matrix`, which has the same eigenvalues.
+    fn new(matrix: &[f64]) -> Self {
         let n = matrix.len().isqrt();
         let mut a = matrix.to_vec();
         let mut beside_squared = vec![0.0; n];
@@ -34,7 +34,7 @@ impl Tridiagonal {
         }
     }
 
-    /// The eigenvalue that `index` others lie below.
+    /// The eigenvalue with `index` others below it.
     fn eigenvalue(&self, index: usize) -> f64 {
         let bound = self.bound();
         let (mut low, mut high) = (-bound, bound);
