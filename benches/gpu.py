@@ -9,7 +9,7 @@ memory: with weights in bf16 ("eager"), with weights in float and autocast, whic
 `--compile` names, through `torch.compile` with CUDA graphs (`--compile-mode max-autotune` takes minutes to compile each). Its training step is EMC² written in two ways: the walk as a Python
 loop over the proposals, each accepted or not for all anchors at once, as the method's authors wrote it; and the subset kernel, which needs no
 loop. Negatives that are not in the batch are encoded with it, as kith does; both stand on noise made before, so that as many are carried.
-Rounds are interleaved; a ratio is the median of the rounds' ratios. kith's steps are those of `kith study cost`. Steps run without
+Rounds are interleaved; a ratio is the median of the rounds' ratios. kith's steps are those of `kith-study cost`. Steps run without
 `cudnn.benchmark`, since the number of distinct negatives changes.
 """
 

@@ -163,7 +163,7 @@ mod tests {
             log_score: vec![1.0],
             step: vec![1],
             visits: vec![1],
-            still: vec![1],
+            visits_since_move: vec![1],
             ..ChainColumns::default()
         })
         .unwrap();
