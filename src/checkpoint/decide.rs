@@ -2,12 +2,13 @@
 
 use super::{
     Action, CheckpointError, Entry, Event, Finding, GateConfig, Life, Outcome, Policy, Retention,
-    Score, reason,
+    reason,
 };
 use crate::{
     db::{CheckpointRole, CheckpointStatus, DecidedBy, Verdict},
     types::CheckpointId,
 };
+use kith_eval::Score;
 
 impl Life {
     /// What follows from `event`; an error refuses it and nothing is to be done.

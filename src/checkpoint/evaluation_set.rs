@@ -1,16 +1,17 @@
-//! Which pairs a model is judged on: a fixed choice of the database's, with their images in memory.
+//! Chooses the pairs of the database that a model is evaluated on, and reads their images.
 
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
 use bytes::Bytes;
 
-use super::CheckpointError;
+use super::{CheckpointError, Checkpoints};
 use crate::{
     blobs::Blobs,
     db::{Db, PairKeys, Split},
     image_store::{ImageError, ImageStore},
     types::Sha256,
 };
+use kith_eval::EvaluationSet;
 use kith_mcmc::{GroupKey, ImageKey, PairKey};
 use kith_seed::mix;
 
@@ -19,51 +20,28 @@ const MAX_BYTES: usize = 256 << 20;
 /// Rows read from the database at once.
 const PAGE: u32 = 4096;
 
-/// Images to judge a model with. An anchor and a positive with equal labels are relevant to each other. The two sides may differ in
-/// length; a row whose label the other side lacks is in the gallery only, never a query.
-#[derive(Clone, Debug, Default)]
-pub struct EvaluationSet {
-    /// Encoded image files.
-    pub anchors: Vec<Bytes>,
-    /// Encoded image files.
-    pub positives: Vec<Bytes>,
-    /// One label for each anchor.
-    pub anchor_labels: Vec<u64>,
-    /// One label for each positive.
-    pub positive_labels: Vec<u64>,
-    /// Digest of the images and labels, by which two evaluations know that they asked the same. Empty for a set that is not the database's.
-    pub questions: String,
-}
-
-impl EvaluationSet {
+impl Checkpoints {
     /// The held-out pairs of the database, at most `max_pairs` (a fixed choice by hash, so that evaluations compare), each image once.
-    /// A pair of one
-    /// image with itself says nothing about retrieval and is left out; so is one whose image stands on the other side of a chosen pair,
-    /// since a query that finds itself in the gallery would count as a hit.
-    pub async fn held_out(
-        blobs: &Blobs,
-        db: &Db,
-        max_pairs: usize,
-    ) -> Result<Self, CheckpointError> {
-        let chosen = choose(db, Split::Holdout, max_pairs).await?;
-        Self::read(blobs, db, &one_sided(chosen)).await
+    ///
+    /// A pair of one image with itself says nothing about retrieval and is left out. So is a pair with an image that is on the other side of
+    /// a chosen pair: a query that finds itself in the gallery would count as a hit.
+    pub async fn held_out_set(&self, max_pairs: usize) -> Result<EvaluationSet, CheckpointError> {
+        let chosen = choose(&self.db, Split::Holdout, max_pairs).await?;
+        self.evaluation_set(&one_sided(chosen)).await
     }
 
-    /// A fixed sample of trained pairs, for judging the geometry of the embeddings only.
-    pub async fn trained(
-        blobs: &Blobs,
-        db: &Db,
-        max_pairs: usize,
-    ) -> Result<Self, CheckpointError> {
-        let chosen = choose(db, Split::Train, max_pairs).await?;
-        Self::read(blobs, db, &chosen).await
+    /// A fixed sample of trained pairs, for the geometry of the embeddings only.
+    pub async fn trained_set(&self, max_pairs: usize) -> Result<EvaluationSet, CheckpointError> {
+        let chosen = choose(&self.db, Split::Train, max_pairs).await?;
+        self.evaluation_set(&chosen).await
     }
 
-    async fn read(blobs: &Blobs, db: &Db, pairs: &[PairKeys]) -> Result<Self, CheckpointError> {
+    async fn evaluation_set(&self, pairs: &[PairKeys]) -> Result<EvaluationSet, CheckpointError> {
+        let (blobs, db) = (&self.blobs, &self.db);
         let labels = labels(pairs);
         let mut images = Images::default();
         let mut seen: [HashSet<ImageKey>; 2] = Default::default();
-        let mut set = Self::default();
+        let mut set = EvaluationSet::default();
         let mut asked = Vec::new();
         for (place, (pair, label)) in pairs.iter().zip(labels).enumerate() {
             if images.bytes > MAX_BYTES {

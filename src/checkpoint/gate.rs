@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Evaluation, Score};
+use kith_eval::{Evaluation, Score};
 
 /// When a candidate may serve.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,11 +1,12 @@
 //! The life of a checkpoint as one state machine: its state, its events and its actions (`decide.rs` has the decisions).
 //! Everything that promotes, refuses, keeps or removes a checkpoint asks [`Life::decide`] first.
 
-use super::{GateConfig, Retention, Score};
+use super::{GateConfig, Retention};
 use crate::{
     db::{CheckpointRole, CheckpointStatus, DecidedBy, Verdict},
     types::CheckpointId,
 };
+use kith_eval::Score;
 
 /// What decisions need to know of one checkpoint.
 #[derive(Clone, Debug, PartialEq)]

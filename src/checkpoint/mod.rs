@@ -1,7 +1,6 @@
 //! Checkpoints: parts, manifest, write, verify, load, evaluate, and the decisions of their life (`life.rs`).
 
 mod decide;
-mod evaluation;
 mod evaluation_set;
 mod gate;
 mod life;
@@ -10,13 +9,10 @@ mod manifest;
 mod reason;
 mod retention;
 mod roles;
-mod score;
 mod start;
 mod store;
 mod usage;
 
-pub use evaluation::{Evaluation, Judged};
-pub use evaluation_set::EvaluationSet;
 pub use gate::{Finding, GateConfig};
 pub use life::{Action, Entry, Event, Life, Outcome, Policy};
 pub use manifest::{
@@ -24,13 +20,14 @@ pub use manifest::{
     TRAINER, TrainerState,
 };
 pub use retention::Retention;
-pub use score::{Comparison, Score};
 pub use store::Checkpoints;
 pub use usage::InUse;
 
 use crate::{blobs::BlobError, db::DbError, types::CheckpointId};
+use kith_eval::{EvalError, EvalReport, EvaluationSet};
 use kith_mcmc::ChainColumns;
 use kith_nn::{Device, Encoder, EncoderConfig, NamedArray, NnError, Precision};
+use kith_pixels::Limits;
 
 /// A consistent copy of the trainer at one step boundary.
 #[derive(Clone, Debug, PartialEq)]
@@ -143,5 +140,26 @@ impl Model {
     /// The encoder on `device`, for encoding in `precision`.
     pub fn open(&self, device: &Device, precision: Precision) -> Result<Encoder, NnError> {
         Ok(Encoder::from_arrays(&self.encoder, &self.arrays, device)?.with_precision(precision))
+    }
+
+    /// Evaluates this model, opened as `encoder`, on `set`: see [`EvaluationSet::evaluate`].
+    ///
+    /// # Errors
+    /// [`CheckpointError::Damaged`] where its embeddings are not finite: such a model is of no use.
+    pub fn evaluate(
+        &self,
+        encoder: &Encoder,
+        set: &EvaluationSet,
+        limits: &Limits,
+        keep_going: &dyn Fn() -> bool,
+    ) -> Result<Option<EvalReport>, CheckpointError> {
+        let report = set.evaluate(encoder, limits, keep_going);
+        report.map_err(|error| match error {
+            EvalError::Nn(error) => error.into(),
+            EvalError::NotFinite => CheckpointError::Damaged {
+                id: self.id,
+                what: error.to_string(),
+            },
+        })
     }
 }

@@ -1,7 +1,8 @@
 //! The sentences that say why a checkpoint serves or does not.
 
-use super::{Finding, GateConfig, Score, life::Entry};
+use super::{Finding, GateConfig, life::Entry};
 use crate::db::Verdict;
+use kith_eval::Score;
 
 pub(super) const HELD: &str = "a person chose it; it serves until the choice is released";
 pub(super) const CHOSEN: &str = "a person chose it; the gate may replace it";

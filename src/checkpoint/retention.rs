@@ -4,14 +4,12 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Score,
-    life::{Entry, Life},
-};
+use super::life::{Entry, Life};
 use crate::{
     db::{CheckpointRole, CheckpointStatus},
     types::CheckpointId,
 };
+use kith_eval::Score;
 
 /// Which checkpoints are kept besides those that somebody stands on: the live one, those kept by a caller, those that a name points to, and
 /// those in use.

@@ -3,13 +3,14 @@
 use std::collections::HashSet;
 
 use super::{
-    Action, CheckpointError, Checkpoints, Entry, Event, InUse, Life, Policy, Score,
+    Action, CheckpointError, Checkpoints, Entry, Event, InUse, Life, Policy,
     store::{blocking, damaged},
 };
 use crate::{
     db::{CheckpointRow, DecidedBy, Decision},
     types::CheckpointId,
 };
+use kith_eval::{EvalReport, Score};
 
 impl Checkpoints {
     /// The same checkpoints under other settings.
@@ -156,17 +157,17 @@ impl Checkpoints {
         Ok(gone)
     }
 
-    /// Stores what judging a checkpoint gave.
-    pub async fn set_judged(
+    /// Stores the evaluation of a checkpoint.
+    pub async fn set_evaluation(
         &self,
         id: CheckpointId,
-        judged: &super::Judged,
+        report: &EvalReport,
     ) -> Result<(), CheckpointError> {
         let json = |value: serde_json::Result<serde_json::Value>| {
             value.map_err(|error| damaged(id, format!("its evaluation: {error}")))
         };
-        let evaluation = json(serde_json::to_value(judged.evaluation))?;
-        let score = json(serde_json::to_value(&judged.score))?;
+        let evaluation = json(serde_json::to_value(report.evaluation))?;
+        let score = json(serde_json::to_value(&report.score))?;
         Ok(self.db.set_evaluation(id, &evaluation, &score).await?)
     }
 }

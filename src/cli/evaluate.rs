@@ -12,12 +12,8 @@ use super::{
     image_list::{ImageList, evaluation_set},
     settings_args::SettingsArgs,
 };
-use crate::{
-    checkpoint::{Evaluation, EvaluationSet, Model},
-    config::Settings,
-    telemetry,
-};
-use kith_eval::Retrieval;
+use crate::{checkpoint::Model, config::Settings, telemetry};
+use kith_eval::{Evaluation, EvaluationSet, Retrieval};
 use kith_nn::Purpose;
 
 #[derive(Args, Debug)]
@@ -64,8 +60,8 @@ pub(crate) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
         .num_threads(args.threads)
         .build()?;
     let encoder = model.open(&device, settings.serving.precision)?;
-    let judged = pool.install(|| set.judge(&model, &encoder, &settings.limits))?;
-    let judged = judged.evaluation;
+    let report = pool.install(|| model.evaluate(&encoder, &set, &settings.limits, &|| true))?;
+    let judged = report.unwrap_or_default().evaluation;
     if judged.pairs == 0 {
         bail!("no query with a match could be decoded");
     }
@@ -107,7 +103,7 @@ async fn inputs(
     let max_pairs = args.pairs.unwrap_or(settings.snapshots.evaluation_pairs);
     let set = match set {
         Some(set) => set,
-        None => EvaluationSet::held_out(&folder.blobs, &folder.db, max_pairs).await?,
+        None => folder.checkpoints.held_out_set(max_pairs).await?,
     };
     folder.db.close().await;
     Ok((model, set))

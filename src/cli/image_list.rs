@@ -12,7 +12,7 @@ use super::{
     folder::{entries, left_out, summary},
     table::{Columns, Table},
 };
-use crate::checkpoint::EvaluationSet;
+use kith_eval::EvaluationSet;
 
 /// Image files and their keys. Images with the same key belong together.
 #[derive(Debug, Default, PartialEq)]

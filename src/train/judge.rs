@@ -11,10 +11,11 @@ use super::{
     status::{Judgement, News},
 };
 use crate::{
-    checkpoint::{Action, CheckpointError, EvaluationSet, Event, Judged, Outcome},
+    checkpoint::{Action, CheckpointError, Event, Outcome},
     db::Verdict,
     types::CheckpointId,
 };
+use kith_eval::{EvalReport, EvaluationSet};
 
 /// With fewer held-out pairs, the shape of the embeddings is looked at on trained images instead …
 const HANDFUL: usize = 8;
@@ -71,7 +72,7 @@ impl Judge {
             }
             Err(error) => return Err(error.into()),
         };
-        context.wait(context.checkpoints.set_judged(id, &judged))?;
+        context.wait(context.checkpoints.set_evaluation(id, &judged))?;
         if let Some(why) = context.gate().collapse(&judged.evaluation) {
             return self.collapsed(job.step, why).map(Some);
         }
@@ -100,7 +101,7 @@ impl Judge {
     fn judge_others(
         &self,
         candidate: CheckpointId,
-        judged: &Judged,
+        judged: &EvalReport,
         exam: &Exam<'_>,
     ) -> Result<Option<bool>, Fault> {
         let context = &self.context;
@@ -113,7 +114,9 @@ impl Judge {
                 continue;
             }
             match self.examine(id, exam) {
-                Ok(Some(judged)) => context.wait(context.checkpoints.set_judged(id, &judged))?,
+                Ok(Some(judged)) => {
+                    context.wait(context.checkpoints.set_evaluation(id, &judged))?
+                }
                 Ok(None) => return Ok(None),
                 Err(error @ (CheckpointError::Damaged { .. } | CheckpointError::NotFinite(_))) => {
                     tracing::error!(checkpoint = %id, %error, "a checkpoint cannot be judged again");
@@ -129,16 +132,15 @@ impl Judge {
     }
 
     fn exam<'a>(&self, go_on: &'a (dyn Fn() -> bool + Sync)) -> Result<Exam<'a>, Fault> {
-        let Context { blobs, db, .. } = &*self.context;
-        let most = self.context.config.snapshots.evaluation_pairs;
-        let held_out = self
-            .context
-            .wait(EvaluationSet::held_out(blobs, db, most))?;
+        let Context {
+            checkpoints,
+            config,
+            ..
+        } = &*self.context;
+        let max_pairs = config.snapshots.evaluation_pairs;
+        let held_out = self.context.wait(checkpoints.held_out_set(max_pairs))?;
         let sample = match held_out.anchors.len() {
-            0..HANDFUL => Some(
-                self.context
-                    .wait(EvaluationSet::trained(blobs, db, SAMPLE))?,
-            ),
+            0..HANDFUL => Some(self.context.wait(checkpoints.trained_set(SAMPLE))?),
             _ => None,
         };
         Ok(Exam {
@@ -152,14 +154,14 @@ impl Judge {
         &self,
         id: CheckpointId,
         exam: &Exam<'_>,
-    ) -> Result<Option<Judged>, CheckpointError> {
+    ) -> Result<Option<EvalReport>, CheckpointError> {
         let context = &self.context;
         let model = context.wait(context.checkpoints.load_model(id))?;
         // In the precision that it would serve in.
         let encoder = model.open(&context.device, context.config.precision)?;
         let judged = |set: &EvaluationSet| {
             self.pool
-                .install(|| set.judge_while(&model, &encoder, &context.config.limits, exam.go_on))
+                .install(|| model.evaluate(&encoder, set, &context.config.limits, exam.go_on))
         };
         let Some(mut judgement) = judged(&exam.held_out)? else {
             return Ok(None);

@@ -1,10 +1,11 @@
 //! The life of a checkpoint as a state machine: random histories, after each of whose events the rules hold.
 
 use kith::{
-    checkpoint::{Action, CheckpointError, Entry, Event, Finding, Life, Outcome, Policy, Score},
+    checkpoint::{Action, CheckpointError, Entry, Event, Finding, Life, Outcome, Policy},
     db::{CheckpointRole, CheckpointStatus, DecidedBy, Verdict},
     types::CheckpointId,
 };
+use kith_eval::Score;
 use kith_seed::mix;
 use proptest::prelude::*;
 

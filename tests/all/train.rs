@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use kith::{
-    checkpoint::{EvaluationSet, Snapshot},
+    checkpoint::Snapshot,
     db::{CheckpointStatus, Split},
     train::{TrainConfig, TrainError, Trainer, TrainingState},
     types::CheckpointId,
@@ -201,13 +201,9 @@ async fn held_out_pairs_are_judged_on_and_never_trained_on() {
     assert!(pairs_in_chains(&state).is_subset(&trained));
     assert!(!state.chains.anchor.is_empty());
     assert_eq!(trainer.status().pairs as usize, trained.len());
-    let set = EvaluationSet::held_out(&lab.blobs, &lab.db, 100)
-        .await
-        .unwrap();
+    let set = lab.checkpoints.held_out_set(100).await.unwrap();
     assert_eq!(set.anchors.len(), held_out.len());
-    let fewer = EvaluationSet::held_out(&lab.blobs, &lab.db, 3)
-        .await
-        .unwrap();
+    let fewer = lab.checkpoints.held_out_set(3).await.unwrap();
     assert_eq!(fewer.anchors.len(), 3);
     trainer.stop().await.unwrap();
 }

@@ -1,18 +1,27 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod embedded;
+mod error;
+mod evaluation;
+mod evaluation_set;
 mod geometry;
 mod labelled;
 mod neighbours;
 mod paired;
 mod probe;
 mod retrieval;
+mod score;
 mod spectrum;
 mod vectors;
 
+pub use error::EvalError;
+pub use evaluation::{EvalReport, Evaluation};
+pub use evaluation_set::EvaluationSet;
 pub use geometry::{Geometry, PAIRWISE_ROWS, geometry, spread};
 pub use labelled::Labelled;
 pub use neighbours::neighbour_accuracy;
 pub use paired::{Tails, sign_flip};
 pub use probe::{ProbeConfig, probe_accuracy};
 pub use retrieval::{Retrieval, ranks, retrieval};
+pub use score::{Comparison, Score};

@@ -3,4 +3,5 @@
 #![allow(clippy::unwrap_used)]
 
 mod eval;
+mod evaluation;
 mod probes;

@@ -1,15 +1,14 @@
-//! What a model found among the held-out images, in the form that two models can be compared by.
+//! How many queries a model answered, unit by unit, so that two models can be compared by a paired test.
 
 use serde::{Deserialize, Serialize};
 
-use kith_eval::{Tails, sign_flip};
+use crate::{Tails, sign_flip};
 
-/// Held-out queries of one model, by independent unit: images joined by pairs and groups are one unit, since their queries
-/// succeed and fail together.
+/// The answers of one model, counted by independent unit. Queries with equal labels are one unit: they succeed and fail together.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Score {
-    /// Digest of the questions: images, which belong together, and the input they are scaled to. Scores compare only where it is equal.
+    /// Digest of the questions: the images, their labels, and the side they are resized to. Scores compare only where it is equal.
     pub questions: String,
     /// Queries of each unit that found their match first.
     pub found: Vec<u32>,
@@ -17,22 +16,22 @@ pub struct Score {
     pub asked: Vec<u32>,
 }
 
-/// Two models on the same questions.
+/// The difference between two models on the same questions.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Comparison {
-    /// Queries that the first one answers right, less those that the second does.
+    /// Queries that the first model answers, less those that the second answers.
     pub lead: i64,
-    /// How likely such a lead, or such a deficit, is between equally good models.
+    /// How likely such a lead, or such a deficit, is if the models are equally good.
     pub tails: Tails,
 }
 
 impl Score {
-    /// Queries that found their match first.
+    /// Number of queries that found their match first.
     pub fn total_found(&self) -> u32 {
         self.found.iter().sum()
     }
 
-    /// Queries.
+    /// Number of queries.
     pub fn total_asked(&self) -> u32 {
         self.asked.iter().sum()
     }
@@ -42,12 +41,12 @@ impl Score {
         f64::from(self.total_found()) / f64::from(self.total_asked().max(1))
     }
 
-    /// Whether the two answer the same questions.
+    /// Whether both scores answer the same questions.
     pub fn is_comparable(&self, other: &Self) -> bool {
         self.questions == other.questions && self.asked == other.asked
     }
 
-    /// This one against `other`; `None` where the questions differ.
+    /// Compares this score with `other`; `None` where the questions differ.
     pub fn compare(&self, other: &Self) -> Option<Comparison> {
         if !self.is_comparable(other) {
             return None;

@@ -1,0 +1,96 @@
+//! The evaluation of an encoder on image files in memory.
+
+use std::{cell::Cell, io::Cursor};
+
+use bytes::Bytes;
+use image::{ImageFormat, Rgb, RgbImage};
+use kith_eval::{EvalError, EvaluationSet};
+use kith_nn::{Device, Encoder, EncoderConfig};
+use kith_pixels::Limits;
+
+const LIMITS: Limits = Limits {
+    max_bytes: 1 << 20,
+    max_pixels: 1 << 16,
+    decode_memory_mb: 64,
+};
+
+fn encoder() -> Encoder {
+    let config = EncoderConfig {
+        width: 8,
+        side: 32,
+        dim: 16,
+    };
+    Encoder::fresh(&config, 1, &Device::cpu()).unwrap()
+}
+
+/// A pattern that differs with `number`.
+fn png(number: u32) -> Bytes {
+    let image = RgbImage::from_fn(40, 40, |x, y| {
+        let cell = (number + 1) * (31 + (x / 10) * 7 + (y / 10) * 13);
+        Rgb([cell * 37 % 250, cell * 59 % 250, cell * 83 % 250].map(|value| value as u8))
+    });
+    let mut bytes = Cursor::new(Vec::new());
+    image.write_to(&mut bytes, ImageFormat::Png).unwrap();
+    bytes.into_inner().into()
+}
+
+/// The same images on both sides: each query has an exact match.
+fn same_on_both_sides(images: u32) -> EvaluationSet {
+    let files: Vec<Bytes> = (0..images).map(png).collect();
+    let labels: Vec<u64> = (0..u64::from(images)).collect();
+    EvaluationSet {
+        anchors: files.clone(),
+        positives: files,
+        anchor_labels: labels.clone(),
+        positive_labels: labels,
+        questions: "q".to_owned(),
+    }
+}
+
+#[test]
+fn exact_matches_rank_first_and_the_score_names_its_questions() {
+    let set = same_on_both_sides(5);
+    let report = set.evaluate(&encoder(), &LIMITS, &|| true);
+    let report = report.unwrap().unwrap();
+    assert_eq!(report.evaluation.pairs, 5);
+    assert_eq!(report.evaluation.recall_at_1(), 1.0);
+    assert!(report.evaluation.geometry.alignment < 1e-6);
+    assert_eq!(report.score.questions, "q-32");
+    assert_eq!(
+        (report.score.found, report.score.asked),
+        (vec![2; 5], vec![2; 5])
+    );
+}
+
+#[test]
+fn a_broken_file_and_a_label_without_partner_are_no_queries() {
+    let mut set = same_on_both_sides(5);
+    set.anchors[1] = Bytes::from_static(b"no image");
+    set.positive_labels[2] = 99;
+    let report = set.evaluate(&encoder(), &LIMITS, &|| true);
+    let report = report.unwrap().unwrap();
+    // Anchors 0, 3 and 4 have a positive.
+    assert_eq!(report.evaluation.pairs, 3);
+    assert_eq!(report.score.asked, [2; 3]);
+}
+
+#[test]
+fn an_evaluation_ends_when_it_is_told_to() {
+    let batches = Cell::new(0);
+    let keep_going = || batches.replace(batches.get() + 1) < 2;
+    let set = same_on_both_sides(40);
+    let report = set.evaluate(&encoder(), &LIMITS, &keep_going).unwrap();
+    assert_eq!((report, batches.get()), (None, 3));
+}
+
+#[test]
+fn embeddings_that_are_not_finite_are_an_error() {
+    let encoder = encoder();
+    let mut arrays = encoder.to_arrays().unwrap();
+    for array in &mut arrays {
+        array.data.fill(f32::NAN);
+    }
+    let broken = Encoder::from_arrays(encoder.config(), &arrays, &Device::cpu()).unwrap();
+    let report = same_on_both_sides(2).evaluate(&broken, &LIMITS, &|| true);
+    assert!(matches!(report, Err(EvalError::NotFinite)));
+}
