@@ -1,4 +1,4 @@
-//! Reads stored images, each checked against its hash, and keeps the list of those whose bytes are missing or wrong.
+//! Reads stored images, checks each against its hash, and lists those whose bytes are missing or wrong.
 
 use std::sync::LazyLock;
 
@@ -7,17 +7,17 @@ use bytes::Bytes;
 use crate::{
     blobs::{BlobError, BlobKey, Blobs},
     db::{Db, DbError},
-    telemetry::Seldom,
+    telemetry::LogThrottle,
     types::Sha256,
 };
 
-/// A folder that is missing damages thousands of images at once: the list has them all, the log one now and then.
-static TOLD: LazyLock<Seldom> = LazyLock::new(Seldom::default);
+/// A missing folder damages thousands of images at once: the list has all of them, the log a few.
+static WARNINGS: LazyLock<LogThrottle> = LazyLock::new(LogThrottle::default);
 
-/// Listed images that are looked at together.
+/// Listed images that are checked together.
 const PAGE: u32 = 256;
 
-/// What can go wrong.
+/// Why a stored image could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// The bytes are missing or are not those that were stored.
@@ -67,7 +67,7 @@ impl ImageStore {
         }
         match self.db.mark_damaged(id, what).await {
             Ok(true) => {
-                if let Some(left_out) = TOLD.now() {
+                if let Some(left_out) = WARNINGS.ready() {
                     tracing::error!(image = %id, what, left_out, "a stored image is damaged: post it again, or delete it");
                 }
             }

@@ -1,5 +1,5 @@
 //! Logs: one subscriber for the process, on standard error, as text or as JSON lines.
-//! [`Seldom`] keeps a failure that repeats from filling them.
+//! [`LogThrottle`] keeps a failure that repeats from filling the log.
 
 use std::{
     io::IsTerminal,
@@ -18,9 +18,10 @@ pub fn start(filter: &str, json: bool) -> Result<(), String> {
     // Colours would be noise in a file or a journal.
     let colours = std::io::stderr().is_terminal();
     let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
-    let layer = match json {
-        true => lines.json().flatten_event(true).boxed(),
-        false => lines.boxed(),
+    let layer = if json {
+        lines.json().flatten_event(true).boxed()
+    } else {
+        lines.boxed()
     };
     // Fails only when a subscriber is there already: the first one stays.
     let _ = tracing_subscriber::registry()
@@ -30,26 +31,26 @@ pub fn start(filter: &str, json: bool) -> Result<(), String> {
     Ok(())
 }
 
-/// Least time between two lines about the same trouble.
-const QUIET: Duration = Duration::from_secs(10);
+/// Shortest time between two log lines about the same failure.
+const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Says when a line about trouble that repeats is due, and how many were left out since the last.
+/// Limits how often a failure that repeats is logged, and counts the lines that were left out.
 #[derive(Debug, Default)]
-pub struct Seldom {
-    /// When a line was last due, and how many were not since.
+pub struct LogThrottle {
+    /// When a line was last allowed, and how many were left out since.
     state: Mutex<(Option<Instant>, u64)>,
 }
 
-impl Seldom {
-    /// `Some` of the number of lines left out when one is due now, at most every ten seconds.
-    pub fn now(&self) -> Option<u64> {
-        self.at(Instant::now())
+impl LogThrottle {
+    /// Whether a line may be logged now, at most one every ten seconds: `Some` holds the number of lines left out since the last.
+    pub fn ready(&self) -> Option<u64> {
+        self.ready_at(Instant::now())
     }
 
-    fn at(&self, now: Instant) -> Option<u64> {
+    fn ready_at(&self, now: Instant) -> Option<u64> {
         // Every change is a single step, so a panic elsewhere leaves it whole.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.0.is_some_and(|last| now < last + QUIET) {
+        if state.0.is_some_and(|last| now < last + INTERVAL) {
             state.1 += 1;
             return None;
         }
@@ -64,13 +65,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn trouble_that_repeats_is_told_once_in_a_while_with_what_was_left_out() {
-        let (seldom, start) = (Seldom::default(), Instant::now());
-        assert_eq!(seldom.at(start), Some(0));
+    fn a_failure_that_repeats_is_logged_every_ten_seconds_with_the_number_left_out() {
+        let (throttle, start) = (LogThrottle::default(), Instant::now());
+        assert_eq!(throttle.ready_at(start), Some(0));
         for second in 1..10 {
-            assert_eq!(seldom.at(start + Duration::from_secs(second)), None);
+            assert_eq!(throttle.ready_at(start + Duration::from_secs(second)), None);
         }
-        assert_eq!(seldom.at(start + QUIET), Some(9));
-        assert_eq!(seldom.at(start + QUIET), None);
+        assert_eq!(throttle.ready_at(start + INTERVAL), Some(9));
+        assert_eq!(throttle.ready_at(start + INTERVAL), None);
     }
 }

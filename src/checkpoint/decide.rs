@@ -1,4 +1,4 @@
-//! The decisions of a checkpoint's life: events in, actions out, nothing done here.
+//! The transitions of a checkpoint's life: from an event to actions, which `roles.rs` carries out.
 
 use super::{
     Action, CheckpointError, Entry, Event, Finding, GateConfig, Life, Outcome, Policy, Retention,
@@ -11,7 +11,10 @@ use crate::{
 use kith_eval::Score;
 
 impl Life {
-    /// What follows from `event`; an error refuses it and nothing is to be done.
+    /// The actions that follow from `event`.
+    ///
+    /// # Errors
+    /// The event is refused, and nothing is to be done.
     pub fn decide(&self, event: &Event, policy: &Policy) -> Result<Vec<Action>, CheckpointError> {
         match event {
             Event::SnapshotAsked => self.within_quota(&policy.retention).map(|()| Vec::new()),

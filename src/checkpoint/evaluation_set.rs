@@ -122,8 +122,8 @@ impl Images {
     }
 }
 
-/// The `most` pairs of `split` with the smallest hash, in order of arrival.
-async fn choose(db: &Db, split: Split, most: usize) -> Result<Vec<PairKeys>, CheckpointError> {
+/// The `max_pairs` pairs of `split` with the smallest hash, in order of arrival.
+async fn choose(db: &Db, split: Split, max_pairs: usize) -> Result<Vec<PairKeys>, CheckpointError> {
     let mut after = PairKey(0);
     let mut smallest: BinaryHeap<(u64, u32)> = BinaryHeap::new();
     let mut chosen: HashMap<u32, PairKeys> = HashMap::new();
@@ -134,7 +134,7 @@ async fn choose(db: &Db, split: Split, most: usize) -> Result<Vec<PairKeys>, Che
         for pair in page.iter().filter(|pair| usable(pair, split)) {
             smallest.push((mix(&[u64::from(pair.pair.0)]), pair.pair.0));
             chosen.insert(pair.pair.0, *pair);
-            if smallest.len() > most
+            if smallest.len() > max_pairs
                 && let Some((_, largest)) = smallest.pop()
             {
                 chosen.remove(&largest);

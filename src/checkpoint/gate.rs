@@ -1,4 +1,4 @@
-//! The gate: what may be said of a candidate beside another checkpoint, from numbers alone.
+//! The gate: compares a candidate with another checkpoint, from numbers alone.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,14 +1,13 @@
-//! The life of a checkpoint as one state machine: its state, its events and its actions (`decide.rs` has the decisions).
-//! Everything that promotes, refuses, keeps or removes a checkpoint asks [`Life::decide`] first.
+//! The life of a checkpoint as a state machine: states, events and actions. `decide.rs` has the transitions: whatever promotes, refuses,
+//! keeps or removes a checkpoint calls [`Life::decide`] first.
 
-use super::{GateConfig, Retention};
 use crate::{
     db::{CheckpointRole, CheckpointStatus, DecidedBy, Verdict},
     types::CheckpointId,
 };
 use kith_eval::Score;
 
-/// What decisions need to know of one checkpoint.
+/// The state of one checkpoint, as decisions need it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     /// Its id.
@@ -33,20 +32,11 @@ pub struct Entry {
     pub score: Option<Score>,
 }
 
-/// What is known of all checkpoints, in the order in which they were taken.
+/// The states of all checkpoints, in the order in which they were taken.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Life {
     /// Oldest first.
     pub entries: Vec<Entry>,
-}
-
-/// The settings that decisions follow.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Policy {
-    /// `[gate]`.
-    pub gate: GateConfig,
-    /// `[retention]`.
-    pub retention: Retention,
 }
 
 /// What happens to a checkpoint.
@@ -108,7 +98,7 @@ pub enum Outcome {
     Collapsed(String),
 }
 
-/// What must be done.
+/// An action that follows from an event.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// It serves from now on; the one before retires.
@@ -191,8 +181,8 @@ impl Life {
         self.entries.iter().filter(comparable).max_by_key(found)
     }
 
-    /// Checkpoints that training may go back to: the best on the newest questions, then the others that are known to be sound, newest first.
-    pub fn way_back(&self) -> Vec<CheckpointId> {
+    /// Checkpoints that training may roll back to: the best on the newest questions, then the other sound ones, newest first.
+    pub fn rollback_candidates(&self) -> Vec<CheckpointId> {
         let newest_score = self.entries.iter().rev().find_map(|e| e.score.as_ref());
         let best = newest_score.and_then(|score| self.best_on(score));
         let judged = |entry: &&Entry| entry.may_serve() && entry.verdict.is_some();
@@ -206,14 +196,15 @@ impl Life {
         order
     }
 
-    /// The live one and the best few, which a new candidate is held against: those without answers to `questions` yet.
-    pub fn to_judge_again(&self, questions: &str, most: usize) -> Vec<CheckpointId> {
+    /// Checkpoints to evaluate again before a new candidate is compared with them: the live one and the `max_best` best, where they have no
+    /// answers to `questions`.
+    pub fn to_evaluate_again(&self, questions: &str, max_best: usize) -> Vec<CheckpointId> {
         let sound = self.entries.iter().filter(|entry| entry.may_serve());
         let mut best: Vec<(f64, &Entry)> = sound
             .filter_map(|entry| Some((entry.score.as_ref()?.share(), entry)))
             .collect();
         best.sort_by(|a, b| b.0.total_cmp(&a.0));
-        let best = best.into_iter().take(most).map(|(_, entry)| entry);
+        let best = best.into_iter().take(max_best).map(|(_, entry)| entry);
         let mut wanted: Vec<CheckpointId> = Vec::new();
         for entry in self.live().into_iter().chain(best) {
             let known = entry.score.as_ref();

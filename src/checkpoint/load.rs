@@ -1,4 +1,4 @@
-//! Reading a checkpoint back: nothing leaves this file that does not agree with the manifest.
+//! Reads checkpoints back. Every part is verified against the manifest.
 
 use bytes::Bytes;
 
@@ -148,7 +148,7 @@ fn position(bytes: &[u8], step: u64) -> Result<TrainerState, String> {
     }
 }
 
-/// What was read, or a new beginning for what is damaged; a store that fails for the moment is an error.
+/// The part as read, or a new one in place of a damaged one. A failing store is an error.
 fn or_anew<T>(
     read: Result<T, CheckpointError>,
     anew: impl FnOnce() -> T,

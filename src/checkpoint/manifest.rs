@@ -1,4 +1,4 @@
-//! `manifest.json`: what a complete checkpoint consists of, and the names of its files. `trainer.json`: the trainer's position.
+//! `manifest.json`, which lists the parts of a complete checkpoint, and `trainer.json`, the trainer's position.
 
 use serde::{Deserialize, Serialize};
 
@@ -33,7 +33,7 @@ pub struct Part {
 
 impl Part {
     /// Describes `bytes`.
-    pub(super) fn of(name: &str, bytes: &[u8]) -> Self {
+    pub(super) fn new(name: &str, bytes: &[u8]) -> Self {
         Self {
             name: name.to_owned(),
             bytes: bytes.len() as u64,
@@ -99,9 +99,10 @@ impl Manifest {
     /// Reads a manifest that should be checkpoint `id`'s; what is wrong if it cannot be.
     pub(super) fn read(id: CheckpointId, bytes: &[u8]) -> Result<Self, String> {
         let manifest = Self::parse(bytes)?;
-        match manifest.id == id {
-            true => Ok(manifest),
-            false => Err(format!("{MANIFEST} belongs to checkpoint {}", manifest.id)),
+        if manifest.id == id {
+            Ok(manifest)
+        } else {
+            Err(format!("{MANIFEST} belongs to checkpoint {}", manifest.id))
         }
     }
 
@@ -205,7 +206,7 @@ mod tests {
                 side: 32,
                 dim: 16,
             },
-            parts: PARTS.map(|name| Part::of(name, name.as_bytes())).to_vec(),
+            parts: PARTS.map(|name| Part::new(name, name.as_bytes())).to_vec(),
             created_at: jiff::Timestamp::now(),
             note: None,
             parent: None,
@@ -234,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_part_of_other_length_or_content_is_found_out() {
-        let part = Part::of(MODEL, b"weights");
+        let part = Part::new(MODEL, b"weights");
         assert_eq!(part.check(b"weights"), Ok(()));
         assert!(part.check(b"weight").unwrap_err().contains("bytes"));
         assert!(part.check(b"weightS").unwrap_err().contains("SHA-256"));

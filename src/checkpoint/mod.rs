@@ -1,4 +1,4 @@
-//! Checkpoints: parts, manifest, write, verify, load, evaluate, and the decisions of their life (`life.rs`).
+//! Checkpoints: writing, verifying and loading them, and the state machine that decides which one serves and which are kept.
 
 mod decide;
 mod evaluation_set;
@@ -6,6 +6,7 @@ mod gate;
 mod life;
 mod load;
 mod manifest;
+mod policy;
 mod reason;
 mod retention;
 mod roles;
@@ -14,11 +15,12 @@ mod store;
 mod usage;
 
 pub use gate::{Finding, GateConfig};
-pub use life::{Action, Entry, Event, Life, Outcome, Policy};
+pub use life::{Action, Entry, Event, Life, Outcome};
 pub use manifest::{
     CHAINS, CollapseWatch, FORMAT, MANIFEST, MODEL, Manifest, OPTIMIZER, PARTS, Part, Recovery,
     TRAINER, TrainerState,
 };
+pub use policy::Policy;
 pub use retention::Retention;
 pub use store::Checkpoints;
 pub use usage::InUse;
@@ -69,7 +71,7 @@ impl Label {
     }
 }
 
-/// What can go wrong.
+/// Why a checkpoint could not be read, written or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     /// No such checkpoint, or it is not complete.
@@ -123,7 +125,7 @@ pub enum CheckpointError {
     Stopping,
 }
 
-/// A verified model: what serving and evaluation need.
+/// A verified model, as serving and evaluation need it.
 #[derive(Clone, Debug)]
 pub struct Model {
     /// The checkpoint.

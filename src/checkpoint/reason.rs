@@ -1,4 +1,4 @@
-//! The sentences that say why a checkpoint serves or does not.
+//! The sentences that tell people why a checkpoint serves or does not.
 
 use super::{Finding, GateConfig, life::Entry};
 use crate::db::Verdict;

@@ -1,4 +1,4 @@
-//! Which checkpoints are kept: a decision from what is known of them.
+//! Decides which checkpoints are kept.
 
 use std::collections::HashSet;
 
@@ -11,8 +11,8 @@ use crate::{
 };
 use kith_eval::Score;
 
-/// Which checkpoints are kept besides those that somebody stands on: the live one, those kept by a caller, those that a name points to, and
-/// those in use.
+/// Which checkpoints are kept besides those that are needed: the live one, those kept by a caller, those that a name points to, and those in
+/// use.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Retention {

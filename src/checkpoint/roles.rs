@@ -1,4 +1,4 @@
-//! Carries out what [`Life`] decides: one decision at a time, from what the database says at that moment.
+//! Carries out what [`Life`] decides, one decision at a time, on the state that the database holds at that moment.
 
 use std::collections::HashSet;
 
@@ -41,9 +41,9 @@ impl Checkpoints {
         })
     }
 
-    /// Asks the state machine, and does what it says. One decision at a time: what it was taken on still holds when it is carried out.
+    /// Decides what follows from `event` and carries it out. One decision runs at a time, so that the state it was taken on still holds.
     ///
-    /// Where the gate's choice turns out not to be readable, that is written down and the question is asked again.
+    /// If the gate's choice cannot be read, it is marked as damaged and the decision is taken again.
     pub async fn decide(&self, event: &Event) -> Result<Vec<Action>, CheckpointError> {
         let _roles = self.roles.lock().await;
         loop {

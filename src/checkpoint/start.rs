@@ -1,4 +1,4 @@
-//! What a start finds: leftovers of a kill are tidied up, and the newest checkpoint that loads is chosen.
+//! Opens the checkpoints at a start: removes what a kill left, and chooses the newest checkpoint that loads.
 
 use std::collections::HashMap;
 

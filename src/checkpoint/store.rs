@@ -1,4 +1,4 @@
-//! The checkpoints of a data folder: how one is written and its files are removed.
+//! The handle to the checkpoints of a data folder; it writes them and removes their files.
 
 use std::sync::Arc;
 
@@ -113,7 +113,7 @@ impl Checkpoints {
         let file = name.to_owned();
         let (part, bytes) = blocking(move || {
             let bytes = bytes()?;
-            Ok::<_, String>((Part::of(&file, &bytes), Bytes::from(bytes)))
+            Ok::<_, String>((Part::new(&file, &bytes), Bytes::from(bytes)))
         })
         .await?
         .map_err(|what| damaged(id, format!("{name} cannot be made: {what}")))?;

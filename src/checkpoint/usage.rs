@@ -1,4 +1,4 @@
-//! Which checkpoints are in use at this moment: retention leaves them alone until the last user is done.
+//! Counts the users of each checkpoint: retention keeps a checkpoint until its last user is done.
 
 use std::{
     collections::HashMap,

@@ -8,7 +8,7 @@ use super::settings_args::SettingsArgs;
 use crate::{
     app,
     blobs::Blobs,
-    checkpoint::{Checkpoints, Model},
+    checkpoint::{Checkpoints, MANIFEST, Model},
     config::Settings,
     db::{CheckpointStatus, Db},
     types::CheckpointId,
@@ -84,7 +84,7 @@ pub(crate) fn model_at(path: &Path) -> anyhow::Result<Model> {
     };
     let read =
         |path: &Path| fs::read(path).with_context(|| format!("{} cannot be read", path.display()));
-    let (manifest, bytes) = (read(&folder.join("manifest.json"))?, read(&model)?);
+    let (manifest, bytes) = (read(&folder.join(MANIFEST))?, read(&model)?);
     let model = Model::from_files(&manifest, &bytes).map_err(anyhow::Error::msg);
     model.with_context(|| format!("{} is not a checkpoint of kith", path.display()))
 }

@@ -23,13 +23,11 @@ use super::{
 use crate::{
     app::App,
     blobs::BlobKey,
-    checkpoint::{CheckpointError, Part},
+    checkpoint::{CheckpointError, MANIFEST, Part},
     db::{CheckpointRole, CheckpointRow, CheckpointStatus, DecidedBy, Verdict},
     serve::Which,
     types::CheckpointId,
 };
-
-const MANIFEST: &str = "manifest.json";
 
 /// Most bytes of a note.
 const MAX_NOTE: usize = 4096;

@@ -27,7 +27,7 @@ use super::{
     activity::{Activity, TrackedBody},
     transport::{Timeouts, Transport},
 };
-use crate::telemetry::Seldom;
+use crate::telemetry::LogThrottle;
 
 /// Most bytes that are buffered for a connection, in each direction.
 const BUFFER: usize = 128 * 1024;
@@ -52,7 +52,7 @@ pub(super) struct Connections {
     stopping: watch::Receiver<bool>,
     tasks: JoinSet<()>,
     open: HashMap<Id, Activity>,
-    accept_errors: Seldom,
+    accept_errors: LogThrottle,
 }
 
 impl Connections {
@@ -70,7 +70,7 @@ impl Connections {
             stopping,
             tasks: JoinSet::new(),
             open: HashMap::new(),
-            accept_errors: Seldom::default(),
+            accept_errors: LogThrottle::default(),
         }
     }
 
@@ -151,7 +151,7 @@ impl Connections {
 
     /// Logs the error and waits a moment: too many files may be open, or the client went away at once.
     async fn accept_failed(&self, error: &io::Error) {
-        if let Some(left_out) = self.accept_errors.now() {
+        if let Some(left_out) = self.accept_errors.ready() {
             tracing::warn!(%error, left_out, "cannot accept a connection");
         }
         sleep(POLL_INTERVAL).await;

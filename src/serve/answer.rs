@@ -1,4 +1,4 @@
-//! What a caller of this module asks for, gets, and may be refused with.
+//! The requests, answers and errors of serving.
 
 use crate::{checkpoint::CheckpointError, types::CheckpointId};
 use kith_nn::NnError;
@@ -13,7 +13,7 @@ pub enum Which {
     Pinned(CheckpointId),
 }
 
-/// What a model looks like from outside.
+/// What callers may know of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ModelInfo {
     /// The checkpoint.
@@ -33,7 +33,7 @@ pub struct ModelInfo {
 pub struct Embedded {
     /// Which model made them.
     pub model: ModelInfo,
-    /// A row for each image, in order: (embedding, hidden).
+    /// The vectors of each image, in order.
     pub rows: Vec<Row>,
 }
 
@@ -61,7 +61,7 @@ impl Row {
     }
 }
 
-/// What can go wrong.
+/// Why a request could not be answered.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The image at `index` is not acceptable.

@@ -1,4 +1,4 @@
-//! The encoder's queue and thread: takes what waits, up to a bound, and encodes it in one pass. A batch never mixes checkpoints.
+//! Gathers waiting images into batches and encodes each in one pass, on a thread of its own. A batch never mixes checkpoints.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -165,13 +165,13 @@ impl Queue {
 impl State {
     /// The next in turn, and those in turn after it that want the same encoder; `None`: nothing waits.
     fn gather(&mut self, sizes: PassSizes) -> Option<Vec<Job>> {
-        let most_of_any = self.most_of_any(sizes);
+        let max_of_any = self.max_of_any(sizes);
         let first = self.waiting.pop(|_| true)?;
         let encoder = first.encoder.clone();
         let same = |job: &Job| Arc::ptr_eq(&job.encoder, &encoder);
         let mut batch = vec![first];
         while batch.len() < sizes.usual {
-            let next = if batch.len() < most_of_any {
+            let next = if batch.len() < max_of_any {
                 self.waiting.pop(same)
             } else {
                 self.waiting.pop_small(same)
@@ -183,7 +183,7 @@ impl State {
     }
 
     /// Images of the next pass from which on only small requests join it.
-    fn most_of_any(&mut self, sizes: PassSizes) -> usize {
+    fn max_of_any(&mut self, sizes: PassSizes) -> usize {
         if self.waiting.has_small() {
             self.small_expected = SMALL_EXPECTED;
         } else {

@@ -20,6 +20,6 @@ pub struct ServeConfig {
     pub max_batch: usize,
     /// Pinned checkpoints (`kith@ID`) kept in memory besides the live one.
     pub pinned: usize,
-    /// How often the live row is looked at, in milliseconds.
+    /// Milliseconds between reads of the live row.
     pub follow_ms: u64,
 }

@@ -1,4 +1,4 @@
-//! Image files into network input, on a pool of its own: a bound on the processor time that decoding may take at once.
+//! Decodes image files to network input on a pool of its own, which bounds the processor time of decoding.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -13,7 +13,7 @@ use kith_pixels::{Limits, PixelError};
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// The threads that decode, and what waits for them: fair among requests, where the pool's own queue serves in order of arrival.
+/// The threads that decode, with a queue that is fair among requests: the pool's own queue is first come, first served.
 pub(super) struct DecodePool {
     threads: ThreadPool,
     waiting: Arc<Mutex<FairQueue<Work>>>,
@@ -54,7 +54,7 @@ fn pop(waiting: &Mutex<FairQueue<Work>>) -> Option<Work> {
 /// Decodes and fits one image to `[side, side, 3]`. A decoder that panics on a hostile file counts as undecodable.
 pub(super) fn decode(bytes: &Bytes, limits: &Limits, side: usize) -> Result<Vec<f32>, PixelError> {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        kith_pixels::decode_with(bytes, limits, |picture| kith_pixels::fit(&picture, side))
+        kith_pixels::decode_with(bytes, limits, |image| kith_pixels::fit(&image, side))
     }));
     outcome.unwrap_or_else(|_| {
         tracing::error!(bytes = bytes.len(), "the decoder panicked on an image");

@@ -1,4 +1,4 @@
-//! The handle to the serving side, and the way of a request through it: admission, encoder, decoding, queue, rows.
+//! The handle to serving. A request passes through admission, choice of the encoder, decoding, and the batcher's queue.
 
 use std::{
     sync::{
@@ -28,10 +28,10 @@ use crate::{checkpoint::Checkpoints, db::Db, types::CheckpointId};
 use kith_nn::Device;
 use kith_pixels::Limits;
 
-/// A request of at most so many images goes before the rest of larger ones.
+/// Most images of a request that counts as small: small requests go first.
 const SMALL_REQUEST: usize = 4;
 
-/// Handle to the serving side; cheap to clone.
+/// Handle to serving; cheap to clone.
 #[derive(Clone)]
 pub struct Serving {
     shared: Arc<Shared>,
@@ -69,11 +69,11 @@ impl Serving {
         checkpoints: Checkpoints,
     ) -> Result<Self, ServeError> {
         let encoders = Arc::new(pool("kith-encode", config.threads)?);
-        let (most, threads) = (config.max_batch, encoders.current_num_threads());
+        let (max_batch, threads) = (config.max_batch, encoders.current_num_threads());
         let sizes = if device.is_cpu() {
-            PassSizes::cpu(most, threads)
+            PassSizes::cpu(max_batch, threads)
         } else {
-            PassSizes::large(most)
+            PassSizes::large(max_batch)
         };
         let batcher = Batcher::start(encoders.clone(), sizes).map_err(no_threads)?;
         let loader = Loader {
@@ -160,12 +160,12 @@ impl Serving {
         // In order, so that of several bad images the first is named, whichever was found first.
         for (index, answer) in answers.into_iter().enumerate() {
             let row = answer.await.unwrap_or(Err(ServeError::Stopping));
-            rows.push(row.map_err(|error| at(index, which, error))?);
+            rows.push(row.map_err(|error| in_request(index, which, error))?);
         }
         Ok(Embedded { model, rows })
     }
 
-    /// Looks at the live row now (after a promotion), and returns once it serves.
+    /// Reads the live row now (after a promotion), and returns once its checkpoint serves.
     pub async fn follow_now(&self) -> Result<(), ServeError> {
         self.shared.live.follow().await
     }
@@ -244,7 +244,7 @@ impl Shared {
     }
 }
 
-/// Looks at the live row at intervals, until the serving side is gone.
+/// Follows the live row at intervals, until the handle is dropped.
 async fn follow(shared: Weak<Shared>) {
     while let Some(strong) = shared.upgrade() {
         let pause = Duration::from_millis(strong.config.follow_ms);
@@ -254,8 +254,8 @@ async fn follow(shared: Weak<Shared>) {
     }
 }
 
-/// A worker knows its image only; the request knows its index, and whether it named the checkpoint.
-fn at(index: usize, which: Which, error: ServeError) -> ServeError {
+/// Adds what only the request knows: the index of the image, and whether the caller chose the checkpoint.
+fn in_request(index: usize, which: Which, error: ServeError) -> ServeError {
     match error {
         ServeError::Pixels { source, .. } => ServeError::Pixels { index, source },
         ServeError::NotFinite { id, .. } => ServeError::NotFinite {

@@ -1,5 +1,4 @@
-//! The live encoder, and the follower that keeps it what the database says. Publishing is one pointer store.
-//! Must never know: requests.
+//! The live encoder, kept in step with the database. Publishing a checkpoint is one pointer store.
 
 use std::{
     sync::Arc,
@@ -13,19 +12,19 @@ use super::{
     ModelInfo, ServeError,
     loaded::{Loaded, Loader},
 };
-use crate::{db::Db, telemetry::Seldom, types::CheckpointId};
+use crate::{db::Db, telemetry::LogThrottle, types::CheckpointId};
 
-/// How long the follower leaves a checkpoint alone that did not load.
+/// How long the follower waits before it loads a checkpoint again that failed to load.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 
-/// The live encoder, and what is needed to exchange it.
+/// The live encoder, and what is needed to replace it.
 pub(super) struct Live {
     current: ArcSwapOption<Loaded>,
     db: Db,
     loader: Loader,
-    /// Held while a checkpoint loads, so that two looks at the row never load the same one twice.
-    turn: Mutex<Option<Failure>>,
-    trouble: Seldom,
+    /// Held while a checkpoint loads, so that the same one is never loaded twice.
+    loading: Mutex<Option<Failure>>,
+    errors: LogThrottle,
 }
 
 /// A checkpoint that did not load, and when.
@@ -40,12 +39,12 @@ impl Live {
             current: ArcSwapOption::empty(),
             db,
             loader,
-            turn: Mutex::new(None),
-            trouble: Seldom::default(),
+            loading: Mutex::new(None),
+            errors: LogThrottle::default(),
         }
     }
 
-    /// The encoder that serves at this moment. A request keeps what it got here until its answer.
+    /// The encoder that serves now. A request keeps the one it got until its answer.
     pub(super) fn current(&self) -> Option<Arc<Loaded>> {
         self.current.load_full()
     }
@@ -54,32 +53,34 @@ impl Live {
         self.current.load().as_ref().map(|loaded| loaded.info)
     }
 
-    /// Looks at the live row and returns once what it names serves.
+    /// Reads the live row and returns once its checkpoint serves.
     pub(super) async fn follow(&self) -> Result<(), ServeError> {
-        let mut turn = self.turn.lock().await;
-        let Some(wanted) = self.wanted().await? else {
+        let mut failure = self.loading.lock().await;
+        let Some(id) = self.next().await? else {
             return Ok(());
         };
-        self.exchange(wanted, &mut turn).await
+        self.replace(id, &mut failure).await
     }
 
-    /// As [`Live::follow`], but a failure is logged here, and a checkpoint that failed a moment ago is not tried again yet.
+    /// As [`Live::follow`], but logs a failure, and does not load a checkpoint again that failed a moment ago.
     pub(super) async fn tick(&self) {
-        let mut turn = self.turn.lock().await;
-        let followed = match self.wanted().await {
-            Ok(Some(id)) if !recent(turn.as_ref(), id) => self.exchange(id, &mut turn).await,
+        let mut failure = self.loading.lock().await;
+        let followed = match self.next().await {
+            Ok(Some(id)) if !failed_recently(failure.as_ref(), id) => {
+                self.replace(id, &mut failure).await
+            }
             Ok(_) => Ok(()),
             Err(error) => Err(error),
         };
         if let Err(error) = followed
-            && let Some(left_out) = self.trouble.now()
+            && let Some(left_out) = self.errors.ready()
         {
             tracing::error!(%error, left_out, "the live checkpoint cannot be followed");
         }
     }
 
-    /// The live row's checkpoint, if it is not the one that serves.
-    async fn wanted(&self) -> Result<Option<CheckpointId>, ServeError> {
+    /// The live row's checkpoint, if another one serves.
+    async fn next(&self) -> Result<Option<CheckpointId>, ServeError> {
         let row = self.db.live_checkpoint().await;
         let id = row
             .map_err(crate::checkpoint::CheckpointError::from)?
@@ -87,7 +88,7 @@ impl Live {
         Ok(id.filter(|id| self.info().is_none_or(|info| info.id != *id)))
     }
 
-    async fn exchange(
+    async fn replace(
         &self,
         id: CheckpointId,
         failure: &mut Option<Failure>,
@@ -110,6 +111,6 @@ impl Live {
     }
 }
 
-fn recent(failure: Option<&Failure>, id: CheckpointId) -> bool {
+fn failed_recently(failure: Option<&Failure>, id: CheckpointId) -> bool {
     failure.is_some_and(|failure| failure.id == id && failure.at.elapsed() < RETRY_AFTER)
 }

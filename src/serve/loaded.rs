@@ -1,4 +1,4 @@
-//! A checkpoint in memory, ready to encode: verified, built, warmed up. Never written to again.
+//! Loads a checkpoint for serving: reads and verifies it, builds its encoder and warms it up. A loaded encoder never changes.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::{
 };
 use kith_nn::{Device, Encoder, Features, NnError, Precision};
 
-/// What encodes a batch. The encoder does; tests put others in its place.
+/// What encodes a batch: an encoder, or a stand-in in tests.
 pub(super) trait Network: Send + Sync {
     /// Each of `images`: `[side, side, 3]`.
     fn forward(&self, images: &[&[f32]]) -> Result<Features, NnError>;
@@ -89,7 +89,7 @@ impl Loader {
     }
 }
 
-/// Pixels of all sizes within [−1, 1]: a blank picture would hide weights that overflow.
+/// Pixels of all sizes within [−1, 1]: a blank image would hide weights that overflow.
 fn probe(side: usize) -> Vec<f32> {
     let pixel = |index: usize| (index * 37 % 101) as f32 / 50.0 - 1.0;
     (0..side * side * 3).map(pixel).collect()

@@ -1,5 +1,5 @@
-//! The live encoder and the batcher: image bytes in, vectors out.
-//! Must never know: training. It follows the database row that says which checkpoint is live. Only room that uses `arc-swap`.
+//! Encodes images: it keeps the live checkpoint's encoder in memory, follows the database row that says which checkpoint is live, and
+//! batches the images of all requests.
 
 mod answer;
 mod batcher;

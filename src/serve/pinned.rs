@@ -1,5 +1,5 @@
-//! Pinned checkpoints (`kith@ID`): loaded when first asked for, a bounded number kept, the least recently used going first.
-//! Must never know: how one is loaded.
+//! A bounded cache of pinned checkpoints (`kith@ID`): each is loaded once, when it is first asked for, and the least recently used one is
+//! dropped first.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -7,7 +7,7 @@ use tokio::sync::OnceCell;
 
 use crate::types::CheckpointId;
 
-/// A cache of `T` by checkpoint. `T` is the loaded encoder; tests count with something smaller.
+/// A cache of `T` by checkpoint. `T` is the loaded encoder; tests use something smaller.
 pub(super) struct Pinned<T> {
     capacity: usize,
     /// Most recently used last.
@@ -16,7 +16,7 @@ pub(super) struct Pinned<T> {
 
 struct Entry<T> {
     id: CheckpointId,
-    /// Empty while the first caller loads; the others wait on it.
+    /// Empty while the first caller loads; the others wait for it.
     cell: Arc<OnceCell<Arc<T>>>,
 }
 
@@ -28,7 +28,7 @@ impl<T> Pinned<T> {
         }
     }
 
-    /// The checkpoint, by `load` unless it is kept or being loaded. A failed load is not kept.
+    /// The cached checkpoint, or that of `load`, which runs once for all callers who wait. A failed load is not cached.
     pub(super) async fn get<E>(
         &self,
         id: CheckpointId,
@@ -47,11 +47,11 @@ impl<T> Pinned<T> {
         self.lock().retain(|entry| entry.id != id);
     }
 
-    /// Moves or adds the entry to the end, and lets the oldest go.
+    /// Moves or adds the entry to the end, and drops the least recently used ones beyond the capacity.
     fn touch(&self, id: CheckpointId) -> Arc<OnceCell<Arc<T>>> {
         let mut entries = self.lock();
         let cell = match entries.iter().position(|entry| entry.id == id) {
-            Some(at) => entries.remove(at).cell,
+            Some(index) => entries.remove(index).cell,
             None => Arc::default(),
         };
         entries.push(Entry {

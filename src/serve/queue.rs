@@ -1,4 +1,4 @@
-//! Images that wait, fair among requests: small requests go first, and of several requests each gives one image in turn.
+//! A queue that is fair among requests: small requests go first, and several requests take turns, one image each.
 
 use std::collections::VecDeque;
 

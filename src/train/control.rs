@@ -1,4 +1,4 @@
-//! What callers ask of the trainer, and what of it still holds when a run breaks off.
+//! The commands of callers, and those of their wishes that outlast a run.
 
 use std::time::{Duration, Instant};
 
@@ -7,13 +7,13 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use super::TrainError;
+use super::error::TrainError;
 use crate::types::CheckpointId;
 
 /// Commands that may wait for the next step boundary.
-pub(super) const QUEUE: usize = 64;
+pub(super) const COMMAND_QUEUE: usize = 64;
 
-/// One wish of a caller.
+/// One command of a caller.
 #[derive(Debug)]
 pub(super) enum Command {
     Pause(bool, oneshot::Sender<()>),
@@ -29,17 +29,17 @@ pub(super) struct Request {
     pub(super) answer: oneshot::Sender<Result<CheckpointId, TrainError>>,
 }
 
-/// The trainer's end of the channel, and what was heard on it.
+/// The trainer's end of the command channel, with the state that commands have set.
 #[derive(Debug)]
 pub(super) struct Control {
     commands: mpsc::Receiver<Command>,
     runtime: Handle,
     pub(super) paused: bool,
-    /// Rate set since this process started.
+    /// Learning rate set since this process started.
     pub(super) rate: Option<f32>,
-    /// A caller has set it since the loop last looked.
+    /// Whether a caller has set the rate since the loop last applied commands.
     pub(super) rate_changed: bool,
-    /// A caller asked to go on, which also lifts a failure.
+    /// Whether a caller asked to resume, which also ends a rest after a failure.
     pub(super) resumed: bool,
     /// Snapshots that wait to be taken.
     pub(super) requests: Vec<Request>,
@@ -66,11 +66,11 @@ impl Control {
         }
     }
 
-    /// Hears what has been said; does not wait.
-    pub(super) fn listen(&mut self) {
+    /// Handles all commands that have arrived; does not wait.
+    pub(super) fn drain_commands(&mut self) {
         loop {
             match self.commands.try_recv() {
-                Ok(command) => self.take(command),
+                Ok(command) => self.handle(command),
                 Err(mpsc::error::TryRecvError::Empty) => return,
                 // Every handle is gone: nobody could ever stop it.
                 Err(mpsc::error::TryRecvError::Disconnected) => {
@@ -81,22 +81,21 @@ impl Control {
         }
     }
 
-    /// Waits for a command, at most for `patience`.
-    pub(super) fn wait(&mut self, patience: Duration) {
+    /// Waits for a command, at most for `timeout`, and handles it.
+    pub(super) fn wait(&mut self, timeout: Duration) {
         let Self {
             runtime, commands, ..
         } = self;
-        let next =
-            runtime.block_on(async { tokio::time::timeout(patience, commands.recv()).await });
+        let next = runtime.block_on(async { tokio::time::timeout(timeout, commands.recv()).await });
         match next {
-            Ok(Some(command)) => self.take(command),
+            Ok(Some(command)) => self.handle(command),
             Ok(None) => self.stopping = true,
             Err(_) => {}
         }
-        self.listen();
+        self.drain_commands();
     }
 
-    /// Rests after a failure: until `rest` is over, or a caller asks to go on or to stop. A snapshot cannot be had meanwhile.
+    /// Rests after a failure until `rest` is over or a caller asks to resume or to stop. Requests for a snapshot are refused meanwhile.
     pub(super) fn rest(&mut self, rest: Duration) {
         let end = Instant::now() + rest;
         self.resumed = false;
@@ -118,7 +117,7 @@ impl Control {
         }
     }
 
-    /// Tells callers that the status shows what they asked for.
+    /// Tells waiting callers that the status shows what they asked for.
     pub(super) fn acknowledge(&mut self) {
         for waiting in self.waiting.drain(..) {
             let _ = waiting.send(());
@@ -133,7 +132,7 @@ impl Control {
         }
     }
 
-    fn take(&mut self, command: Command) {
+    fn handle(&mut self, command: Command) {
         match command {
             Command::Pause(paused, done) => {
                 self.paused = paused;

@@ -1,11 +1,11 @@
-//! The order in which pairs are drawn: epochs without replacement, shuffled by hash, so that two numbers say where one stands.
+//! The order in which pairs are drawn: epochs without replacement, shuffled by a hash, so that an epoch and a cursor determine the rest.
 
 use std::{collections::BTreeSet, ops::Bound};
 
 use kith_mcmc::PairKey;
 use kith_seed::mix;
 
-/// Where a run of epochs stands. With the same pairs, equal positions are followed by equal draws.
+/// A position in the sequence of draws. With the same pairs, equal positions are followed by equal draws.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Position {
     /// Number of the epoch in progress.
@@ -14,8 +14,8 @@ pub(super) struct Position {
     pub(super) cursor: Option<(u64, u32)>,
 }
 
-/// The pairs in the order of the running epoch. A pair that joins lies ahead of the cursor (it is still drawn in this epoch) or behind
-/// it (it is drawn from the next one on), as its hash falls.
+/// The pairs in the order of the current epoch. The hash of a new pair decides whether it lies ahead of the cursor (it is drawn in this
+/// epoch) or behind it (it is drawn from the next one on).
 #[derive(Debug)]
 pub(super) struct Epoch {
     seed: u64,
@@ -24,7 +24,7 @@ pub(super) struct Epoch {
 }
 
 impl Epoch {
-    /// No pairs yet, standing at `position`.
+    /// An epoch without pairs, at `position`.
     pub(super) fn new(seed: u64, position: Position) -> Self {
         Self {
             seed,
@@ -49,8 +49,8 @@ impl Epoch {
         self.position
     }
 
-    /// The next `batch` pairs, or all if there are fewer. What is left of an epoch when it is less than a batch is not drawn: those
-    /// pairs are shuffled anew with all others.
+    /// The next `batch` pairs, or all if there are fewer. The rest of an epoch that is smaller than a batch is not drawn: those pairs are
+    /// shuffled again with all others.
     pub(super) fn draw(&mut self, batch: usize) -> Vec<PairKey> {
         let wanted = batch.min(self.order.len());
         let mut drawn = self.ahead(wanted);
@@ -64,7 +64,7 @@ impl Epoch {
         drawn.into_iter().map(|(_, pair)| PairKey(pair)).collect()
     }
 
-    /// Goes back to an earlier position, as if what was drawn since had not been.
+    /// Goes back to an earlier position, as if nothing had been drawn since.
     pub(super) fn rewind(&mut self, position: Position) {
         self.position = position;
         self.order = self.order.iter().map(|(_, pair)| self.key(*pair)).collect();

@@ -1,4 +1,4 @@
-//! Keeps the trained pairs in step with the database: new ones by key, erased ones by sequence, in pages.
+//! Reads new pairs (by key) and erased ones (by sequence) from the database, page by page.
 
 use std::time::{Duration, Instant};
 
@@ -6,16 +6,16 @@ use super::context::Context;
 use crate::db::{DbError, Erasure, PairKeys, Split};
 use kith_mcmc::{PairEntry, PairKey};
 
-/// Shortest time between two looks: a step may be much shorter.
-const PERIOD: Duration = Duration::from_millis(200);
-/// Rows read in one look; the rest comes at the next step boundary.
+/// Shortest time between two polls: a step may be much shorter.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// Rows read in one poll; the rest follows at the next step boundary.
 const PAGE: u32 = 4096;
 
 /// Follows the database.
 #[derive(Debug, Default)]
 pub(super) struct Feed {
     position: Position,
-    looked: Option<Instant>,
+    last_poll: Option<Instant>,
 }
 
 /// How far the database was read.
@@ -34,7 +34,7 @@ impl Default for Position {
     }
 }
 
-/// What happened since the last look. A pair may be in both lists: it came and went.
+/// Changes since the last poll. A pair that came and went is in both lists.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     /// New pairs of the train split.
@@ -44,8 +44,8 @@ pub(super) struct Changes {
 }
 
 impl Feed {
-    /// Every pair there is. The log of erasures is entered at its end, before the pairs are read: one that happens in between shows up
-    /// at the next look, and what went before is not among the pairs.
+    /// All pairs. The position in the log of erasures is set to its end before the pairs are read: an erasure in between shows up at the next
+    /// poll, and pairs erased before it are not among those read.
     pub(super) fn fill(&mut self, context: &Context) -> Result<Changes, DbError> {
         self.position.last_erasure = context.wait(context.db.last_erasure())?;
         let mut all = Changes::default();
@@ -53,9 +53,12 @@ impl Feed {
         Ok(all)
     }
 
-    /// What is new, if it is time for a look. A look that fails changes nothing: the next one finds the same.
+    /// What is new, if it is time for a poll. A failed poll changes nothing: the next one finds the same.
     pub(super) fn poll(&mut self, context: &Context) -> Result<Option<Changes>, DbError> {
-        if self.looked.is_some_and(|looked| looked.elapsed() < PERIOD) {
+        if self
+            .last_poll
+            .is_some_and(|last| last.elapsed() < POLL_INTERVAL)
+        {
             return Ok(None);
         }
         let (mut new, mut ahead) = (Changes::default(), self.position);
@@ -63,11 +66,11 @@ impl Feed {
         let more_erasures = ahead.erasures(context, &mut new)?;
         self.position = ahead;
         // A full page: go on at the next boundary.
-        self.looked = (!more_pairs && !more_erasures).then(Instant::now);
+        self.last_poll = (!more_pairs && !more_erasures).then(Instant::now);
         Ok(Some(new))
     }
 
-    /// All that is new, whenever the last look was: what a snapshot must not miss.
+    /// All that is new, however recent the last poll was: a snapshot must not miss any of it.
     pub(super) fn catch_up(&mut self, context: &Context) -> Result<Changes, DbError> {
         let mut new = Changes::default();
         let mut ahead = self.position;
@@ -77,7 +80,7 @@ impl Feed {
         Ok(new)
     }
 
-    /// Lets the database forget erasures that have been taken note of.
+    /// Lets the database forget the erasures that were read.
     pub(super) fn prune(&self, context: &Context) -> Result<(), DbError> {
         context.wait(context.db.prune_erasures(self.position.last_erasure))?;
         Ok(())
@@ -103,7 +106,7 @@ impl Position {
     }
 }
 
-/// Held-out pairs never enter, nor pairs that would leak into them.
+/// The entry of a pair of the train split; `None` for held-out pairs and for those that would leak into them.
 fn trained(row: &PairKeys) -> Option<(PairKey, PairEntry)> {
     let entry = PairEntry {
         images: row.images,

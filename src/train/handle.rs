@@ -1,4 +1,4 @@
-//! The handle to the trainer: what callers can ask, as messages to its thread.
+//! The handle to the trainer, whose methods send commands to its thread.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -12,11 +12,12 @@ use tokio::{
 };
 
 use super::{
-    TrainConfig, TrainingStatus,
-    context::{Context, Fault},
-    control::{Command, Control, QUEUE, Request},
+    config::TrainConfig,
+    context::Context,
+    control::{COMMAND_QUEUE, Command, Control, Request},
+    error::{TrainError, TrainFailure},
     origin,
-    status::Board,
+    status::{SharedStatus, TrainingStatus},
     supervisor,
 };
 use crate::{
@@ -29,33 +30,8 @@ use kith_learn::{LearnConfig, ObjectiveKind};
 use kith_mcmc::Estimator;
 use kith_nn::Device;
 
-/// How often a row is looked at while its checkpoint is being written, should the word of it get lost.
-const LOOK: Duration = Duration::from_secs(1);
-
-/// What can go wrong when the trainer is asked for something.
-#[derive(Debug, thiserror::Error)]
-pub enum TrainError {
-    /// The trainer is not there any more.
-    #[error("the trainer is stopping")]
-    Stopped,
-    /// A value cannot be used.
-    #[error("{0}")]
-    Invalid(String),
-    /// Not now: the same request may succeed later.
-    #[error("{0}")]
-    Unavailable(String),
-    /// `training.enabled` is false: there is nothing to pause or to set a rate for.
-    #[error("training is off: set training.enabled = true and start the server again")]
-    Disabled,
-    /// The last snapshot of a stop could not be written.
-    #[error(
-        "the last snapshot could not be written ({0}): what was learned since the newest complete checkpoint is lost"
-    )]
-    Unsaved(String),
-    /// A checkpoint could not be read or written.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-}
+/// How often a checkpoint's row is read while it is being written, should the notification get lost.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Handle to the trainer; cheap to clone. When the last one is dropped, the trainer stops.
 #[derive(Clone)]
@@ -65,7 +41,7 @@ pub struct Trainer {
 
 struct Shared {
     commands: mpsc::Sender<Command>,
-    board: Arc<Board>,
+    status: Arc<SharedStatus>,
     db: Db,
     enabled: bool,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -89,7 +65,7 @@ impl Trainer {
                 "training.batch must be at least 2: a pair's negatives are the other pairs";
             return Err(TrainError::Invalid(reason.to_owned()));
         }
-        let board = Arc::new(Board::new(objective(&config.learn)));
+        let status = Arc::new(SharedStatus::new(objective(&config.learn)));
         let checkpoints = checkpoints.with_policy(config.policy.clone());
         let (enabled, paused) = (config.run.enabled, db.is_training_paused().await);
         let paused = paused.map_err(CheckpointError::from)?;
@@ -99,19 +75,20 @@ impl Trainer {
             blobs,
             db: db.clone(),
             checkpoints,
-            board: board.clone(),
+            status: status.clone(),
             runtime: Handle::current(),
         });
         let (id, start) = origin::open(&context).await?;
-        board.update(|status| {
+        status.update(|status| {
             status.step = start.snapshot.trainer.step;
             status.epoch = start.snapshot.trainer.epoch;
             status.resumed_from = Some(id);
         });
-        let (commands, queue) = mpsc::channel(QUEUE);
+        let (commands, queue) = mpsc::channel(COMMAND_QUEUE);
         let control = Control::new(queue, Handle::current(), paused);
         let pool = context.pool("kith-learn", context.config.run.threads);
-        let pool = pool.map_err(|fault: Fault| TrainError::Invalid(fault.to_string()))?;
+        let pool =
+            pool.map_err(|failure: TrainFailure| TrainError::Invalid(failure.to_string()))?;
         let body = {
             let context = context.clone();
             move || supervisor::train(&context, &pool, control, start)
@@ -122,7 +99,7 @@ impl Trainer {
         Ok(Self {
             shared: Arc::new(Shared {
                 commands,
-                board,
+                status,
                 db,
                 enabled,
                 thread: Mutex::new(Some(thread)),
@@ -132,7 +109,7 @@ impl Trainer {
 
     /// What it is doing.
     pub fn status(&self) -> TrainingStatus {
-        self.shared.board.status()
+        self.shared.status.current()
     }
 
     /// Pauses or resumes, beyond restarts; returns once the trainer has taken note (a running step is finished first). Resuming also starts
@@ -163,7 +140,7 @@ impl Trainer {
 
     /// Waits until a snapshot is complete (or failed).
     pub async fn written(&self, id: CheckpointId) -> Result<CheckpointRow, TrainError> {
-        let mut writes = self.shared.board.writes();
+        let mut writes = self.shared.status.subscribe_writes();
         loop {
             writes.mark_unchanged();
             let row = self.shared.db.checkpoint(id).await;
@@ -175,8 +152,8 @@ impl Trainer {
             if self.shared.commands.is_closed() {
                 return Err(TrainError::Stopped);
             }
-            // Whether the word came or the time was over, the row is looked at again.
-            let _ = tokio::time::timeout(LOOK, writes.changed()).await;
+            // Notified or timed out: the row is read again.
+            let _ = tokio::time::timeout(POLL_INTERVAL, writes.changed()).await;
         }
     }
 
@@ -200,7 +177,7 @@ impl Trainer {
             }
         }
         self.shared
-            .board
+            .status
             .unsaved()
             .map_or(Ok(()), |why| Err(TrainError::Unsaved(why)))
     }

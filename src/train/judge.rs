@@ -1,14 +1,15 @@
-//! What follows a snapshot: it is evaluated on held-out pairs beside the best ones before it, and the life of checkpoints goes on.
+//! Evaluates a new snapshot on held-out pairs, beside the best checkpoints before it, and carries out what the gate decides.
 
 use std::sync::Arc;
 
 use rayon::ThreadPool;
 
 use super::{
-    context::{Context, Fault},
+    context::Context,
+    error::TrainFailure,
     recovery,
-    snapshotter::Job,
-    status::{Judgement, News},
+    snapshot_job::SnapshotJob,
+    status::{CandidateVerdict, Judgement},
 };
 use crate::{
     checkpoint::{Action, CheckpointError, Event, Outcome},
@@ -17,10 +18,10 @@ use crate::{
 };
 use kith_eval::{EvalReport, EvaluationSet};
 
-/// With fewer held-out pairs, the shape of the embeddings is looked at on trained images instead …
-const HANDFUL: usize = 8;
-/// … of this many pairs.
-const SAMPLE: usize = 32;
+/// With fewer held-out anchors than this, the geometry of the embeddings is taken from trained pairs instead.
+const MIN_HELD_OUT: usize = 8;
+/// Trained pairs whose geometry is used then.
+const TRAINED_SAMPLE: usize = 32;
 
 /// Judges checkpoints in a pool of one thread, beside the training pool.
 pub(super) struct Judge {
@@ -28,25 +29,29 @@ pub(super) struct Judge {
     pool: ThreadPool,
 }
 
-/// The images of one judgement.
-struct Exam<'a> {
+/// The images that checkpoints are evaluated on, and whether to go on.
+struct EvalInputs<'a> {
     held_out: EvaluationSet,
-    sample: Option<EvaluationSet>,
-    go_on: &'a (dyn Fn() -> bool + Sync),
+    trained: Option<EvaluationSet>,
+    keep_going: &'a (dyn Fn() -> bool + Sync),
 }
 
 impl Judge {
-    pub(super) fn new(context: Arc<Context>) -> Result<Self, Fault> {
+    pub(super) fn new(context: Arc<Context>) -> Result<Self, TrainFailure> {
         let pool = context.pool("kith-judge", 1)?;
         Ok(Self { context, pool })
     }
 
-    /// Judges the checkpoint of `job` and has the consequences carried out, unless `go_on` says to leave off.
-    pub(super) fn judge(&self, job: &Job, go_on: &(dyn Fn() -> bool + Sync)) -> Result<(), Fault> {
+    /// Evaluates the checkpoint of `job` and carries out what the gate decides, unless `keep_going` answers `false` on the way.
+    pub(super) fn judge(
+        &self,
+        job: &SnapshotJob,
+        keep_going: &(dyn Fn() -> bool + Sync),
+    ) -> Result<(), TrainFailure> {
         let id = job.label.id;
         let context = &self.context;
-        let exam = self.exam(go_on)?;
-        let Some(outcome) = self.outcome(job, &exam)? else {
+        let inputs = self.eval_inputs(keep_going)?;
+        let Some(outcome) = self.outcome(job, &inputs)? else {
             return Ok(());
         };
         let event = Event::Judged { id, outcome };
@@ -61,10 +66,14 @@ impl Judge {
         Ok(())
     }
 
-    /// What came out; `None`: told to leave off.
-    fn outcome(&self, job: &Job, exam: &Exam<'_>) -> Result<Option<Outcome>, Fault> {
+    /// The outcome of evaluating the candidate; `None` if stopped on the way.
+    fn outcome(
+        &self,
+        job: &SnapshotJob,
+        inputs: &EvalInputs<'_>,
+    ) -> Result<Option<Outcome>, TrainFailure> {
         let (id, context) = (job.label.id, &self.context);
-        let judged = match self.examine(id, exam) {
+        let judged = match self.evaluate(id, inputs) {
             Ok(Some(judged)) => judged,
             Ok(None) => return Ok(None),
             Err(error @ (CheckpointError::Damaged { .. } | CheckpointError::NotFinite(_))) => {
@@ -76,19 +85,19 @@ impl Judge {
         if let Some(why) = context.gate().collapse(&judged.evaluation) {
             return self.collapsed(job.step, why).map(Some);
         }
-        let live_readable = self.judge_others(id, &judged, exam)?;
+        let live_readable = self.evaluate_others(id, &judged, inputs)?;
         Ok(live_readable.map(|live_readable| Outcome::Scored {
             pairs: judged.evaluation.pairs,
             live_readable,
         }))
     }
 
-    /// Embeddings that lie close together: those of weights that are still near their start are no collapse.
-    fn collapsed(&self, step: u64, why: String) -> Result<Outcome, Fault> {
+    /// The outcome for embeddings that lie close together. It is no collapse while the weights are still near their start.
+    fn collapsed(&self, step: u64, why: String) -> Result<Outcome, TrainFailure> {
         let context = &self.context;
         let life = context.wait(context.checkpoints.life())?;
         let warmup = context.config.schedule.warmup_steps;
-        if recovery::believed(step, warmup, recovery::ever_healthy(&life)) {
+        if recovery::collapse_counts(step, warmup, recovery::ever_healthy(&life)) {
             return Ok(Outcome::Collapsed(why));
         }
         Ok(Outcome::Untrained(format!(
@@ -96,24 +105,24 @@ impl Judge {
         )))
     }
 
-    /// Has the live checkpoint and the best ones answer the same questions, where they have not. Whether the live one could be read;
-    /// `None`: told to leave off.
-    fn judge_others(
+    /// Evaluates the live checkpoint and the best ones on the same questions, where that has not been done. Returns whether the live one could
+    /// be read; `None` if stopped on the way.
+    fn evaluate_others(
         &self,
         candidate: CheckpointId,
         judged: &EvalReport,
-        exam: &Exam<'_>,
-    ) -> Result<Option<bool>, Fault> {
+        inputs: &EvalInputs<'_>,
+    ) -> Result<Option<bool>, TrainFailure> {
         let context = &self.context;
         let life = context.wait(context.checkpoints.life())?;
         let most = context.checkpoints.policy().retention.keep_best.max(1);
         let live = life.live().map(|live| live.id);
         let mut live_readable = true;
-        for id in life.to_judge_again(&judged.score.questions, most) {
+        for id in life.to_evaluate_again(&judged.score.questions, most) {
             if id == candidate {
                 continue;
             }
-            match self.examine(id, exam) {
+            match self.evaluate(id, inputs) {
                 Ok(Some(judged)) => {
                     context.wait(context.checkpoints.set_evaluation(id, &judged))?
                 }
@@ -131,7 +140,10 @@ impl Judge {
         Ok(Some(live_readable))
     }
 
-    fn exam<'a>(&self, go_on: &'a (dyn Fn() -> bool + Sync)) -> Result<Exam<'a>, Fault> {
+    fn eval_inputs<'a>(
+        &self,
+        keep_going: &'a (dyn Fn() -> bool + Sync),
+    ) -> Result<EvalInputs<'a>, TrainFailure> {
         let Context {
             checkpoints,
             config,
@@ -139,61 +151,63 @@ impl Judge {
         } = &*self.context;
         let max_pairs = config.snapshots.evaluation_pairs;
         let held_out = self.context.wait(checkpoints.held_out_set(max_pairs))?;
-        let sample = match held_out.anchors.len() {
-            0..HANDFUL => Some(self.context.wait(checkpoints.trained_set(SAMPLE))?),
-            _ => None,
+        let trained = if held_out.anchors.len() < MIN_HELD_OUT {
+            Some(self.context.wait(checkpoints.trained_set(TRAINED_SAMPLE))?)
+        } else {
+            None
         };
-        Ok(Exam {
+        Ok(EvalInputs {
             held_out,
-            sample,
-            go_on,
+            trained,
+            keep_going,
         })
     }
 
-    fn examine(
+    fn evaluate(
         &self,
         id: CheckpointId,
-        exam: &Exam<'_>,
+        inputs: &EvalInputs<'_>,
     ) -> Result<Option<EvalReport>, CheckpointError> {
         let context = &self.context;
         let model = context.wait(context.checkpoints.load_model(id))?;
         // In the precision that it would serve in.
         let encoder = model.open(&context.device, context.config.precision)?;
-        let judged = |set: &EvaluationSet| {
-            self.pool
-                .install(|| model.evaluate(&encoder, set, &context.config.limits, exam.go_on))
+        let evaluate = |set: &EvaluationSet| {
+            self.pool.install(|| {
+                model.evaluate(&encoder, set, &context.config.limits, inputs.keep_going)
+            })
         };
-        let Some(mut judgement) = judged(&exam.held_out)? else {
+        let Some(mut held_out) = evaluate(&inputs.held_out)? else {
             return Ok(None);
         };
-        if let Some(sample) = &exam.sample {
-            let Some(trained) = judged(sample)? else {
+        if let Some(trained) = &inputs.trained {
+            let Some(report) = evaluate(trained)? else {
                 return Ok(None);
             };
-            judgement.evaluation.geometry = trained.evaluation.geometry;
+            held_out.evaluation.geometry = report.evaluation.geometry;
         }
-        Ok(Some(judgement))
+        Ok(Some(held_out))
     }
 
-    /// Tells the log and the loop what was found out about the candidate.
-    fn report(&self, job: &Job, action: &Action) {
+    /// Logs the candidate's verdict and passes it to the loop.
+    fn report(&self, job: &SnapshotJob, action: &Action) {
         let Action::Mark { id, verdict, why } = action else {
             return;
         };
         let why = why.as_deref().unwrap_or("it serves");
         tracing::info!(checkpoint = %id, step = job.step, ?verdict, why, "judged");
         let why = why.to_owned();
-        let news = match verdict {
-            Verdict::Better => News::Better,
-            Verdict::Worse => News::Worse(why),
-            Verdict::Collapsed => News::Collapsed(why),
+        let verdict = match verdict {
+            Verdict::Better => CandidateVerdict::Better,
+            Verdict::Worse => CandidateVerdict::Worse(why),
+            Verdict::Collapsed => CandidateVerdict::Collapsed(why),
             Verdict::Undecided | Verdict::Untested | Verdict::Untrained | Verdict::Damaged => {
-                News::Undecided
+                CandidateVerdict::Undecided
             }
         };
-        self.context.board.tell(Judgement {
-            lineage: job.lineage,
-            news,
+        self.context.status.push_judgement(Judgement {
+            run_id: job.run_id,
+            verdict,
         });
     }
 }

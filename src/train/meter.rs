@@ -1,16 +1,15 @@
-//! Figures of many steps made one: means over an interval for the series, smoothed ones for the status.
-//! Must never know: how a step is made.
+//! Averages of step reports: means over an interval for the training series, moving averages for the status.
 
 use std::time::Instant;
 
-use super::TrainingStatus;
+use super::status::TrainingStatus;
 use crate::db::StepMetrics;
 use kith_learn::StepReport;
 
-/// Weight of the newest step in a smoothed figure: about the last 20 steps count.
-const NEWEST: f32 = 0.05;
+/// Weight of the newest step in a moving average: about the last 20 steps count.
+const SMOOTHING: f32 = 0.05;
 
-/// Gathers steps.
+/// Averages of step reports.
 #[derive(Debug)]
 pub(super) struct Meter {
     interval: Interval,
@@ -86,8 +85,8 @@ impl Meter {
         })
     }
 
-    /// Writes the smoothed figures.
-    pub(super) fn show(&self, status: &mut TrainingStatus) {
+    /// Writes the moving averages to `status`.
+    pub(super) fn write_to(&self, status: &mut TrainingStatus) {
         let Some(smooth) = self.smooth else { return };
         status.loss = Some(smooth.loss);
         status.global_loss_estimate = Some(smooth.global_loss_estimate);
@@ -100,7 +99,7 @@ impl Meter {
 
 impl Smooth {
     fn towards(self, newest: &Self) -> Self {
-        let step = |old: f32, new: f32| old + NEWEST * (new - old);
+        let step = |old: f32, new: f32| old + SMOOTHING * (new - old);
         Self {
             loss: step(self.loss, newest.loss),
             global_loss_estimate: step(self.global_loss_estimate, newest.global_loss_estimate),

@@ -1,26 +1,33 @@
-//! The background trainer: epochs, loader threads, the step loop, snapshots, evaluation, gate, recovery.
-//! It meets the serving side only in the database row of the live checkpoint.
+//! The background trainer: it draws batches from the stored pairs, learns from them step by step, and takes, evaluates and promotes
+//! snapshots. Serving learns of a promotion from the database row of the live checkpoint.
 
+mod backoff;
+mod batch_loader;
+mod batches;
 mod config;
 mod context;
 mod control;
 mod epoch;
+mod error;
 mod feed;
 mod handle;
+mod image_loader;
 mod judge;
-mod loader;
 mod meter;
 mod origin;
-mod pictures;
 mod recovery;
+mod rollback;
 mod run;
+mod snapshot_job;
 mod snapshots;
 mod snapshotter;
 mod status;
 mod step;
 mod supervisor;
+mod training_set;
 mod triggers;
 
 pub use config::{RunConfig, SnapshotConfig, TrainConfig};
-pub use handle::{TrainError, Trainer};
+pub use error::TrainError;
+pub use handle::Trainer;
 pub use status::{TrainingState, TrainingStatus};

@@ -1,6 +1,6 @@
-//! Where training starts from: the newest checkpoint, or fresh weights that become checkpoint 0; and what serves meanwhile.
+//! The state that training starts from: the newest checkpoint, or fresh weights that become checkpoint 0.
 
-use super::{TrainConfig, TrainError, context::Context};
+use super::{config::TrainConfig, context::Context, error::TrainError};
 use crate::{
     checkpoint::{CheckpointError, Event, Label, Snapshot, TrainerState},
     types::CheckpointId,
@@ -8,14 +8,14 @@ use crate::{
 use kith_mcmc::ChainColumns;
 use kith_nn::{Device, Encoder, NnError, Optimizer};
 
-/// A state to train on from.
+/// A state to start a run from.
 pub(super) struct Start {
     /// The checkpoint it was read from; `None`: weights that no checkpoint holds yet.
     pub(super) parent: Option<CheckpointId>,
     pub(super) snapshot: Snapshot,
 }
 
-/// The newest checkpoint that verifies, else checkpoint 0, which is made; and a live row that points to one that verifies.
+/// Opens the newest checkpoint that verifies, or makes checkpoint 0. Afterwards the live row names a checkpoint that verifies.
 pub(super) async fn open(context: &Context) -> Result<(CheckpointId, Start), TrainError> {
     let found = match context.checkpoints.newest().await {
         Err(error @ CheckpointError::AllLost { .. }) if context.config.accept_loss => {
@@ -26,15 +26,15 @@ pub(super) async fn open(context: &Context) -> Result<(CheckpointId, Start), Tra
     };
     let (id, snapshot) = match found {
         Some((id, snapshot)) => {
-            same_shape(context, id, &snapshot)?;
+            check_shape(context, id, &snapshot)?;
             let chains = snapshot.chains.anchor.len();
             let step = snapshot.trainer.step;
             tracing::info!(checkpoint = %id, step, chains, "resumed");
             (id, snapshot)
         }
-        None => first(context).await?,
+        None => create_first(context).await?,
     };
-    keep_live(context, id).await?;
+    ensure_live(context, id).await?;
     let start = Start {
         parent: Some(id),
         snapshot,
@@ -42,7 +42,7 @@ pub(super) async fn open(context: &Context) -> Result<(CheckpointId, Start), Tra
     Ok((id, start))
 }
 
-fn same_shape(context: &Context, id: CheckpointId, snapshot: &Snapshot) -> Result<(), TrainError> {
+fn check_shape(context: &Context, id: CheckpointId, snapshot: &Snapshot) -> Result<(), TrainError> {
     let (found, wanted) = (&snapshot.encoder, &context.config.encoder);
     if found == wanted {
         return Ok(());
@@ -54,8 +54,8 @@ fn same_shape(context: &Context, id: CheckpointId, snapshot: &Snapshot) -> Resul
     )))
 }
 
-/// Checkpoint 0: every vector ever served names a checkpoint, the first ones too.
-async fn first(context: &Context) -> Result<(CheckpointId, Snapshot), TrainError> {
+/// Makes checkpoint 0: every vector that is served names a checkpoint, the first ones too.
+async fn create_first(context: &Context) -> Result<(CheckpointId, Snapshot), TrainError> {
     let (config, device) = (context.config.clone(), context.device.clone());
     let made = tokio::task::spawn_blocking(move || fresh(&config, config.run.seed, &device));
     let snapshot = match made.await {
@@ -70,7 +70,7 @@ async fn first(context: &Context) -> Result<(CheckpointId, Snapshot), TrainError
     Ok((label.id, snapshot))
 }
 
-/// Fresh weights from `seed`, at the beginning of everything.
+/// Fresh weights from `seed`, at step 0.
 pub(super) fn fresh(config: &TrainConfig, seed: u64, device: &Device) -> Result<Snapshot, NnError> {
     let encoder = Encoder::fresh(&config.encoder, seed, device)?;
     let optimizer = Optimizer::new(&config.optimizer, &encoder)?;
@@ -83,8 +83,8 @@ pub(super) fn fresh(config: &TrainConfig, seed: u64, device: &Device) -> Result<
     })
 }
 
-/// Something whole must serve: if the live checkpoint does not load, `newest` (which does) takes its place.
-async fn keep_live(context: &Context, newest: CheckpointId) -> Result<(), TrainError> {
+/// Ensures that a checkpoint that loads is live: if the live one does not, `newest` takes its place.
+async fn ensure_live(context: &Context, newest: CheckpointId) -> Result<(), TrainError> {
     let live = context.db.live_checkpoint().await;
     let live_loads = match live.map_err(CheckpointError::from)? {
         None => false,

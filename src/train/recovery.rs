@@ -1,37 +1,38 @@
-//! Ways back: when training has taken a bad turn, and what it goes back to.
+//! Recovery from collapse and from bad candidates: when it is suspected, what training rolls back to, and at which learning rate.
 
 use super::{
     config::SnapshotConfig,
-    context::{Context, Fault},
+    context::Context,
+    error::TrainFailure,
     origin::{Start, fresh},
 };
 use crate::checkpoint::{CollapseWatch, GateConfig, Life, Recovery, TrainerState};
 use kith_learn::StepReport;
 use kith_seed::mix;
 
-/// Weight of the newest step in the watched averages.
-const NEWEST: f32 = 0.05;
+/// Weight of the newest step in the moving averages.
+const SMOOTHING: f32 = 0.05;
 /// Steps before the averages mean something.
-const ENOUGH: u64 = 20;
+const MIN_STEPS: u64 = 20;
 /// Steps after a suspicion before the next.
-const QUIET: u64 = 200;
-/// What the randomness is for: draws after a recovery differ from those that led to it.
-const AGAIN: u64 = 0xa6;
+const QUIET_STEPS: u64 = 200;
+/// Domain of the seed after a rollback: its draws differ from those that led to it.
+const ROLLBACK_SEED: u64 = 0xa6;
 
-/// A way back to health.
+/// A return to a sound checkpoint.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Relapse {
+pub(super) struct Rollback {
     /// What happened.
     pub(super) why: String,
-    /// The rate's factor from now on.
+    /// Factor on the learning rate from now on.
     pub(super) rate_scale: f32,
-    /// Recoveries, this one included.
+    /// Rollbacks so far, this one included.
     pub(super) tries: u32,
 }
 
-impl Relapse {
-    /// After a bad turn: at a lower rate, down to the floor. `None`: it was tried often enough.
-    pub(super) fn lower(
+impl Rollback {
+    /// A rollback at a lower rate, down to the floor. `None`: there were as many as the settings allow.
+    pub(super) fn with_lower_rate(
         why: String,
         state: &TrainerState,
         config: &SnapshotConfig,
@@ -45,8 +46,8 @@ impl Relapse {
         })
     }
 
-    /// A caller resumes what had given up: at the rate as it is, with all tries before it.
-    pub(super) fn resumed(why: String, state: &TrainerState) -> Self {
+    /// A rollback because a caller resumes training that gave up: the rate stays, and the tries are counted anew.
+    pub(super) fn after_resume(why: String, state: &TrainerState) -> Self {
         Self {
             why,
             rate_scale: state.rate_scale,
@@ -66,7 +67,7 @@ pub(super) fn raise_rate(state: &mut TrainerState, config: &SnapshotConfig) {
 
 /// Whether a checkpoint of step `step` that was judged collapsed calls for a recovery. Fresh weights map all images close together, so
 /// neither the warm-up counts nor, as long as nothing healthy was ever seen, the time up to twice its length.
-pub(super) fn believed(step: u64, warmup: u64, ever_healthy: bool) -> bool {
+pub(super) fn collapse_counts(step: u64, warmup: u64, ever_healthy: bool) -> bool {
     step > warmup && (ever_healthy || step >= 2 * warmup)
 }
 
@@ -76,10 +77,13 @@ pub(super) fn ever_healthy(life: &Life) -> bool {
     entries.any(|entry| entry.verdict.is_some() && entry.may_serve())
 }
 
-/// The best sound checkpoint; if there is none, fresh weights from another seed.
-pub(super) fn way_back(context: &Context, relapse: &Relapse) -> Result<Start, Fault> {
+/// The state to go on from: that of the best sound checkpoint, or fresh weights if there is none.
+pub(super) fn rollback_start(
+    context: &Context,
+    rollback: &Rollback,
+) -> Result<Start, TrainFailure> {
     let life = context.wait(context.checkpoints.life())?;
-    let found = context.wait(context.checkpoints.first_of(&life.way_back()))?;
+    let found = context.wait(context.checkpoints.first_of(&life.rollback_candidates()))?;
     let found = found.filter(|(_, snapshot)| snapshot.encoder == context.config.encoder);
     let mut start = match found {
         Some((id, snapshot)) => Start {
@@ -93,12 +97,12 @@ pub(super) fn way_back(context: &Context, relapse: &Relapse) -> Result<Start, Fa
     };
     let state = &mut start.snapshot.trainer;
     // With the seed of before, the same draws would lead to the same end. The factor differs from one recovery to the next, restarts included.
-    let turn = u64::from(relapse.rate_scale.to_bits()) << 32 | u64::from(relapse.tries);
-    state.seed = mix(&[state.seed, AGAIN, turn]);
+    let turn = u64::from(rollback.rate_scale.to_bits()) << 32 | u64::from(rollback.tries);
+    state.seed = mix(&[state.seed, ROLLBACK_SEED, turn]);
     state.cursor = None;
-    state.rate_scale = relapse.rate_scale;
+    state.rate_scale = rollback.rate_scale;
     state.recovery = Recovery {
-        tries: relapse.tries,
+        tries: rollback.tries,
         since: state.step,
         refusals: 0,
     };
@@ -108,23 +112,23 @@ pub(super) fn way_back(context: &Context, relapse: &Relapse) -> Result<Start, Fa
 
 /// Adds a step to the moving averages of what the batches' embeddings show; whether collapse is suspected now. A suspicion calls for a
 /// snapshot, and its evaluation decides.
-pub(super) fn suspects(
+pub(super) fn suspects_collapse(
     watch: &mut CollapseWatch,
     step: u64,
     report: &StepReport,
     gate: &GateConfig,
     warmup: u64,
 ) -> bool {
-    let weight = if watch.steps == 0 { 1.0 } else { NEWEST };
+    let weight = if watch.steps == 0 { 1.0 } else { SMOOTHING };
     watch.steps += 1;
     watch.spread += weight * (report.spread - watch.spread);
     watch.mean_cosine += weight * (report.mean_cosine - watch.mean_cosine);
-    let suspected = watch.steps >= ENOUGH
+    let suspected = watch.steps >= MIN_STEPS
         && step >= watch.quiet_until
         && step > 2 * warmup
         && gate.collapsed(watch.spread.into(), watch.mean_cosine.into());
     if suspected {
-        watch.quiet_until = step + QUIET;
+        watch.quiet_until = step + QUIET_STEPS;
     }
     suspected
 }
@@ -147,9 +151,9 @@ mod tests {
     fn recoveries_lower_the_rate_to_the_floor_and_no_further_and_end() {
         let mut state = TrainerState::new(40, 1);
         let mut scales = Vec::new();
-        while let Some(relapse) = Relapse::lower("again".to_owned(), &state, &CONFIG) {
-            (state.rate_scale, state.recovery.tries) = (relapse.rate_scale, relapse.tries);
-            scales.push(relapse.rate_scale);
+        while let Some(rollback) = Rollback::with_lower_rate("again".to_owned(), &state, &CONFIG) {
+            (state.rate_scale, state.recovery.tries) = (rollback.rate_scale, rollback.tries);
+            scales.push(rollback.rate_scale);
         }
         assert_eq!(scales, [0.5, 0.25, 0.125, 0.1, 0.1, 0.1]);
     }
@@ -183,7 +187,7 @@ mod tests {
         ];
         for (step, warmup, healthy, expected) in table {
             assert_eq!(
-                believed(step, warmup, healthy),
+                collapse_counts(step, warmup, healthy),
                 expected,
                 "{step} {warmup} {healthy}"
             );
@@ -209,8 +213,9 @@ mod tests {
     #[test]
     fn the_watch_suspects_what_lasts_and_not_what_passes() {
         let mut watch = CollapseWatch::default();
-        let mut sees =
-            |step, spread, cosine| suspects(&mut watch, step, &report(spread, cosine), &GATE, 10);
+        let mut sees = |step, spread, cosine| {
+            suspects_collapse(&mut watch, step, &report(spread, cosine), &GATE, 10)
+        };
         assert!(!(0..300).any(|step| sees(step, 0.8, 0.1)));
         assert!(!sees(300, 0.0, 1.0));
         let first = (301..600).find(|step| sees(*step, 0.0, 1.0));
@@ -222,7 +227,7 @@ mod tests {
     fn the_watch_is_quiet_for_a_while_after_a_suspicion_and_in_the_warm_up() {
         let mut watch = CollapseWatch::default();
         let suspicions: Vec<u64> = (0..500)
-            .filter(|step| suspects(&mut watch, *step, &report(0.0, 1.0), &GATE, 20))
+            .filter(|step| suspects_collapse(&mut watch, *step, &report(0.0, 1.0), &GATE, 20))
             .collect();
         assert_eq!(suspicions, [41, 241, 441]);
     }

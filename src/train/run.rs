@@ -1,7 +1,6 @@
-//! The loop between step boundaries: hear callers, follow the database, take snapshots, wait or step.
+//! The loop over step boundaries: apply commands, follow the database, take snapshots, then step or wait.
 
 use std::{
-    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -9,57 +8,92 @@ use std::{
 use rayon::ThreadPool;
 
 use super::{
-    TrainingState,
-    context::{Context, Fault},
+    backoff::Backoff,
+    batches::Batches,
+    context::Context,
     control::Control,
-    epoch::{Epoch, Position},
-    feed::{Changes, Feed},
-    loader::Loader,
+    epoch::Position,
+    error::TrainFailure,
     meter::Meter,
     origin::Start,
-    pictures::Pictures,
-    recovery::Relapse,
-    snapshotter::{Job, Snapshotter},
-    status::{Judgement, News},
-    supervisor::{Backoff, End},
+    recovery::Rollback,
+    snapshot_job::SnapshotJob,
+    snapshotter::Snapshotter,
+    status::{CandidateVerdict, Judgement, TrainingState},
+    training_set::{Removed, TrainingSet},
     triggers::Triggers,
 };
 use crate::{
-    checkpoint::{Label, Recovery, Snapshot, TrainerState},
+    checkpoint::{Label, Snapshot, TrainerState},
     db::Verdict,
     types::CheckpointId,
 };
 use kith_learn::Learner;
-use kith_mcmc::{ChainTable, PairGraph, PairKey, SlotKey};
+use kith_mcmc::{ChainTable, SlotKey};
 use kith_nn::{Encoder, Optimizer};
 
 /// Longest wait for a command while there is nothing to do: new pairs are noticed after it.
 const IDLE: Duration = Duration::from_millis(100);
 
-/// One stretch of training, from a checkpoint until it is stopped or fails.
+/// How a run ended when it did not fail.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum End {
+    /// It was told to stop.
+    Stop,
+    /// It must go on from a healthy checkpoint.
+    RollBack(Rollback),
+}
+
+/// One run of training: from a checkpoint until it is stopped, fails, or rolls back.
 pub(super) struct Run<'a> {
     pub(super) context: &'a Arc<Context>,
     pub(super) pool: &'a ThreadPool,
     pub(super) snapshotter: &'a Snapshotter,
+    /// Tells this run's judgements from those of runs before it.
+    pub(super) run_id: u64,
     pub(super) learner: Learner,
     pub(super) state: TrainerState,
-    pub(super) graph: PairGraph,
-    pub(super) epoch: Epoch,
-    pub(super) pictures: Arc<Pictures>,
-    pub(super) loader: Loader,
+    pub(super) training_set: TrainingSet,
+    pub(super) batches: Batches,
     pub(super) meter: Meter,
+    pub(super) setbacks: Setbacks,
     pub(super) triggers: Triggers,
-    /// The next step to plan.
-    pub(super) planned: u64,
-    /// Skipped steps in a row, and batches in a row without two usable pairs.
-    pub(super) skipped: u32,
-    pub(super) unusable: u32,
-    /// Why training stands still until a caller resumes it.
-    pub(super) given_up: Option<String>,
-    pub(super) feed: Feed,
+    /// The newest checkpoint of this run, or the one that it started from.
     pub(super) parent: Option<CheckpointId>,
-    pub(super) lineage: u64,
     backoff: Backoff,
+}
+
+/// Setbacks that end training when they add up.
+#[derive(Debug, Default)]
+pub(super) struct Setbacks {
+    /// Skipped steps in a row.
+    pub(super) skipped: u32,
+    /// Batches in a row without two usable pairs.
+    pub(super) unusable: u32,
+    /// Why training does nothing until a caller resumes it.
+    pub(super) given_up: Option<String>,
+}
+
+/// Why the loop waits instead of making the next step.
+struct WaitReason {
+    state: TrainingState,
+    waiting_for: Option<String>,
+}
+
+impl WaitReason {
+    fn waiting(what: String) -> Option<Self> {
+        Some(Self {
+            state: TrainingState::Waiting,
+            waiting_for: Some(what),
+        })
+    }
+
+    fn state(state: TrainingState) -> Option<Self> {
+        Some(Self {
+            state,
+            waiting_for: None,
+        })
+    }
 }
 
 impl<'a> Run<'a> {
@@ -69,91 +103,79 @@ impl<'a> Run<'a> {
         pool: &'a ThreadPool,
         snapshotter: &'a Snapshotter,
         start: Start,
-        lineage: u64,
-    ) -> Result<Self, Fault> {
+        run_id: u64,
+    ) -> Result<Self, TrainFailure> {
         let state = start.snapshot.trainer.clone();
-        let learner = learner(context, start.snapshot)?;
-        let pictures = Arc::new(Pictures::new(context.clone(), state.seed));
-        let position = Position {
-            epoch: state.epoch,
-            cursor: state.cursor,
-        };
+        let max_rest = Duration::from_secs(context.config.run.max_backoff_seconds.max(1));
         let mut run = Self {
             context,
             pool,
             snapshotter,
-            learner,
-            graph: PairGraph::default(),
-            epoch: Epoch::new(state.seed, position),
-            loader: Loader::start(context, &pictures)?,
-            pictures,
+            run_id,
+            learner: learner(context, start.snapshot)?,
+            training_set: TrainingSet::read(context, state.seed, position(&state))?,
+            batches: Batches::start(context, state.seed, state.step)?,
             meter: Meter::new(),
+            setbacks: Setbacks::default(),
             triggers: Triggers::new(&context.config.snapshots, state.step, Instant::now()),
-            planned: state.step,
-            skipped: 0,
-            unusable: 0,
-            given_up: None,
-            feed: Feed::default(),
             parent: start.parent,
-            lineage,
-            backoff: Backoff::new(Duration::from_secs(
-                context.config.run.max_backoff_seconds.max(1),
-            )),
+            backoff: Backoff::new(max_rest),
             state,
         };
-        let all = run.feed.fill(context)?;
-        run.apply(all);
-        run.forget_strangers();
+        run.forget_erased_chains();
         run.judge_parent()?;
         Ok(run)
     }
 
-    /// What follows a recovery must not be lost to a kill: its rate and, maybe, its fresh weights.
-    pub(super) fn announce_recovery(&mut self) {
+    /// Takes a snapshot at the next step boundary. After a rollback it keeps the new rate, and fresh weights if there are any, from being lost
+    /// to a kill.
+    pub(super) fn force_snapshot(&mut self) {
         self.triggers.force();
     }
 
-    /// Trains until told to stop, or until it must go back. While a store fails it keeps what it holds, and tries again.
-    pub(super) fn drive(&mut self, control: &mut Control) -> Result<End, Fault> {
+    /// Trains until it is told to stop or must roll back. While a store fails it keeps its state and tries again.
+    pub(super) fn drive(&mut self, control: &mut Control) -> Result<End, TrainFailure> {
         loop {
             let before = self.state.step;
-            match self.turn(control) {
+            match self.pass_boundary(control) {
                 Ok(Some(end)) => return Ok(end),
-                Ok(None) => self.backoff.forgive(self.state.step - before),
-                Err(Fault::Store(error)) if !control.stopping => self.wait_out(control, &error),
-                Err(fault) => return Err(fault),
+                Ok(None) => self.backoff.record_steps(self.state.step - before),
+                Err(TrainFailure::Store(error)) if !control.stopping => {
+                    self.rest_after(control, &error)
+                }
+                Err(failure) => return Err(failure),
             }
         }
     }
 
     /// What happens between two step boundaries.
-    fn turn(&mut self, control: &mut Control) -> Result<Option<End>, Fault> {
-        control.listen();
+    fn pass_boundary(&mut self, control: &mut Control) -> Result<Option<End>, TrainFailure> {
+        control.drain_commands();
         if control.stopping {
             self.finish(control)?;
             return Ok(Some(End::Stop));
         }
-        if let Some(changes) = self.feed.poll(self.context)? {
-            self.apply(changes);
-        }
+        let removed = self.training_set.poll(self.context)?;
+        self.forget(removed);
         self.apply_commands(control);
-        if let Some(relapse) = self.relapse(control) {
-            return Ok(Some(End::Recover(relapse)));
+        if let Some(rollback) = self.rollback_due(control) {
+            return Ok(Some(End::RollBack(rollback)));
         }
         self.snapshot_if_due(control)?;
-        let obstacle = self.obstacle(control);
-        self.show(&obstacle);
+        let wait_reason = self.wait_reason(control);
+        self.publish_status(wait_reason.as_ref());
         control.acknowledge();
-        match obstacle {
-            Some(_) => control.wait(IDLE),
-            None => self.advance()?,
+        if wait_reason.is_some() {
+            control.wait(IDLE);
+        } else {
+            self.run_step()?;
         }
         Ok(None)
     }
 
-    /// A store failed: weights, moments and chains are whole. Batches that were planned are planned again, so that none is lost.
-    fn wait_out(&mut self, control: &mut Control, error: &str) {
-        let rest = self.backoff.next();
+    /// Rests after a store failed. Weights, moments and chains are intact; the planned batches are planned again, so that none is lost.
+    fn rest_after(&mut self, control: &mut Control, error: &str) {
+        let rest = self.backoff.next_rest();
         tracing::error!(
             error,
             rest_seconds = rest.as_secs(),
@@ -161,53 +183,43 @@ impl<'a> Run<'a> {
             "a store failed: training rests and keeps its state"
         );
         self.context
-            .board
-            .update(|status| super::supervisor::fail(status, error.to_owned()));
+            .status
+            .update(|status| status.fail(error.to_owned()));
         control.rest(rest);
-        self.loader.clear();
-        self.planned = self.state.step;
-        self.epoch.rewind(Position {
-            epoch: self.state.epoch,
-            cursor: self.state.cursor,
-        });
+        let (step, position) = (self.state.step, position(&self.state));
+        self.batches.restart(&mut self.training_set, step, position);
     }
 
-    pub(super) fn apply(&mut self, changes: Changes) {
-        for (pair, entry) in changes.added {
-            self.graph.insert(pair, entry);
-            self.epoch.insert(pair);
-        }
-        if changes.erased.is_empty() {
+    /// Drops what was learned about pairs that left the training set.
+    pub(super) fn forget(&mut self, removed: Removed) {
+        if removed.pairs.is_empty() {
             return;
         }
-        let gone: HashSet<PairKey> = changes.erased.into_iter().collect();
-        for pair in &gone {
-            self.epoch.remove(*pair);
-            if let Some(entry) = self.graph.remove(*pair) {
-                self.pictures.forget(&entry.images);
-            }
+        if !removed.images.is_empty() {
+            self.batches.forget(&removed.images);
         }
-        self.learner.forget(&gone, &self.graph);
-        // A snapshot of before holds what is erased now.
+        let graph = &self.training_set.graph;
+        self.learner.forget(&removed.pairs, graph);
+        // Snapshots taken before this still hold what is erased now.
         self.triggers.mark_dirty();
     }
 
-    /// Chains of pairs that were erased since the checkpoint, however long ago.
-    fn forget_strangers(&mut self) {
+    /// Drops the chains of pairs that were erased since the checkpoint was taken.
+    fn forget_erased_chains(&mut self) {
         let chains = self.learner.table.to_columns();
         let slots = chains.anchor.iter().chain(&chains.negative);
-        let gone: HashSet<PairKey> = slots
+        let erased = slots
             .map(|slot| SlotKey::from_packed(*slot).pair())
-            .filter(|pair| self.graph.get(*pair).is_none())
+            .filter(|pair| self.training_set.graph.get(*pair).is_none())
             .collect();
-        if !gone.is_empty() {
-            self.learner.forget(&gone, &self.graph);
-            self.triggers.mark_dirty();
-        }
+        self.forget(Removed {
+            pairs: erased,
+            images: Vec::new(),
+        });
     }
 
-    /// The checkpoint that the run starts from may have been written just before a stop and not been judged.
-    fn judge_parent(&self) -> Result<(), Fault> {
+    /// Has the checkpoint that the run starts from judged, if that has not been done: it may have been written just before a stop.
+    fn judge_parent(&self) -> Result<(), TrainFailure> {
         let Some(id) = self.parent else { return Ok(()) };
         let context = self.context;
         let row = context.wait(context.db.checkpoint(id))?;
@@ -215,15 +227,17 @@ impl<'a> Run<'a> {
             return Ok(());
         };
         if row.verdict == Some(Verdict::Collapsed) {
-            context.board.tell(Judgement {
-                lineage: self.lineage,
-                news: News::Collapsed(row.reason.unwrap_or_else(|| "it had collapsed".to_owned())),
+            context.status.push_judgement(Judgement {
+                run_id: self.run_id,
+                verdict: CandidateVerdict::Collapsed(
+                    row.reason.unwrap_or_else(|| "it had collapsed".to_owned()),
+                ),
             });
         }
         if row.verdict.is_some() || !self.snapshotter.is_idle() {
             return Ok(());
         }
-        self.snapshotter.submit(Job {
+        self.snapshotter.submit(SnapshotJob {
             label: Label {
                 id,
                 note: row.note,
@@ -232,99 +246,27 @@ impl<'a> Run<'a> {
             },
             step: row.step,
             snapshot: None,
-            lineage: self.lineage,
+            run_id: self.run_id,
         })
     }
 
-    /// Settings changed by callers, and checkpoints that were lost.
-    pub(super) fn apply_commands(&mut self, control: &mut Control) {
-        if std::mem::take(&mut control.rate_changed) {
-            // A rate that a caller sets is the rate: what recoveries left of the one before is forgotten.
-            self.state.rate_scale = 1.0;
-            self.state.recovery = Recovery {
-                since: self.state.step,
-                ..Recovery::default()
-            };
-            self.triggers.mark_dirty();
-        }
-        if control.rate.is_some() && control.rate != self.state.rate_override {
-            self.state.rate_override = control.rate;
-            self.triggers.mark_dirty();
-        }
-        if self.snapshotter.lost_one() {
-            self.triggers.mark_dirty();
-        }
-    }
-
-    /// Whether training must go back: collapse, a run of worse candidates, or a caller who resumes what had given up.
-    fn relapse(&mut self, control: &mut Control) -> Option<Relapse> {
-        let resumed = std::mem::take(&mut control.resumed);
-        if let Some(why) = self.given_up.take_if(|_| resumed) {
-            return Some(Relapse::resumed(why, &self.state));
-        }
-        let ours = self.lineage;
-        let judgements = self.context.board.judgements();
-        let mut news = judgements.into_iter().filter(|j| j.lineage == ours);
-        let why = news.find_map(|judgement| self.bad_turn(judgement.news))?;
-        if self.given_up.is_some() {
-            return None;
-        }
-        let relapse = Relapse::lower(why.clone(), &self.state, &self.context.config.snapshots);
-        if relapse.is_none() {
-            self.give_up(format!(
-                "{} recoveries did not help; the last followed this: {why}. Look at the pairs, set a lower learning rate, then set the state \
-                 to running, which goes back to the best checkpoint",
-                self.state.recovery.tries
-            ));
-        }
-        relapse
-    }
-
-    /// Takes note of a judgement; why training must go back, if it must.
-    fn bad_turn(&mut self, news: News) -> Option<String> {
-        let recovery = &mut self.state.recovery;
-        let most = self.context.gate().max_refusals;
-        match news {
-            News::Better => (recovery.tries, recovery.refusals) = (0, 0),
-            News::Undecided => recovery.refusals = 0,
-            News::Worse(why) => {
-                recovery.refusals += 1;
-                if most > 0 && recovery.refusals >= most {
-                    return Some(format!("{most} candidates in a row were worse: {why}"));
-                }
-            }
-            News::Collapsed(why) => return Some(why),
-        }
-        None
-    }
-
-    /// Training stands still until a caller resumes it.
-    pub(super) fn give_up(&mut self, reason: String) {
-        tracing::error!(step = self.state.step, reason, "training gave up");
-        self.context
-            .board
-            .update(|status| status.last_error = Some(reason.clone()));
-        self.given_up = Some(reason);
-    }
-
-    /// What keeps the next step from being made.
-    fn obstacle(&self, control: &Control) -> Option<(TrainingState, Option<String>)> {
+    /// Why the next step cannot be made now, if so.
+    fn wait_reason(&self, control: &Control) -> Option<WaitReason> {
         let run = &self.context.config.run;
-        let (wanted, there) = (run.min_pairs.max(2), self.epoch.len());
-        let waiting = |what: String| Some((TrainingState::Waiting, Some(what)));
-        if self.given_up.is_some() {
-            Some((TrainingState::Failed, None))
+        let (wanted, pairs) = (run.min_pairs.max(2), self.training_set.epoch.len());
+        if self.setbacks.given_up.is_some() {
+            WaitReason::state(TrainingState::Failed)
         } else if !run.enabled {
-            waiting("training.enabled is false".to_owned())
+            WaitReason::waiting("training.enabled is false".to_owned())
         } else if control.paused {
-            Some((TrainingState::Paused, None))
+            WaitReason::state(TrainingState::Paused)
         } else if self.is_complete() {
-            waiting(format!("training.max_steps ({}) is reached", run.max_steps))
-        } else if there < wanted {
-            waiting(format!("{wanted} training pairs, {there} are there"))
-        } else if !self.graph.has_eligible_negative() {
-            waiting(format!(
-                "two training pairs that may be each other's negatives: all {there} pairs share a group or an image"
+            WaitReason::waiting(format!("training.max_steps ({}) is reached", run.max_steps))
+        } else if pairs < wanted {
+            WaitReason::waiting(format!("{wanted} training pairs, {pairs} are there"))
+        } else if !self.training_set.graph.has_eligible_negative() {
+            WaitReason::waiting(format!(
+                "two training pairs that may be each other's negatives: all {pairs} pairs share a group or an image"
             ))
         } else {
             None
@@ -336,21 +278,21 @@ impl<'a> Run<'a> {
         most > 0 && self.state.step >= most
     }
 
-    fn show(&self, obstacle: &Option<(TrainingState, Option<String>)>) {
-        self.context.board.update(|status| {
-            let (state, waiting_for) = obstacle.clone().unwrap_or((TrainingState::Running, None));
-            status.state = state;
-            status.waiting_for = waiting_for;
+    fn publish_status(&self, wait_reason: Option<&WaitReason>) {
+        let graph = &self.training_set.graph;
+        self.context.status.update(|status| {
+            status.state = wait_reason.map_or(TrainingState::Running, |reason| reason.state);
+            status.waiting_for = wait_reason.and_then(|reason| reason.waiting_for.clone());
             status.step = self.state.step;
             status.epoch = self.state.epoch;
             status.chains = self.learner.table.len() as u64;
-            status.pairs = self.graph.len() as u64;
-            status.images = self.graph.images() as u64;
+            status.pairs = graph.len() as u64;
+            status.images = graph.images() as u64;
             status.skipped = self.state.skipped;
             status.learning_rate = self.rate();
             status.rate_scale = self.state.rate_scale;
-            self.meter.show(status);
-            if state != TrainingState::Running {
+            self.meter.write_to(status);
+            if wait_reason.is_some() {
                 status.steps_per_second = 0.0;
                 status.images_per_second = 0.0;
             }
@@ -358,8 +300,16 @@ impl<'a> Run<'a> {
     }
 }
 
+/// The position in the epochs that the trainer's state stands at.
+fn position(state: &TrainerState) -> Position {
+    Position {
+        epoch: state.epoch,
+        cursor: state.cursor,
+    }
+}
+
 /// Network, moments and chains from a snapshot.
-fn learner(context: &Context, snapshot: Snapshot) -> Result<Learner, Fault> {
+fn learner(context: &Context, snapshot: Snapshot) -> Result<Learner, TrainFailure> {
     let config = &context.config;
     let encoder = Encoder::from_arrays(&config.encoder, &snapshot.model, &context.device)?;
     let mut optimizer = Optimizer::new(&config.optimizer, &encoder)?;
@@ -370,7 +320,7 @@ fn learner(context: &Context, snapshot: Snapshot) -> Result<Learner, Fault> {
         tracing::warn!(%error, "the optimiser's moments are of another kind: they start anew");
         optimizer = Optimizer::new(&config.optimizer, &encoder)?;
     }
-    let table = ChainTable::from_columns(&snapshot.chains).map_err(Fault::broken)?;
+    let table = ChainTable::from_columns(&snapshot.chains).map_err(TrainFailure::broken)?;
     let seed = snapshot.trainer.seed;
     Ok(Learner::new(
         config.learn.clone(),

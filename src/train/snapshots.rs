@@ -1,13 +1,12 @@
-//! The loop's snapshots: when one is taken, who shares it, and what it holds.
+//! The snapshots of a run: when one is taken, which callers share it, and what it contains.
 
 use std::time::Instant;
 
 use super::{
-    TrainError,
-    context::Fault,
     control::{Control, Request},
+    error::{TrainError, TrainFailure},
     run::Run,
-    snapshotter::Job,
+    snapshot_job::SnapshotJob,
 };
 use crate::{
     checkpoint::{CheckpointError, Event, Label, Snapshot},
@@ -17,10 +16,11 @@ use crate::{
 
 impl Run<'_> {
     /// Answers callers who ask for a snapshot, and takes those that are due.
-    pub(super) fn snapshot_if_due(&mut self, control: &mut Control) -> Result<(), Fault> {
+    pub(super) fn snapshot_if_due(&mut self, control: &mut Control) -> Result<(), TrainFailure> {
         let (step, now) = (self.state.step, Instant::now());
         let complete = self.is_complete() && self.triggers.is_dirty(step);
-        let automatic = self.given_up.is_none() && (complete || self.triggers.due(step, now));
+        let automatic =
+            self.setbacks.given_up.is_none() && (complete || self.triggers.due(step, now));
         if !control.requests.is_empty() {
             self.catch_up()?;
             if let Some(id) = self.taken_already()? {
@@ -42,7 +42,7 @@ impl Run<'_> {
     }
 
     /// The snapshot of this very state, if there is one.
-    fn taken_already(&self) -> Result<Option<CheckpointId>, Fault> {
+    fn taken_already(&self) -> Result<Option<CheckpointId>, TrainFailure> {
         let step = self.state.step;
         let changed = self.triggers.is_dirty(step) || self.triggers.is_forced();
         let Some(id) = self.parent.filter(|_| !changed) else {
@@ -54,7 +54,7 @@ impl Run<'_> {
     }
 
     /// Several callers at one step share one snapshot, which is kept from then on.
-    fn share(&self, id: CheckpointId, requests: Vec<Request>) -> Result<(), Fault> {
+    fn share(&self, id: CheckpointId, requests: Vec<Request>) -> Result<(), TrainFailure> {
         let context = self.context;
         let shared = context.wait(async {
             context.checkpoints.keep(id, true).await?;
@@ -67,7 +67,7 @@ impl Run<'_> {
     }
 
     /// Copies the state and hands it over; all `requests` get its id.
-    pub(super) fn snapshot(&mut self, requests: Vec<Request>) -> Result<(), Fault> {
+    pub(super) fn snapshot(&mut self, requests: Vec<Request>) -> Result<(), TrainFailure> {
         self.catch_up()?;
         let kept = !requests.is_empty();
         let label = Label {
@@ -90,24 +90,22 @@ impl Run<'_> {
         answer(requests, Ok(label.id));
         self.parent = Some(label.id);
         self.triggers.taken(step, Instant::now());
-        self.snapshotter.submit(Job {
+        self.snapshotter.submit(SnapshotJob {
             label,
             step,
             snapshot,
-            lineage: self.lineage,
+            run_id: self.run_id,
         })
     }
 
-    /// What was erased up to now is in no snapshot from now on.
-    fn catch_up(&mut self) -> Result<(), Fault> {
-        let changes = self.feed.catch_up(self.context)?;
-        self.apply(changes);
-        // A start knows by the pairs that are left what chains must forget: nobody needs the log of what was taken note of.
-        self.feed.prune(self.context)?;
-        Ok(())
+    /// Takes in all erasures up to now, so that no snapshot from here on holds what was erased.
+    fn catch_up(&mut self) -> Result<(), TrainFailure> {
+        let removed = self.training_set.catch_up(self.context)?;
+        self.forget(removed);
+        Ok(self.training_set.prune_log(self.context)?)
     }
 
-    fn capture(&self) -> Result<Snapshot, Fault> {
+    fn capture(&self) -> Result<Snapshot, TrainFailure> {
         Ok(Snapshot {
             encoder: self.learner.encoder.config().clone(),
             model: self.learner.encoder.to_arrays()?,
@@ -118,12 +116,12 @@ impl Run<'_> {
     }
 
     /// The last snapshot, if anything happened since the newest or a caller still waits for one.
-    pub(super) fn finish(&mut self, control: &mut Control) -> Result<(), Fault> {
-        self.snapshotter.hurry();
+    pub(super) fn finish(&mut self, control: &mut Control) -> Result<(), TrainFailure> {
+        self.snapshotter.request_shutdown();
         self.apply_commands(control);
         let requests = std::mem::take(&mut control.requests);
         let news = self.triggers.is_dirty(self.state.step) || self.triggers.is_forced();
-        let dirty = news && self.given_up.is_none();
+        let dirty = news && self.setbacks.given_up.is_none();
         if dirty || !requests.is_empty() {
             self.snapshot(requests)?;
         }
@@ -166,9 +164,9 @@ fn answer(requests: Vec<Request>, outcome: Result<CheckpointId, CheckpointError>
 }
 
 /// A caller's wish that cannot be had is the caller's affair; a store that fails is the loop's, too.
-fn refused(requests: Vec<Request>, error: CheckpointError) -> Result<(), Fault> {
+fn refused(requests: Vec<Request>, error: CheckpointError) -> Result<(), TrainFailure> {
     let callers_only = matches!(error, CheckpointError::Quota { .. });
-    let fault = Fault::Store(error.to_string());
+    let failure = TrainFailure::Store(error.to_string());
     answer(requests, Err(error));
-    if callers_only { Ok(()) } else { Err(fault) }
+    if callers_only { Ok(()) } else { Err(failure) }
 }

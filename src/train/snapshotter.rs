@@ -1,4 +1,4 @@
-//! The thread that turns a copy of the trainer's state into a checkpoint, and has it judged.
+//! The thread that writes a copy of the trainer's state as a checkpoint and has it judged.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -10,25 +10,13 @@ use std::{
     thread::JoinHandle,
 };
 
-use super::{
-    context::{Context, Fault},
-    judge::Judge,
-};
-use crate::checkpoint::{Label, Snapshot};
+use super::{context::Context, error::TrainFailure, judge::Judge, snapshot_job::SnapshotJob};
+use crate::checkpoint::Snapshot;
 use kith_nn::NamedArray;
 
-/// A checkpoint to write, or to judge if it is written already.
-pub(super) struct Job {
-    pub(super) label: Label,
-    pub(super) step: u64,
-    pub(super) snapshot: Option<Box<Snapshot>>,
-    /// Which stretch of training it comes from.
-    pub(super) lineage: u64,
-}
-
-/// Handle to the thread: one job in work, one waiting.
+/// Handle to the snapshot thread, which works on one job while another waits.
 pub(super) struct Snapshotter {
-    jobs: Option<SyncSender<Job>>,
+    jobs: Option<SyncSender<SnapshotJob>>,
     thread: Option<JoinHandle<()>>,
     shared: Arc<Shared>,
 }
@@ -36,14 +24,14 @@ pub(super) struct Snapshotter {
 #[derive(Default)]
 struct Shared {
     pending: AtomicUsize,
-    hurry: AtomicBool,
+    shutdown: AtomicBool,
     lost: AtomicBool,
     /// Why the newest snapshot could not be written, if it could not.
     unsaved: Mutex<Option<String>>,
 }
 
 impl Snapshotter {
-    pub(super) fn start(context: &Arc<Context>) -> Result<Self, Fault> {
+    pub(super) fn start(context: &Arc<Context>) -> Result<Self, TrainFailure> {
         let (jobs, queue) = sync_channel(1);
         let shared = Arc::<Shared>::default();
         let judge = Judge::new(context.clone())?;
@@ -60,37 +48,35 @@ impl Snapshotter {
         })
     }
 
-    /// Whether nothing is in work nor waiting.
+    /// Whether no job is in work or waiting.
     pub(super) fn is_idle(&self) -> bool {
         self.shared.pending.load(Ordering::Acquire) == 0
     }
 
-    /// Whether [`Snapshotter::submit`] would not wait.
+    /// Whether [`Snapshotter::submit`] returns at once.
     pub(super) fn has_room(&self) -> bool {
         self.shared.pending.load(Ordering::Acquire) < 2
     }
 
     /// Whether a checkpoint could not be written since the last time this was asked.
-    pub(super) fn lost_one(&self) -> bool {
+    pub(super) fn take_lost(&self) -> bool {
         self.shared.lost.swap(false, Ordering::AcqRel)
     }
 
     /// Gives a job to the thread.
-    pub(super) fn submit(&self, job: Job) -> Result<(), Fault> {
-        let ended = || Fault::broken("the snapshot thread ended early");
+    pub(super) fn submit(&self, job: SnapshotJob) -> Result<(), TrainFailure> {
+        let ended = || TrainFailure::broken("the snapshot thread ended early");
         self.shared.pending.fetch_add(1, Ordering::AcqRel);
         let jobs = self.jobs.as_ref().ok_or_else(ended)?;
         jobs.send(job).map_err(|_| ended())
     }
 
-    /// The end is near: what is written still counts, judging can wait for another day.
-    pub(super) fn hurry(&self) {
-        self.shared.hurry.store(true, Ordering::Release);
+    /// Lets the thread finish writing and leave off judging: the next start judges what is left.
+    pub(super) fn request_shutdown(&self) {
+        self.shared.shutdown.store(true, Ordering::Release);
     }
-}
 
-impl Snapshotter {
-    /// Writes what was given, and ends. Why the last snapshot is not there, if it is not.
+    /// Waits until the snapshots that were submitted are written. Returns why the newest one could not be written, if it could not.
     pub(super) fn end(self) -> Option<String> {
         let shared = self.shared.clone();
         drop(self);
@@ -102,7 +88,7 @@ impl Snapshotter {
 impl Drop for Snapshotter {
     /// Writes what was given, and ends.
     fn drop(&mut self) {
-        self.hurry();
+        self.request_shutdown();
         self.jobs = None;
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
@@ -113,7 +99,7 @@ impl Drop for Snapshotter {
 }
 
 impl Shared {
-    fn note_unsaved(&self, why: Option<String>) {
+    fn set_unsaved(&self, why: Option<String>) {
         *self.unsaved.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
 }
@@ -125,45 +111,45 @@ struct Writer {
 }
 
 impl Writer {
-    fn work(&self, queue: &Receiver<Job>) {
+    fn work(&self, queue: &Receiver<SnapshotJob>) {
         while let Ok(job) = queue.recv() {
             let (id, step) = (job.label.id, job.step);
-            let done = catch_unwind(AssertUnwindSafe(|| self.take(job)));
+            let done = catch_unwind(AssertUnwindSafe(|| self.process(job)));
             let failure = match done {
                 Ok(Ok(())) => None,
-                Ok(Err(fault)) => Some(fault.to_string()),
-                Err(panic) => Some(super::supervisor::message(&*panic)),
+                Ok(Err(failure)) => Some(failure.to_string()),
+                Err(panic) => Some(TrainFailure::from_panic(&*panic).to_string()),
             };
             if let Some(error) = failure {
                 tracing::error!(checkpoint = %id, step, error, "snapshot failed");
                 self.context
-                    .board
+                    .status
                     .update(|status| status.last_error = Some(format!("snapshot {id}: {error}")));
             }
-            self.context.board.note_written();
+            self.context.status.notify_written();
             self.shared.pending.fetch_sub(1, Ordering::AcqRel);
         }
     }
 
-    fn take(&self, mut job: Job) -> Result<(), Fault> {
+    fn process(&self, mut job: SnapshotJob) -> Result<(), TrainFailure> {
         if let Some(snapshot) = job.snapshot.take() {
             let written = self.write(&job, *snapshot);
             let why = written.as_ref().err().map(ToString::to_string);
-            self.shared.note_unsaved(why);
+            self.shared.set_unsaved(why);
             written.inspect_err(|_| self.shared.lost.store(true, Ordering::Release))?;
-            self.context.board.note_written();
+            self.context.status.notify_written();
         }
-        let hurry = || self.shared.hurry.load(Ordering::Acquire);
-        self.judge.judge(&job, &|| !hurry())
+        let keep_going = || !self.shared.shutdown.load(Ordering::Acquire);
+        self.judge.judge(&job, &keep_going)
     }
 
-    fn write(&self, job: &Job, snapshot: Snapshot) -> Result<(), Fault> {
+    fn write(&self, job: &SnapshotJob, snapshot: Snapshot) -> Result<(), TrainFailure> {
         let context = &self.context;
         let id = job.label.id;
         if !snapshot.model.iter().all(NamedArray::is_finite) {
             let reason = "the weights are not finite";
             context.wait(context.db.fail_checkpoint(id, reason))?;
-            return Err(Fault::broken(reason));
+            return Err(TrainFailure::broken(reason));
         }
         let written = context.wait(context.checkpoints.write(&job.label, snapshot));
         let row = written?;

@@ -1,4 +1,4 @@
-//! What the trainer shows of itself: the status that callers read, and the board on which its threads write it.
+//! What the trainer shows of itself: the status that callers read, and the status on which its threads write it.
 
 use std::{
     collections::VecDeque,
@@ -67,21 +67,21 @@ pub struct TrainingStatus {
     pub resumed_from: Option<CheckpointId>,
 }
 
-/// What judging a checkpoint showed, as the loop must know it.
+/// The verdict on a checkpoint, for the training loop.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Judgement {
-    /// Which stretch of training it is about; one from before a recovery is void.
-    pub(super) lineage: u64,
-    /// What came out.
-    pub(super) news: News,
+    /// The run that the checkpoint comes from: a verdict on an earlier run is ignored.
+    pub(super) run_id: u64,
+    /// The verdict.
+    pub(super) verdict: CandidateVerdict,
 }
 
-/// What is new about a candidate.
+/// The verdict on a candidate.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum News {
+pub(super) enum CandidateVerdict {
     /// It is better than what served.
     Better,
-    /// Nothing speaks for or against it.
+    /// It is neither better nor worse, as far as can be told.
     Undecided,
     /// It is worse than the best one, for this reason.
     Worse(String),
@@ -89,31 +89,31 @@ pub(super) enum News {
     Collapsed(String),
 }
 
-/// Most judgements that wait for the loop. One snapshot at a time is judged, and the loop looks after every step.
-const MOST_JUDGEMENTS: usize = 64;
+/// Most judgements that wait for the loop. One snapshot is judged at a time, and the loop reads them after every step.
+const MAX_JUDGEMENTS: usize = 64;
 
-/// What the trainer's threads tell each other and their callers.
+/// State shared by the trainer's threads and its callers.
 #[derive(Debug)]
-pub(super) struct Board {
+pub(super) struct SharedStatus {
     status: Mutex<TrainingStatus>,
     judgements: Mutex<VecDeque<Judgement>>,
-    /// Why the last snapshot of a stop is not there.
+    /// Why the last snapshot of a stop could not be written, if it could not.
     unsaved: Mutex<Option<String>>,
     /// Counts checkpoints whose writing ended, well or not.
     written: watch::Sender<u64>,
 }
 
-impl Board {
+impl SharedStatus {
     pub(super) fn new(objective: String) -> Self {
         Self {
-            status: Mutex::new(TrainingStatus::at_start(objective)),
+            status: Mutex::new(TrainingStatus::new(objective)),
             judgements: Mutex::default(),
             unsaved: Mutex::default(),
             written: watch::Sender::new(0),
         }
     }
 
-    pub(super) fn status(&self) -> TrainingStatus {
+    pub(super) fn current(&self) -> TrainingStatus {
         locked(&self.status).clone()
     }
 
@@ -121,22 +121,22 @@ impl Board {
         change(&mut locked(&self.status));
     }
 
-    /// Tells the loop of a judgement.
-    pub(super) fn tell(&self, judgement: Judgement) {
+    /// Adds a judgement for the loop.
+    pub(super) fn push_judgement(&self, judgement: Judgement) {
         let mut judgements = locked(&self.judgements);
-        if judgements.len() == MOST_JUDGEMENTS {
+        if judgements.len() == MAX_JUDGEMENTS {
             judgements.pop_front();
         }
         judgements.push_back(judgement);
     }
 
-    /// The judgements since the last look, oldest first.
-    pub(super) fn judgements(&self) -> VecDeque<Judgement> {
+    /// Takes the judgements that have arrived, oldest first.
+    pub(super) fn take_judgements(&self) -> VecDeque<Judgement> {
         std::mem::take(&mut locked(&self.judgements))
     }
 
-    /// Notes that the last snapshot could not be written.
-    pub(super) fn note_unsaved(&self, why: String) {
+    /// Records why the last snapshot could not be written.
+    pub(super) fn set_unsaved(&self, why: String) {
         *locked(&self.unsaved) = Some(why);
     }
 
@@ -144,18 +144,25 @@ impl Board {
         locked(&self.unsaved).clone()
     }
 
-    /// A checkpoint's writing ended: whoever waits looks at its row.
-    pub(super) fn note_written(&self) {
+    /// Wakes those who wait for a checkpoint's writing to end.
+    pub(super) fn notify_written(&self) {
         self.written.send_modify(|count| *count += 1);
     }
 
-    pub(super) fn writes(&self) -> watch::Receiver<u64> {
+    pub(super) fn subscribe_writes(&self) -> watch::Receiver<u64> {
         self.written.subscribe()
     }
 }
 
 impl TrainingStatus {
-    fn at_start(objective: String) -> Self {
+    /// Shows that training failed with `error`.
+    pub(super) fn fail(&mut self, error: String) {
+        self.state = TrainingState::Failed;
+        self.waiting_for = None;
+        self.last_error = Some(error);
+    }
+
+    fn new(objective: String) -> Self {
         Self {
             state: TrainingState::Waiting,
             waiting_for: Some("the trainer to start".to_owned()),
@@ -180,7 +187,7 @@ impl TrainingStatus {
     }
 }
 
-/// The values behind these locks are whole after any statement, so a panic elsewhere does not spoil them.
+/// Ignores poisoning: every change of these values is a single statement, so a panic elsewhere leaves them whole.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,47 +1,43 @@
-//! One step of the loop: plan ahead, take the loaded batch, learn from it, and note how it went.
+//! One step of the loop: take the next loaded batch, learn from it, and record how it went.
 
 use std::{collections::HashMap, time::Instant};
 
-use super::{
-    context::Fault,
-    loader::{Ahead, Loaded, Plan},
-    recovery,
-    run::Run,
-};
+use super::{batch_loader::LoadedBatch, error::TrainFailure, recovery, run::Run};
 use kith_learn::{Batch, LearnError, SharedView, StepReport};
 use kith_mcmc::{ImageKey, PairKey};
 use kith_nn::NnError;
 
 /// Batches in a row without two usable pairs after which something must be wrong with the images.
-const MOST_UNUSABLE: u32 = 100;
+const MAX_UNUSABLE: u32 = 100;
 
 impl Run<'_> {
-    /// Makes the next step. It counts, with its batch and its randomness, even if nothing could be learned from it: so a resumed run
-    /// and an uninterrupted one never come apart.
-    pub(super) fn advance(&mut self) -> Result<(), Fault> {
+    /// Makes the next step. A step counts, with its batch and its randomness, even if nothing could be learned from it: a resumed run stays
+    /// equal to an uninterrupted one.
+    pub(super) fn run_step(&mut self) -> Result<(), TrainFailure> {
         let started = Instant::now();
-        self.plan_ahead()?;
-        let Loaded {
+        let LoadedBatch {
             mut batch,
             carried,
             after,
-        } = self.loader.next()?;
-        drop_erased(&mut batch, |pair| self.graph.get(pair).is_some());
+        } = self.batches.next(&mut self.training_set, &self.learner)?;
+        drop_erased(&mut batch, |pair| {
+            self.training_set.graph.get(pair).is_some()
+        });
         (self.state.epoch, self.state.cursor) = (after.epoch, after.cursor);
         let learned = self.learn(&batch, &carried);
         self.state.step += 1;
         match learned {
-            Ok(None) => self.unusable(),
+            Ok(None) => self.count_unusable(),
             // No image of the batch may be another's negative: its loss of 0 is no figure.
             Ok(Some(report)) if report.anchors == 0 => Ok(()),
             Ok(Some(report)) => {
                 let images = 2 * batch.pairs.len() + report.carried_encoded;
                 self.meter
                     .add(&report, images, started.elapsed().as_secs_f32());
-                self.learned(&report);
+                self.record(&report);
                 Ok(())
             }
-            Err(error) if changed_nothing(&error) => {
+            Err(error) if left_state_unchanged(&error) => {
                 self.skip(&error);
                 Ok(())
             }
@@ -55,22 +51,6 @@ impl Run<'_> {
         self.state.rate_scale * schedule.rate(self.state.step, self.state.rate_override)
     }
 
-    fn plan_ahead(&mut self) -> Result<(), Fault> {
-        while self.loader.has_room() {
-            let drawn = self.epoch.draw(self.context.config.run.batch);
-            let with_images = |pair| self.graph.get(pair).map(|entry| (pair, entry.images));
-            let plan = Plan {
-                step: self.planned,
-                carried: self.learner.carried(&drawn, &self.graph),
-                pairs: drawn.into_iter().filter_map(with_images).collect(),
-                after: self.epoch.position(),
-            };
-            self.loader.plan(plan)?;
-            self.planned += 1;
-        }
-        Ok(())
-    }
-
     /// `None`: fewer than two pairs are left, which have no negatives.
     fn learn(
         &mut self,
@@ -81,23 +61,23 @@ impl Run<'_> {
             return Ok(None);
         }
         let rate = self.rate();
-        let (learner, graph, rest) = (&mut self.learner, &self.graph, &*self.pictures);
-        let views = Ahead { carried, rest };
+        let views = self.batches.views(carried);
+        let (learner, graph) = (&mut self.learner, &self.training_set.graph);
         self.pool
             .install(|| learner.step(batch, graph, &views, rate))
             .map(Some)
     }
 
-    fn learned(&mut self, report: &StepReport) {
+    fn record(&mut self, report: &StepReport) {
         let step = self.state.step;
-        (self.skipped, self.unusable) = (0, 0);
+        (self.setbacks.skipped, self.setbacks.unusable) = (0, 0);
         let config = &self.context.config;
         if step.is_multiple_of(config.run.metrics_every.max(1)) {
             self.write_metrics();
         }
         recovery::raise_rate(&mut self.state, &config.snapshots);
         let (warmup, gate) = (config.schedule.warmup_steps, self.context.gate());
-        if recovery::suspects(&mut self.state.watch, step, report, gate, warmup) {
+        if recovery::suspects_collapse(&mut self.state.watch, step, report, gate, warmup) {
             tracing::warn!(
                 step,
                 spread = report.spread,
@@ -125,10 +105,10 @@ impl Run<'_> {
 
     fn skip(&mut self, error: &LearnError) {
         self.state.skipped += 1;
-        self.skipped += 1;
-        let most = self.context.config.run.max_skipped.max(1);
-        tracing::warn!(step = self.state.step, in_a_row = self.skipped, %error, "step skipped");
-        if self.skipped < most {
+        self.setbacks.skipped += 1;
+        let max_skipped = self.context.config.run.max_skipped.max(1);
+        tracing::warn!(step = self.state.step, in_a_row = self.setbacks.skipped, %error, "step skipped");
+        if self.setbacks.skipped < max_skipped {
             return;
         }
         let remedy = match error {
@@ -136,32 +116,32 @@ impl Run<'_> {
             _ => "the learning rate",
         };
         let reason = format!(
-            "{most} steps in a row were skipped, the last because {error}: lower {remedy}, then set the state to running, \
+            "{max_skipped} steps in a row were skipped, the last because {error}: lower {remedy}, then set the state to running, \
              which goes back to the last healthy checkpoint"
         );
         self.give_up(reason);
     }
 
-    fn unusable(&mut self) -> Result<(), Fault> {
-        self.unusable += 1;
-        if self.unusable < MOST_UNUSABLE {
+    fn count_unusable(&mut self) -> Result<(), TrainFailure> {
+        self.setbacks.unusable += 1;
+        if self.setbacks.unusable < MAX_UNUSABLE {
             return Ok(());
         }
-        Err(Fault::Broken(format!(
-            "{MOST_UNUSABLE} batches in a row had fewer than two pairs whose images can be read"
+        Err(TrainFailure::Broken(format!(
+            "{MAX_UNUSABLE} batches in a row had fewer than two pairs whose images can be read"
         )))
     }
 }
 
-/// Whether weights, moments and chains are as before the step that failed, so that training goes on with the next.
-fn changed_nothing(error: &LearnError) -> bool {
+/// Whether a failed step left weights, moments and chains unchanged, so that training can go on with the next.
+fn left_state_unchanged(error: &LearnError) -> bool {
     matches!(
         error,
         LearnError::NonFinite { .. } | LearnError::Nn(NnError::Memory(_))
     )
 }
 
-/// Takes out pairs that were erased since the batch was planned.
+/// Removes the pairs that were erased since the batch was planned.
 fn drop_erased(batch: &mut Batch, is_there: impl Fn(PairKey) -> bool) {
     if batch.pairs.iter().all(|pair| is_there(*pair)) {
         return;
@@ -193,10 +173,10 @@ mod tests {
             LearnError::Nn(NnError::Memory(full())),
             LearnError::NonFinite { what: "loss", step },
         ] {
-            assert!(changed_nothing(&passing), "{passing}");
+            assert!(left_state_unchanged(&passing), "{passing}");
         }
-        for fault in [NnError::Device(full()), NnError::Weights(full())] {
-            assert!(!changed_nothing(&LearnError::Nn(fault)));
+        for failure in [NnError::Device(full()), NnError::Weights(full())] {
+            assert!(!left_state_unchanged(&LearnError::Nn(failure)));
         }
     }
 

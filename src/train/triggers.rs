@@ -1,10 +1,10 @@
-//! When an automatic snapshot is due.
+//! Decides when an automatic snapshot is due, from steps and time.
 
 use std::time::{Duration, Instant};
 
-use super::SnapshotConfig;
+use super::config::SnapshotConfig;
 
-/// Decides from steps and time alone.
+/// The state of automatic snapshots.
 #[derive(Debug)]
 pub(super) struct Triggers {
     every_steps: u64,
@@ -12,13 +12,13 @@ pub(super) struct Triggers {
     /// Step of the newest snapshot.
     last_step: Option<u64>,
     last_time: Instant,
-    /// The step at which one was due but could not be taken.
+    /// The step at which a snapshot was due but could not be taken.
     skipped: Option<u64>,
     forced: bool,
 }
 
 impl Triggers {
-    /// The newest snapshot is of step `step`.
+    /// `step` is that of the newest snapshot.
     pub(super) fn new(config: &SnapshotConfig, step: u64, now: Instant) -> Self {
         Self {
             every_steps: config.every_steps,
@@ -32,12 +32,12 @@ impl Triggers {
         }
     }
 
-    /// Whether something happened since the newest snapshot.
+    /// Whether the state has changed since the newest snapshot.
     pub(super) fn is_dirty(&self, step: u64) -> bool {
         self.last_step != Some(step)
     }
 
-    /// Whether one should be taken now, at step `step`. None is while nothing happened since the newest.
+    /// Whether a snapshot should be taken now, at step `step`. Never while the state is that of the newest one, unless it is forced.
     pub(super) fn due(&self, step: u64, now: Instant) -> bool {
         let by_steps = self.every_steps > 0 && step.is_multiple_of(self.every_steps);
         let by_time = self
@@ -46,7 +46,7 @@ impl Triggers {
         self.forced || self.is_dirty(step) && self.skipped != Some(step) && (by_steps || by_time)
     }
 
-    /// The next look finds one due, whatever the settings.
+    /// Makes a snapshot due, whatever the settings.
     pub(super) fn force(&mut self) {
         self.forced = true;
     }
@@ -55,20 +55,20 @@ impl Triggers {
         self.forced
     }
 
-    /// One of step `step` was taken.
+    /// Records that a snapshot of step `step` was taken.
     pub(super) fn taken(&mut self, step: u64, now: Instant) {
         self.last_step = Some(step);
         self.last_time = now;
         self.forced = false;
     }
 
-    /// One was due and cannot be taken now: the next is due in its own time.
+    /// Records that a snapshot was due and could not be taken: the next is due at its own time.
     pub(super) fn skip(&mut self, step: u64, now: Instant) {
         self.skipped = Some(step);
         self.last_time = now;
     }
 
-    /// What was taken is not enough any more: a setting changed, or the writing failed.
+    /// Records a change besides steps: a setting changed, pairs were erased, or the newest snapshot could not be written.
     pub(super) fn mark_dirty(&mut self) {
         self.last_step = None;
     }

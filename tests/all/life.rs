@@ -174,7 +174,7 @@ impl World {
         let mut live_readable = true;
         let questions = self.questions.to_string();
         self.answer(id);
-        for other in self.life.to_judge_again(&questions, 2) {
+        for other in self.life.to_evaluate_again(&questions, 2) {
             if self.damaged.contains(&other) {
                 self.mark_unreadable(other);
                 live_readable &= self.life.live().map(|live| live.id) != Some(other);

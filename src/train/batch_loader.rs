@@ -1,4 +1,4 @@
-//! Reads, decodes and augments batches ahead of the trainer.
+//! Loads batches ahead of the trainer: reads, decodes and augments their images on threads of its own.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -12,9 +12,10 @@ use std::{
 use rayon::{ThreadPool, prelude::*};
 
 use super::{
-    context::{Context, Fault},
+    context::Context,
     epoch::Position,
-    pictures::{Found, Pictures},
+    error::TrainFailure,
+    image_loader::{ImageLoader, ImageSource},
 };
 use kith_learn::{Batch, CarriedViews, SharedView};
 use kith_mcmc::{ImageKey, PairKey, Side, SlotKey};
@@ -25,57 +26,60 @@ pub(super) struct Plan {
     pub(super) step: u64,
     /// Its pairs with their images.
     pub(super) pairs: Vec<(PairKey, [ImageKey; 2])>,
-    /// Images outside of it that its step will probably want.
+    /// Images outside the batch that its step will probably use.
     pub(super) carried: Vec<ImageKey>,
-    /// Where the epoch stands once this batch is trained on: what a snapshot after that step says, however far ahead is planned.
+    /// The epoch's position after this batch: a snapshot after its step holds this one, however many batches are planned beyond it.
     pub(super) after: Position,
 }
 
-/// A batch that was loaded; pairs with an image that is gone or broken are left out.
-pub(super) struct Loaded {
+/// A loaded batch, without the pairs whose images could not be loaded.
+pub(super) struct LoadedBatch {
     pub(super) batch: Batch,
-    /// The views of the plan's carried images that could be made.
+    /// Views of the plan's carried images, those that could be made.
     pub(super) carried: HashMap<ImageKey, SharedView>,
     pub(super) after: Position,
 }
 
 struct Job {
     plan: Plan,
-    answer: SyncSender<Result<Loaded, Fault>>,
+    answer: SyncSender<Result<LoadedBatch, TrainFailure>>,
 }
 
-/// Batches in the order in which they were planned, each loaded by all of the loader's threads.
-pub(super) struct Loader {
+/// Loads batches in the order in which they are planned. All threads of the loader work on one batch at a time.
+pub(super) struct BatchLoader {
     jobs: Option<SyncSender<Job>>,
-    ahead: VecDeque<Receiver<Result<Loaded, Fault>>>,
-    most_ahead: usize,
+    ahead: VecDeque<Receiver<Result<LoadedBatch, TrainFailure>>>,
+    max_ahead: usize,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Loader {
+impl BatchLoader {
     /// Starts the threads.
-    pub(super) fn start(context: &Context, pictures: &Arc<Pictures>) -> Result<Self, Fault> {
+    pub(super) fn start(
+        context: &Context,
+        images: &Arc<ImageLoader>,
+    ) -> Result<Self, TrainFailure> {
         let run = &context.config.run;
-        let most_ahead = run.prefetch.max(1);
-        let (jobs, queue) = sync_channel::<Job>(most_ahead);
+        let max_ahead = run.prefetch.max(1);
+        let (jobs, queue) = sync_channel::<Job>(max_ahead);
         let pool = context.pool("kith-load", run.loader_threads.max(1))?;
-        let pictures = pictures.clone();
-        let thread = context.thread("kith-loader", move || work(&queue, &pool, &pictures))?;
+        let images = images.clone();
+        let thread = context.thread("kith-loader", move || work(&queue, &pool, &images))?;
         Ok(Self {
             jobs: Some(jobs),
-            ahead: VecDeque::with_capacity(most_ahead),
-            most_ahead,
+            ahead: VecDeque::with_capacity(max_ahead),
+            max_ahead,
             thread: Some(thread),
         })
     }
 
     /// Whether another plan may be given.
     pub(super) fn has_room(&self) -> bool {
-        self.ahead.len() < self.most_ahead
+        self.ahead.len() < self.max_ahead
     }
 
     /// Gives a plan to the threads; does not wait as long as there is room.
-    pub(super) fn plan(&mut self, plan: Plan) -> Result<(), Fault> {
+    pub(super) fn plan(&mut self, plan: Plan) -> Result<(), TrainFailure> {
         let (answer, loaded) = sync_channel(1);
         let jobs = self.jobs.as_ref().ok_or_else(ended)?;
         jobs.send(Job { plan, answer }).map_err(|_| ended())?;
@@ -84,19 +88,19 @@ impl Loader {
     }
 
     /// Waits for the oldest plan that was given; there must be one.
-    pub(super) fn next(&mut self) -> Result<Loaded, Fault> {
+    pub(super) fn next(&mut self) -> Result<LoadedBatch, TrainFailure> {
         let oldest = self.ahead.pop_front().ok_or_else(ended)?;
         oldest.recv().map_err(|_| ended())?
     }
 
-    /// Forgets all plans that were given: what comes next is planned anew.
+    /// Drops all plans that were given.
     pub(super) fn clear(&mut self) {
         self.ahead.clear();
     }
 }
 
-impl Drop for Loader {
-    /// The threads end with the batch they are at.
+impl Drop for BatchLoader {
+    /// Ends the threads after the batch they work on.
     fn drop(&mut self) {
         self.jobs = None;
         self.ahead.clear();
@@ -107,18 +111,18 @@ impl Drop for Loader {
     }
 }
 
-fn ended() -> Fault {
-    Fault::broken("the loader ended early")
+fn ended() -> TrainFailure {
+    TrainFailure::broken("the loader ended early")
 }
 
-fn work(queue: &Receiver<Job>, pool: &ThreadPool, pictures: &Pictures) {
+fn work(queue: &Receiver<Job>, pool: &ThreadPool, images: &ImageLoader) {
     for Job { plan, answer } in queue {
         // Nobody waits for it any more when the trainer has ended.
-        let _ = answer.send(pool.install(|| load(plan, pictures)));
+        let _ = answer.send(pool.install(|| load(plan, images)));
     }
 }
 
-fn load(plan: Plan, pictures: &Pictures) -> Result<Loaded, Fault> {
+fn load(plan: Plan, loader: &ImageLoader) -> Result<LoadedBatch, TrainFailure> {
     let Plan {
         step,
         pairs,
@@ -126,17 +130,17 @@ fn load(plan: Plan, pictures: &Pictures) -> Result<Loaded, Fault> {
         after,
     } = plan;
     let images: Vec<ImageKey> = pairs.iter().flat_map(|(_, images)| *images).collect();
-    let (found, era) = pictures.find(&images)?;
+    let (found, generation) = loader.find(&images)?;
     let sides = |(pair, _): &(PairKey, [ImageKey; 2])| {
         [Side::Anchor, Side::Positive].map(|side| SlotKey::new(*pair, side))
     };
     let slots: Vec<SlotKey> = pairs.iter().flat_map(sides).collect();
-    let view = |(found, slot): (Found, &SlotKey)| {
-        let picture = pictures.open(found, era)?;
-        Ok(picture.map(|picture| pictures.view(&picture, step, *slot)))
+    let view = |(source, slot): (ImageSource, &SlotKey)| {
+        let image = loader.open(source, generation)?;
+        Ok(image.map(|image| loader.view(&image, step, *slot)))
     };
     let views = found.into_par_iter().zip(&slots).map(view);
-    let views = views.collect::<Result<Vec<Option<Vec<f32>>>, Fault>>()?;
+    let views = views.collect::<Result<Vec<Option<Vec<f32>>>, TrainFailure>>()?;
 
     let mut usable = Vec::with_capacity(pairs.len());
     let mut parts: Vec<&[f32]> = Vec::with_capacity(views.len());
@@ -146,8 +150,8 @@ fn load(plan: Plan, pictures: &Pictures) -> Result<Loaded, Fault> {
             parts.extend([&anchor[..], positive]);
         }
     }
-    let others = carried.iter().zip(pictures.views(step, &carried));
-    Ok(Loaded {
+    let others = carried.iter().zip(loader.views(step, &carried));
+    Ok(LoadedBatch {
         batch: Batch {
             step,
             pairs: usable,
@@ -160,18 +164,18 @@ fn load(plan: Plan, pictures: &Pictures) -> Result<Loaded, Fault> {
     })
 }
 
-/// Views that were loaded ahead, and, of images that were not, those of `rest`.
-pub(super) struct Ahead<'a> {
+/// Views that were loaded ahead; other images' views come from `fallback`.
+pub(super) struct PrefetchedViews<'a> {
     pub(super) carried: &'a HashMap<ImageKey, SharedView>,
-    pub(super) rest: &'a (dyn CarriedViews + Sync),
+    pub(super) fallback: &'a (dyn CarriedViews + Sync),
 }
 
-impl CarriedViews for Ahead<'_> {
+impl CarriedViews for PrefetchedViews<'_> {
     fn views(&self, step: u64, images: &[ImageKey]) -> Vec<Option<SharedView>> {
         let missing: Vec<ImageKey> = (images.iter().copied())
             .filter(|image| !self.carried.contains_key(image))
             .collect();
-        let mut late = self.rest.views(step, &missing).into_iter();
+        let mut late = self.fallback.views(step, &missing).into_iter();
         let view = |image| match self.carried.get(image) {
             Some(view) => Some(view.clone()),
             None => late.next().flatten(),
@@ -209,9 +213,9 @@ mod tests {
     fn only_what_was_not_loaded_ahead_is_made_late_and_all_keep_their_order() {
         let loaded = [3, 5].map(|image| (ImageKey(image), vec![-1.0].into()));
         let rest = Rest::default();
-        let ahead = Ahead {
+        let ahead = PrefetchedViews {
             carried: &loaded.into(),
-            rest: &rest,
+            fallback: &rest,
         };
         let views = ahead.views(7, &[4, 3, 9, 5, 6].map(ImageKey));
         let views: Vec<_> = views

@@ -1,5 +1,4 @@
-//! Decoded images by key, with a bounded cache, and the augmented views made of them.
-//! Must never know: batches, steps' outcomes.
+//! Reads and decodes training images, caches them within a bound, and makes augmented views of them.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -8,10 +7,10 @@ use std::{
 
 use rayon::prelude::*;
 
-use super::context::{Context, Fault};
+use super::{context::Context, error::TrainFailure};
 use crate::{
     image_store::{ImageError, ImageStore},
-    telemetry::Seldom,
+    telemetry::LogThrottle,
     types::Sha256,
 };
 use kith_learn::{CarriedViews, SharedView};
@@ -19,29 +18,29 @@ use kith_mcmc::{ImageKey, SlotKey};
 use kith_pixels::DecodedImage;
 use kith_seed::mix;
 
-/// What the randomness is for: a view of a batch's slot, or of a carried negative.
+/// Domains of the seeds of views: of a slot in the batch, and of a carried negative.
 const SLOT_VIEW: u64 = 0x51;
 const CARRIED_VIEW: u64 = 0xca;
 
-/// The images of the trained pairs.
-pub(super) struct Pictures {
+/// Loads the images of the trained pairs.
+pub(super) struct ImageLoader {
     context: Arc<Context>,
     images: ImageStore,
     seed: u64,
     cache: Mutex<Cache>,
-    /// A folder that is missing fails image by image, thousands of times a second.
-    gone: Seldom,
-    broken: Seldom,
+    /// A missing folder makes thousands of images a second fail.
+    gone: LogThrottle,
+    broken: LogThrottle,
 }
 
-/// Where an image was found.
-pub(super) enum Found {
-    Decoded(Arc<DecodedImage>),
+/// Where an image is.
+pub(super) enum ImageSource {
+    Cached(Arc<DecodedImage>),
     Stored(ImageKey, Sha256),
     Gone(ImageKey),
 }
 
-impl Pictures {
+impl ImageLoader {
     /// `seed`: the run's.
     pub(super) fn new(context: Arc<Context>, seed: u64) -> Self {
         let cache = Mutex::new(Cache::new(context.config.run.cache_mb << 20));
@@ -51,17 +50,21 @@ impl Pictures {
             images,
             seed,
             cache,
-            gone: Seldom::default(),
-            broken: Seldom::default(),
+            gone: LogThrottle::default(),
+            broken: LogThrottle::default(),
         }
     }
 
-    /// Looks for images, in order. The number goes to [`Pictures::open`]: images erased in between are not kept.
-    pub(super) fn find(&self, images: &[ImageKey]) -> Result<(Vec<Found>, u64), Fault> {
-        let (cached, era) = {
+    /// Finds where images are, in order. The second value is the cache's generation, for [`ImageLoader::open`]: an image erased in between is
+    /// not cached.
+    pub(super) fn find(
+        &self,
+        images: &[ImageKey],
+    ) -> Result<(Vec<ImageSource>, u64), TrainFailure> {
+        let (cached, generation) = {
             let mut cache = self.cache();
             let cached: Vec<_> = images.iter().map(|image| cache.get(*image)).collect();
-            (cached, cache.era)
+            (cached, cache.generation)
         };
         let missing: Vec<ImageKey> = images
             .iter()
@@ -78,33 +81,37 @@ impl Pictures {
             .into_iter()
             .zip(images)
             .map(|(cached, image)| match cached {
-                Some(picture) => Found::Decoded(picture),
+                Some(decoded) => ImageSource::Cached(decoded),
                 None => match ids.next() {
-                    Some((image, Some(id))) => Found::Stored(image, id),
-                    _ => Found::Gone(*image),
+                    Some((image, Some(id))) => ImageSource::Stored(image, id),
+                    _ => ImageSource::Gone(*image),
                 },
             })
             .collect();
-        Ok((found, era))
+        Ok((found, generation))
     }
 
-    /// The picture; `None`, with a warning, when the image is gone or damaged or cannot be decoded.
-    pub(super) fn open(&self, found: Found, era: u64) -> Result<Option<Arc<DecodedImage>>, Fault> {
-        let (image, id) = match found {
-            Found::Decoded(picture) => return Ok(Some(picture)),
-            Found::Gone(image) => {
-                if let Some(left_out) = self.gone.now() {
+    /// The decoded image; `None`, with a warning, where it is gone, damaged or cannot be decoded.
+    pub(super) fn open(
+        &self,
+        source: ImageSource,
+        generation: u64,
+    ) -> Result<Option<Arc<DecodedImage>>, TrainFailure> {
+        let (image, id) = match source {
+            ImageSource::Cached(decoded) => return Ok(Some(decoded)),
+            ImageSource::Gone(image) => {
+                if let Some(left_out) = self.gone.ready() {
                     tracing::warn!(image = image.0, left_out, "a training image is gone");
                 }
                 return Ok(None);
             }
-            Found::Stored(image, id) => (image, id),
+            ImageSource::Stored(image, id) => (image, id),
         };
         let context = &self.context;
         let bytes = match context.wait(self.images.read(id)) {
             Ok(Some(bytes)) => bytes,
             Ok(None) => {
-                if let Some(left_out) = self.gone.now() {
+                if let Some(left_out) = self.gone.ready() {
                     tracing::warn!(image = %id, left_out, "a training image is gone");
                 }
                 return Ok(None);
@@ -114,13 +121,13 @@ impl Pictures {
             Err(error) => return Err(error.into()),
         };
         match kith_pixels::decode(&bytes, &context.config.limits) {
-            Ok(picture) => {
-                let picture = Arc::new(picture);
-                self.cache().put(image, picture.clone(), era);
-                Ok(Some(picture))
+            Ok(decoded) => {
+                let decoded = Arc::new(decoded);
+                self.cache().insert(image, decoded.clone(), generation);
+                Ok(Some(decoded))
             }
             Err(error) => {
-                if let Some(left_out) = self.broken.now() {
+                if let Some(left_out) = self.broken.ready() {
                     tracing::warn!(image = %id, %error, left_out, "a training image cannot be decoded");
                 }
                 Ok(None)
@@ -129,19 +136,19 @@ impl Pictures {
     }
 
     /// The view of a slot in step `step`.
-    pub(super) fn view(&self, picture: &DecodedImage, step: u64, slot: SlotKey) -> Vec<f32> {
+    pub(super) fn view(&self, decoded: &DecodedImage, step: u64, slot: SlotKey) -> Vec<f32> {
         let seed = mix(&[self.seed, step, SLOT_VIEW, u64::from(slot.packed())]);
-        self.augment(picture, seed)
+        self.augment(decoded, seed)
     }
 
-    /// Forgets erased images, those that are being decoded included.
+    /// Drops erased images from the cache, and keeps those that are being decoded from entering it.
     pub(super) fn forget(&self, images: &[ImageKey]) {
         self.cache().forget(images);
     }
 
-    fn augment(&self, picture: &DecodedImage, seed: u64) -> Vec<f32> {
+    fn augment(&self, decoded: &DecodedImage, seed: u64) -> Vec<f32> {
         let config = &self.context.config;
-        kith_pixels::augment(picture, config.encoder.side, &config.augment, seed)
+        kith_pixels::augment(decoded, config.encoder.side, &config.augment, seed)
     }
 
     fn cache(&self) -> MutexGuard<'_, Cache> {
@@ -149,13 +156,13 @@ impl Pictures {
     }
 }
 
-impl CarriedViews for Pictures {
+impl CarriedViews for ImageLoader {
     /// In parallel in the current pool.
     fn views(&self, step: u64, images: &[ImageKey]) -> Vec<Option<SharedView>> {
-        let (found, era) = match self.find(images) {
+        let (found, generation) = match self.find(images) {
             Ok(found) => found,
             Err(error) => {
-                if let Some(left_out) = self.broken.now() {
+                if let Some(left_out) = self.broken.ready() {
                     tracing::warn!(%error, left_out, "carried negatives cannot be read");
                 }
                 return vec![None; images.len()];
@@ -165,59 +172,59 @@ impl CarriedViews for Pictures {
             .into_par_iter()
             .zip(images)
             .map(|(found, image)| {
-                let picture = self.open(found, era).unwrap_or_else(|error| {
-                    if let Some(left_out) = self.broken.now() {
+                let decoded = self.open(found, generation).unwrap_or_else(|error| {
+                    if let Some(left_out) = self.broken.ready() {
                         tracing::warn!(%error, left_out, "a carried negative cannot be read");
                     }
                     None
                 })?;
                 let seed = mix(&[self.seed, step, CARRIED_VIEW, u64::from(image.0)]);
-                Some(self.augment(&picture, seed).into())
+                Some(self.augment(&decoded, seed).into())
             })
             .collect()
     }
 }
 
-/// The most recently used pictures, bounded by their bytes.
+/// The most recently used images, bounded by their bytes.
 struct Cache {
-    pictures: HashMap<ImageKey, (u64, Arc<DecodedImage>)>,
+    images: HashMap<ImageKey, (u64, Arc<DecodedImage>)>,
     /// By time of last use.
     by_use: BTreeMap<u64, ImageKey>,
     clock: u64,
     bytes: usize,
-    most: usize,
-    /// Grows with each erasure: what was looked up in an earlier era is not put in.
-    era: u64,
+    max_bytes: usize,
+    /// Grows with each erasure. An image that was looked up in an earlier generation is not inserted.
+    generation: u64,
 }
 
 impl Cache {
-    fn new(most: usize) -> Self {
+    fn new(max_bytes: usize) -> Self {
         Self {
-            pictures: HashMap::new(),
+            images: HashMap::new(),
             by_use: BTreeMap::new(),
             clock: 0,
             bytes: 0,
-            most,
-            era: 0,
+            max_bytes,
+            generation: 0,
         }
     }
 
     fn get(&mut self, image: ImageKey) -> Option<Arc<DecodedImage>> {
-        let (used, picture) = self.pictures.get_mut(&image)?;
+        let (used, decoded) = self.images.get_mut(&image)?;
         self.by_use.remove(used);
         self.clock += 1;
         *used = self.clock;
         self.by_use.insert(self.clock, image);
-        Some(picture.clone())
+        Some(decoded.clone())
     }
 
-    fn put(&mut self, image: ImageKey, picture: Arc<DecodedImage>, era: u64) {
-        let bytes = picture.rgb.len();
-        if era != self.era || bytes > self.most {
+    fn insert(&mut self, image: ImageKey, decoded: Arc<DecodedImage>, generation: u64) {
+        let bytes = decoded.rgb.len();
+        if generation != self.generation || bytes > self.max_bytes {
             return;
         }
         self.remove(image);
-        while self.bytes + bytes > self.most
+        while self.bytes + bytes > self.max_bytes
             && let Some((_, oldest)) = self.by_use.first_key_value()
         {
             self.remove(*oldest);
@@ -225,18 +232,18 @@ impl Cache {
         self.clock += 1;
         self.bytes += bytes;
         self.by_use.insert(self.clock, image);
-        self.pictures.insert(image, (self.clock, picture));
+        self.images.insert(image, (self.clock, decoded));
     }
 
     fn forget(&mut self, images: &[ImageKey]) {
-        self.era += 1;
+        self.generation += 1;
         images.iter().for_each(|image| self.remove(*image));
     }
 
     fn remove(&mut self, image: ImageKey) {
-        if let Some((used, picture)) = self.pictures.remove(&image) {
+        if let Some((used, decoded)) = self.images.remove(&image) {
             self.by_use.remove(&used);
-            self.bytes -= picture.rgb.len();
+            self.bytes -= decoded.rgb.len();
         }
     }
 }
@@ -245,7 +252,7 @@ impl Cache {
 mod tests {
     use super::*;
 
-    fn picture(bytes: usize) -> Arc<DecodedImage> {
+    fn image_of(bytes: usize) -> Arc<DecodedImage> {
         Arc::new(DecodedImage {
             width: 1,
             height: 1,
@@ -256,16 +263,16 @@ mod tests {
     #[test]
     fn the_cache_keeps_to_its_bound_and_drops_what_was_not_used_longest() {
         let mut cache = Cache::new(30);
-        (1..=3).for_each(|image| cache.put(ImageKey(image), picture(10), 0));
+        (1..=3).for_each(|image| cache.insert(ImageKey(image), image_of(10), 0));
         assert!(cache.get(ImageKey(1)).is_some());
-        cache.put(ImageKey(4), picture(10), 0);
+        cache.insert(ImageKey(4), image_of(10), 0);
         assert!(cache.get(ImageKey(2)).is_none());
         assert!(
             [1, 3, 4]
                 .iter()
                 .all(|image| cache.get(ImageKey(*image)).is_some())
         );
-        cache.put(ImageKey(5), picture(31), 0);
+        cache.insert(ImageKey(5), image_of(31), 0);
         assert!(cache.get(ImageKey(5)).is_none());
         assert_eq!(cache.bytes, 30);
     }
@@ -273,12 +280,12 @@ mod tests {
     #[test]
     fn an_image_erased_while_it_was_decoded_does_not_come_back() {
         let mut cache = Cache::new(30);
-        cache.put(ImageKey(1), picture(10), 0);
+        cache.insert(ImageKey(1), image_of(10), 0);
         cache.forget(&[ImageKey(1), ImageKey(2)]);
-        cache.put(ImageKey(2), picture(10), 0);
+        cache.insert(ImageKey(2), image_of(10), 0);
         assert!(cache.get(ImageKey(1)).is_none() && cache.get(ImageKey(2)).is_none());
         assert_eq!(cache.bytes, 0);
-        cache.put(ImageKey(3), picture(10), 1);
+        cache.insert(ImageKey(3), image_of(10), 1);
         assert!(cache.get(ImageKey(3)).is_some());
     }
 }

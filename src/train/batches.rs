@@ -1,0 +1,85 @@
+//! The batches ahead of the trainer: drawn from the training set, loaded by threads, and taken one a step.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    batch_loader::{BatchLoader, LoadedBatch, Plan, PrefetchedViews},
+    context::Context,
+    epoch::Position,
+    error::TrainFailure,
+    image_loader::ImageLoader,
+    training_set::TrainingSet,
+};
+use kith_learn::{Learner, SharedView};
+use kith_mcmc::ImageKey;
+
+/// Batches that are planned and loaded ahead.
+pub(super) struct Batches {
+    loader: BatchLoader,
+    images: Arc<ImageLoader>,
+    /// Pairs in a batch.
+    size: usize,
+    /// The next step to plan.
+    next_step: u64,
+}
+
+impl Batches {
+    /// Starts the loader's threads. `seed` is the run's; `step` is the first to plan.
+    pub(super) fn start(
+        context: &Arc<Context>,
+        seed: u64,
+        step: u64,
+    ) -> Result<Self, TrainFailure> {
+        let images = Arc::new(ImageLoader::new(context.clone(), seed));
+        Ok(Self {
+            loader: BatchLoader::start(context, &images)?,
+            images,
+            size: context.config.run.batch,
+            next_step: step,
+        })
+    }
+
+    /// Plans batches as far ahead as the settings allow, then waits for the oldest.
+    pub(super) fn next(
+        &mut self,
+        set: &mut TrainingSet,
+        learner: &Learner,
+    ) -> Result<LoadedBatch, TrainFailure> {
+        while self.loader.has_room() {
+            let drawn = set.epoch.draw(self.size);
+            let with_images = |pair| set.graph.get(pair).map(|entry| (pair, entry.images));
+            let plan = Plan {
+                step: self.next_step,
+                carried: learner.carried(&drawn, &set.graph),
+                pairs: drawn.into_iter().filter_map(with_images).collect(),
+                after: set.epoch.position(),
+            };
+            self.loader.plan(plan)?;
+            self.next_step += 1;
+        }
+        self.loader.next()
+    }
+
+    /// Drops all planned batches: they are planned again from `step` and `position` on.
+    pub(super) fn restart(&mut self, set: &mut TrainingSet, step: u64, position: Position) {
+        self.loader.clear();
+        self.next_step = step;
+        set.epoch.rewind(position);
+    }
+
+    /// Drops erased images from the cache.
+    pub(super) fn forget(&self, images: &[ImageKey]) {
+        self.images.forget(images);
+    }
+
+    /// The views of carried negatives: those loaded ahead, and the others loaded on demand.
+    pub(super) fn views<'a>(
+        &'a self,
+        carried: &'a HashMap<ImageKey, SharedView>,
+    ) -> PrefetchedViews<'a> {
+        PrefetchedViews {
+            carried,
+            fallback: &*self.images,
+        }
+    }
+}
