@@ -1,15 +1,14 @@
-//! The record of a checkpoint, and its columns.
+//! The record of a checkpoint.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sqlx::{Row, sqlite::SqliteRow};
 
-use super::{DbError, rows};
 use crate::types::CheckpointId;
 
 /// Whether a checkpoint's parts are all there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
 #[serde(rename_all = "lowercase")]
+#[sqlx(rename_all = "lowercase")]
 pub enum CheckpointStatus {
     /// Parts are being written.
     Writing,
@@ -20,8 +19,9 @@ pub enum CheckpointStatus {
 }
 
 /// What a checkpoint is to the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
 #[serde(rename_all = "lowercase")]
+#[sqlx(rename_all = "lowercase")]
 pub enum CheckpointRole {
     /// It never served.
     Candidate,
@@ -32,8 +32,9 @@ pub enum CheckpointRole {
 }
 
 /// What the newest evaluation found about a checkpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
 #[serde(rename_all = "lowercase")]
+#[sqlx(rename_all = "lowercase")]
 pub enum Verdict {
     /// Better than the live one at that time.
     Better,
@@ -52,8 +53,9 @@ pub enum Verdict {
 }
 
 /// Who decided that a checkpoint serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
 #[serde(rename_all = "lowercase")]
+#[sqlx(rename_all = "lowercase")]
 pub enum DecidedBy {
     /// A caller.
     Person,
@@ -136,59 +138,4 @@ impl CheckpointRow {
             held: false,
         }
     }
-
-    pub(super) fn from_columns(row: &SqliteRow) -> Result<Self, DbError> {
-        let parent: Option<&[u8]> = row.try_get("parent")?;
-        let decided_at: Option<&str> = row.try_get("decided_at")?;
-        Ok(Self {
-            id: CheckpointId(rows::uuid(row.try_get("id")?)?),
-            sequence: row.try_get("sequence")?,
-            status: read(row.try_get("status")?)?,
-            role: read(row.try_get("role")?)?,
-            step: row.try_get("step")?,
-            bytes: row.try_get("bytes")?,
-            note: row.try_get("note")?,
-            parent: parent.map(rows::uuid).transpose()?.map(CheckpointId),
-            created_at: rows::timestamp(row, "created_at")?,
-            evaluation: json(row, "evaluation")?,
-            score: json(row, "score")?,
-            verdict: optional(row, "verdict")?,
-            decided_by: optional(row, "decided_by")?,
-            decided_at: decided_at
-                .map(str::parse)
-                .transpose()
-                .map_err(rows::corrupt)?,
-            reason: row.try_get("reason")?,
-            kept: row.try_get("kept")?,
-            held: row.try_get("held")?,
-        })
-    }
-}
-
-/// The name of a value that serde writes as one word; the tables hold the same words.
-pub(super) fn name(value: impl Serialize) -> Result<String, DbError> {
-    match serde_json::to_value(value).map_err(rows::corrupt)? {
-        serde_json::Value::String(name) => Ok(name),
-        other => Err(rows::corrupt(format!("{other} is no name"))),
-    }
-}
-
-fn read<T: for<'de> Deserialize<'de>>(name: &str) -> Result<T, DbError> {
-    serde_json::from_value(name.into()).map_err(rows::corrupt)
-}
-
-fn optional<T: for<'de> Deserialize<'de>>(
-    row: &SqliteRow,
-    column: &str,
-) -> Result<Option<T>, DbError> {
-    row.try_get::<Option<&str>, _>(column)?
-        .map(read)
-        .transpose()
-}
-
-fn json(row: &SqliteRow, column: &str) -> Result<Option<serde_json::Value>, DbError> {
-    let text: Option<&str> = row.try_get(column)?;
-    text.map(serde_json::from_str)
-        .transpose()
-        .map_err(rows::corrupt)
 }

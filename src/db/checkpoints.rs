@@ -1,11 +1,12 @@
-//! Statements on checkpoints: their state, and which one is live. The order is that of `sequence`, never a clock's.
+//! Statements on checkpoints: their state, and which one is live. Checkpoints are ordered by `sequence`, never by a clock.
 
 use jiff::Timestamp;
 
 use super::{
-    CheckpointRow, Db, DbError, Decision, Verdict,
-    checkpoint_row::name,
-    rows::{self, found},
+    checkpoint_row::{CheckpointRow, Decision, Verdict},
+    columns::{found, integer},
+    error::DbError,
+    handle::Db,
 };
 use crate::types::CheckpointId;
 
@@ -16,13 +17,13 @@ impl Db {
             "INSERT INTO checkpoints (id, status, role, step, bytes, note, parent, created_at, evaluation, reason, kept)
              VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
-        .bind(&row.id.0.as_bytes()[..])
-        .bind(name(row.status)?)
-        .bind(name(row.role)?)
-        .bind(rows::integer(row.step)?)
-        .bind(rows::integer(row.bytes)?)
+        .bind(row.id)
+        .bind(row.status)
+        .bind(row.role)
+        .bind(integer(row.step)?)
+        .bind(integer(row.bytes)?)
         .bind(&row.note)
-        .bind(row.parent.as_ref().map(|parent| &parent.0.as_bytes()[..]))
+        .bind(row.parent)
         .bind(row.created_at.to_string())
         .bind(row.evaluation.as_ref().map(ToString::to_string))
         .bind(&row.reason)
@@ -37,8 +38,8 @@ impl Db {
         let done = sqlx::query(
             "UPDATE checkpoints SET status = 'complete', bytes = ?, reason = NULL WHERE id = ?",
         )
-        .bind(rows::integer(bytes)?)
-        .bind(&id.0.as_bytes()[..])
+        .bind(integer(bytes)?)
+        .bind(id)
         .execute(&mut *self.writer().await?)
         .await?;
         found(id, done.rows_affected())
@@ -53,7 +54,7 @@ impl Db {
              WHERE id = ?",
         )
         .bind(reason)
-        .bind(&id.0.as_bytes()[..])
+        .bind(id)
         .execute(&mut *self.writer().await?)
         .await?;
         found(id, done.rows_affected())
@@ -69,7 +70,7 @@ impl Db {
         let done = sqlx::query("UPDATE checkpoints SET evaluation = ?, score = ? WHERE id = ?")
             .bind(evaluation.to_string())
             .bind(score.to_string())
-            .bind(&id.0.as_bytes()[..])
+            .bind(id)
             .execute(&mut *self.writer().await?)
             .await?;
         found(id, done.rows_affected())
@@ -85,9 +86,9 @@ impl Db {
         let done = sqlx::query(
             "UPDATE checkpoints SET verdict = ?, reason = coalesce(?, reason) WHERE id = ?",
         )
-        .bind(name(verdict)?)
+        .bind(verdict)
         .bind(reason)
-        .bind(&id.0.as_bytes()[..])
+        .bind(id)
         .execute(&mut *self.writer().await?)
         .await?;
         found(id, done.rows_affected())
@@ -109,10 +110,10 @@ impl Db {
              WHERE id = ? AND status = 'complete'",
         )
         .bind(decision.hold)
-        .bind(name(decision.by)?)
+        .bind(decision.by)
         .bind(Timestamp::now().to_string())
         .bind(&decision.why)
-        .bind(&id.0.as_bytes()[..])
+        .bind(id)
         .execute(&mut *transaction)
         .await?;
         if promoted.rows_affected() == 0 {
@@ -135,7 +136,7 @@ impl Db {
     pub async fn keep_checkpoint(&self, id: CheckpointId, kept: bool) -> Result<(), DbError> {
         let done = sqlx::query("UPDATE checkpoints SET kept = ? WHERE id = ?")
             .bind(kept)
-            .bind(&id.0.as_bytes()[..])
+            .bind(id)
             .execute(&mut *self.writer().await?)
             .await?;
         found(id, done.rows_affected())
@@ -149,7 +150,7 @@ impl Db {
     ) -> Result<(), DbError> {
         let done = sqlx::query("UPDATE checkpoints SET note = ? WHERE id = ?")
             .bind(note)
-            .bind(&id.0.as_bytes()[..])
+            .bind(id)
             .execute(&mut *self.writer().await?)
             .await?;
         found(id, done.rows_affected())
@@ -157,33 +158,31 @@ impl Db {
 
     /// The live checkpoint.
     pub async fn live_checkpoint(&self) -> Result<Option<CheckpointRow>, DbError> {
-        let row = sqlx::query("SELECT * FROM checkpoints WHERE role = 'live'")
-            .fetch_optional(&self.readers)
-            .await?;
-        row.as_ref().map(CheckpointRow::from_columns).transpose()
+        Ok(
+            sqlx::query_as("SELECT * FROM checkpoints WHERE role = 'live'")
+                .fetch_optional(&self.readers)
+                .await?,
+        )
     }
 
     /// One checkpoint.
     pub async fn checkpoint(&self, id: CheckpointId) -> Result<Option<CheckpointRow>, DbError> {
-        let row = sqlx::query("SELECT * FROM checkpoints WHERE id = ?")
-            .bind(&id.0.as_bytes()[..])
+        Ok(sqlx::query_as("SELECT * FROM checkpoints WHERE id = ?")
+            .bind(id)
             .fetch_optional(&self.readers)
-            .await?;
-        row.as_ref().map(CheckpointRow::from_columns).transpose()
+            .await?)
     }
 
     /// All checkpoints, newest first.
     pub async fn checkpoints(&self) -> Result<Vec<CheckpointRow>, DbError> {
-        let all = sqlx::query("SELECT * FROM checkpoints ORDER BY sequence DESC")
-            .fetch_all(&self.readers)
-            .await?;
-        all.iter().map(CheckpointRow::from_columns).collect()
+        let all = sqlx::query_as("SELECT * FROM checkpoints ORDER BY sequence DESC");
+        Ok(all.fetch_all(&self.readers).await?)
     }
 
     /// Removes a row, never the live one's. `false`: there was none to remove.
     pub async fn delete_checkpoint(&self, id: CheckpointId) -> Result<bool, DbError> {
         let deleted = sqlx::query("DELETE FROM checkpoints WHERE id = ? AND role <> 'live'")
-            .bind(&id.0.as_bytes()[..])
+            .bind(id)
             .execute(&mut *self.writer().await?)
             .await?;
         Ok(deleted.rows_affected() > 0)

@@ -1,9 +1,8 @@
 //! Statements on what callers chose and restarts keep: names for checkpoints, and choices for the server as a whole.
 
 use jiff::Timestamp;
-use sqlx::Row;
 
-use super::{Db, DbError, rows};
+use super::{error::DbError, handle::Db};
 use crate::types::CheckpointId;
 
 /// A name that requests may use for a model.
@@ -29,7 +28,7 @@ impl Db {
              ON CONFLICT (name) DO UPDATE SET checkpoint = excluded.checkpoint, updated_at = excluded.updated_at",
         )
         .bind(name)
-        .bind(checkpoint.as_ref().map(|id| &id.0.as_bytes()[..]))
+        .bind(checkpoint)
         .bind(Timestamp::now().to_string())
         .execute(&mut *self.writer().await?)
         .await?;
@@ -47,18 +46,8 @@ impl Db {
 
     /// All names, in their own order.
     pub async fn aliases(&self) -> Result<Vec<Alias>, DbError> {
-        let all = sqlx::query("SELECT * FROM aliases ORDER BY name")
-            .fetch_all(&self.readers)
-            .await?;
-        let alias = |row: &sqlx::sqlite::SqliteRow| {
-            let checkpoint: Option<&[u8]> = row.try_get("checkpoint")?;
-            Ok(Alias {
-                name: row.try_get("name")?,
-                checkpoint: checkpoint.map(rows::uuid).transpose()?.map(CheckpointId),
-                updated_at: rows::timestamp(row, "updated_at")?,
-            })
-        };
-        all.iter().map(alias).collect()
+        let all = sqlx::query_as("SELECT * FROM aliases ORDER BY name");
+        Ok(all.fetch_all(&self.readers).await?)
     }
 
     /// Whether training is paused until a caller resumes it.

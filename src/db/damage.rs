@@ -1,9 +1,8 @@
-//! Statements on the list of damaged images, and the checks of the whole file.
+//! Statements on the list of damaged images, and checks of the whole file.
 
 use jiff::Timestamp;
-use sqlx::Row;
 
-use super::{Db, DbError, rows};
+use super::{error::DbError, handle::Db};
 use crate::types::Sha256;
 
 /// Most broken references that a check of the file reports.
@@ -18,7 +17,7 @@ impl Db {
         )
         .bind(what)
         .bind(Timestamp::now().to_string())
-        .bind(&sha256.as_bytes()[..])
+        .bind(sha256)
         .execute(&mut *self.writer().await?)
         .await?;
         Ok(listed.rows_affected() > 0)
@@ -27,7 +26,7 @@ impl Db {
     /// Takes an image off the list.
     pub async fn clear_damaged(&self, sha256: Sha256) -> Result<(), DbError> {
         sqlx::query("DELETE FROM damaged_images WHERE sha256 = ?")
-            .bind(&sha256.as_bytes()[..])
+            .bind(sha256)
             .execute(&mut *self.writer().await?)
             .await?;
         Ok(())
@@ -40,52 +39,40 @@ impl Db {
         limit: u32,
     ) -> Result<Vec<Sha256>, DbError> {
         let after = after.map_or(Vec::new(), |id| id.as_bytes().to_vec());
-        let page = sqlx::query(
+        let page = sqlx::query_scalar(
             "SELECT sha256 FROM damaged_images WHERE sha256 > ? ORDER BY sha256 LIMIT ?",
         )
         .bind(after)
-        .bind(limit)
-        .fetch_all(&self.readers)
-        .await?;
-        page.iter().map(|row| rows::sha256(row, "sha256")).collect()
+        .bind(limit);
+        Ok(page.fetch_all(&self.readers).await?)
     }
 
     /// Those of `ids` that no row names.
     pub async fn without_row(&self, ids: &[Sha256]) -> Result<Vec<Sha256>, DbError> {
         let asked: Vec<String> = ids.iter().map(ToString::to_string).collect();
-        let asked = serde_json::to_string(&asked).map_err(rows::corrupt)?;
-        let missing = sqlx::query(
+        let asked =
+            serde_json::to_string(&asked).map_err(|error| DbError::Corrupt(error.to_string()))?;
+        let missing = sqlx::query_scalar(
             "SELECT unhex(asked.value) AS sha256 FROM json_each(?) AS asked
              WHERE NOT EXISTS (SELECT 1 FROM images WHERE images.sha256 = unhex(asked.value))",
         )
-        .bind(asked)
-        .fetch_all(&self.readers)
-        .await?;
-        missing
-            .iter()
-            .map(|row| rows::sha256(row, "sha256"))
-            .collect()
+        .bind(asked);
+        Ok(missing.fetch_all(&self.readers).await?)
     }
 
     /// Checks every page, index and reference of the file. Empty: all is well.
     pub async fn check(&self) -> Result<Vec<String>, DbError> {
         // It stops by itself after 100 complaints.
-        let pages = sqlx::query("PRAGMA quick_check")
+        let mut found: Vec<String> = sqlx::query_scalar("PRAGMA quick_check")
             .fetch_all(&self.readers)
             .await?;
-        let mut found = Vec::new();
-        for row in pages {
-            found.push(row.try_get::<String, _>(0)?);
-        }
         found.retain(|complaint| complaint != "ok");
-        let references =
-            sqlx::query("SELECT \"table\", rowid, parent FROM pragma_foreign_key_check LIMIT ?")
+        let references: Vec<(String, Option<i64>, String)> =
+            sqlx::query_as("SELECT \"table\", rowid, parent FROM pragma_foreign_key_check LIMIT ?")
                 .bind(MAX_COMPLAINTS)
                 .fetch_all(&self.readers)
                 .await?;
-        for row in references {
-            let (table, parent): (String, String) = (row.try_get(0)?, row.try_get(2)?);
-            let row: Option<i64> = row.try_get(1)?;
+        for (table, row, parent) in references {
             found.push(format!(
                 "row {row:?} of {table} names a row of {parent} that is not there"
             ));

@@ -1,9 +1,14 @@
 //! Statements on images. An image is written after its bytes are durable and erased before they go.
 
 use jiff::Timestamp;
-use sqlx::{Row, SqliteConnection};
+use sqlx::SqliteConnection;
 
-use super::{Db, DbError, ImageRow, NewImage, rows};
+use super::{
+    columns::integer,
+    error::DbError,
+    handle::Db,
+    records::{ImageRow, NewImage},
+};
 use crate::types::Sha256;
 use kith_mcmc::ImageKey;
 
@@ -24,11 +29,10 @@ impl Db {
 
     /// One image.
     pub async fn image(&self, sha256: Sha256) -> Result<Option<ImageRow>, DbError> {
-        let row = sqlx::query("SELECT * FROM image_rows WHERE sha256 = ?")
-            .bind(&sha256.as_bytes()[..])
+        Ok(sqlx::query_as("SELECT * FROM image_rows WHERE sha256 = ?")
+            .bind(sha256)
             .fetch_optional(&self.readers)
-            .await?;
-        row.as_ref().map(rows::image).transpose()
+            .await?)
     }
 
     /// A page of images with `key > after`, ascending; `damaged`: of those that are, or are not.
@@ -38,30 +42,26 @@ impl Db {
         limit: u32,
         damaged: Option<bool>,
     ) -> Result<Vec<ImageRow>, DbError> {
-        let page = sqlx::query(
+        let page = sqlx::query_as(
             "SELECT * FROM image_rows WHERE key > ?1 AND (?3 IS NULL OR damaged = ?3) ORDER BY key LIMIT ?2",
         )
         .bind(after.0)
         .bind(limit)
-        .bind(damaged)
-        .fetch_all(&self.readers)
-        .await?;
-        page.iter().map(rows::image).collect()
+        .bind(damaged);
+        Ok(page.fetch_all(&self.readers).await?)
     }
 
     /// The ids of images by key, in the order asked; `None` for one that is gone.
     pub async fn image_ids(&self, keys: &[ImageKey]) -> Result<Vec<Option<Sha256>>, DbError> {
-        let asked = serde_json::to_string(keys).map_err(rows::corrupt)?;
-        let found = sqlx::query(
+        let asked =
+            serde_json::to_string(keys).map_err(|error| DbError::Corrupt(error.to_string()))?;
+        let ids = sqlx::query_scalar(
             "SELECT images.sha256
              FROM json_each(?) AS asked LEFT JOIN images ON images.key = asked.value
              ORDER BY asked.key",
         )
-        .bind(asked)
-        .fetch_all(&self.readers)
-        .await?;
-        let id = |bytes: Option<Vec<u8>>| bytes.map(rows::digest).transpose();
-        found.iter().map(|row| id(row.try_get(0)?)).collect()
+        .bind(asked);
+        Ok(ids.fetch_all(&self.readers).await?)
     }
 
     /// Erases an image and all its pairs, and logs the pairs as erased. `false`: there was none. Its id stands in
@@ -85,7 +85,7 @@ impl Db {
             .execute(&mut *transaction)
             .await?;
         sqlx::query("INSERT INTO unlinked_images (sha256) VALUES (?) ON CONFLICT DO NOTHING")
-            .bind(&sha256.as_bytes()[..])
+            .bind(sha256)
             .execute(&mut *transaction)
             .await?;
         transaction.commit().await?;
@@ -94,20 +94,15 @@ impl Db {
 
     /// Erased images whose bytes may still be there.
     pub async fn unlinked_images(&self) -> Result<Vec<Sha256>, DbError> {
-        let unlinked = sqlx::query("SELECT sha256 FROM unlinked_images")
-            .fetch_all(&self.readers)
-            .await?;
-        unlinked
-            .iter()
-            .map(|row| rows::sha256(row, "sha256"))
-            .collect()
+        let unlinked = sqlx::query_scalar("SELECT sha256 FROM unlinked_images");
+        Ok(unlinked.fetch_all(&self.readers).await?)
     }
 
     /// An erased image's bytes are gone too (or were stored anew).
     pub async fn forget_unlinked(&self, sha256: Sha256) -> Result<(), DbError> {
         let forget = || async {
             sqlx::query("DELETE FROM unlinked_images WHERE sha256 = ?")
-                .bind(&sha256.as_bytes()[..])
+                .bind(sha256)
                 .execute(&mut *self.writer().await?)
                 .await?;
             Ok(())
@@ -130,13 +125,13 @@ pub(super) async fn insert(
     transaction: &mut SqliteConnection,
     image: &NewImage,
 ) -> Result<(ImageRow, bool), DbError> {
-    let inserted = sqlx::query(
+    let inserted = sqlx::query_as(
         "INSERT INTO images (sha256, bytes, width, height, format, created_at) VALUES (?, ?, ?, ?, ?, ?)
          ON CONFLICT (sha256) DO NOTHING
          RETURNING *, FALSE AS damaged",
     )
-    .bind(&image.sha256.as_bytes()[..])
-    .bind(rows::integer(image.bytes)?)
+    .bind(image.sha256)
+    .bind(integer(image.bytes)?)
     .bind(image.width)
     .bind(image.height)
     .bind(&image.format)
@@ -144,18 +139,15 @@ pub(super) async fn insert(
     .fetch_optional(&mut *transaction)
     .await?;
     if let Some(row) = inserted {
-        return Ok((rows::image(&row)?, true));
+        return Ok((row, true));
     }
     // Its bytes were compared with those that came, and written again where they differed.
     sqlx::query("DELETE FROM damaged_images WHERE sha256 = ?")
-        .bind(&image.sha256.as_bytes()[..])
+        .bind(image.sha256)
         .execute(&mut *transaction)
         .await?;
-    let row = sqlx::query("SELECT * FROM image_rows WHERE sha256 = ?")
-        .bind(&image.sha256.as_bytes()[..])
-        .fetch_one(transaction)
-        .await?;
-    Ok((rows::image(&row)?, false))
+    let row = sqlx::query_as("SELECT * FROM image_rows WHERE sha256 = ?").bind(image.sha256);
+    Ok((row.fetch_one(transaction).await?, false))
 }
 
 /// The key of an image, within a transaction.
@@ -164,7 +156,7 @@ pub(super) async fn key(
     sha256: Sha256,
 ) -> Result<Option<ImageKey>, DbError> {
     let key = sqlx::query_scalar("SELECT key FROM images WHERE sha256 = ?")
-        .bind(&sha256.as_bytes()[..])
+        .bind(sha256)
         .fetch_optional(transaction)
         .await?;
     Ok(key.map(ImageKey))

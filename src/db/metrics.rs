@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use sqlx::SqliteConnection;
 
-use super::{Db, DbError, StepMetrics, rows};
+use super::{columns::integer, error::DbError, handle::Db, records::StepMetrics};
 
 /// Rows that are written between two looks at the length of the series.
 const LOOK_EVERY: u64 = 512;
@@ -25,7 +25,7 @@ impl Db {
                       images_per_second, at)
                  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             )
-            .bind(rows::integer(row.step)?)
+            .bind(integer(row.step)?)
             .bind(row.loss)
             .bind(row.global_loss_estimate)
             .bind(row.acceptance_rate)
@@ -48,18 +48,16 @@ impl Db {
 
     /// The series from step `since` on, thinned evenly to at most `limit` rows, the last one kept.
     pub async fn metrics_since(&self, since: u64, limit: u32) -> Result<Vec<StepMetrics>, DbError> {
-        let series = sqlx::query(
+        let series = sqlx::query_as(
             "WITH series AS (
                  SELECT *, row_number() OVER (ORDER BY step DESC) - 1 AS from_end, count(*) OVER () AS total
                  FROM step_metrics WHERE step >= ?1
              )
              SELECT * FROM series WHERE from_end % ((total + ?2 - 1) / ?2) = 0 ORDER BY step",
         )
-        .bind(rows::integer(since)?)
-        .bind(limit.max(1))
-        .fetch_all(&self.readers)
-        .await?;
-        series.iter().map(rows::metrics).collect()
+        .bind(integer(since)?)
+        .bind(limit.max(1));
+        Ok(series.fetch_all(&self.readers).await?)
     }
 }
 
@@ -85,7 +83,7 @@ async fn thin(transaction: &mut SqliteConnection, max_rows: u32) -> Result<(), D
          WHERE step <= ? AND step NOT IN (SELECT min(step) FROM step_metrics GROUP BY step / ?)",
     )
     .bind(recent)
-    .bind(rows::integer(width)?)
+    .bind(integer(width)?)
     .execute(transaction)
     .await?;
     Ok(())

@@ -1,4 +1,4 @@
-//! How the database file is opened: by a server, which migrates it, or for a look, which never writes to it.
+//! Opens the database file: for a server, which migrates it, or read-only.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -8,20 +8,13 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{Db, DbError, reserve::Reserve};
-use crate::disk::{self, Place};
+use super::{error::DbError, handle::Db, reserve::Reserve};
+use crate::disk::Place;
 
 /// Connections that read side by side.
 const READERS: u32 = 4;
 /// How long a statement waits for another process that writes.
 const BUSY: Duration = Duration::from_secs(10);
-
-/// SQLite's result codes (the low byte), and one extended code.
-const FULL: i32 = 13;
-const CORRUPT: i32 = 11;
-const NOT_A_DATABASE: i32 = 26;
-/// The shared index of the WAL cannot grow.
-const INDEX_CANNOT_GROW: i32 = 4874;
 
 impl Db {
     /// Opens the database file for a server: creates it where it is missing, refuses damaged pages, runs the migrations.
@@ -39,7 +32,7 @@ impl Db {
             .await?;
         let readers = pool(READERS, options.pragma("query_only", "ON")).await?;
         first.close().await?;
-        let db = Self::of(path, writer, readers)?;
+        let db = Self::new(path, writer, readers)?;
         db.reserve.refill().await;
         Ok(db)
     }
@@ -54,7 +47,7 @@ impl Db {
             }
             opened => opened?,
         };
-        Self::of(path, readers.clone(), readers)
+        Self::new(path, readers.clone(), readers)
     }
 
     /// Whether there is no database at `path`: no file, or one without tables.
@@ -71,12 +64,12 @@ impl Db {
         Ok(tables == 0)
     }
 
-    fn of(path: &Path, writer: SqlitePool, readers: SqlitePool) -> Result<Self, DbError> {
+    fn new(path: &Path, writer: SqlitePool, readers: SqlitePool) -> Result<Self, DbError> {
         let file = Place::of(path).map_err(|error| DbError::Sql(error.to_string()))?;
         Ok(Self {
             writer,
             readers,
-            reserve: Reserve::beside(path),
+            reserve: Reserve::new(path),
             file: Arc::new(file),
             fresh_metrics: Arc::default(),
         })
@@ -130,7 +123,7 @@ async fn migrate(connection: &mut SqliteConnection) -> Result<(), DbError> {
     match sqlx::migrate!().run(connection).await {
         Err(MigrateError::VersionMissing(version)) => Err(DbError::Newer(version)),
         Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
-            Err(classify(&error))
+            Err(error.into())
         }
         done => done.map_err(|error| DbError::Sql(error.to_string())),
     }
@@ -153,18 +146,6 @@ fn is_closed_cleanly(path: &Path) -> bool {
     let mut wal = path.as_os_str().to_owned();
     wal.push("-wal");
     std::fs::metadata(Path::new(&wal)).map_or(true, |wal| wal.len() == 0)
-}
-
-/// The cause of a failure as far as a caller can do something about it.
-pub(super) fn classify(error: &sqlx::Error) -> DbError {
-    let code = error.as_database_error().and_then(|error| error.code());
-    let code: i32 = code.and_then(|code| code.parse().ok()).unwrap_or_default();
-    match (code, code & 0xff) {
-        (INDEX_CANNOT_GROW, _) | (_, FULL) => DbError::Full,
-        (_, CORRUPT | NOT_A_DATABASE) => DbError::Damaged(error.to_string()),
-        _ if disk::is_full(error) => DbError::Full,
-        _ => DbError::Sql(error.to_string()),
-    }
 }
 
 #[cfg(test)]

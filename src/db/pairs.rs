@@ -3,11 +3,15 @@
 use std::collections::HashMap;
 
 use jiff::Timestamp;
-use sqlx::{Row, SqliteConnection};
+use sqlx::SqliteConnection;
 use uuid::Uuid;
 
 use super::{
-    Db, DbError, Erasure, NewImage, NewPair, PairKeys, PairRow, images, rows,
+    columns::{PairId, integer},
+    error::DbError,
+    handle::Db,
+    images,
+    records::{Erasure, NewImage, NewPair, PairKeys, PairRow},
     split::{Relations, position, split_of},
 };
 use crate::types::Sha256;
@@ -47,11 +51,10 @@ impl Db {
 
     /// One pair.
     pub async fn pair(&self, id: Uuid) -> Result<Option<PairRow>, DbError> {
-        let row = sqlx::query("SELECT * FROM pair_rows WHERE id = ?")
-            .bind(&id.as_bytes()[..])
+        Ok(sqlx::query_as("SELECT * FROM pair_rows WHERE id = ?")
+            .bind(PairId(id))
             .fetch_optional(&self.readers)
-            .await?;
-        row.as_ref().map(rows::pair).transpose()
+            .await?)
     }
 
     /// A page of pairs with `key > after`, ascending, of one group if given.
@@ -62,8 +65,8 @@ impl Db {
         group: Option<&str>,
     ) -> Result<Vec<PairRow>, DbError> {
         let page = match group {
-            None => sqlx::query("SELECT * FROM pair_rows WHERE key > ?1 ORDER BY key LIMIT ?2"),
-            Some(_) => sqlx::query(
+            None => sqlx::query_as("SELECT * FROM pair_rows WHERE key > ?1 ORDER BY key LIMIT ?2"),
+            Some(_) => sqlx::query_as(
                 "SELECT * FROM pair_rows
                  WHERE key > ?1 AND group_key = (SELECT key FROM groups WHERE name = ?3)
                  ORDER BY key LIMIT ?2",
@@ -74,8 +77,7 @@ impl Db {
             None => page,
             Some(name) => page.bind(name),
         };
-        let page = page.fetch_all(&self.readers).await?;
-        page.iter().map(rows::pair).collect()
+        Ok(page.fetch_all(&self.readers).await?)
     }
 
     /// The same in keys only, for trainer and evaluator (all splits).
@@ -84,14 +86,12 @@ impl Db {
         after: PairKey,
         limit: u32,
     ) -> Result<Vec<PairKeys>, DbError> {
-        let page = sqlx::query(
+        let page = sqlx::query_as(
             "SELECT key, anchor, positive, group_key, split FROM pairs WHERE key > ? ORDER BY key LIMIT ?",
         )
         .bind(after.0)
-        .bind(limit)
-        .fetch_all(&self.readers)
-        .await?;
-        page.iter().map(rows::pair_keys).collect()
+        .bind(limit);
+        Ok(page.fetch_all(&self.readers).await?)
     }
 
     /// Erases a pair (its images stay) and logs it. `false`: there was none.
@@ -99,7 +99,7 @@ impl Db {
         let delete = || async {
             // The trigger on pairs writes the log, in the same transaction.
             let deleted = sqlx::query("DELETE FROM pairs WHERE id = ?")
-                .bind(&id.as_bytes()[..])
+                .bind(PairId(id))
                 .execute(&mut *self.writer().await?)
                 .await?;
             Ok(deleted.rows_affected() > 0)
@@ -110,18 +110,10 @@ impl Db {
     /// Erasures after `sequence`, ascending.
     pub async fn erasures_after(&self, sequence: u64, limit: u32) -> Result<Vec<Erasure>, DbError> {
         let page =
-            sqlx::query("SELECT * FROM erasures WHERE sequence > ? ORDER BY sequence LIMIT ?")
-                .bind(rows::integer(sequence)?)
-                .bind(limit)
-                .fetch_all(&self.readers)
-                .await?;
-        let erasure = |row: &sqlx::sqlite::SqliteRow| {
-            Ok(Erasure {
-                sequence: row.try_get("sequence")?,
-                pair: PairKey(row.try_get("pair")?),
-            })
-        };
-        page.iter().map(erasure).collect()
+            sqlx::query_as("SELECT * FROM erasures WHERE sequence > ? ORDER BY sequence LIMIT ?")
+                .bind(integer(sequence)?)
+                .bind(limit);
+        Ok(page.fetch_all(&self.readers).await?)
     }
 
     /// Sequence of the newest erasure there ever was, pruned or not; 0: there was none.
@@ -140,7 +132,7 @@ impl Db {
                 "DELETE FROM erasures
                  WHERE sequence IN (SELECT sequence FROM erasures WHERE sequence <= ? ORDER BY sequence LIMIT ?)",
             )
-            .bind(rows::integer(sequence)?)
+            .bind(integer(sequence)?)
             .bind(PRUNE_ROWS)
             .execute(&mut *self.writer().await?)
             .await?;
@@ -149,18 +141,6 @@ impl Db {
                 return Ok(pruned);
             }
         }
-    }
-
-    /// Number of pairs by split: (train, holdout, unused).
-    pub async fn count_pairs(&self) -> Result<(u64, u64, u64), DbError> {
-        let row = sqlx::query(
-            "SELECT (SELECT count(*) FROM pairs WHERE split = 'train'),
-                    (SELECT count(*) FROM pairs WHERE split = 'holdout'),
-                    (SELECT count(*) FROM pairs WHERE split = 'unused')",
-        )
-        .fetch_one(&self.readers)
-        .await?;
-        Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))
     }
 }
 
@@ -214,11 +194,11 @@ async fn insert(
         "INSERT INTO pairs (id, anchor, positive, group_key, split, created_at) VALUES (?, ?, ?, ?, ?, ?)
          RETURNING key",
     )
-    .bind(&id.as_bytes()[..])
+    .bind(PairId(id))
     .bind(images[0].0)
     .bind(images[1].0)
     .bind(group)
-    .bind(rows::split_name(split))
+    .bind(split)
     .bind(created_at.to_string())
     .fetch_one(transaction)
     .await?;
@@ -239,15 +219,14 @@ async fn same_images(
     transaction: &mut SqliteConnection,
     images: [ImageKey; 2],
 ) -> Result<Option<PairRow>, DbError> {
-    let row = sqlx::query(
+    let row = sqlx::query_as(
         "SELECT * FROM pair_rows
          WHERE key = (SELECT key FROM pairs WHERE min(anchor, positive) = ? AND max(anchor, positive) = ?)",
     )
     .bind(images[0].min(images[1]).0)
     .bind(images[0].max(images[1]).0)
-    .fetch_optional(transaction)
-    .await?;
-    row.as_ref().map(rows::pair).transpose()
+    .fetch_optional(transaction);
+    Ok(row.await?)
 }
 
 /// The key of a group, which is created.
@@ -269,7 +248,7 @@ async fn relations(
     images: [ImageKey; 2],
     group: Option<u32>,
 ) -> Result<Relations, DbError> {
-    let row = sqlx::query(
+    let (trained, held_out) = sqlx::query_as(
         "WITH uses (split) AS (VALUES ('train'), ('holdout')),
          related (split) AS (
              SELECT split FROM uses
@@ -284,8 +263,5 @@ async fn relations(
     .bind(group)
     .fetch_one(transaction)
     .await?;
-    Ok(Relations {
-        trained: row.try_get(0)?,
-        held_out: row.try_get(1)?,
-    })
+    Ok(Relations { trained, held_out })
 }

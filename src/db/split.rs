@@ -1,10 +1,9 @@
-//! What a new pair is used for: a pure decision.
-//! Must never know: SQL.
+//! Decides what a new pair is used for.
 //!
 //! The rule keeps the two sides apart: no image, and no group, ever has both a trained and a held-out pair. A pair that is related to
 //! neither is split by a hash, so that a database filled again from the same pairs is split alike.
 
-use super::Split;
+use super::records::Split;
 use crate::types::Sha256;
 
 /// What is known of a pair's images and group before it comes in.

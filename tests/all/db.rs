@@ -15,6 +15,17 @@ struct Fixture {
     folder: TempDir,
 }
 
+/// Number of pairs by split: (train, holdout, unused).
+pub(crate) async fn count_pairs(db: &Db) -> (u64, u64, u64) {
+    let pairs = db.pair_keys_after(PairKey(0), u32::MAX).await.unwrap();
+    let count = |split| pairs.iter().filter(|pair| pair.split == split).count() as u64;
+    (
+        count(Split::Train),
+        count(Split::Holdout),
+        count(Split::Unused),
+    )
+}
+
 async fn open() -> Fixture {
     let folder = tempfile::tempdir().unwrap();
     let db = Db::open(&folder.path().join("kith.db")).await.unwrap();
@@ -84,7 +95,7 @@ async fn images_and_pairs_are_there_after_reopening() {
     assert_eq!((rows[1].anchor, rows[1].positive), (sha(3), sha(3)));
     assert_eq!(db.pair(rows[1].id).await.unwrap().as_ref(), Some(&rows[1]));
     assert_eq!(db.count_images().await.unwrap(), 3);
-    assert_eq!(db.count_pairs().await.unwrap(), (2, 0, 0));
+    assert_eq!(count_pairs(&db).await, (2, 0, 0));
     let keys = db.pair_keys_after(PairKey(0), 10).await.unwrap();
     assert_eq!(keys[1].images[0], keys[1].images[1]);
     assert_ne!(keys[0].group, None);
@@ -170,7 +181,7 @@ async fn a_request_with_an_unknown_image_leaves_nothing() {
         "{refused:?}"
     );
     assert_eq!(db.count_images().await.unwrap(), 0);
-    assert_eq!(db.count_pairs().await.unwrap(), (0, 0, 0));
+    assert_eq!(count_pairs(&db).await, (0, 0, 0));
     assert!(
         db.insert_images(&[image(1)]).await.unwrap()[0].1,
         "the database goes on"
@@ -210,7 +221,7 @@ async fn the_same_two_images_are_one_pair_either_way_round_and_within_a_request(
             "{refused}"
         );
     }
-    assert_eq!(db.count_pairs().await.unwrap(), (2, 0, 0));
+    assert_eq!(count_pairs(&db).await, (2, 0, 0));
 }
 
 #[tokio::test]
@@ -252,7 +263,7 @@ async fn a_new_pair_follows_the_pairs_it_is_related_to() {
         post(&db, &[(23, 24, None)], 0.0).await[0].0.split,
         Split::Holdout
     );
-    assert_eq!(db.count_pairs().await.unwrap(), (3, 9, 2));
+    assert_eq!(count_pairs(&db).await, (3, 9, 2));
 }
 
 proptest! {
@@ -278,7 +289,7 @@ proptest! {
                     db.delete_image(sha(*image)).await.unwrap();
                 }
             }
-            (db.pairs_after(PairKey(0), 1000, None).await.unwrap(), db.count_pairs().await.unwrap())
+            (db.pairs_after(PairKey(0), 1000, None).await.unwrap(), count_pairs(&db).await)
         });
         let of = |split| rows.iter().filter(move |row| row.split == split);
         let images = |split| of(split).flat_map(|row| [row.anchor, row.positive]).collect::<HashSet<_>>();
@@ -414,7 +425,7 @@ async fn many_writers_and_readers_are_never_refused() {
     for task in tasks.collect::<Vec<_>>() {
         task.await.unwrap();
     }
-    let (train, holdout, unused) = db.count_pairs().await.unwrap();
+    let (train, holdout, unused) = count_pairs(&db).await;
     assert_eq!(train + holdout + unused, 160);
 }
 

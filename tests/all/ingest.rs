@@ -15,6 +15,8 @@ use kith_mcmc::PairKey;
 use kith_pixels::{Limits, PixelError};
 use tempfile::TempDir;
 
+use crate::db::count_pairs;
+
 const LIMITS: Limits = Limits {
     max_bytes: 1 << 16,
     max_pixels: 1 << 12,
@@ -86,7 +88,7 @@ fn files(folder: &Path) -> usize {
 
 impl Fixture {
     async fn assert_holds(&self, images: u64, pairs: u64) {
-        let (train, holdout, unused) = self.db.count_pairs().await.unwrap();
+        let (train, holdout, unused) = count_pairs(&self.db).await;
         assert_eq!(self.db.count_images().await.unwrap(), images);
         assert_eq!(train + holdout + unused, pairs);
         assert_eq!(files(&self.folder.path().join("blobs")), images as usize);
