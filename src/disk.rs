@@ -1,4 +1,4 @@
-//! What the operating system says of files: which one a path names at this moment, whether a failure means a full or a bad disk.
+//! Facts about files from the operating system: which file a path names now, and whether an error means a full or a failing disk.
 
 use std::{
     error::Error,

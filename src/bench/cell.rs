@@ -1,12 +1,7 @@
-//! What can be measured, and on what. Must never know: how a figure is shown.
+//! The things that can be measured, and the settings that their figures depend on.
 
-use std::{collections::HashMap, time::Duration};
-
-use rayon::ThreadPoolBuilder;
-
-use super::{BenchError, Figure, work};
 use kith_learn::LearnConfig;
-use kith_nn::{Device, Encoder, EncoderConfig, LayerShape, OptimizerConfig, PeakFlops};
+use kith_nn::{Device, EncoderConfig, LayerShape, OptimizerConfig, PeakFlops};
 use kith_pixels::{AugmentConfig, Limits};
 
 /// The settings that figures depend on, whatever the cell.
@@ -75,7 +70,7 @@ pub enum Cell {
     /// What one thread does to an image before it can be encoded.
     Decode {
         /// Which part.
-        part: Picturing,
+        part: DecodeStage,
         /// Pixels across of what the encoder sees.
         side: usize,
     },
@@ -94,7 +89,7 @@ pub enum Pass {
 /// The parts of making pixels of a photograph's size ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Picturing {
+pub enum DecodeStage {
     /// Bytes of a JPEG to pixels.
     DecodeJpeg,
     /// Bytes of a PNG to pixels.
@@ -105,7 +100,7 @@ pub enum Picturing {
     Augment,
 }
 
-impl Picturing {
+impl DecodeStage {
     /// All, in order.
     pub const ALL: [Self; 4] = [
         Self::DecodeJpeg,
@@ -113,56 +108,6 @@ impl Picturing {
         Self::Resize,
         Self::Augment,
     ];
-}
-
-/// Measures cells, and keeps between them what takes long to make.
-pub struct Bench {
-    setup: Setup,
-    /// By side.
-    encoders: HashMap<usize, Encoder>,
-}
-
-impl Bench {
-    /// Nothing is made yet.
-    pub fn new(setup: Setup) -> Self {
-        Self {
-            setup,
-            encoders: HashMap::new(),
-        }
-    }
-
-    /// One round of a cell: a run to warm up, then runs for `budget`, at least one.
-    pub fn run(&mut self, cell: &Cell, budget: Duration) -> Result<Figure, BenchError> {
-        let pool = ThreadPoolBuilder::new().num_threads(cell.threads());
-        let pool = pool.build()?;
-        match cell {
-            Cell::Peak { .. } => pool.install(|| work::peak(budget)),
-            Cell::Forward { side, batch, .. } => {
-                let encoder = self.encoder(*side)?;
-                pool.install(|| work::forward(encoder, *batch, budget))
-            }
-            Cell::Train { side, pairs, .. } => {
-                pool.install(|| work::train(&self.setup, *side, *pairs, budget))
-            }
-            Cell::Layer {
-                shape, pass, batch, ..
-            } => pool.install(|| work::layer(shape, *pass, (*batch, &self.setup.device), budget)),
-            Cell::Walk { pairs, .. } => {
-                pool.install(|| work::walk(&self.setup.learning.sampler, *pairs, budget))
-            }
-            Cell::Decode { part, side } => {
-                pool.install(|| work::picture(&self.setup, *part, *side, budget))
-            }
-        }
-    }
-
-    fn encoder(&mut self, side: usize) -> Result<&Encoder, BenchError> {
-        if !self.encoders.contains_key(&side) {
-            let fresh = work::fresh(&self.setup, side)?;
-            self.encoders.insert(side, fresh);
-        }
-        Ok(&self.encoders[&side])
-    }
 }
 
 impl Cell {

@@ -1,4 +1,4 @@
-//! Times of one piece of work that is done over and over. Must never know: what the work is.
+//! Times one piece of work that is repeated.
 
 use std::{
     fs,

@@ -1,8 +1,8 @@
-//! Which cells answer a wish. Must never know: how they are measured.
+//! Chooses the cells of a bench from what a caller asks for.
 
 use std::{num::NonZeroUsize, thread};
 
-use super::{Cell, Pass, Picturing, Setup};
+use super::{Cell, DecodeStage, Pass, Setup};
 use kith_nn::{EncoderConfig, NnError, layer_shapes};
 
 /// The kinds of cells that can be asked for.
@@ -116,7 +116,7 @@ fn add(kind: Kind, config: &EncoderConfig, [batch, threads]: [usize; 2], cells: 
             pairs: batch,
             threads,
         }],
-        Kind::Decode => Picturing::ALL
+        Kind::Decode => DecodeStage::ALL
             .map(|part| Cell::Decode { part, side })
             .to_vec(),
     };

@@ -1,8 +1,8 @@
-//! Cells and their figures as rows for people and programs. Must never know: how they were measured, how a table looks.
+//! Cells and their figures as rows, for tables and for JSON.
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cell, Figure, Pass, Picturing};
+use super::{Cell, DecodeStage, Figure, Pass};
 
 /// All rows, a list for each kind of cell. Rates and times are medians unless they say `best`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -108,7 +108,7 @@ pub struct WalkRow {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DecodeRow {
     /// Which part.
-    pub part: Picturing,
+    pub part: DecodeStage,
     /// Pixels across of what the encoder sees.
     pub side: usize,
     /// Milliseconds an image.
@@ -119,7 +119,7 @@ pub struct DecodeRow {
 
 impl Report {
     /// The rows of measured cells, in their order. A layer's share needs a peak of as many threads among them.
-    pub fn of(measured: &[(Cell, Figure)]) -> Self {
+    pub fn new(measured: &[(Cell, Figure)]) -> Self {
         let mut report = Self::default();
         for (cell, figure) in measured {
             report.add(cell, figure);
@@ -154,7 +154,7 @@ impl Report {
                 side,
                 pairs,
                 threads,
-            } => self.train.push(TrainRow::of(side, pairs, threads, figure)),
+            } => self.train.push(TrainRow::new(side, pairs, threads, figure)),
             Cell::Layer {
                 ref shape,
                 pass,
@@ -190,7 +190,7 @@ impl Report {
 }
 
 impl TrainRow {
-    fn of(side: usize, pairs: usize, threads: usize, figure: &Figure) -> Self {
+    fn new(side: usize, pairs: usize, threads: usize, figure: &Figure) -> Self {
         let images = 2.0 * pairs as f64;
         Self {
             side,
@@ -246,7 +246,7 @@ mod tests {
             threads,
         };
         let peak = (Cell::Peak { threads: 2 }, figure(0.5));
-        let report = Report::of(&[(layer(2), figure(0.5)), (layer(1), figure(0.5)), peak]);
+        let report = Report::new(&[(layer(2), figure(0.5)), (layer(1), figure(0.5)), peak]);
         // Two gradients of two images: 24 × 24 places, 9 × 64 × 64 weights, a multiplication and an addition for each.
         let gflop = 8.0 * 24.0 * 24.0 * 9.0 * 64.0 * 64.0 / 1e9;
         assert!((report.layers[0].gflop - gflop).abs() < 1e-12);
@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_training_row_gives_its_figure_back() {
-        let row = TrainRow::of(96, 8, 2, &figure(0.25));
+        let row = TrainRow::new(96, 8, 2, &figure(0.25));
         assert_eq!(row.images_per_second, 64.0);
         assert_eq!(row.figure(), figure(0.25));
     }

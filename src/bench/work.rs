@@ -1,10 +1,10 @@
-//! The work of each kind of cell, on made-up data. Must never know: how a figure is shown.
+//! The work of each kind of cell, on made-up data.
 
 use std::{hint::black_box, time::Duration};
 
 use rayon::prelude::*;
 
-use super::{BenchError, Figure, Pass, Picturing, Setup, clock::watch};
+use super::{BenchError, DecodeStage, Figure, Pass, Setup, clock::watch};
 use kith_learn::{Batch, CarriedViews, LearnConfig, Learner, ObjectiveKind, SharedView};
 use kith_mcmc::{
     BatchSlot, Carried, ChainState, ChainTable, ImageKey, PairEntry, PairGraph, PairKey,
@@ -20,8 +20,8 @@ use kith_seed::mix;
 const BETA: f32 = 10.0;
 /// Too small a learning rate for weights to leave where they started, however many steps are measured.
 const RATE: f32 = 1e-6;
-/// The sample picture: what a phone's or a shop's thumbnail has.
-const PICTURE: (u32, u32) = (640, 480);
+/// Size of the sample image: that of a phone's or a shop's thumbnail.
+const SAMPLE_SIZE: (u32, u32) = (640, 480);
 
 /// A fresh encoder for images of `side`.
 pub(super) fn fresh(setup: &Setup, side: usize) -> Result<Encoder, BenchError> {
@@ -188,28 +188,28 @@ pub(super) fn walk(
     })
 }
 
-pub(super) fn picture(
+pub(super) fn decode_stage(
     setup: &Setup,
-    part: Picturing,
+    part: DecodeStage,
     side: usize,
     budget: Duration,
 ) -> Result<Figure, BenchError> {
     let format = match part {
-        Picturing::DecodePng => SampleFormat::Png,
+        DecodeStage::DecodePng => SampleFormat::Png,
         _ => SampleFormat::Jpeg,
     };
-    let bytes = sample(format, PICTURE.0, PICTURE.1);
+    let bytes = sample(format, SAMPLE_SIZE.0, SAMPLE_SIZE.1);
     let picture = decode(&bytes, &setup.limits)?;
     let mut seed = 0;
     watch(budget, || {
         match part {
-            Picturing::DecodeJpeg | Picturing::DecodePng => {
+            DecodeStage::DecodeJpeg | DecodeStage::DecodePng => {
                 black_box(decode(&bytes, &setup.limits)?);
             }
-            Picturing::Resize => {
+            DecodeStage::Resize => {
                 black_box(fit(&picture, side));
             }
-            Picturing::Augment => {
+            DecodeStage::Augment => {
                 seed += 1;
                 black_box(augment(&picture, side, &setup.augment, seed));
             }

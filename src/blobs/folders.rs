@@ -1,8 +1,8 @@
-//! Walks over the folders of a store: what is stored, what a cut-off write left. Symbolic links are never followed.
+//! Walks over the folders of a store: its blobs, and the files that unfinished writes left. Symbolic links are never followed.
 
 use std::{fs, io, path::Path, time::Duration};
 
-use super::{CHECKPOINTS, IMAGES};
+use super::key::{CHECKPOINTS, IMAGES};
 use crate::types::{CheckpointId, Sha256};
 
 /// Whether anything is stored below `root`.

@@ -1,7 +1,8 @@
-//! Bytes by key, durable: content-addressed images and the parts of checkpoints.
-//! Only this module uses `object_store`; all keys come from [`BlobKey`].
+//! Durable storage of bytes by key: content-addressed images and the parts of checkpoints.
 
+mod error;
 mod folders;
+mod key;
 mod stream;
 
 use std::{
@@ -15,84 +16,12 @@ use std::{
 use bytes::Bytes;
 use object_store::{ObjectStoreExt, local::LocalFileSystem, path};
 
-pub use self::stream::Chunks;
+use self::key::{CHECKPOINTS, IMAGES};
+pub use self::{error::BlobError, key::BlobKey, stream::Chunks};
 use crate::{
-    disk::{self, Place},
+    disk::Place,
     types::{CheckpointId, Sha256},
 };
-
-const IMAGES: &str = "images";
-const CHECKPOINTS: &str = "checkpoints";
-
-/// Everything that is stored, and where.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BlobKey {
-    /// An uploaded image: `images/ab/abcdef….`
-    Image(Sha256),
-    /// One part of a checkpoint: `checkpoints/ID/model.safetensors`.
-    CheckpointPart(CheckpointId, String),
-}
-
-impl BlobKey {
-    /// Where the blob lies. Each part is escaped on its own, so that no name, whoever chose it, leads out of its folder.
-    fn path(&self) -> path::Path {
-        match self {
-            Self::Image(sha256) => {
-                let hex = sha256.to_string();
-                path::Path::from_iter([IMAGES, &hex[..2], &hex])
-            }
-            Self::CheckpointPart(id, name) => checkpoint_folder(*id).join(name.as_str()),
-        }
-    }
-}
-
-fn checkpoint_folder(id: CheckpointId) -> path::Path {
-    path::Path::from_iter([CHECKPOINTS, &id.to_string()])
-}
-
-/// What can go wrong.
-#[derive(Debug, thiserror::Error)]
-pub enum BlobError {
-    /// No such blob.
-    #[error("no blob at {0}")]
-    NotFound(String),
-    /// The bytes are not those that were stored.
-    #[error("stored bytes are damaged: {0}")]
-    Damaged(String),
-    /// The disk is full.
-    #[error(
-        "the disk of the data folder is full: free space on it, delete images or checkpoints, or move the folder to a larger disk"
-    )]
-    Full,
-    /// The path names another folder than the one that was opened.
-    #[error(
-        "{0} was removed or replaced while kith used it: put it back, or stop kith and start it again"
-    )]
-    Replaced(String),
-    /// The store failed.
-    #[error("blob store: {0}")]
-    Store(String),
-}
-
-impl From<object_store::Error> for BlobError {
-    fn from(error: object_store::Error) -> Self {
-        match error {
-            object_store::Error::NotFound { path, .. } => Self::NotFound(path),
-            error if disk::is_full(&error) => Self::Full,
-            error if disk::is_unreadable(&error) => Self::Damaged(error.to_string()),
-            error => Self::Store(error.to_string()),
-        }
-    }
-}
-
-impl From<io::Error> for BlobError {
-    fn from(error: io::Error) -> Self {
-        if disk::is_full(&error) {
-            return Self::Full;
-        }
-        Self::Store(error.to_string())
-    }
-}
 
 /// A handle to the store; cheap to clone.
 #[derive(Clone, Debug)]
@@ -107,15 +36,15 @@ impl Blobs {
         fs::create_dir_all(root)?;
         let root = root.canonicalize()?;
         root.parent().map_or(Ok(()), sync_folder)?;
-        Self::at(&root)
+        Self::open(&root)
     }
 
-    /// A store that is there, for reading only.
+    /// An existing store, for reading only.
     pub fn look(root: &Path) -> Result<Self, BlobError> {
-        Self::at(&root.canonicalize()?)
+        Self::open(&root.canonicalize()?)
     }
 
-    fn at(root: &Path) -> Result<Self, BlobError> {
+    fn open(root: &Path) -> Result<Self, BlobError> {
         let store = LocalFileSystem::new_with_prefix(root)?.with_fsync(true);
         Ok(Self {
             store: Arc::new(store),
@@ -272,7 +201,7 @@ impl Blobs {
         }
     }
 
-    /// What is written into a folder that was removed is lost, so nothing is.
+    /// Refuses to write into a folder that was removed: what is written there is lost.
     fn check_root(&self) -> Result<(), BlobError> {
         if self.root.holds() {
             return Ok(());

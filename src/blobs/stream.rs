@@ -1,5 +1,5 @@
-//! A blob read in chunks from an open file, so that a slow reader holds one chunk and not the whole. A blob that is deleted meanwhile is
-//! read to its end.
+//! Reads a blob in chunks from an open file, so that a slow reader holds one chunk in memory. A blob that is deleted meanwhile is still read
+//! to its end.
 
 use std::{fs::File, io, ops::Range, os::unix::fs::FileExt, sync::Arc};
 

@@ -85,7 +85,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     if cells.is_empty() {
         bail!("single layers are measured on a CPU only: leave encoder.device as it is");
     }
-    let report = Report::of(&args.measure(cells, Bench::new(setup))?);
+    let report = Report::new(&args.measure(cells, Bench::new(setup))?);
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {

@@ -1,6 +1,6 @@
 //! The report of `kith bench` as Markdown tables.
 
-use crate::bench::{LayerRow, Pass, Picturing, Report};
+use crate::bench::{DecodeStage, LayerRow, Pass, Report};
 
 pub(crate) fn print(report: &Report) {
     table("embeddings", &forward(report));
@@ -113,10 +113,10 @@ fn decode(report: &Report) -> Vec<Vec<String>> {
     let mut rows = vec![cells(["", "ms", "best"])];
     rows.extend(report.decode.iter().map(|row| {
         let part = match row.part {
-            Picturing::DecodeJpeg => "decode JPEG".into(),
-            Picturing::DecodePng => "decode PNG".into(),
-            Picturing::Resize => format!("resize to {}", row.side),
-            Picturing::Augment => format!("augment to {}", row.side),
+            DecodeStage::DecodeJpeg => "decode JPEG".into(),
+            DecodeStage::DecodePng => "decode PNG".into(),
+            DecodeStage::Resize => format!("resize to {}", row.side),
+            DecodeStage::Augment => format!("augment to {}", row.side),
         };
         vec![
             part,

@@ -1,7 +1,9 @@
-//! An upload becomes a durable image or pair: check, hash, bytes to `blobs`, then one transaction in `db`.
+//! Stores uploads: checks and hashes each image, writes its bytes to the blob store, then the rows in one transaction.
 
+mod error;
 mod prepare;
 mod store;
+mod upload;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -10,93 +12,32 @@ use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use tokio::sync::{RwLock, Semaphore};
 
 use crate::{
-    blobs::{BlobError, BlobKey, Blobs},
+    blobs::{BlobKey, Blobs},
     db::{Db, DbError, ImageRow, NewImage, PairRow},
-    image_store::{ImageError, ImageStore},
+    image_store::ImageStore,
     types::Sha256,
 };
-use kith_pixels::{Limits, PixelError};
-use prepare::Prepared;
+use kith_pixels::Limits;
+use prepare::{Prepared, Preparer};
+
+pub use error::IngestError;
+pub use upload::{PairUpload, Place, Upload};
 
 /// Images of one request that are prepared side by side.
 const SIDE_BY_SIDE: usize = 8;
 /// Requests whose images and rows are written side by side; further ones wait.
 const STORING: usize = 16;
 
-/// One side of a posted pair.
-#[derive(Clone, Debug)]
-pub enum Upload {
-    /// The bytes of an image file.
-    Bytes(Bytes),
-    /// The id of a stored image.
-    Id(Sha256),
-}
-
-/// A posted pair.
-#[derive(Clone, Debug)]
-pub struct PairUpload {
-    /// The anchor.
-    pub anchor: Upload,
-    /// The positive; `None`: the anchor's own two views.
-    pub positive: Option<Upload>,
-    /// Group name.
-    pub group: Option<String>,
-}
-
-/// Where in a request something is wrong: index of the pair and `anchor` or `positive`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Index of the pair in the request.
-    pub index: usize,
-    /// `anchor` or `positive`.
-    pub side: &'static str,
-}
-
-/// What can go wrong.
-#[derive(Debug, thiserror::Error)]
-pub enum IngestError {
-    /// An image is not acceptable.
-    #[error("{source}")]
-    Pixels {
-        /// Where, for a pair.
-        place: Option<Place>,
-        /// Why.
-        source: PixelError,
-    },
-    /// A named image is not stored.
-    #[error("no image {id} is stored: upload it first, or send its bytes")]
-    UnknownImage {
-        /// Where.
-        place: Place,
-        /// Its id.
-        id: Sha256,
-    },
-    /// The stored bytes of an image cannot be given.
-    #[error(transparent)]
-    Image(#[from] ImageError),
-    /// Decoding was cut off: the server is stopping.
-    #[error("decoding was cut off: the server is stopping")]
-    Stopping,
-    /// The blob store failed.
-    #[error(transparent)]
-    Blobs(#[from] BlobError),
-    /// The database failed.
-    #[error(transparent)]
-    Db(#[from] DbError),
-}
-
-/// The way in; cheap to clone.
+/// Stores and erases images and pairs; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Ingest {
     blobs: Blobs,
     db: Db,
     images: ImageStore,
-    limits: Limits,
+    preparer: Preparer,
     holdout_share: f64,
     /// One permit for each request that is written at this moment.
     storing: Arc<Semaphore>,
-    /// One permit for each image that is decoded at this moment.
-    decoding: Arc<Semaphore>,
     /// Additions share it, an erasure has it alone. An addition trusts bytes that it finds stored; were an erasure to remove them between
     /// that look and the addition's commit, the new row would name bytes that are gone.
     erasing: Arc<RwLock<()>>,
@@ -105,22 +46,20 @@ pub struct Ingest {
 impl Ingest {
     /// `holdout_share`: share of pairs that are held out, 0–1.
     pub fn new(blobs: Blobs, db: Db, limits: Limits, holdout_share: f64) -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             images: ImageStore::new(blobs.clone(), db.clone()),
+            preparer: Preparer::new(db.clone(), limits),
             blobs,
             db,
-            limits,
             holdout_share,
             storing: Arc::new(Semaphore::new(STORING)),
-            decoding: Arc::new(Semaphore::new(cores)),
             erasing: Arc::default(),
         }
     }
 
     /// Stores an image; `true`: it is new. Durable when this returns. The whole image is decoded once, so that nothing undecodable is stored.
     pub async fn add_image(&self, bytes: Bytes) -> Result<(ImageRow, bool), IngestError> {
-        let prepared = self.prepare(None, bytes).await?;
+        let prepared = self.preparer.prepare(None, bytes).await?;
         let insert = |db: Db, images: Vec<NewImage>| async move { db.insert_images(&images).await };
         let row = self.store(vec![prepared], insert).await?.pop();
         Ok(row.ok_or_else(|| DbError::Corrupt("an image was stored without a row".into()))?)
@@ -142,7 +81,7 @@ impl Ingest {
         let uploads = sides.iter().filter_map(prepare::Slot::bytes);
         // Boxed, as are the writes below: callers need futures that are `Send`, which the compiler cannot see through these closures.
         let preparing: Vec<_> = uploads
-            .map(|(place, bytes)| self.prepare(Some(place), bytes).boxed())
+            .map(|(place, bytes)| self.preparer.prepare(Some(place), bytes).boxed())
             .collect();
         let prepared: Vec<Prepared> = stream::iter(preparing)
             .buffered(SIDE_BY_SIDE)

@@ -1,11 +1,16 @@
-//! What an upload needs before anything is stored: its hash, and proof that it decodes.
-//! Must never know: storage of bytes, SQL.
+//! Prepares uploads for storing: hashes them, and decodes them once to prove that they can be.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
-use super::{Ingest, IngestError, PairUpload, Place, Upload};
+use super::{
+    error::IngestError,
+    upload::{PairUpload, Place, Upload},
+};
 use crate::{
-    db::{NewImage, NewPair},
+    db::{Db, NewImage, NewPair},
     types::Sha256,
 };
 use kith_pixels::{Limits, PixelError};
@@ -83,7 +88,26 @@ pub(super) fn pairs(slots: &[Slot], prepared: &[Prepared]) -> Vec<NewPair> {
     pairs
 }
 
-impl Ingest {
+/// Prepares images, a bounded number at once; cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Preparer {
+    db: Db,
+    limits: Limits,
+    /// One permit for each image that is decoded at this moment.
+    decoding: Arc<Semaphore>,
+}
+
+impl Preparer {
+    /// Decodes as many images at once as there are cores.
+    pub(super) fn new(db: Db, limits: Limits) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            db,
+            limits,
+            decoding: Arc::new(Semaphore::new(cores)),
+        }
+    }
+
     /// Hashes an upload; decodes it unless its row is there. `place`: where it stands, for errors.
     pub(super) async fn prepare(
         &self,

@@ -1,4 +1,4 @@
-//! What is prepared becomes durable: bytes first, then rows in one transaction, to the end whatever the caller does.
+//! Makes prepared images durable: bytes first, then rows in one transaction. A write runs to its end even if the caller goes away.
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, stream};

@@ -49,7 +49,7 @@ fn every_kind_of_cell_gives_its_row() {
         (cell, figure)
     };
     let measured: Vec<(Cell, Figure)> = cells.into_iter().map(measure).collect();
-    let report = Report::of(&measured);
+    let report = Report::new(&measured);
     assert_eq!((report.forward.len(), report.train.len()), (1, 1));
     assert_eq!(
         (report.walk.len(), report.decode.len(), report.peak.len()),
