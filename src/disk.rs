@@ -20,7 +20,7 @@ pub(crate) struct Place {
 
 impl Place {
     /// What `path` names now.
-    pub(crate) fn of(path: &Path) -> io::Result<Self> {
+    pub(crate) fn new(path: &Path) -> io::Result<Self> {
         let found = fs::metadata(path)?;
         Ok(Self {
             path: path.to_owned(),
@@ -32,7 +32,7 @@ impl Place {
     /// Whether the path names the same file as before. One that was removed or replaced lives on for those who have it open, but what
     /// they write is lost when they close it.
     pub(crate) fn holds(&self) -> bool {
-        Self::of(&self.path).is_ok_and(|now| now == *self)
+        Self::new(&self.path).is_ok_and(|now| now == *self)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -89,7 +89,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let path = folder.path().join("file");
         fs::write(&path, "a").expect("it can be written");
-        let place = Place::of(&path).expect("it is there");
+        let place = Place::new(&path).expect("it is there");
         fs::write(&path, "b").expect("it can be written");
         assert!(place.holds());
         fs::rename(&path, folder.path().join("other")).expect("it can be moved");

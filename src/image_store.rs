@@ -91,7 +91,7 @@ impl ImageStore {
         }
     }
 
-    /// Takes images off the list whose bytes are right again, because a person put the files back. Answers how many.
+    /// Takes images off the list whose bytes are right again, because a person put the files back. Returns their number.
     pub async fn recheck(&self) -> Result<usize, ImageError> {
         let (mut healed, mut after) = (0, None);
         loop {

@@ -16,7 +16,7 @@ pub struct Figure {
     pub best_seconds: f64,
     /// Processor time of all threads; hardly depends on other programs. `None` where the system does not tell.
     pub processor_seconds: Option<f64>,
-    /// Most memory that the work and what it needs took. `None` where it was not, or cannot be, measured.
+    /// Peak memory of the work and its inputs. `None` where it was not, or cannot be, measured.
     pub peak_bytes: Option<u64>,
 }
 

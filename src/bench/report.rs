@@ -62,7 +62,7 @@ pub struct TrainRow {
     pub best_images_per_second: f64,
     /// Processor time of all threads.
     pub processor_ms_per_image: Option<f64>,
-    /// Most memory of training: weights, moments, batch, maps, gradients. Linux only.
+    /// Peak memory of training: weights, moments, batch, maps, gradients. Linux only.
     pub peak_bytes: Option<u64>,
 }
 

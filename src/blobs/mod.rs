@@ -48,7 +48,7 @@ impl Blobs {
         let store = LocalFileSystem::new_with_prefix(root)?.with_fsync(true);
         Ok(Self {
             store: Arc::new(store),
-            root: Arc::new(Place::of(root)?),
+            root: Arc::new(Place::new(root)?),
         })
     }
 

@@ -56,7 +56,7 @@ impl Life {
         }
     }
 
-    /// The candidate cannot serve. What was chosen without a hold may still give way to something better.
+    /// The candidate cannot serve. A live checkpoint chosen without a hold may still be replaced by a better one.
     fn unfit(
         &self,
         id: CheckpointId,

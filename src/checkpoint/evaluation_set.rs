@@ -15,7 +15,7 @@ use kith_eval::EvaluationSet;
 use kith_mcmc::{GroupKey, ImageKey, PairKey};
 use kith_seed::mix;
 
-/// Most bytes of encoded images a set holds: further pairs are left out.
+/// Largest sum of a set's encoded images in bytes: further pairs are left out.
 const MAX_BYTES: usize = 256 << 20;
 /// Rows read from the database at once.
 const PAGE: u32 = 4096;
@@ -84,7 +84,7 @@ fn digest(asked: &[[u64; 3]]) -> String {
     Sha256::of(&bytes).to_string()[..32].to_owned()
 }
 
-/// Images read so far: one that stands in several pairs is read once.
+/// Images read so far: an image of several pairs is read once.
 #[derive(Default)]
 struct Images {
     known: HashMap<ImageKey, Option<Bytes>>,

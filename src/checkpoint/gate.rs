@@ -8,7 +8,7 @@ use kith_eval::{Evaluation, Score};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GateConfig {
-    /// With fewer held-out pairs, recall says too little: only collapse is looked at.
+    /// With fewer held-out pairs, recall says too little: only collapse is checked.
     pub min_pairs: usize,
     /// How sure the gate must be that a candidate is better before it serves, 0.5 (any lead will do) to below 1: one less the p-value of a
     /// paired test.

@@ -118,7 +118,7 @@ pub enum Action {
         id: CheckpointId,
         /// The finding.
         verdict: Verdict,
-        /// Why, as a sentence; `None` leaves what stands there.
+        /// Why, as a sentence; `None` leaves the stored reason.
         why: Option<String>,
     },
     /// The live one is held no more.

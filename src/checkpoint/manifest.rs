@@ -165,7 +165,7 @@ pub struct Recovery {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CollapseWatch {
-    /// Steps looked at.
+    /// Steps in the averages.
     pub steps: u64,
     /// Average spread. An `f32`, since JSON brings these back to the last bit.
     pub spread: f32,

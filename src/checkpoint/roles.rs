@@ -129,7 +129,7 @@ impl Checkpoints {
         name: &str,
         checkpoint: Option<CheckpointId>,
     ) -> Result<(), CheckpointError> {
-        // Nothing may remove the checkpoint between the look at it and the name.
+        // Nothing may remove the checkpoint between the check and the new name.
         let _roles = self.roles.lock().await;
         if let Some(id) = checkpoint {
             self.manifest(id).await?;
@@ -196,7 +196,7 @@ fn entry(row: CheckpointRow, aliased: bool, in_use: bool) -> Entry {
     }
 }
 
-/// Whether all weights are finite; looked at off the async threads.
+/// Checks off the async threads that all weights are finite.
 pub(super) async fn check_finite(
     id: CheckpointId,
     arrays: Vec<kith_nn::NamedArray>,

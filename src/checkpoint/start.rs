@@ -19,17 +19,20 @@ impl Checkpoints {
     /// [`CheckpointError::AllLost`] where there are complete checkpoints and none can be read.
     pub async fn newest(&self) -> Result<Option<(CheckpointId, Snapshot)>, CheckpointError> {
         self.tidy().await?;
-        let rows = self.db.checkpoints().await?;
-        let complete = rows
-            .iter()
-            .filter(|row| row.status == CheckpointStatus::Complete);
-        let ids: Vec<CheckpointId> = complete.map(|row| row.id).collect();
+        let ids = self.complete_ids().await?;
         match self.first_of(&ids).await? {
             None if !ids.is_empty() => Err(CheckpointError::AllLost {
                 complete: ids.len(),
             }),
             found => Ok(found),
         }
+    }
+
+    /// The ids of all complete checkpoints, newest first.
+    pub async fn complete_ids(&self) -> Result<Vec<CheckpointId>, CheckpointError> {
+        let mut rows = self.db.checkpoints().await?;
+        rows.retain(|row| row.status == CheckpointStatus::Complete);
+        Ok(rows.into_iter().map(|row| row.id).collect())
     }
 
     /// The first of `ids` that loads; each refusal is logged as an error.

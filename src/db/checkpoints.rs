@@ -76,7 +76,7 @@ impl Db {
         found(id, done.rows_affected())
     }
 
-    /// Stores what was found about a checkpoint; without a reason the one that stands there stays.
+    /// Stores the verdict on a checkpoint; without a new reason the stored one stays.
     pub async fn set_verdict(
         &self,
         id: CheckpointId,
@@ -94,7 +94,7 @@ impl Db {
         found(id, done.rows_affected())
     }
 
-    /// In one transaction: the live checkpoint retires, `id` is live, and the decision stands on it. `false`: it is not there or
+    /// In one transaction: the live checkpoint retires, `id` is live, and the decision is stored with it. `false`: it is not there or
     /// not complete.
     pub async fn promote_checkpoint(
         &self,

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::{error::DbError, handle::Db};
 use crate::types::Sha256;
 
-/// Most broken references that a check of the file reports.
+/// Largest number of broken references that a check of the file reports.
 const MAX_COMPLAINTS: u32 = 100;
 
 impl Db {

@@ -3,7 +3,7 @@
 use super::{error::DbError, handle::Db};
 
 impl Db {
-    /// Runs an erasure; one that finds the disk full is tried again with the room that is kept for it.
+    /// Runs an erasure. If the disk is full it is tried again with the space that is kept for erasures.
     pub(super) async fn erase<T, F>(&self, work: impl Fn() -> F) -> Result<T, DbError>
     where
         F: Future<Output = Result<T, DbError>>,
@@ -18,7 +18,7 @@ impl Db {
         }
     }
 
-    /// Moves what the write-ahead log holds into the file, so that the next write finds room in the log.
+    /// Moves the content of the write-ahead log into the file, so that the next write has space in the log.
     async fn empty_log(&self) {
         let Ok(mut writer) = self.writer().await else {
             return;
@@ -40,16 +40,16 @@ mod tests {
     use crate::db::reserve::BYTES;
 
     #[tokio::test]
-    async fn an_erasure_on_a_full_disk_is_tried_again_with_the_room_kept_for_it() {
+    async fn an_erasure_on_a_full_disk_is_tried_again_with_the_space_kept_for_it() {
         let folder = tempfile::tempdir().unwrap();
         let db = Db::open(&folder.path().join("kith.db")).await.unwrap();
         let file = folder.path().join("reserve");
         assert_eq!(fs::metadata(&file).unwrap().len(), BYTES as u64);
-        let (tries, room) = (Cell::new(0), file.clone());
+        let (tries, reserve) = (Cell::new(0), file.clone());
         // As on a disk that is full but for that file.
         let erasure = || async {
             tries.set(tries.get() + 1);
-            if room.exists() {
+            if reserve.exists() {
                 return Err(DbError::Full);
             }
             Ok(())
@@ -57,6 +57,6 @@ mod tests {
         db.erase(erasure).await.unwrap();
         assert_eq!(tries.get(), 2);
         db.probe_write().await.unwrap();
-        assert!(file.exists(), "the room is taken up again");
+        assert!(file.exists(), "the space is taken again");
     }
 }

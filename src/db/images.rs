@@ -13,7 +13,7 @@ use crate::types::Sha256;
 use kith_mcmc::ImageKey;
 
 impl Db {
-    /// Stores images; those that are there keep their row. Answers in order; `true`: it is new.
+    /// Stores images; those that are there keep their row. Returns their rows in order; `true`: it is new.
     pub async fn insert_images(
         &self,
         images: &[NewImage],
@@ -64,7 +64,7 @@ impl Db {
         Ok(ids.fetch_all(&self.readers).await?)
     }
 
-    /// Erases an image and all its pairs, and logs the pairs as erased. `false`: there was none. Its id stands in
+    /// Erases an image and all its pairs, and logs the pairs as erased. `false`: there was none. Its id is in
     /// [`Db::unlinked_images`] until [`Db::forget_unlinked`].
     pub async fn delete_image(&self, sha256: Sha256) -> Result<bool, DbError> {
         self.erase(|| self.delete_image_rows(sha256)).await
@@ -108,7 +108,7 @@ impl Db {
             Ok(())
         };
         self.erase(forget).await?;
-        // Its bytes made room.
+        // Removing its bytes freed space.
         self.reserve.refill().await;
         Ok(())
     }

@@ -65,7 +65,7 @@ impl Db {
     }
 
     fn new(path: &Path, writer: SqlitePool, readers: SqlitePool) -> Result<Self, DbError> {
-        let file = Place::of(path).map_err(|error| DbError::Sql(error.to_string()))?;
+        let file = Place::new(path).map_err(|error| DbError::Sql(error.to_string()))?;
         Ok(Self {
             writer,
             readers,

@@ -1,4 +1,4 @@
-//! Statements on pairs and on the log of erased ones. `split.rs` decides what a pair is used for; this file looks up what it must know.
+//! Statements on pairs and on the log of erased ones. `split.rs` decides what a pair is used for; this file reads what that needs.
 
 use std::collections::HashMap;
 
@@ -123,7 +123,7 @@ impl Db {
         Ok(last.map_or(0, i64::cast_unsigned))
     }
 
-    /// Forgets the erasures up to and including `sequence`, for one whose reader has taken them in. Answers how many went.
+    /// Deletes the log of erasures up to and including `sequence`, once its reader has taken them in. Returns how many were deleted.
     pub async fn prune_erasures(&self, sequence: u64) -> Result<u64, DbError> {
         let mut pruned = 0;
         loop {

@@ -69,7 +69,7 @@ impl Ingest {
             .into_iter()
             .map(|one| self.store_bytes(one.image.sha256, one.bytes).boxed())
             .collect();
-        // All of them end before the first failure is looked at: one that is still writing could not be discarded.
+        // All writes end before the first failure is returned: one that is still running could not be discarded.
         let written: Vec<Result<(), IngestError>> = stream::iter(writing)
             .buffer_unordered(SIDE_BY_SIDE)
             .collect()

@@ -1,5 +1,7 @@
 //! The settings of training.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Policy;
@@ -66,6 +68,13 @@ pub struct RunConfig {
     pub metrics_rows: u32,
     /// Longest wait before a failed trainer is started again, in seconds.
     pub max_backoff_seconds: u64,
+}
+
+impl RunConfig {
+    /// The longest rest after a failure, at least a second.
+    pub(super) fn max_rest(&self) -> Duration {
+        Duration::from_secs(self.max_backoff_seconds.max(1))
+    }
 }
 
 /// `[snapshots]`: when a snapshot is taken, and what happens to it.

@@ -112,7 +112,7 @@ impl Trainer {
         self.shared.status.current()
     }
 
-    /// Pauses or resumes, beyond restarts; returns once the trainer has taken note (a running step is finished first). Resuming also starts
+    /// Pauses or resumes, beyond restarts; returns once the trainer has applied it (a running step is finished first). Resuming also starts
     /// a trainer that gave up: from the best checkpoint.
     pub async fn set_paused(&self, paused: bool) -> Result<(), TrainError> {
         self.check_enabled()?;

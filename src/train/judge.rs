@@ -115,10 +115,10 @@ impl Judge {
     ) -> Result<Option<bool>, TrainFailure> {
         let context = &self.context;
         let life = context.wait(context.checkpoints.life())?;
-        let most = context.checkpoints.policy().retention.keep_best.max(1);
+        let max_best = context.checkpoints.policy().retention.keep_best.max(1);
         let live = life.live().map(|live| live.id);
         let mut live_readable = true;
-        for id in life.to_evaluate_again(&judged.score.questions, most) {
+        for id in life.to_evaluate_again(&judged.score.questions, max_best) {
             if id == candidate {
                 continue;
             }

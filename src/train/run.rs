@@ -106,7 +106,6 @@ impl<'a> Run<'a> {
         run_id: u64,
     ) -> Result<Self, TrainFailure> {
         let state = start.snapshot.trainer.clone();
-        let max_rest = Duration::from_secs(context.config.run.max_backoff_seconds.max(1));
         let mut run = Self {
             context,
             pool,
@@ -119,7 +118,7 @@ impl<'a> Run<'a> {
             setbacks: Setbacks::default(),
             triggers: Triggers::new(&context.config.snapshots, state.step, Instant::now()),
             parent: start.parent,
-            backoff: Backoff::new(max_rest),
+            backoff: Backoff::new(context.config.run.max_rest()),
             state,
         };
         run.forget_erased_chains();
@@ -274,8 +273,8 @@ impl<'a> Run<'a> {
     }
 
     pub(super) fn is_complete(&self) -> bool {
-        let most = self.context.config.run.max_steps;
-        most > 0 && self.state.step >= most
+        let max_steps = self.context.config.run.max_steps;
+        max_steps > 0 && self.state.step >= max_steps
     }
 
     fn publish_status(&self, wait_reason: Option<&WaitReason>) {

@@ -15,7 +15,7 @@ use crate::{
 };
 
 impl Run<'_> {
-    /// Answers callers who ask for a snapshot, and takes those that are due.
+    /// Takes a snapshot if one is due or callers have asked for one.
     pub(super) fn snapshot_if_due(&mut self, control: &mut Control) -> Result<(), TrainFailure> {
         let (step, now) = (self.state.step, Instant::now());
         let complete = self.is_complete() && self.triggers.is_dirty(step);
@@ -129,7 +129,7 @@ impl Run<'_> {
     }
 }
 
-/// The notes of all who asked, behind the one that stands there.
+/// The existing note followed by those of all callers.
 fn joined(there: Option<String>, requests: &[Request]) -> Option<String> {
     const BETWEEN: &str = "; ";
     let there = there.unwrap_or_default();
@@ -163,7 +163,7 @@ fn answer(requests: Vec<Request>, outcome: Result<CheckpointId, CheckpointError>
     }
 }
 
-/// A caller's wish that cannot be had is the caller's affair; a store that fails is the loop's, too.
+/// Answers the callers with `error`. A refused request concerns only them; a failing store is also the loop's failure.
 fn refused(requests: Vec<Request>, error: CheckpointError) -> Result<(), TrainFailure> {
     let callers_only = matches!(error, CheckpointError::Quota { .. });
     let failure = TrainFailure::Store(error.to_string());

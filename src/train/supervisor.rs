@@ -3,7 +3,6 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    time::Duration,
 };
 
 use rayon::ThreadPool;
@@ -19,8 +18,6 @@ use super::{
     snapshotter::Snapshotter,
     status::{SharedStatus, TrainingState},
 };
-use crate::db::CheckpointStatus;
-
 /// What the next run starts from.
 pub(super) enum Next {
     From(Box<Start>),
@@ -40,8 +37,7 @@ pub(super) fn train(context: &Arc<Context>, pool: &ThreadPool, mut control: Cont
         }
     };
     let mut run_id = 0;
-    let max_rest = Duration::from_secs(context.config.run.max_backoff_seconds.max(1));
-    let mut backoff = Backoff::new(max_rest);
+    let mut backoff = Backoff::new(context.config.run.max_rest());
     let next = Next::From(Box::new(start));
     supervise(
         &mut control,
@@ -74,11 +70,7 @@ fn begin(context: &Context, next: Next) -> Result<Start, TrainFailure> {
     match next {
         Next::From(start) => Ok(*start),
         Next::Newest => {
-            let rows = context.wait(context.db.checkpoints())?;
-            let complete = rows
-                .iter()
-                .filter(|row| row.status == CheckpointStatus::Complete);
-            let ids: Vec<_> = complete.map(|row| row.id).collect();
+            let ids = context.wait(context.checkpoints.complete_ids())?;
             let found = context.wait(context.checkpoints.first_of(&ids))?;
             let nothing = || TrainFailure::broken("no checkpoint can be read");
             let (id, snapshot) = found.ok_or_else(nothing)?;
@@ -148,6 +140,8 @@ fn supervise(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::sync::{mpsc, oneshot};
 
     use super::*;

@@ -1,4 +1,4 @@
-//! `kith bench`: every kind of cell on a tiny encoder, which cells a wish means, and what the command prints.
+//! `kith bench`: every kind of cell on a tiny encoder, the cells of a plan, and what the command prints.
 
 use std::{process::Command, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Checkpoints: a torn or damaged one is never loaded, what serves is always whole.
+//! Checkpoints: an incomplete or damaged one is never loaded, and the live one always loads.
 
 use bytes::Bytes;
 use kith::{
@@ -105,7 +105,7 @@ async fn one_flipped_bit_in_the_weights_sends_a_start_to_the_older_checkpoint() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_or_lost_side_file_costs_itself_and_the_weights_are_kept() {
+async fn a_damaged_or_lost_part_starts_anew_and_the_weights_are_kept() {
     for name in PARTS.iter().filter(|name| !name.starts_with("model")) {
         for lost in [false, true] {
             let lab = Lab::new(0.0).await;
@@ -187,7 +187,7 @@ async fn weights_that_are_not_finite_are_neither_promoted_nor_loaded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_somebody_stands_on_is_not_pruned() {
+async fn a_checkpoint_in_use_is_not_pruned() {
     let lab = Lab::new(0.0).await;
     let mut ids = Vec::new();
     for step in 0..10 {

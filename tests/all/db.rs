@@ -1,4 +1,4 @@
-//! The database: what was committed stays, what was refused leaves nothing, held-out and trained images never meet.
+//! The database: what was committed stays, what was refused leaves nothing, and no image is both held out and trained.
 
 use std::collections::HashSet;
 

@@ -1,4 +1,4 @@
-//! A data folder with a tiny encoder's settings: what the tests of checkpoints and of training share.
+//! A data folder with the settings of a tiny encoder, shared by the tests of checkpoints and of training.
 
 use std::{io::Cursor, time::Duration};
 
@@ -55,8 +55,8 @@ impl Lab {
         let mut pairs = Vec::new();
         for number in range {
             pairs.push(PairUpload {
-                anchor: self.store(picture(number, 0)).await,
-                positive: Some(self.store(picture(number, 60)).await),
+                anchor: self.store(png(number, 0)).await,
+                positive: Some(self.store(png(number, 60)).await),
                 group: group.map(str::to_owned),
             });
         }
@@ -81,8 +81,8 @@ impl Lab {
     }
 }
 
-/// A picture that differs in every number, brighter by `shade`.
-fn picture(number: u32, shade: u8) -> Bytes {
+/// An image that differs with `number`, brighter by `shade`.
+fn png(number: u32, shade: u8) -> Bytes {
     let image = RgbImage::from_fn(40, 40, |x, y| {
         let cell = number * 31 + (x / 10) * 7 + (y / 10) * 13 * (number % 5 + 1);
         let [red, green, blue] = [cell * 37 % 190, cell * 59 % 190, cell * 83 % 190];
@@ -120,7 +120,7 @@ pub(crate) fn collapsing(sets: &[&str]) -> TrainConfig {
     config
 }
 
-/// Looks at the status until it is as wished; a minute is far beyond what any of the tests' steps take.
+/// Reads the status until it is as expected; a minute is far beyond what any of the tests' steps take.
 pub(crate) async fn until(
     trainer: &Trainer,
     wish: impl Fn(&TrainingStatus) -> bool,

@@ -14,9 +14,9 @@ use crate::lab::config;
 /// Units of the held-out set.
 const UNITS: u64 = 30;
 
-/// Something that happens. `usize`s choose a checkpoint, modulo how many there are.
+/// One step of a history. `usize`s choose a checkpoint, modulo how many there are.
 #[derive(Clone, Debug)]
-enum Happening {
+enum Step {
     /// A snapshot of a model that finds `quality` of ten queries is taken and judged.
     Snapshot {
         quality: u64,
@@ -53,8 +53,8 @@ enum Happening {
     Restart,
 }
 
-fn happening() -> impl Strategy<Value = Happening> {
-    use Happening::*;
+fn step() -> impl Strategy<Value = Step> {
+    use Step::*;
     let which = 0usize..1000;
     prop_oneof![
         8 => (0u64..10, prop::bool::weighted(0.1))
@@ -72,7 +72,7 @@ fn happening() -> impl Strategy<Value = Happening> {
     ]
 }
 
-/// A server's checkpoints, without a server.
+/// The checkpoints of a server, without the server.
 struct World {
     life: Life,
     policy: Policy,
@@ -215,20 +215,20 @@ impl World {
     }
 
     /// Answers whether a candidate was judged.
-    fn happen(&mut self, what: &Happening) -> bool {
+    fn apply(&mut self, what: &Step) -> bool {
         let taken = self.made;
         match what {
-            Happening::Snapshot { quality, collapsed } => {
+            Step::Snapshot { quality, collapsed } => {
                 let id = self.take(*quality, false);
                 self.judge(id, *collapsed);
             }
-            Happening::Asked { quality } => {
+            Step::Asked { quality } => {
                 if self.decide(&Event::SnapshotAsked).is_ok() {
                     let id = self.take(*quality, true);
                     self.judge(id, false);
                 }
             }
-            Happening::Chosen { which, hold } => {
+            Step::Chosen { which, hold } => {
                 let id = self.pick(*which);
                 // Whoever acts verifies the model first.
                 if !self.damaged.contains(&id) {
@@ -236,32 +236,32 @@ impl World {
                     self.decide(&Event::Chosen { id, hold }).unwrap();
                 }
             }
-            Happening::Released => drop(self.decide(&Event::Released).unwrap()),
-            Happening::Kept { which, kept } => {
+            Step::Released => drop(self.decide(&Event::Released).unwrap()),
+            Step::Kept { which, kept } => {
                 let (id, kept) = (self.pick(*which), *kept);
                 // Beyond the quota it is refused.
                 let _ = self.decide(&Event::Kept { id, kept });
             }
-            Happening::Deleted { which } => self.delete(self.pick(*which)),
-            Happening::Named { which } => {
+            Step::Deleted { which } => self.delete(self.pick(*which)),
+            Step::Named { which } => {
                 let id = self.pick(*which);
                 let aliased = self.entry_mut(id).aliased;
                 self.entry_mut(id).aliased = !aliased;
             }
-            Happening::Used { which } => {
+            Step::Used { which } => {
                 let id = self.pick(*which);
                 let in_use = self.entry_mut(id).in_use;
                 self.entry_mut(id).in_use = !in_use;
             }
-            Happening::Drift => self.questions += 1,
-            Happening::Damaged { which } => {
+            Step::Drift => self.questions += 1,
+            Step::Damaged { which } => {
                 let id = self.pick(*which);
                 let whole = self.life.entries.len() - self.damaged_here();
                 if whole > 1 {
                     self.damaged.push(id);
                 }
             }
-            Happening::Restart => self.restart(),
+            Step::Restart => self.restart(),
         }
         self.made > taken
     }
@@ -297,7 +297,7 @@ impl World {
         );
     }
 
-    /// Nothing that is kept and known on today's questions is better than what serves, by the gate's own test.
+    /// No kept checkpoint with answers to the current questions is better than the live one, by the gate's test.
     fn nothing_kept_is_better(&self) -> Result<(), TestCaseError> {
         let live = self.life.live().unwrap();
         let Some(own) = live.score.as_ref() else {
@@ -324,12 +324,12 @@ impl World {
 proptest! {
     #[test]
     fn in_any_history_the_rules_of_a_checkpoints_life_hold(
-        happenings in prop::collection::vec(happening(), 1..60),
+        happenings in prop::collection::vec(step(), 1..60),
     ) {
         let mut world = World::new();
         for what in &happenings {
             let before = world.life.clone();
-            let judged = world.happen(what);
+            let judged = world.apply(what);
             let life = &world.life;
 
             let live: Vec<&Entry> =
@@ -340,13 +340,13 @@ proptest! {
 
             // A person's choice holds, whatever the machine finds, until a person lifts it or it cannot be read.
             let held = before.live().filter(|live| live.held);
-            let person = matches!(what, Happening::Chosen { .. } | Happening::Released);
+            let person = matches!(what, Step::Chosen { .. } | Step::Released);
             if let Some(held) = held.filter(|held| !person && !world.damaged.contains(&held.id)) {
                 prop_assert_eq!((live[0].id, live[0].held), (held.id, true), "after {:?}", what);
             }
 
-            // Whatever somebody stands on is there until it is deleted by name.
-            let by_name = matches!(what, Happening::Deleted { .. });
+            // A checkpoint in use stays until it is deleted by name.
+            let by_name = matches!(what, Step::Deleted { .. });
             for entry in before.entries.iter().filter(|_| !by_name) {
                 let needed = entry.kept || entry.aliased || entry.in_use || entry.held;
                 prop_assert!(!needed || life.entry(entry.id).is_some(), "{:?} lost {:?}", what, entry);

@@ -1,4 +1,4 @@
-//! What a data folder goes through: a lost database, a replaced folder, damaged files, foreign files.
+//! A data folder in trouble: a lost database, a replaced folder, damaged files, foreign files.
 
 use std::{fs, path::PathBuf};
 
@@ -225,7 +225,7 @@ fn damage(served: &Served, id: Sha256) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn training_passes_a_damaged_image_over_and_lists_it() {
+async fn training_skips_a_damaged_image_and_lists_it() {
     let served = Served::start(&["pairs.holdout_share=0"]).await;
     for seed in 0..12 {
         let document = json!({"pairs": [{"anchor": {"image": data_uri(&png(seed))}}]});

@@ -1,4 +1,4 @@
-//! Training as a whole, on a tiny encoder: exact resumption, a growing and shrinking set, failures that stay in their place.
+//! Training as a whole, on a tiny encoder: exact resumption, pairs that come and go, failures that do not spread.
 
 use std::collections::HashSet;
 
@@ -36,7 +36,7 @@ async fn snapshot(lab: &Lab, trainer: &Trainer) -> Snapshot {
     lab.checkpoints.load(id).await.unwrap()
 }
 
-/// Pairs that a chain belongs to or stands on.
+/// Pairs of a chain's anchor or of its state.
 fn pairs_in_chains(snapshot: &Snapshot) -> HashSet<u32> {
     let chains = &snapshot.chains;
     let slots = chains.anchor.iter().chain(&chains.negative);

@@ -1,4 +1,4 @@
-//! Training and the life of checkpoints together: choices that hold, ways back that end, stores that fail for a while.
+//! Training and the life of checkpoints together: choices that hold, rollbacks that end, stores that fail for a while.
 
 use kith::{
     checkpoint::CheckpointError,
@@ -10,7 +10,7 @@ use kith_mcmc::SlotKey;
 
 use crate::lab::{Lab, collapsing, config, until};
 
-/// Looks at the database until it is as wished; a minute is far beyond what any of the tests' steps take.
+/// Reads the database until it is as expected; a minute is far beyond what any of the tests' steps take.
 async fn until_rows(lab: &Lab, wish: impl Fn(&[CheckpointRow]) -> bool) -> Vec<CheckpointRow> {
     let look = async {
         loop {
@@ -176,7 +176,7 @@ async fn recoveries_keep_the_rate_above_its_floor_end_and_are_forgotten_for_a_ca
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_run_of_worse_candidates_training_goes_back_to_the_best() {
+async fn after_a_series_of_worse_candidates_training_rolls_back_to_the_best() {
     let lab = Lab::new(0.4).await;
     lab.post(0..40).await;
     // A rate that ruins the weights; what they end as is not called collapsed here.
