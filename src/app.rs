@@ -10,8 +10,14 @@ use std::{path::Path, sync::Arc};
 pub use self::{error::StartError, exposure::check_exposure};
 use self::{error::because, lock::FolderLock, writable::Writable};
 use crate::{
-    blobs::Blobs, checkpoint::Checkpoints, config::Settings, db::Db, image_store::ImageStore,
-    ingest::Ingest, serve::Serving, train::Trainer,
+    blobs::Blobs,
+    checkpoint::Checkpoints,
+    config::Settings,
+    db::Db,
+    image_store::ImageStore,
+    ingest::{Ingest, IngestError},
+    serve::Serving,
+    train::Trainer,
 };
 use kith_nn::{Device, Purpose};
 
@@ -57,7 +63,11 @@ impl App {
         // No other process uses the folder, so writes and erasures that a kill interrupted can be finished.
         blobs.sweep().map_err(because("the blob store"))?;
         let finished = ingest.finish_erasures().await;
-        finished.map_err(because("finishing interrupted erasures"))?;
+        match finished {
+            // Bytes that cannot be removed are logged one by one, and tried again at the next start.
+            Ok(_) | Err(IngestError::Blobs(_)) => {}
+            Err(error) => return Err(because("finishing interrupted erasures")(error)),
+        }
         let swept = ingest.sweep_orphans().await;
         swept.map_err(because("removing images without a row"))?;
         recheck_damaged(&blobs, &db).await?;

@@ -221,18 +221,27 @@ impl Life {
         Ok(vec![Action::Remove(id)])
     }
 
-    /// Something whole must serve: if the live checkpoint does not load, the newest that does takes its place, a person's choice or not.
+    /// Something whole must serve: if the live checkpoint does not load, another takes its place, a person's choice or not.
     fn started(&self, newest: CheckpointId, live_loads: bool) -> Vec<Action> {
-        let serve = |why: &str| Action::Serve {
-            id: newest,
+        match self.live() {
+            Some(_) if live_loads => Vec::new(),
+            Some(live) => {
+                let mark = damaged(live.id);
+                let mut after = self.clone();
+                after.apply(&mark);
+                vec![mark, after.stand_in(newest, reason::LIVE_UNREADABLE)]
+            }
+            None => vec![self.stand_in(newest, reason::NOTHING_SERVES)],
+        }
+    }
+
+    /// The best that is known serves; where none is known to be sound, `newest`, which loads.
+    fn stand_in(&self, newest: CheckpointId, why: &str) -> Action {
+        Action::Serve {
+            id: self.rollback_candidates().first().copied().unwrap_or(newest),
             by: DecidedBy::Start,
             why: why.to_owned(),
             hold: false,
-        };
-        match self.live() {
-            Some(_) if live_loads => Vec::new(),
-            Some(live) => vec![damaged(live.id), serve(reason::LIVE_UNREADABLE)],
-            None => vec![serve(reason::NOTHING_SERVES)],
         }
     }
 

@@ -6,6 +6,8 @@ use kith_eval::Score;
 
 pub(super) const HELD: &str = "a person chose it; it serves until the choice is released";
 pub(super) const CHOSEN: &str = "a person chose it; the gate may replace it";
+pub(super) const RELEASED: &str =
+    "a person chose it and gave the choice back; the gate may replace it";
 pub(super) const NOTHING_SERVES: &str = "nothing served before";
 pub(super) const LIVE_UNREADABLE: &str =
     "the checkpoint that served before it cannot be read or judged";

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::{
-    Action, CheckpointError, Checkpoints, Entry, Event, InUse, Life, Policy,
+    Action, CheckpointError, Checkpoints, Entry, Event, InUse, Life, Policy, reason,
     store::{blocking, damaged},
 };
 use crate::{
@@ -43,7 +43,7 @@ impl Checkpoints {
 
     /// Decides what follows from `event` and carries it out. One decision runs at a time, so that the state it was taken on still holds.
     ///
-    /// If the gate's choice cannot be read, it is marked as damaged and the decision is taken again.
+    /// If the choice of the gate or of a start cannot be read, it is marked as damaged and the decision is taken again.
     pub async fn decide(&self, event: &Event) -> Result<Vec<Action>, CheckpointError> {
         let _roles = self.roles.lock().await;
         loop {
@@ -51,7 +51,7 @@ impl Checkpoints {
             let unreadable = match self.carry_out(&actions).await {
                 Ok(()) => return Ok(actions),
                 Err(CheckpointError::Damaged { id, .. } | CheckpointError::NotFinite(id))
-                    if gates_choice(&actions, id) =>
+                    if has_another(event, &actions, id) =>
                 {
                     id
                 }
@@ -87,7 +87,7 @@ impl Checkpoints {
             Action::Mark { id, verdict, why } => {
                 self.db.set_verdict(*id, *verdict, why.as_deref()).await?;
             }
-            Action::Release => self.db.release_checkpoint().await?,
+            Action::Release => self.db.release_checkpoint(reason::RELEASED).await?,
             Action::Keep(id, kept) => self.db.keep_checkpoint(*id, *kept).await?,
             Action::Remove(id) => {
                 self.remove_files(*id).await?;
@@ -172,11 +172,17 @@ impl Checkpoints {
     }
 }
 
-/// Whether `id` is what the gate wanted to serve.
-fn gates_choice(actions: &[Action], id: CheckpointId) -> bool {
-    actions.iter().any(|action| {
-        matches!(action, Action::Serve { id: chosen, by: DecidedBy::Gate, .. } if *chosen == id)
-    })
+/// Whether another checkpoint may serve in place of `id`, which was chosen and does not load: nobody asked for it by name, and it is not
+/// the last resort of a start.
+fn has_another(event: &Event, actions: &[Action], id: CheckpointId) -> bool {
+    let last_resort = matches!(event, Event::Started { newest, .. } if *newest == id);
+    let chosen = actions.iter().any(|action| {
+        matches!(
+            action,
+            Action::Serve { id: chosen, by: DecidedBy::Gate | DecidedBy::Start, .. } if *chosen == id
+        )
+    });
+    chosen && !last_resort
 }
 
 fn entry(row: CheckpointRow, aliased: bool, in_use: bool) -> Entry {

@@ -1,7 +1,7 @@
 //! `kith embed`: embeds image files by a running server, and writes JSON lines or a CSV, which gets its name when it is complete.
 
 use std::{
-    fs, mem,
+    mem,
     path::{Path, PathBuf},
 };
 
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::{
     client::{Client, ClientError, ServerArgs},
     embedding_rows::Rows,
+    file::read_file,
     folder,
 };
 
@@ -108,7 +109,7 @@ fn files(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
 impl Run<'_> {
     /// Reads and encodes a file; `None` if it failed and the run continues.
     fn encode(&mut self, path: &Path) -> anyhow::Result<Option<Encoded>> {
-        match fs::read(path) {
+        match read_file(path) {
             Ok(bytes) => Ok(Some(Encoded {
                 path: path.to_owned(),
                 text: STANDARD.encode(bytes),

@@ -2,13 +2,13 @@
 
 use std::{
     collections::HashMap,
-    fs,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, ensure};
 
 use super::{
+    file::read_file,
     folder::{entries, left_out, summary},
     table::{Columns, Table},
 };
@@ -128,7 +128,7 @@ pub(crate) fn evaluation_set(
     let read = |list: &ImageList| -> anyhow::Result<Vec<bytes::Bytes>> {
         let read = |(path, _): &(PathBuf, String)| {
             let bytes =
-                fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
+                read_file(path).with_context(|| format!("{} cannot be read", path.display()))?;
             Ok(bytes.into())
         };
         list.files.iter().map(read).collect()
@@ -140,6 +140,8 @@ pub(crate) fn evaluation_set(
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn tree(files: &[&str]) -> tempfile::TempDir {

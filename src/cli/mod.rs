@@ -11,6 +11,7 @@ mod data_folder;
 mod embed;
 mod embedding_rows;
 mod evaluate;
+mod file;
 mod folder;
 mod health;
 mod image_list;

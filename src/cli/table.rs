@@ -1,8 +1,10 @@
 //! Reads CSV lists of files by their header. Unknown, duplicate or missing columns are errors, so that a misspelt name is noticed.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
+
+use super::file::read_file;
 
 /// Written at the beginning of a UTF-8 file by Excel and others.
 const BYTE_ORDER_MARK: &str = "\u{feff}";
@@ -38,7 +40,7 @@ impl Table {
     /// Reads the list at `path`.
     pub(crate) fn read(path: &Path, columns: &Columns) -> anyhow::Result<Self> {
         let name = path.display();
-        let bytes = fs::read(path).with_context(|| format!("{name} cannot be read"))?;
+        let bytes = read_file(path).with_context(|| format!("{name} cannot be read"))?;
         let text = String::from_utf8(bytes)
             .ok()
             .with_context(|| format!("{name} is not UTF-8 text: save it as CSV in UTF-8"))?;
@@ -118,6 +120,8 @@ fn shown(title: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const PAIRS: Columns<'static> = Columns {

@@ -3,7 +3,6 @@
 use std::{
     collections::HashMap,
     fmt::Write,
-    fs,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     thread::sleep,
@@ -14,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::{
     client::{Client, ClientError, back_off, problem},
+    file::read_file,
     journal::Stored,
     pair_list::PairFiles,
 };
@@ -91,7 +91,7 @@ impl<'a> Uploader<'a> {
             line.named.push(path.to_owned());
             return Ok(json!({"id": id.to_string()}));
         }
-        let bytes = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let bytes = read_file(path).map_err(|error| format!("{}: {error}", path.display()))?;
         line.sent.push((path.to_owned(), Sha256::of(&bytes)));
         Ok(json!({"image": STANDARD.encode(bytes)}))
     }

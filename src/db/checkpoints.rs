@@ -125,8 +125,9 @@ impl Db {
     }
 
     /// The live checkpoint is held no more.
-    pub async fn release_checkpoint(&self) -> Result<(), DbError> {
-        sqlx::query("UPDATE checkpoints SET held = 0 WHERE held = 1")
+    pub async fn release_checkpoint(&self, why: &str) -> Result<(), DbError> {
+        sqlx::query("UPDATE checkpoints SET held = 0, reason = ? WHERE held = 1")
+            .bind(why)
             .execute(&mut *self.writer().await?)
             .await?;
         Ok(())

@@ -138,14 +138,28 @@ impl LimitedBody {
         self.permit.acquire(bytes)
     }
 
-    fn set_stalled(&self, stalled: bool) {
+    /// The next bytes have not come: the connection and the bytes so far may have to go for others.
+    fn stall(&self, task: &mut Task<'_>) {
+        self.permit.stall(task.waker());
         if let Some(activity) = &self.activity {
-            activity.set_stalled(stalled);
+            activity.set_stalled(true);
+        }
+    }
+
+    fn resume(&self) {
+        self.permit.resume();
+        if let Some(activity) = &self.activity {
+            activity.set_stalled(false);
         }
     }
 
     /// Why the wait for the next bytes is over, if it is.
     fn poll_expired(&mut self, task: &mut Task<'_>) -> Option<ApiError> {
+        if self.permit.is_evicted() {
+            let message =
+                "the body stalled while others waited for memory: send the body without pauses";
+            return Some(ApiError::Timeout(Problem::new("timeout", message)));
+        }
         if let Some(timeout) = self.timeout {
             let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(timeout)));
             if timer.as_mut().poll(task).is_ready() {
@@ -169,7 +183,7 @@ impl HttpBody for LimitedBody {
         let frame = match Pin::new(&mut self.body).poll_frame(task) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
-                self.set_stalled(self.timeout.is_some());
+                self.stall(task);
                 return match self.poll_expired(task) {
                     Some(error) => Poll::Ready(Some(Err(BodyError::from(error).into()))),
                     None => Poll::Pending,
@@ -177,7 +191,7 @@ impl HttpBody for LimitedBody {
             }
         };
         self.timer = None;
-        self.set_stalled(false);
+        self.resume();
         let bytes = match &frame {
             Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len),
             _ => 0,

@@ -150,6 +150,10 @@ impl From<BlobError> for ApiError {
     fn from(error: BlobError) -> Self {
         match error {
             BlobError::Full => storage_full(&error),
+            BlobError::NotFound(_) => {
+                let message = "it was deleted while it was asked for";
+                Self::NotFound(Problem::new("not_found", message))
+            }
             error => Self::internal(error),
         }
     }
@@ -177,6 +181,12 @@ mod tests {
         let response = error.into_response();
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert!(response.headers().contains_key("retry-after"));
+    }
+
+    #[test]
+    fn a_file_deleted_during_its_request_is_404() {
+        let error = ApiError::from(BlobError::NotFound("images/ab/abc".to_owned()));
+        assert_eq!(error.into_response().status(), StatusCode::NOT_FOUND);
     }
 
     #[test]

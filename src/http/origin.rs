@@ -170,11 +170,17 @@ fn is_same_host(origin: &str, host: &str) -> bool {
 
 /// The host in `host:port`, `[::1]:port`, or alone; without brackets.
 fn host_of(authority: &str) -> &str {
-    if let Some(rest) = authority.strip_prefix('[') {
-        return rest.split(']').next().unwrap_or(rest);
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    let bracketed = authority
+        .strip_prefix('[')
+        .and_then(|rest| rest.split_once(']'));
+    if let Some((host, port)) = bracketed {
+        let alone = port.is_empty() || port.strip_prefix(':').is_some_and(is_port);
+        // What goes on after the bracket is no address, whatever the bracket holds.
+        return if alone { host } else { authority };
     }
     match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        Some((host, port)) if is_port(port) => host,
         _ => authority,
     }
 }
@@ -225,6 +231,8 @@ mod tests {
             "localhost.evil.example",
             "10.0.0.7:7700",
             "box:7700",
+            "[::1].evil.example:80",
+            "[::1]evil.example",
             "",
         ] {
             assert!(!allowed.is_host(host), "{host}");

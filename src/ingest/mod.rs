@@ -127,14 +127,20 @@ impl Ingest {
 
     async fn remove_unlinked(&self) -> Result<usize, IngestError> {
         let unlinked = self.db.unlinked_images().await?;
+        let mut failed = None;
         for id in &unlinked {
             // It may have been uploaded again before its bytes could be removed.
-            if self.db.image(*id).await?.is_none() {
-                self.blobs.delete(&BlobKey::Image(*id)).await?;
+            if self.db.image(*id).await?.is_none()
+                && let Err(error) = self.blobs.delete(&BlobKey::Image(*id)).await
+            {
+                // One that cannot go must not keep the others.
+                tracing::error!(image = %id, %error, "the bytes of a deleted image cannot be removed; the next start tries again");
+                failed = Some(error);
+                continue;
             }
             self.db.forget_unlinked(*id).await?;
         }
-        Ok(unlinked.len())
+        failed.map_or(Ok(unlinked.len()), |error| Err(error.into()))
     }
 
     /// The bytes of a stored image, which have its hash.

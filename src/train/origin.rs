@@ -83,7 +83,7 @@ pub(super) fn fresh(config: &TrainConfig, seed: u64, device: &Device) -> Result<
     })
 }
 
-/// Ensures that a checkpoint that loads is live: if the live one does not, `newest` takes its place.
+/// Ensures that a checkpoint that loads is live: if the live one does not, the best that is known takes its place, or `newest`, which loads.
 async fn ensure_live(context: &Context, newest: CheckpointId) -> Result<(), TrainError> {
     let live = context.db.live_checkpoint().await;
     let live_loads = match live.map_err(CheckpointError::from)? {
@@ -95,7 +95,7 @@ async fn ensure_live(context: &Context, newest: CheckpointId) -> Result<(), Trai
                 return Err(error.into());
             }
             Err(error) => {
-                tracing::error!(damaged = %row.id, %error, "the live checkpoint does not load: the newest that does serves in its place");
+                tracing::error!(damaged = %row.id, %error, "the live checkpoint does not load: another serves in its place");
                 false
             }
         },

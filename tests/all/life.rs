@@ -110,7 +110,7 @@ impl World {
             let unreadable = actions.iter().find_map(|action| match action {
                 Action::Serve {
                     id,
-                    by: DecidedBy::Gate,
+                    by: DecidedBy::Gate | DecidedBy::Start,
                     ..
                 } if self.damaged.contains(id) => Some(*id),
                 _ => None,
@@ -290,10 +290,15 @@ impl World {
         let live = self.life.live().map(|live| live.id);
         let live_loads = live.is_some_and(|live| !self.damaged.contains(&live));
         self.decide(&Event::Started { newest, live_loads }).unwrap();
-        let live = self.life.live().unwrap().id;
+        let live = self.life.live().unwrap();
         assert!(
-            !self.damaged.contains(&live),
+            !self.damaged.contains(&live.id),
             "after a start the live one loads"
+        );
+        let mut known = self.life.rollback_candidates().into_iter();
+        assert!(
+            live_loads || live.may_serve() || known.all(|id| self.damaged.contains(&id)),
+            "a start does not choose what is known to be unsound"
         );
     }
 
@@ -405,6 +410,38 @@ fn judged(life: &Life, id: CheckpointId) -> Vec<Action> {
     };
     life.decide(&Event::Judged { id, outcome }, &policy)
         .unwrap()
+}
+
+#[test]
+fn after_the_live_one_is_damaged_the_best_known_serves_and_not_the_newest() {
+    let mut entries = vec![
+        entry(1, &found(12)),
+        entry(2, &found(16)),
+        entry(3, &found(16)),
+        entry(4, &found(0)),
+    ];
+    entries[2].role = CheckpointRole::Live;
+    let verdicts = [
+        Verdict::Better,
+        Verdict::Better,
+        Verdict::Better,
+        Verdict::Collapsed,
+    ];
+    for (entry, verdict) in entries.iter_mut().zip(verdicts) {
+        entry.verdict = Some(verdict);
+    }
+    let ids: Vec<CheckpointId> = entries.iter().map(|entry| entry.id).collect();
+    let life = Life { entries };
+    let started = Event::Started {
+        newest: ids[3],
+        live_loads: false,
+    };
+    let actions = life.decide(&started, &config(&[]).policy).unwrap();
+    let chosen = actions.iter().find_map(|action| match action {
+        Action::Serve { id, .. } => Some(*id),
+        _ => None,
+    });
+    assert_eq!(chosen, Some(ids[1]));
 }
 
 #[test]

@@ -201,6 +201,14 @@ async fn training_has_a_status_and_refuses_invalid_changes() {
         assert_eq!(place.as_deref(), param);
     }
     assert_eq!(
+        served
+            .get("/v1/training/metrics?since=18446744073709551615")
+            .await
+            .json()["data"],
+        serde_json::json!([]),
+        "no step is so late"
+    );
+    assert_eq!(
         served.get("/v1/training/metrics?since=0").await.json()["data"],
         json!([])
     );
@@ -267,6 +275,8 @@ async fn a_promotion_holds_until_it_is_released_unless_hold_is_false() {
         (&released.json()["held"], &released.json()["id"]),
         (&json!(false), &json!(new.to_string()))
     );
+    let reason = released.json()["reason"].to_string();
+    assert!(reason.contains("gave the choice back"), "{reason}");
     let free = served.post(&path, &json!({"hold": false})).await.json();
     assert_eq!(free["held"], false);
     let refused = served.post(&path, &json!({"holds": true})).await;

@@ -167,6 +167,36 @@ async fn connections_whose_bodies_stall_are_closed_for_new_ones() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn stalled_streams_are_closed_for_new_connections() {
+    let live = Live::start(&["server.max_connections=2"]).await;
+    let head = "POST /v1/pairs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-ndjson\r\ntransfer-encoding: chunked";
+    let silent = [live.send(head, b"").await, live.send(head, b"").await];
+    assert_eq!(live.ask(HEALTHZ, b"").await.status, 200);
+    drop(silent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stalled_body_is_evicted_for_another() {
+    let sets = [
+        "server.max_body_bytes=65536",
+        "server.max_buffered_bytes=65536",
+        "server.body_timeout_seconds=3600",
+    ];
+    let live = Live::start(&sets).await;
+    let head = "POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ncontent-type: image/png\r\ncontent-length: 65536";
+    let stalled = live.send(head, &vec![0; 65_000]).await;
+    let image = png(1);
+    let head = format!(
+        "POST /v1/images HTTP/1.1\r\nhost: localhost\r\ncontent-type: image/png\r\ncontent-length: {}",
+        image.len()
+    );
+    let answered = async { while live.ask(&head, &image).await.status != 201 {} };
+    timeout(CEILING, answered).await.unwrap();
+    let reply = answer(stalled).await;
+    assert_eq!((reply.status, reply.error().as_str()), (408, "timeout"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn stalled_connections_do_not_delay_a_stop() {
     // Half of this is what open requests have.
     let live = Live::start(&["encoder.width=32", "server.grace_seconds=120"]).await;
