@@ -238,7 +238,11 @@ impl Life {
     /// The best that is known serves; where none is known to be sound, `newest`, which loads.
     fn stand_in(&self, newest: CheckpointId, why: &str) -> Action {
         Action::Serve {
-            id: self.rollback_candidates().first().copied().unwrap_or(newest),
+            id: self
+                .rollback_candidates()
+                .first()
+                .copied()
+                .unwrap_or(newest),
             by: DecidedBy::Start,
             why: why.to_owned(),
             hold: false,
