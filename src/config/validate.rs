@@ -5,6 +5,11 @@ use std::{fmt::Display, ops::RangeInclusive};
 use super::{error::ConfigError, settings::Settings};
 use kith_nn::Precision;
 
+/// A day: times beyond it would overflow the clock, and nobody waits so long.
+const MAX_SECONDS: u64 = 86_400;
+/// Most items of one list, queue or batch: memory for them is taken at once.
+const MAX_ITEMS: usize = 1 << 20;
+
 /// Checks all settings; the error names every key that is out of range and what it must be.
 pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
     let mut rules = Rules::default();
@@ -53,10 +58,6 @@ impl Rules {
         self.rule(key, value > 0.0 && value.is_finite(), "above 0");
     }
 
-    fn non_negative(&mut self, key: &str, value: f64) {
-        self.rule(key, value >= 0.0 && value.is_finite(), "0 or more");
-    }
-
     /// Threads of a pool.
     fn threads(&mut self, key: &str, value: usize) {
         let holds = value <= 1024;
@@ -96,21 +97,25 @@ fn server(settings: &Settings, rules: &mut Rules) {
         ("body_timeout_seconds", server.body_timeout_seconds),
         ("write_timeout_seconds", server.write_timeout_seconds),
     ] {
-        rules.range(&format!("server.{key}"), seconds, 1..=86_400);
+        rules.range(&format!("server.{key}"), seconds, 1..=MAX_SECONDS);
     }
-    rules.at_least("server.timeout_seconds", server.timeout_seconds, 1);
+    rules.range(
+        "server.timeout_seconds",
+        server.timeout_seconds,
+        1..=MAX_SECONDS,
+    );
     rules.at_least("server.max_body_bytes", server.max_body_bytes, 1);
     rules.rule(
         "server.max_buffered_bytes",
         server.max_buffered_bytes >= server.max_body_bytes,
         "at least server.max_body_bytes",
     );
-    rules.at_least("server.max_images", server.max_images, 1);
-    rules.at_least("server.max_pairs", server.max_pairs, 1);
+    rules.range("server.max_images", server.max_images, 1..=MAX_ITEMS);
+    rules.range("server.max_pairs", server.max_pairs, 1..=MAX_ITEMS);
     rules.rule(
         "server.grace_seconds",
-        server.grace_seconds >= 1,
-        "at least 1: the last snapshot needs time",
+        (1..=MAX_SECONDS).contains(&server.grace_seconds),
+        "from 1 to 86400: the last snapshot needs time",
     );
     let folder = settings.storage.data_dir.as_os_str();
     rules.rule("storage.data_dir", !folder.is_empty(), "a folder");
@@ -139,14 +144,18 @@ fn serving(settings: &Settings, rules: &mut Rules) {
     let (serving, limits) = (&settings.serving, &settings.limits);
     rules.threads("serving.threads", serving.threads);
     rules.threads("serving.decode_threads", serving.decode_threads);
-    rules.at_least("serving.queue_images", serving.queue_images, 1);
+    rules.range("serving.queue_images", serving.queue_images, 1..=MAX_ITEMS);
     rules.rule(
         "serving.precision",
         serving.precision == Precision::F32 || settings.encoder.device == "cpu",
         "f32 unless encoder.device is cpu",
     );
-    rules.at_least("serving.max_batch", serving.max_batch, 1);
-    rules.at_least("serving.follow_ms", serving.follow_ms, 1);
+    rules.range("serving.max_batch", serving.max_batch, 1..=MAX_ITEMS);
+    rules.range(
+        "serving.follow_ms",
+        serving.follow_ms,
+        1..=1000 * MAX_SECONDS,
+    );
     rules.at_least("limits.max_bytes", limits.max_bytes, 1);
     rules.range("limits.max_pixels", limits.max_pixels, 1..=1 << 32);
     rules.range(
@@ -171,12 +180,16 @@ fn training(settings: &Settings, rules: &mut Rules) {
     rules.at_least("training.min_pairs", run.min_pairs, 2);
     rules.threads("training.threads", run.threads);
     rules.range("training.loader_threads", run.loader_threads, 1..=256);
-    rules.at_least("training.prefetch", run.prefetch, 1);
+    rules.range("training.prefetch", run.prefetch, 1..=1024);
     rules.range("training.nice", run.nice, 0..=19);
     rules.at_least("training.max_skipped", run.max_skipped, 1);
     rules.at_least("training.metrics_every", run.metrics_every, 1);
     rules.at_least("training.metrics_rows", run.metrics_rows, 1000);
-    rules.at_least("training.max_backoff_seconds", run.max_backoff_seconds, 1);
+    rules.range(
+        "training.max_backoff_seconds",
+        run.max_backoff_seconds,
+        1..=MAX_SECONDS,
+    );
 }
 
 fn schedule(settings: &Settings, rules: &mut Rules) {
@@ -212,7 +225,12 @@ fn augment(settings: &Settings, rules: &mut Rules) {
 
 fn snapshots(settings: &Settings, rules: &mut Rules) {
     let (snapshots, gate) = (&settings.snapshots, &settings.gate);
-    rules.non_negative("snapshots.every_minutes", snapshots.every_minutes);
+    // A year.
+    rules.range(
+        "snapshots.every_minutes",
+        snapshots.every_minutes,
+        0.0..=525_600.0,
+    );
     rules.at_least("snapshots.evaluation_pairs", snapshots.evaluation_pairs, 1);
     rules.positive_share("snapshots.recovery_rate", snapshots.recovery_rate);
     rules.positive_share("snapshots.recovery_floor", snapshots.recovery_floor);

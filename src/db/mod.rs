@@ -20,7 +20,7 @@ pub use self::{
     checkpoint_row::{
         CheckpointRole, CheckpointRow, CheckpointStatus, DecidedBy, Decision, Verdict,
     },
-    choices::Alias,
+    choices::{Alias, TrainingChoices},
     error::DbError,
     handle::Db,
     records::{Erasure, ImageRow, NewImage, NewPair, PairKeys, PairRow, Split, StepMetrics},

@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use super::error::TrainError;
-use crate::types::CheckpointId;
+use crate::{db::TrainingChoices, types::CheckpointId};
 
 /// Commands that may wait for the next step boundary.
 pub(super) const COMMAND_QUEUE: usize = 64;
@@ -35,8 +35,10 @@ pub(super) struct Control {
     commands: mpsc::Receiver<Command>,
     runtime: Handle,
     pub(super) paused: bool,
-    /// Learning rate set since this process started.
+    /// Learning rate that a caller has set.
     pub(super) rate: Option<f32>,
+    /// Why training had given up when this process started.
+    pub(super) given_up: Option<String>,
     /// Whether a caller has set the rate since the loop last applied commands.
     pub(super) rate_changed: bool,
     /// Whether a caller asked to resume, which also ends a rest after a failure.
@@ -51,12 +53,17 @@ pub(super) struct Control {
 }
 
 impl Control {
-    pub(super) fn new(commands: mpsc::Receiver<Command>, runtime: Handle, paused: bool) -> Self {
+    pub(super) fn new(
+        commands: mpsc::Receiver<Command>,
+        runtime: Handle,
+        choices: TrainingChoices,
+    ) -> Self {
         Self {
             commands,
             runtime,
-            paused,
-            rate: None,
+            paused: choices.paused,
+            rate: choices.learning_rate,
+            given_up: choices.given_up,
             rate_changed: false,
             resumed: false,
             requests: Vec::new(),

@@ -67,8 +67,9 @@ impl Trainer {
         }
         let status = Arc::new(SharedStatus::new(objective(&config.learn)));
         let checkpoints = checkpoints.with_policy(config.policy.clone());
-        let (enabled, paused) = (config.run.enabled, db.is_training_paused().await);
-        let paused = paused.map_err(CheckpointError::from)?;
+        let enabled = config.run.enabled;
+        let choices = db.training_choices().await;
+        let choices = choices.map_err(CheckpointError::from)?;
         let context = Arc::new(Context {
             config,
             device,
@@ -85,7 +86,7 @@ impl Trainer {
             status.resumed_from = Some(id);
         });
         let (commands, queue) = mpsc::channel(COMMAND_QUEUE);
-        let control = Control::new(queue, Handle::current(), paused);
+        let control = Control::new(queue, Handle::current(), choices);
         let pool = context.pool("kith-learn", context.config.run.threads);
         let pool =
             pool.map_err(|failure: TrainFailure| TrainError::Invalid(failure.to_string()))?;
@@ -121,13 +122,15 @@ impl Trainer {
         self.ask(|done| Command::Pause(paused, done)).await
     }
 
-    /// Overrides the schedule's base rate (kept across restarts, from the next snapshot on).
+    /// Overrides the schedule's base rate (kept across restarts).
     pub async fn set_learning_rate(&self, rate: f32) -> Result<(), TrainError> {
         self.check_enabled()?;
         if !(rate.is_finite() && rate > 0.0) {
             let reason = format!("learning_rate must be a positive number, not {rate}");
             return Err(TrainError::Invalid(reason));
         }
+        let kept = self.shared.db.set_learning_rate(rate).await;
+        kept.map_err(CheckpointError::from)?;
         self.ask(|done| Command::Rate(rate, done)).await
     }
 

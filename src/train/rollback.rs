@@ -28,6 +28,7 @@ impl Run<'_> {
     pub(super) fn rollback_due(&mut self, control: &mut Control) -> Option<Rollback> {
         let resumed = std::mem::take(&mut control.resumed);
         if let Some(why) = self.setbacks.given_up.take_if(|_| resumed) {
+            self.keep_given_up(None);
             return Some(Rollback::after_resume(why, &self.state));
         }
         let judgements = self.context.status.take_judgements();
@@ -72,9 +73,23 @@ impl Run<'_> {
     /// Stops training until a caller resumes it.
     pub(super) fn give_up(&mut self, reason: String) {
         tracing::error!(step = self.state.step, reason, "training gave up");
+        self.keep_given_up(Some(&reason));
+        self.rest_given_up(reason);
+    }
+
+    /// Does nothing until a caller resumes training.
+    pub(super) fn rest_given_up(&mut self, reason: String) {
         self.context
             .status
             .update(|status| status.last_error = Some(reason.clone()));
         self.setbacks.given_up = Some(reason);
+    }
+
+    /// Writes down whether training gave up, so that a restart does not resume it.
+    fn keep_given_up(&self, reason: Option<&str>) {
+        let kept = self.context.db.set_training_given_up(reason);
+        if let Err(error) = self.context.wait(kept) {
+            tracing::error!(%error, "a restart will not know whether training gave up");
+        }
     }
 }

@@ -52,6 +52,9 @@ pub(super) fn train(context: &Arc<Context>, pool: &ThreadPool, mut control: Cont
             if recovered {
                 run.force_snapshot();
             }
+            if let Some(why) = control.given_up.take() {
+                run.rest_given_up(why);
+            }
             run.drive(control)
         },
     );
@@ -145,13 +148,20 @@ mod tests {
     use tokio::sync::{mpsc, oneshot};
 
     use super::*;
-    use crate::train::control::{COMMAND_QUEUE, Command};
+    use crate::{
+        db::TrainingChoices,
+        train::control::{COMMAND_QUEUE, Command},
+    };
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_panic_is_reported_and_tried_again_when_a_caller_asks() {
         let (commands, queue) = mpsc::channel(COMMAND_QUEUE);
         let status = Arc::new(SharedStatus::new("emc2".to_owned()));
-        let mut control = Control::new(queue, tokio::runtime::Handle::current(), false);
+        let mut control = Control::new(
+            queue,
+            tokio::runtime::Handle::current(),
+            TrainingChoices::default(),
+        );
         let thread = std::thread::spawn({
             let status = status.clone();
             move || {

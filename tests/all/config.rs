@@ -191,6 +191,16 @@ fn values_out_of_range_are_refused_with_the_remedy() {
         ("learning.exact_images=0", "at least 1"),
         ("augment.flip=1.5", "a probability"),
         ("gate.collapse_cosine=2", "from -1 to 1"),
+        (
+            "serving.queue_images=9223372036854775807",
+            "from 1 to 1048576",
+        ),
+        (
+            "server.grace_seconds=9223372036854775807",
+            "from 1 to 86400",
+        ),
+        ("training.prefetch=9223372036854775807", "from 1 to 1024"),
+        ("snapshots.every_minutes=1e300", "from 0 to 525600"),
     ] {
         let message = load(None, &[], &[set]).unwrap_err();
         let key = set.split('=').next().unwrap();

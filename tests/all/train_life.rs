@@ -176,6 +176,38 @@ async fn recoveries_keep_the_rate_above_its_floor_end_and_are_forgotten_for_a_ca
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn training_that_gave_up_and_a_callers_rate_outlive_a_restart() {
+    let lab = Lab::new(0.0).await;
+    lab.post(0..8).await;
+    let sets = [
+        "schedule.learning_rate=1e30",
+        "training.max_skipped=3",
+        "optimizer.kind=sgd",
+    ];
+    let trainer = lab.start(config(&sets)).await;
+    let failed = until(&trainer, |status| status.state == TrainingState::Failed).await;
+    trainer.set_learning_rate(1e-4).await.unwrap();
+    trainer.stop().await.unwrap();
+
+    let trainer = lab.start(config(&sets)).await;
+    // The trainer has looked for a reason to wait by then.
+    let again = until(&trainer, |status| status.state != TrainingState::Waiting).await;
+    assert_eq!(again.state, TrainingState::Failed);
+    assert_eq!(again.last_error, failed.last_error);
+    trainer.set_paused(false).await.unwrap();
+    let running = until(&trainer, |status| {
+        status.state == TrainingState::Running && status.step > 3
+    })
+    .await;
+    assert_eq!(running.learning_rate, 1e-4);
+    trainer.stop().await.unwrap();
+
+    let trainer = lab.start(config(&sets)).await;
+    until(&trainer, |status| status.state == TrainingState::Running).await;
+    trainer.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn after_a_series_of_worse_candidates_training_rolls_back_to_the_best() {
     let lab = Lab::new(0.4).await;
     lab.post(0..40).await;
