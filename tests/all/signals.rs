@@ -129,10 +129,12 @@ fn a_second_signal_ends_the_process_at_once() {
     let id = &id[..36];
     // A client that reads on, slowly, is waited for: half of the grace, which is longer than this test.
     let mut reader = process.get(&format!("/v1/checkpoints/{id}/files/optimizer.safetensors"));
+    // The download has begun: a connection without a request would be closed at once.
+    reader.read_exact(&mut [0]).unwrap();
     std::thread::spawn(move || {
-        let mut chunk = [0; 4096];
+        let mut chunk = [0; 1 << 16];
         while reader.read_exact(&mut chunk).is_ok() {
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(20));
         }
     });
     process.signal(Signal::INT);
