@@ -94,8 +94,9 @@ impl BodyBudget {
         });
         let (_, longest) = stalled.min_by_key(|(since, _)| *since).ok_or_else(full)?;
         let mut held = lock(&longest);
-        (held.bytes, held.permit, held.evicted) = (0, None, true);
+        // It may have resumed meanwhile; the caller looks again.
         if let Some((_, waker)) = held.stalled.take() {
+            (held.bytes, held.permit, held.evicted) = (0, None, true);
             waker.wake();
         }
         Ok(())

@@ -155,11 +155,6 @@ impl LimitedBody {
 
     /// Why the wait for the next bytes is over, if it is.
     fn poll_expired(&mut self, task: &mut Task<'_>) -> Option<ApiError> {
-        if self.permit.is_evicted() {
-            let message =
-                "the body stalled while others waited for memory: send the body without pauses";
-            return Some(ApiError::Timeout(Problem::new("timeout", message)));
-        }
         if let Some(timeout) = self.timeout {
             let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(timeout)));
             if timer.as_mut().poll(task).is_ready() {
@@ -180,6 +175,13 @@ impl HttpBody for LimitedBody {
         mut self: Pin<&mut Self>,
         task: &mut Task<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        // Whatever comes after an eviction: the bytes before it are no longer charged.
+        if self.permit.is_evicted() {
+            let message =
+                "the body stalled while others waited for memory: send the body without pauses";
+            let error = ApiError::Timeout(Problem::new("timeout", message));
+            return Poll::Ready(Some(Err(BodyError::from(error).into())));
+        }
         let frame = match Pin::new(&mut self.body).poll_frame(task) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
