@@ -36,6 +36,29 @@ async fn refusal(folder: &TempDir) -> String {
 }
 
 #[tokio::test]
+async fn bytes_that_cannot_be_removed_do_not_refuse_a_start() {
+    let folder = used_folder().await;
+    let app = App::start(settings(&folder, &[])).await.unwrap();
+    let id = Sha256::of(&png(1));
+    let hex = id.to_string();
+    let images = folder.path().join("data/blobs/images");
+    let path = images.join(&hex[..2]).join(&hex);
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    assert!(app.ingest.delete_image(id).await.is_err());
+    app.stop().await.unwrap();
+
+    let app = App::start(settings(&folder, &[])).await.unwrap();
+    let unlinked = app.db.unlinked_images().await.unwrap();
+    assert_eq!(unlinked, [id], "it is tried again at the next start");
+    app.stop().await.unwrap();
+    fs::remove_dir(&path).unwrap();
+    let app = App::start(settings(&folder, &[])).await.unwrap();
+    assert_eq!(app.db.unlinked_images().await.unwrap(), []);
+    app.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_database_that_is_lost_beside_stored_images_is_not_replaced_by_an_empty_one() {
     let folder = used_folder().await;
     let database = database(&folder);
