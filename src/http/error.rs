@@ -24,41 +24,65 @@ pub(super) struct Problem {
     pub(super) code: &'static str,
 }
 
-/// An error answer.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum ApiError {
+/// Defines [`ApiError`] by a table: what each variant means, its status and the JSON's `type`.
+macro_rules! api_errors {
+    ($($(#[$meaning:meta])* $variant:ident = $status:ident, $type:literal;)*) => {
+        /// An error answer.
+        #[derive(Clone, Debug, PartialEq)]
+        pub(super) enum ApiError {
+            $($(#[$meaning])* $variant(Problem),)*
+        }
+
+        impl ApiError {
+            /// Status, the JSON's `type`, and what was wrong.
+            fn parts(&self) -> (StatusCode, &'static str, &Problem) {
+                match self {
+                    $(Self::$variant(problem) => (StatusCode::$status, $type, problem),)*
+                }
+            }
+
+            fn problem_mut(&mut self) -> &mut Problem {
+                match self {
+                    $(Self::$variant(problem))|* => problem,
+                }
+            }
+        }
+    };
+}
+
+api_errors! {
     /// 400: the request is wrong; sending it again will not help.
-    BadRequest(Problem),
+    BadRequest = BAD_REQUEST, "invalid_request_error";
     /// 403: the request comes from a web page of another site, or names a host that is not this server.
-    Forbidden(Problem),
+    Forbidden = FORBIDDEN, "permission_error";
     /// 404: no such route or resource.
-    NotFound(Problem),
+    NotFound = NOT_FOUND, "not_found_error";
     /// 405: the route has no such method; the `allow` header lists those it has.
-    MethodNotAllowed(Problem),
+    MethodNotAllowed = METHOD_NOT_ALLOWED, "invalid_request_error";
     /// 408: the request took longer than `server.timeout_seconds`.
-    Timeout(Problem),
+    Timeout = REQUEST_TIMEOUT, "timeout_error";
     /// 409: the resource is in a state that forbids this.
-    Conflict(Problem),
+    Conflict = CONFLICT, "conflict_error";
     /// 413: more bytes, images or pairs than the limits allow.
-    TooLarge(Problem),
+    TooLarge = PAYLOAD_TOO_LARGE, "invalid_request_error";
     /// 414: a URI longer than the server accepts.
-    UriTooLong(Problem),
+    UriTooLong = URI_TOO_LONG, "invalid_request_error";
     /// 415: a content type or encoding that the route does not accept.
-    UnsupportedMedia(Problem),
+    UnsupportedMedia = UNSUPPORTED_MEDIA_TYPE, "invalid_request_error";
     /// 416: a range outside the file.
-    BadRange(Problem),
+    BadRange = RANGE_NOT_SATISFIABLE, "invalid_request_error";
     /// 422: an idempotency key that was used for another request.
-    Unprocessable(Problem),
+    Unprocessable = UNPROCESSABLE_ENTITY, "invalid_request_error";
     /// 429: a limit is reached for the moment; carries `retry-after`.
-    Overloaded(Problem),
+    Overloaded = TOO_MANY_REQUESTS, "rate_limit_error";
     /// 431: more headers than the server accepts.
-    HeadersTooLarge(Problem),
+    HeadersTooLarge = REQUEST_HEADER_FIELDS_TOO_LARGE, "invalid_request_error";
     /// 500: the server failed; the log has the cause under the request's id.
-    Internal(Problem),
+    Internal = INTERNAL_SERVER_ERROR, "server_error";
     /// 503: not ready yet, or stopping; carries `retry-after`.
-    Unavailable(Problem),
+    Unavailable = SERVICE_UNAVAILABLE, "server_error";
     /// 507: the server's disk is full.
-    StorageFull(Problem),
+    StorageFull = INSUFFICIENT_STORAGE, "server_error";
 }
 
 /// The code of an error answer, for the log. A response without it that has an error status does not have the documented shape yet.
@@ -182,50 +206,6 @@ impl ApiError {
 
     pub(super) fn problem(&self) -> &Problem {
         self.parts().2
-    }
-
-    /// Status, the JSON's `type`, and what was wrong.
-    fn parts(&self) -> (StatusCode, &'static str, &Problem) {
-        const INVALID: &str = "invalid_request_error";
-        match self {
-            Self::BadRequest(p) => (StatusCode::BAD_REQUEST, INVALID, p),
-            Self::Forbidden(p) => (StatusCode::FORBIDDEN, "permission_error", p),
-            Self::NotFound(p) => (StatusCode::NOT_FOUND, "not_found_error", p),
-            Self::MethodNotAllowed(p) => (StatusCode::METHOD_NOT_ALLOWED, INVALID, p),
-            Self::Timeout(p) => (StatusCode::REQUEST_TIMEOUT, "timeout_error", p),
-            Self::Conflict(p) => (StatusCode::CONFLICT, "conflict_error", p),
-            Self::TooLarge(p) => (StatusCode::PAYLOAD_TOO_LARGE, INVALID, p),
-            Self::UriTooLong(p) => (StatusCode::URI_TOO_LONG, INVALID, p),
-            Self::UnsupportedMedia(p) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID, p),
-            Self::BadRange(p) => (StatusCode::RANGE_NOT_SATISFIABLE, INVALID, p),
-            Self::Unprocessable(p) => (StatusCode::UNPROCESSABLE_ENTITY, INVALID, p),
-            Self::Overloaded(p) => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", p),
-            Self::HeadersTooLarge(p) => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, INVALID, p),
-            Self::Internal(p) => (StatusCode::INTERNAL_SERVER_ERROR, "server_error", p),
-            Self::Unavailable(p) => (StatusCode::SERVICE_UNAVAILABLE, "server_error", p),
-            Self::StorageFull(p) => (StatusCode::INSUFFICIENT_STORAGE, "server_error", p),
-        }
-    }
-
-    fn problem_mut(&mut self) -> &mut Problem {
-        match self {
-            Self::BadRequest(p)
-            | Self::Forbidden(p)
-            | Self::UriTooLong(p)
-            | Self::BadRange(p)
-            | Self::HeadersTooLarge(p)
-            | Self::NotFound(p)
-            | Self::MethodNotAllowed(p)
-            | Self::Timeout(p)
-            | Self::Conflict(p)
-            | Self::TooLarge(p)
-            | Self::UnsupportedMedia(p)
-            | Self::Unprocessable(p)
-            | Self::Overloaded(p)
-            | Self::Internal(p)
-            | Self::Unavailable(p)
-            | Self::StorageFull(p) => p,
-        }
     }
 
     /// The error as a JSON document, such as a line of a stream.
