@@ -40,17 +40,23 @@ impl<A> WindowRows<A> {
 /// Pools a row into `out`. If given, `argmax` gets the index of each maximum in its window (0–8, row by row).
 pub(crate) fn pool_row(rows: WindowRows<&[f32]>, out: &mut [f32], argmax: Option<&mut [f32]>) {
     match argmax {
-        Some(argmax) => Arch::new().dispatch(ArgmaxPool { rows, out, argmax }),
-        None => Arch::new().dispatch(MaxPool { rows, out }),
+        Some(argmax) => Arch::new().dispatch(MaxPool::<true> { rows, out, argmax }),
+        None => Arch::new().dispatch(MaxPool::<false> {
+            rows,
+            out,
+            argmax: &mut [],
+        }),
     }
 }
 
-struct MaxPool<'a> {
+/// The loop is compiled twice: without `ARGMAX` it computes no indices, and `argmax` is empty.
+struct MaxPool<'a, const ARGMAX: bool> {
     rows: WindowRows<&'a [f32]>,
     out: &'a mut [f32],
+    argmax: &'a mut [f32],
 }
 
-impl WithSimd for MaxPool<'_> {
+impl<const ARGMAX: bool> WithSimd for MaxPool<'_, ARGMAX> {
     type Output = ();
 
     #[inline(always)]
@@ -62,56 +68,24 @@ impl WithSimd for MaxPool<'_> {
         } = self.rows;
         for (x, out) in self.out.chunks_exact_mut(channels).enumerate() {
             for (v, out) in out.chunks_mut(S::F32_LANES).enumerate() {
-                let mut largest = simd.splat_f32s(f32::NEG_INFINITY);
-                let mut poison = simd.splat_f32s(0.0);
-                for (_, at) in self.rows.window(activations.len(), x) {
-                    let value = load(simd, &activations[at + v * S::F32_LANES..][..out.len()]);
-                    largest = simd.max_f32s(value, largest);
-                    poison = simd.mul_add_e_f32s(value, simd.splat_f32s(0.0), poison);
-                }
-                store(simd, simd.add_f32s(largest, poison), out);
-            }
-        }
-    }
-}
-
-struct ArgmaxPool<'a> {
-    rows: WindowRows<&'a [f32]>,
-    out: &'a mut [f32],
-    argmax: &'a mut [f32],
-}
-
-impl WithSimd for ArgmaxPool<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let WindowRows {
-            activations,
-            channels,
-            ..
-        } = self.rows;
-        let pixels = self.out.chunks_exact_mut(channels);
-        for (x, (out, argmax)) in pixels
-            .zip(self.argmax.chunks_exact_mut(channels))
-            .enumerate()
-        {
-            let vectors = out
-                .chunks_mut(S::F32_LANES)
-                .zip(argmax.chunks_mut(S::F32_LANES));
-            for (v, (out, argmax)) in vectors.enumerate() {
+                let first = v * S::F32_LANES;
                 let mut largest = simd.splat_f32s(f32::NEG_INFINITY);
                 let mut index = simd.splat_f32s(0.0);
                 let mut poison = simd.splat_f32s(0.0);
                 for (here, at) in self.rows.window(activations.len(), x) {
-                    let value = load(simd, &activations[at + v * S::F32_LANES..][..out.len()]);
-                    let larger = simd.less_than_f32s(largest, value);
-                    largest = simd.select_f32s(larger, value, largest);
-                    index = simd.select_f32s(larger, simd.splat_f32s(here as f32), index);
+                    let value = load(simd, &activations[at + first..][..out.len()]);
+                    if ARGMAX {
+                        let larger = simd.less_than_f32s(largest, value);
+                        index = simd.select_f32s(larger, simd.splat_f32s(here as f32), index);
+                    }
+                    largest = simd.max_f32s(value, largest);
                     poison = simd.mul_add_e_f32s(value, simd.splat_f32s(0.0), poison);
                 }
                 store(simd, simd.add_f32s(largest, poison), out);
-                store(simd, index, argmax);
+                if ARGMAX {
+                    let argmax = &mut self.argmax[x * channels + first..][..out.len()];
+                    store(simd, index, argmax);
+                }
             }
         }
     }
