@@ -1,6 +1,8 @@
 //! The operations on their own: kernels against compositions of candle's operations, against PyTorch, and against
 //! finite differences.
 
+#[path = "../tests/golden/formula.rs"]
+mod formula;
 mod layers;
 mod naive;
 mod optimizer;
@@ -9,6 +11,8 @@ mod reference;
 use candle_core::{Device, Tensor};
 use safetensors::SafeTensors;
 
+use formula::{hash, values};
+
 use super::architecture::{LayerSpec, layer};
 use super::backend::{Backend, GradientTarget, Parameter};
 use super::cpu::Cpu;
@@ -16,20 +20,6 @@ use super::kernels::{Conv, WindowRows, outputs_of_tile, pool_row, pool_row_gradi
 use super::layer::Layer;
 use super::update::Rule;
 use super::{NnError, OptimizerConfig, OptimizerKind};
-
-/// The hash of (stream, index) that the scripts in `tests/golden` use.
-fn hash(stream: u32, index: u32) -> u32 {
-    let mut z = index.wrapping_add(stream.wrapping_mul(0x9e37_79b9));
-    z = (z ^ (z >> 16)).wrapping_mul(0x7feb_352d);
-    z = (z ^ (z >> 15)).wrapping_mul(0x846c_a68b);
-    z ^ (z >> 16)
-}
-
-/// Uniform in [−1, 1).
-fn values(stream: u32, count: usize) -> Vec<f32> {
-    let value = |index| (f64::from(hash(stream, index) >> 8) / f64::from(1 << 23) - 1.0) as f32;
-    (0..count as u32).map(value).collect()
-}
 
 /// The values of a stored array.
 fn stored(file: &SafeTensors, name: &str) -> Vec<f32> {

@@ -2,5 +2,10 @@
 // A helper of a test may unwrap as the test itself may; the lint only sees `#[test]` functions.
 #![allow(clippy::unwrap_used)]
 
+mod encoder;
+#[path = "../golden/formula.rs"]
+mod formula;
 mod kernels;
-mod nn;
+mod pytorch;
+mod support;
+mod training;

@@ -1,4 +1,4 @@
-"""Makes resnet.safetensors: what PyTorch computes for the encoder that tests/all/nn.rs builds from the same formulas.
+"""Makes resnet.safetensors: what PyTorch computes for the encoder that tests/all/support.rs builds from the same formulas.
 
 Run: python crates/kith-nn/tests/golden/make_resnet.py (needs torch, numpy). Weights, pixels and the embedding's gradient come from
 `values` and are not stored. Of each gradient and each trained weight only every k-th value is stored.
