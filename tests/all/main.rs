@@ -9,7 +9,6 @@ mod checkpoint;
 mod cli;
 mod config;
 mod db;
-mod db_checkpoints;
 mod http;
 mod ingest;
 mod lab;
