@@ -5,7 +5,7 @@ mod exposure;
 mod lock;
 mod writable;
 
-use std::{path::Path, sync::Arc};
+use std::{fs, path::Path, sync::Arc};
 
 pub use self::{error::StartError, exposure::check_exposure};
 use self::{error::because, lock::FolderLock, writable::Writable};
@@ -114,7 +114,9 @@ impl App {
 /// Opens the database and the blob store of an existing data folder read-only. The lock is not taken, so that a server may use the folder
 /// meanwhile.
 pub async fn open_read_only(folder: &Path) -> Result<(Db, Blobs), StartError> {
-    if !folder.join(DATABASE).is_file() {
+    let database = fs::metadata(folder.join(DATABASE));
+    if database.map_or(true, |file| !file.is_file() || file.len() == 0) {
+        refuse_lost_database(folder).await?;
         return Err(StartError(format!(
             "{} is not a data folder of kith: name one with --data-dir",
             folder.display()

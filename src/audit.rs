@@ -17,6 +17,8 @@ const PAGE: u32 = 1024;
 /// Bytes that are younger may be on their way to a row.
 const ON_ITS_WAY: Duration = Duration::from_secs(60);
 
+const RESTORE_DATABASE: &str = "stop kith and put kith.db back from a backup";
+
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
@@ -85,21 +87,33 @@ impl<'a> Audit<'a> {
         }
     }
 
-    /// Checks everything.
+    /// Checks everything. A row that cannot be read is a finding, and ends the check.
     pub async fn run(mut self) -> Result<Checked, AuditError> {
+        let mut checked = Checked::default();
+        match self.check(&mut checked).await {
+            Err(AuditError::Db(DbError::Corrupt(what))) => self.found(Finding {
+                kind: "database",
+                id: "kith.db".into(),
+                what: format!("a row cannot be read ({what})"),
+                remedy: RESTORE_DATABASE,
+            }),
+            done => done?,
+        }
+        Ok(checked)
+    }
+
+    async fn check(&mut self, checked: &mut Checked) -> Result<(), AuditError> {
+        self.database().await?;
         let complete = self.complete().await?;
         let total = self.db.count_images().await? + complete.len() as u64;
         (self.tell)(Event::Total(total));
-        self.database().await?;
-        let images = self.images().await?;
+        self.images(&mut checked.images).await?;
         self.orphans().await?;
         for id in &complete {
             self.checkpoint(*id).await?;
+            checked.checkpoints += 1;
         }
-        Ok(Checked {
-            images,
-            checkpoints: complete.len() as u64,
-        })
+        self.unlisted_checkpoints().await
     }
 
     async fn complete(&self) -> Result<Vec<CheckpointId>, AuditError> {
@@ -114,23 +128,23 @@ impl<'a> Audit<'a> {
                 kind: "database",
                 id: "kith.db".into(),
                 what,
-                remedy: "stop kith and put kith.db back from a backup",
+                remedy: RESTORE_DATABASE,
             });
         }
         Ok(())
     }
 
-    async fn images(&mut self) -> Result<u64, AuditError> {
-        let (mut checked, mut after) = (0, ImageKey(0));
+    async fn images(&mut self, checked: &mut u64) -> Result<(), AuditError> {
+        let mut after = ImageKey(0);
         loop {
             let page = self.db.images_after(after, PAGE, None).await?;
             let Some(last) = page.last() else {
-                return Ok(checked);
+                return Ok(());
             };
             after = last.key;
             for row in page {
                 self.image(row.sha256).await?;
-                checked += 1;
+                *checked += 1;
                 (self.tell)(Event::Checked);
             }
         }
@@ -172,6 +186,22 @@ impl<'a> Audit<'a> {
                 what: "bytes are stored that no row of the database names".into(),
                 remedy: "start the server again, which removes them",
             });
+        }
+        Ok(())
+    }
+
+    /// Checkpoints whose files are there and whose row is not.
+    async fn unlisted_checkpoints(&mut self) -> Result<(), AuditError> {
+        for id in self.blobs.checkpoint_ids().await? {
+            if self.db.checkpoint(id).await?.is_none() {
+                self.found(Finding {
+                    kind: "orphan",
+                    id: id.to_string(),
+                    what: "the files of a checkpoint are stored that no row of the database names"
+                        .into(),
+                    remedy: "start the server again, which lists it",
+                });
+            }
         }
         Ok(())
     }

@@ -123,6 +123,12 @@ impl Checkpoints {
         self.decide(&Event::Deleted(id)).await.map(drop)
     }
 
+    /// Whether a checkpoint is not there, or not any more: waits for a deletion that is under way.
+    pub async fn is_gone(&self, id: CheckpointId) -> Result<bool, CheckpointError> {
+        let _roles = self.roles.lock().await;
+        Ok(self.row(id).await?.is_none())
+    }
+
     /// Points a name at a complete checkpoint, or at whichever is live.
     pub async fn set_alias(
         &self,

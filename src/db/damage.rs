@@ -77,6 +77,12 @@ impl Db {
                 "row {row:?} of {table} names a row of {parent} that is not there"
             ));
         }
+        if self.reserve.is_misplaced() {
+            found.push(
+                "reserve, beside it, is not a file: no space is kept for erasures on a full disk"
+                    .to_owned(),
+            );
+        }
         Ok(found)
     }
 

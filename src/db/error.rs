@@ -75,10 +75,17 @@ impl From<sqlx::Error> for DbError {
             (INDEX_CANNOT_GROW, _) | (_, FULL) => Self::Full,
             (_, CORRUPT | NOT_A_DATABASE) => Self::Damaged(error.to_string()),
             _ if disk::is_full(&error) => Self::Full,
-            _ if matches!(error, sqlx::Error::ColumnDecode { .. }) => {
-                Self::Corrupt(error.to_string())
-            }
-            _ => Self::Sql(error.to_string()),
+            _ => match error {
+                sqlx::Error::ColumnDecode { index, source } => {
+                    tracing::error!(
+                        column = index,
+                        error = source,
+                        "a database row cannot be read"
+                    );
+                    Self::Corrupt(format!("column {}", index.trim_matches('"')))
+                }
+                error => Self::Sql(error.to_string()),
+            },
         }
     }
 }

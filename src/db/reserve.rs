@@ -19,6 +19,11 @@ impl Reserve {
         Self(database.with_file_name("reserve"))
     }
 
+    /// Whether something else has the file's name.
+    pub(super) fn is_misplaced(&self) -> bool {
+        self.0.exists() && !self.0.is_file()
+    }
+
     /// Takes the space again if it was released. A disk that is too full for it is no failure: the next call tries again.
     pub(super) async fn refill(&self) {
         if self.0.exists() {

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     app::App,
     blobs::BlobKey,
-    checkpoint::{CheckpointError, MANIFEST, Part},
+    checkpoint::{CheckpointError, MANIFEST, Manifest, Part},
     db::{CheckpointRole, CheckpointRow, CheckpointStatus, DecidedBy, Verdict},
     serve::Which,
     types::CheckpointId,
@@ -81,7 +81,7 @@ struct CheckpointResponse {
     created_at: Timestamp,
     note: Option<String>,
     bytes: u64,
-    /// The files of a complete checkpoint. In the answer about one checkpoint only.
+    /// The files of a complete checkpoint whose manifest can be read. In the answer about one checkpoint only.
     #[serde(skip_serializing_if = "Option::is_none")]
     files: Option<Vec<Part>>,
     evaluation: Option<Value>,
@@ -142,12 +142,6 @@ async fn take_snapshot(
         return Ok((StatusCode::ACCEPTED, location, body).into_response());
     }
     let row = app.trainer.written(id).await?;
-    if row.status != CheckpointStatus::Complete {
-        return Err(ApiError::internal(format!(
-            "snapshot {id}: {:?}",
-            row.reason
-        )));
-    }
     Ok((
         StatusCode::CREATED,
         location,
@@ -170,9 +164,17 @@ async fn get_checkpoint(
     response(&app, id).await
 }
 
+/// The answer about one checkpoint. Its files are left out where the manifest cannot be read: what was asked for has been done.
 async fn describe(app: &App, row: CheckpointRow) -> Result<CheckpointResponse, ApiError> {
     let files = match row.status {
-        CheckpointStatus::Complete => Some(app.checkpoints.manifest(row.id).await?.parts),
+        CheckpointStatus::Complete => match app.checkpoints.manifest(row.id).await {
+            Ok(manifest) => Some(manifest.parts),
+            Err(CheckpointError::Damaged { id, what }) => {
+                tracing::error!(checkpoint = %id, what, "the manifest of a checkpoint cannot be read");
+                None
+            }
+            Err(error) => return Err(error.into()),
+        },
         CheckpointStatus::Writing | CheckpointStatus::Failed => None,
     };
     Ok(CheckpointResponse {
@@ -195,18 +197,19 @@ async fn download_file(
         ApiError::NotFound(Problem::new("unknown_file", message).with_param("name"))
     };
     let checkpoint: CheckpointId = id.parse().map_err(|_| unknown_file())?;
-    let manifest = app.checkpoints.manifest(checkpoint).await?;
-    if name == MANIFEST {
-        return Ok(Json(manifest).into_response());
-    }
-    let part = manifest.part(&name).ok_or_else(unknown_file)?;
+    // From here on retention leaves it; a caller may delete it all the same.
+    let in_use = app.checkpoints.begin_use(checkpoint);
+    let found = match stored_file(&app, checkpoint, &name).await {
+        Err(CheckpointError::Damaged { .. }) if app.checkpoints.is_gone(checkpoint).await? => {
+            return Err(unknown(checkpoint));
+        }
+        found => found?,
+    };
+    let part = match found {
+        StoredFile::Manifest(manifest) => return Ok(Json(manifest).into_response()),
+        StoredFile::Part(part) => part.ok_or_else(unknown_file)?,
+    };
     let key = BlobKey::CheckpointPart(checkpoint, part.name.clone());
-    // An answer that has begun cannot become an error, so the length is checked before. The client checks the hash.
-    if app.blobs.size(&key).await.ok() != Some(part.bytes) {
-        let what = format!("{} is missing or has another length", part.name);
-        let id = checkpoint;
-        return Err(CheckpointError::Damaged { id, what }.into());
-    }
     let download = Download {
         key,
         size: part.bytes,
@@ -220,8 +223,35 @@ async fn download_file(
         ],
         request_headers: &headers,
     };
-    let in_use = app.checkpoints.begin_use(checkpoint);
     download.respond(&app.blobs, in_use).await
+}
+
+/// A file that a caller asks for by name.
+enum StoredFile {
+    Manifest(Manifest),
+    /// `None`: the manifest does not name it.
+    Part(Option<Part>),
+}
+
+/// Looks a file up, with its length on disk: an answer that has begun cannot become an error. The client checks the hash.
+async fn stored_file(
+    app: &App,
+    id: CheckpointId,
+    name: &str,
+) -> Result<StoredFile, CheckpointError> {
+    let manifest = app.checkpoints.manifest(id).await?;
+    if name == MANIFEST {
+        return Ok(StoredFile::Manifest(manifest));
+    }
+    let Some(part) = manifest.part(name).cloned() else {
+        return Ok(StoredFile::Part(None));
+    };
+    let key = BlobKey::CheckpointPart(id, part.name.clone());
+    if app.blobs.size(&key).await.ok() != Some(part.bytes) {
+        let what = format!("{} is missing or has another length", part.name);
+        return Err(CheckpointError::Damaged { id, what });
+    }
+    Ok(StoredFile::Part(Some(part)))
 }
 
 /// Answers once the checkpoint is live. The promotion holds until it is released, unless the request has `"hold": false`.

@@ -8,7 +8,7 @@ use crate::{
     image_store::ImageError,
     ingest::{IngestError, Place},
     serve::ServeError,
-    train::TrainError,
+    train::{TrainError, WriteFailure},
 };
 use kith_pixels::PixelError;
 
@@ -127,6 +127,17 @@ impl From<TrainError> for ApiError {
             TrainError::Disabled => {
                 Self::Conflict(Problem::new("training_disabled", error.to_string()))
             }
+            TrainError::Unwritten { failure, .. } => match failure {
+                WriteFailure::NotFinite => Self::Conflict(Problem::new(
+                    "weights_not_finite",
+                    "the weights that training holds are not finite, so nothing was written: GET /v1/training has the reason, and PATCH \
+                     /v1/training {\"state\": \"running\"} goes back to the best checkpoint",
+                )),
+                WriteFailure::StorageFull => storage_full(&DbError::Full),
+                WriteFailure::Other => {
+                    Self::Unavailable(Problem::new("snapshot_failed", error.to_string()))
+                }
+            },
             TrainError::Unsaved(_) => Self::internal(error),
             TrainError::Checkpoint(error) => error.into(),
         }
@@ -181,6 +192,24 @@ mod tests {
         let response = error.into_response();
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert!(response.headers().contains_key("retry-after"));
+    }
+
+    #[test]
+    fn a_snapshot_that_cannot_be_written_is_answered_by_its_reason() {
+        let id = crate::types::CheckpointId::now();
+        for (error, status) in [
+            (CheckpointError::NotFinite(id), StatusCode::CONFLICT),
+            (DbError::Full.into(), StatusCode::INSUFFICIENT_STORAGE),
+            (BlobError::Full.into(), StatusCode::INSUFFICIENT_STORAGE),
+            (
+                CheckpointError::Unknown(id),
+                StatusCode::SERVICE_UNAVAILABLE,
+            ),
+        ] {
+            let failure = WriteFailure::from(&error);
+            let error = ApiError::from(TrainError::Unwritten { id, failure });
+            assert_eq!(error.into_response().status(), status, "{failure:?}");
+        }
     }
 
     #[test]

@@ -20,6 +20,13 @@ pub(super) fn field_problem(code: &'static str, path: &str, text: &str) -> Probl
         let message = format!("the field {} is missing", quoted(&field));
         return with_path(Problem::new("missing_field", message), &join(path, &field));
     }
+    if let Some(expected) = text.strip_prefix("invalid type: null, expected ") {
+        let message = format!(
+            "this is null, which counts as missing: send {}",
+            expected_type(expected)
+        );
+        return with_path(Problem::new("missing_field", message), path);
+    }
     let message = if let Some(rest) = text.strip_prefix("unknown field `") {
         let (field, known) = split_expected(rest);
         let known = known.map_or("there are none".to_owned(), |known| {

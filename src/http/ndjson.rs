@@ -11,6 +11,7 @@ use axum::{
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, stream};
 use serde_json::Value;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::codec::{AnyDelimiterCodec, Decoder};
 
 use super::{
@@ -67,17 +68,19 @@ struct Lines {
     max_bytes: usize,
     /// Most lines of a batch.
     max_lines: usize,
-    /// Longest wait for the next bytes.
+    /// Longest wait for the next line.
     timeout: Duration,
 }
 
 impl Lines {
     /// Waits for a line, then returns all complete ones, at most `max_lines`. Blank lines are skipped. Empty at the end of the stream.
     async fn next_batch(&mut self, context: &Context) -> Result<Vec<Bytes>, ApiError> {
-        // The previous batch is stored.
-        self.permit.release(std::mem::take(&mut self.consumed));
         let mut stopped = context.stopping.clone();
+        // Of the next line as a whole: bytes that come now and then do not extend it.
+        let deadline = Instant::now() + self.timeout;
         loop {
+            // The previous batch is stored, or blank.
+            self.permit.release(std::mem::take(&mut self.consumed));
             let lines = self.complete_lines()?;
             if !lines.is_empty() || self.ended {
                 return Ok(lines);
@@ -87,15 +90,15 @@ impl Lines {
                 return Err(ApiError::TooLarge(Problem::new("line_too_large", message)));
             }
             tokio::select! {
-                more = self.read() => more?,
+                more = self.read(deadline) => more?,
                 // An error means that there is no sender, so that the server never stops: the branch is then disabled.
                 Ok(_) = stopped.wait_for(|stop| *stop) => return Err(ApiError::stopping()),
             }
         }
     }
 
-    async fn read(&mut self) -> Result<(), ApiError> {
-        match tokio::time::timeout(self.timeout, self.body.next()).await {
+    async fn read(&mut self, deadline: Instant) -> Result<(), ApiError> {
+        match timeout_at(deadline, self.body.next()).await {
             Ok(Some(Ok(chunk))) => self.buffer.extend_from_slice(&chunk),
             Ok(None) => self.ended = true,
             Ok(Some(Err(error))) => {
@@ -107,7 +110,7 @@ impl Lines {
             }
             Err(_) => {
                 let message =
-                    "no line came for server.timeout_seconds: send the rest in a new request";
+                    "no whole line came for server.timeout_seconds: send the rest in a new request";
                 return Err(ApiError::Timeout(Problem::new("timeout", message)));
             }
         }

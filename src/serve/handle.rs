@@ -39,7 +39,6 @@ pub struct Serving {
 
 struct Shared {
     config: ServeConfig,
-    limits: Limits,
     live: Live,
     loader: Loader,
     pinned: Pinned<Loaded>,
@@ -86,7 +85,7 @@ impl Serving {
             live: Live::new(db, loader.clone()),
             loader,
             pinned: Pinned::new(config.pinned),
-            decoders: DecodePool::new(pool("kith-decode", config.decode_threads)?),
+            decoders: DecodePool::new(pool("kith-decode", config.decode_threads)?, limits),
             batcher: Arc::new(batcher),
             places: Arc::new(Semaphore::new(config.queue_images)),
             admitting: Mutex::new(()),
@@ -94,7 +93,6 @@ impl Serving {
             stopping: AtomicBool::new(false),
             follower: Mutex::new(None),
             config,
-            limits,
         });
         match shared.live.follow().await {
             // It starts unready: another checkpoint can be promoted.
@@ -217,12 +215,12 @@ impl Shared {
         (origin, encoder): (Origin, Arc<Loaded>),
     ) -> oneshot::Receiver<Result<Row, ServeError>> {
         let (reply, answer) = oneshot::channel();
-        let (limits, batcher) = (self.limits.clone(), self.batcher.clone());
-        self.decoders.spawn(origin, move || {
+        let batcher = self.batcher.clone();
+        self.decoders.spawn(origin, image, move |image, limits| {
             if reply.is_closed() {
                 return;
             }
-            match decode(&image, &limits, encoder.info.side) {
+            match decode(image, limits, encoder.info.side) {
                 Ok(pixels) => batcher.push(Job {
                     origin,
                     encoder,

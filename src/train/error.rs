@@ -2,7 +2,10 @@
 
 use std::any::Any;
 
-use crate::{blobs::BlobError, checkpoint::CheckpointError, db::DbError, image_store::ImageError};
+use crate::{
+    blobs::BlobError, checkpoint::CheckpointError, db::DbError, image_store::ImageError,
+    types::CheckpointId,
+};
 use kith_learn::LearnError;
 use kith_nn::NnError;
 
@@ -26,9 +29,40 @@ pub enum TrainError {
         "the last snapshot could not be written ({0}): what was learned since the newest complete checkpoint is lost"
     )]
     Unsaved(String),
+    /// A snapshot that a caller waits for could not be written.
+    #[error("snapshot {id} could not be written: GET /v1/checkpoints/{id} has the reason")]
+    Unwritten {
+        /// Which.
+        id: CheckpointId,
+        /// What was wrong.
+        failure: WriteFailure,
+    },
     /// A checkpoint could not be read or written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+}
+
+/// Why a snapshot could not be written, as far as its caller can do something about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteFailure {
+    /// The weights are not finite.
+    NotFinite,
+    /// The disk is full.
+    StorageFull,
+    /// Anything else.
+    Other,
+}
+
+impl From<&CheckpointError> for WriteFailure {
+    fn from(error: &CheckpointError) -> Self {
+        match error {
+            CheckpointError::NotFinite(_) => Self::NotFinite,
+            CheckpointError::Blobs(BlobError::Full) | CheckpointError::Db(DbError::Full) => {
+                Self::StorageFull
+            }
+            _ => Self::Other,
+        }
+    }
 }
 
 /// Why a run of training ended: one sentence, for the log and the status.

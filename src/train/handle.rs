@@ -141,7 +141,10 @@ impl Trainer {
             .await?
     }
 
-    /// Waits until a snapshot is complete (or failed).
+    /// Waits until a snapshot is complete.
+    ///
+    /// # Errors
+    /// [`TrainError::Unwritten`] if it could not be written.
     pub async fn written(&self, id: CheckpointId) -> Result<CheckpointRow, TrainError> {
         let mut writes = self.shared.status.subscribe_writes();
         loop {
@@ -149,8 +152,12 @@ impl Trainer {
             let row = self.shared.db.checkpoint(id).await;
             let row = row.map_err(CheckpointError::from)?;
             let row = row.ok_or(CheckpointError::Unknown(id))?;
-            if row.status != CheckpointStatus::Writing {
+            if row.status == CheckpointStatus::Complete {
                 return Ok(row);
+            }
+            // On a full disk the row cannot be changed, and otherwise it changes a moment earlier: only the status is certain.
+            if let Some(failure) = self.shared.status.write_failure(id) {
+                return Err(TrainError::Unwritten { id, failure });
             }
             if self.shared.commands.is_closed() {
                 return Err(TrainError::Stopped);

@@ -48,8 +48,20 @@ impl Judge {
         job: &SnapshotJob,
         keep_going: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), TrainFailure> {
-        let id = job.label.id;
-        let context = &self.context;
+        let (id, context) = (job.label.id, &self.context);
+        match self.judge_stored(job, keep_going) {
+            // A caller deleted it meanwhile: there is nothing to judge.
+            Err(_) if context.wait(context.checkpoints.is_gone(id))? => Ok(()),
+            judged => judged,
+        }
+    }
+
+    fn judge_stored(
+        &self,
+        job: &SnapshotJob,
+        keep_going: &(dyn Fn() -> bool + Sync),
+    ) -> Result<(), TrainFailure> {
+        let (id, context) = (job.label.id, &self.context);
         let inputs = self.eval_inputs(keep_going)?;
         let Some(outcome) = self.outcome(job, &inputs)? else {
             return Ok(());
@@ -76,7 +88,9 @@ impl Judge {
         let judged = match self.evaluate(id, inputs) {
             Ok(Some(judged)) => judged,
             Ok(None) => return Ok(None),
-            Err(error @ (CheckpointError::Damaged { .. } | CheckpointError::NotFinite(_))) => {
+            Err(error @ (CheckpointError::Damaged { .. } | CheckpointError::NotFinite(_)))
+                if !context.wait(context.checkpoints.is_gone(id))? =>
+            {
                 return Ok(Some(Outcome::Collapsed(error.to_string())));
             }
             Err(error) => return Err(error.into()),

@@ -28,6 +28,6 @@ mod training_set;
 mod triggers;
 
 pub use config::{RunConfig, SnapshotConfig, TrainConfig};
-pub use error::TrainError;
+pub use error::{TrainError, WriteFailure};
 pub use handle::Trainer;
 pub use status::{TrainingState, TrainingStatus};

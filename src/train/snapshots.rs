@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     checkpoint::{CheckpointError, Event, Label, Snapshot},
-    db::CheckpointStatus,
+    db::{CheckpointStatus, DbError},
     types::CheckpointId,
 };
 
@@ -150,16 +150,19 @@ fn joined(there: Option<String>, requests: &[Request]) -> Option<String> {
 
 /// Tells all who asked the same. One of them may have gone: the snapshot is taken all the same.
 fn answer(requests: Vec<Request>, outcome: Result<CheckpointId, CheckpointError>) {
-    let outcome = outcome.map_err(|error| match error {
-        CheckpointError::Quota { kept } => (Some(kept), error.to_string()),
-        error => (None, error.to_string()),
-    });
     for request in requests {
-        let own = outcome.clone().map_err(|(kept, message)| match kept {
-            Some(kept) => TrainError::Checkpoint(CheckpointError::Quota { kept }),
-            None => TrainError::Unavailable(message),
-        });
-        let _ = request.answer.send(own);
+        let _ = request
+            .answer
+            .send(outcome.as_ref().copied().map_err(refusal));
+    }
+}
+
+/// What one of several callers is told of `error`.
+fn refusal(error: &CheckpointError) -> TrainError {
+    match error {
+        CheckpointError::Quota { kept } => CheckpointError::Quota { kept: *kept }.into(),
+        CheckpointError::Db(DbError::Full) => CheckpointError::Db(DbError::Full).into(),
+        error => TrainError::Unavailable(error.to_string()),
     }
 }
 

@@ -10,8 +10,17 @@ use std::{
     thread::JoinHandle,
 };
 
-use super::{context::Context, error::TrainFailure, judge::Judge, snapshot_job::SnapshotJob};
-use crate::checkpoint::Snapshot;
+use super::{
+    context::Context,
+    error::{TrainFailure, WriteFailure},
+    judge::Judge,
+    snapshot_job::SnapshotJob,
+};
+use crate::{
+    checkpoint::{CheckpointError, Snapshot},
+    db::{CheckpointStatus, DbError},
+    types::CheckpointId,
+};
 use kith_nn::NamedArray;
 
 /// Handle to the snapshot thread, which works on one job while another waits.
@@ -118,7 +127,7 @@ impl Writer {
             let failure = match done {
                 Ok(Ok(())) => None,
                 Ok(Err(failure)) => Some(failure.to_string()),
-                Err(panic) => Some(TrainFailure::from_panic(&*panic).to_string()),
+                Err(panic) => Some(self.panicked(id, &TrainFailure::from_panic(&*panic))),
             };
             if let Some(error) = failure {
                 tracing::error!(checkpoint = %id, step, error, "snapshot failed");
@@ -131,28 +140,48 @@ impl Writer {
         }
     }
 
+    /// Notes a panic. One while writing leaves a row that says "writing", which becomes one that failed. Returns the reason.
+    fn panicked(&self, id: CheckpointId, failure: &TrainFailure) -> String {
+        let (context, reason) = (&self.context, failure.to_string());
+        let failed = context.wait(async {
+            let row = context.db.checkpoint(id).await?;
+            if row.is_some_and(|row| row.status == CheckpointStatus::Writing) {
+                context.db.fail_checkpoint(id, &reason).await?;
+                context.status.push_unwritten(id, WriteFailure::Other);
+            }
+            Ok::<_, DbError>(())
+        });
+        if let Err(error) = failed {
+            tracing::error!(checkpoint = %id, %error, "its row may still say that it is being written");
+        }
+        reason
+    }
+
     fn process(&self, mut job: SnapshotJob) -> Result<(), TrainFailure> {
         if let Some(snapshot) = job.snapshot.take() {
             let written = self.write(&job, *snapshot);
             let why = written.as_ref().err().map(ToString::to_string);
             self.shared.set_unsaved(why);
-            written.inspect_err(|_| self.shared.lost.store(true, Ordering::Release))?;
+            if let Err(error) = written {
+                let id = job.label.id;
+                self.context.status.push_unwritten(id, (&error).into());
+                self.shared.lost.store(true, Ordering::Release);
+                return Err(error.into());
+            }
             self.context.status.notify_written();
         }
         let keep_going = || !self.shared.shutdown.load(Ordering::Acquire);
         self.judge.judge(&job, &keep_going)
     }
 
-    fn write(&self, job: &SnapshotJob, snapshot: Snapshot) -> Result<(), TrainFailure> {
-        let context = &self.context;
-        let id = job.label.id;
+    fn write(&self, job: &SnapshotJob, snapshot: Snapshot) -> Result<(), CheckpointError> {
+        let (id, context) = (job.label.id, &self.context);
         if !snapshot.model.iter().all(NamedArray::is_finite) {
             let reason = "the weights are not finite";
             context.wait(context.db.fail_checkpoint(id, reason))?;
-            return Err(TrainFailure::broken(reason));
+            return Err(CheckpointError::NotFinite(id));
         }
-        let written = context.wait(context.checkpoints.write(&job.label, snapshot));
-        let row = written?;
+        let row = context.wait(context.checkpoints.write(&job.label, snapshot))?;
         tracing::info!(checkpoint = %id, step = row.step, bytes = row.bytes, "snapshot written");
         Ok(())
     }

@@ -8,6 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::error::WriteFailure;
 use crate::types::CheckpointId;
 
 /// What the trainer is doing.
@@ -92,6 +93,9 @@ pub(super) enum CandidateVerdict {
 /// Most judgements that wait for the loop. One snapshot is judged at a time, and the loop reads them after every step.
 const MAX_JUDGEMENTS: usize = 64;
 
+/// Most failures that are remembered for callers. At most two snapshots are written or wait at once.
+const MAX_UNWRITTEN: usize = 16;
+
 /// State shared by the trainer's threads and its callers.
 #[derive(Debug)]
 pub(super) struct SharedStatus {
@@ -99,6 +103,8 @@ pub(super) struct SharedStatus {
     judgements: Mutex<VecDeque<Judgement>>,
     /// Why the last snapshot of a stop could not be written, if it could not.
     unsaved: Mutex<Option<String>>,
+    /// The newest checkpoints that could not be written, oldest first.
+    unwritten: Mutex<VecDeque<(CheckpointId, WriteFailure)>>,
     /// Counts checkpoints whose writing ended, well or not.
     written: watch::Sender<u64>,
 }
@@ -109,6 +115,7 @@ impl SharedStatus {
             status: Mutex::new(TrainingStatus::new(objective)),
             judgements: Mutex::default(),
             unsaved: Mutex::default(),
+            unwritten: Mutex::default(),
             written: watch::Sender::new(0),
         }
     }
@@ -142,6 +149,22 @@ impl SharedStatus {
 
     pub(super) fn unsaved(&self) -> Option<String> {
         locked(&self.unsaved).clone()
+    }
+
+    /// Records why a checkpoint could not be written.
+    pub(super) fn push_unwritten(&self, id: CheckpointId, failure: WriteFailure) {
+        let mut unwritten = locked(&self.unwritten);
+        if unwritten.len() == MAX_UNWRITTEN {
+            unwritten.pop_front();
+        }
+        unwritten.push_back((id, failure));
+    }
+
+    /// Why a checkpoint could not be written, if that is known by now.
+    pub(super) fn write_failure(&self, id: CheckpointId) -> Option<WriteFailure> {
+        let unwritten = locked(&self.unwritten);
+        let found = unwritten.iter().find(|(failed, _)| *failed == id);
+        found.map(|(_, failure)| *failure)
     }
 
     /// Wakes those who wait for a checkpoint's writing to end.

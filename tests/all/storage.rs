@@ -5,12 +5,13 @@ use std::{fs, path::PathBuf};
 use axum::http::StatusCode;
 use kith::{
     app::{App, StartError},
-    audit::{Audit, Event, Finding},
+    audit::{Audit, Checked, Event, Finding},
     blobs::BlobKey,
     checkpoint::Checkpoints,
     types::{CheckpointId, Sha256},
 };
 use serde_json::json;
+use sqlx::{ConnectOptions, Connection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 
 use crate::support::{Served, data_uri, png, settings, start_and_stop};
@@ -279,8 +280,15 @@ async fn training_skips_a_damaged_image_and_lists_it() {
     served.app.stop().await.unwrap();
 }
 
-/// What `kith verify` finds in a folder.
+/// What `kith verify` finds in a folder that has one checkpoint.
 async fn audit(folder: &TempDir) -> Vec<Finding> {
+    let (checked, found) = audit_of(folder).await;
+    assert_eq!(checked.checkpoints, 1);
+    found
+}
+
+/// What `kith verify` checks and finds.
+async fn audit_of(folder: &TempDir) -> (Checked, Vec<Finding>) {
     let (db, blobs) = kith::app::open_read_only(&folder.path().join("data"))
         .await
         .unwrap();
@@ -292,9 +300,8 @@ async fn audit(folder: &TempDir) -> Vec<Finding> {
         }
     };
     let checked = Audit::new(&blobs, &db, &checkpoints, &mut tell).run().await;
-    assert_eq!(checked.unwrap().checkpoints, 1);
     db.close().await;
-    found
+    (checked.unwrap(), found)
 }
 
 #[tokio::test]
@@ -347,4 +354,60 @@ async fn a_check_of_the_folder_names_each_damaged_thing_beside_a_running_server(
         "it only looks"
     );
     app.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_check_names_rows_that_are_gone_or_cannot_be_read_and_what_is_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let app = App::start(settings(&folder, &[])).await.unwrap();
+    let id = app.serving.live().unwrap().id;
+    app.ingest.add_image(png(1).into()).await.unwrap();
+    app.stop().await.unwrap();
+    let data = folder.path().join("data");
+    fs::remove_file(data.join("reserve")).unwrap();
+    fs::create_dir(data.join("reserve")).unwrap();
+    let sql = |statement: &'static str| {
+        let path = data.join("kith.db");
+        async move {
+            let options = SqliteConnectOptions::new().filename(path);
+            let mut file = options.connect().await.unwrap();
+            sqlx::query(statement).execute(&mut file).await.unwrap();
+            file.close().await.unwrap();
+        }
+    };
+    sql("DELETE FROM checkpoints").await;
+    let found = audit_of(&folder).await.1;
+    let named: Vec<_> = found.iter().map(|one| (one.kind, one.id.clone())).collect();
+    assert_eq!(
+        named,
+        [
+            ("database", "kith.db".to_owned()),
+            ("orphan", id.to_string())
+        ]
+    );
+    assert!(found[0].what.contains("reserve"), "{found:?}");
+    sql("UPDATE images SET created_at = 'yesterday'").await;
+    let found = audit_of(&folder).await.1;
+    assert!(found[1].what.contains("column created_at"), "{found:?}");
+}
+
+#[tokio::test]
+async fn looking_at_a_folder_whose_database_is_lost_or_empty_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    start_and_stop(&folder).await;
+    let data = folder.path().join("data");
+    for empty in [true, false] {
+        fs::remove_file(data.join("kith.db")).unwrap();
+        if empty {
+            fs::write(data.join("kith.db"), "").unwrap();
+        }
+        let Err(refused) = kith::app::open_read_only(&data).await else {
+            panic!("a folder without its database must be refused");
+        };
+        assert!(
+            refused.to_string().contains("put kith.db back"),
+            "{refused}"
+        );
+        fs::write(data.join("kith.db"), "").unwrap();
+    }
 }

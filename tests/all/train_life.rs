@@ -3,7 +3,7 @@
 use kith::{
     checkpoint::CheckpointError,
     db::{CheckpointRow, CheckpointStatus, DecidedBy, Verdict},
-    train::{TrainError, Trainer, TrainingState},
+    train::{TrainError, Trainer, TrainingState, WriteFailure},
     types::CheckpointId,
 };
 use kith_mcmc::SlotKey;
@@ -360,5 +360,83 @@ async fn lost_checkpoints_are_replaced_by_fresh_weights_only_when_told_to() {
         .await
         .unwrap();
     assert_ne!(trainer.status().resumed_from, Some(first));
+    trainer.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_cannot_be_written_is_told_to_its_caller_and_training_goes_on() {
+    let lab = Lab::new(0.0).await;
+    lab.post(0..8).await;
+    let trainer = lab.start(config(&[])).await;
+    until(&trainer, |status| status.step > 2).await;
+    let folder = lab.folder.path().join("blobs/checkpoints");
+    let away = lab.folder.path().join("away");
+    std::fs::rename(&folder, &away).unwrap();
+    std::fs::write(&folder, "no folder").unwrap();
+    let id = trainer.snapshot(None).await.unwrap();
+    let refused = trainer.written(id).await;
+    let Err(TrainError::Unwritten { id: named, failure }) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!((named, failure), (id, WriteFailure::Other));
+    std::fs::remove_file(&folder).unwrap();
+    std::fs::rename(&away, &folder).unwrap();
+    taken(&lab, &trainer, None).await;
+    trainer.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_of_weights_that_are_not_finite_is_refused_as_such() {
+    let lab = Lab::new(0.0).await;
+    lab.post(0..8).await;
+    // The largest rate there is: step and decay together go beyond f32.
+    let sets = [
+        "schedule.learning_rate=3.4e38",
+        "schedule.warmup_steps=0",
+        "optimizer.weight_decay=0.9",
+        "training.max_skipped=3",
+    ];
+    let trainer = lab.start(config(&sets)).await;
+    until(&trainer, |status| status.state == TrainingState::Failed).await;
+    let id = trainer.snapshot(None).await.unwrap();
+    let refused = trainer.written(id).await;
+    assert!(
+        matches!(
+            refused,
+            Err(TrainError::Unwritten {
+                failure: WriteFailure::NotFinite,
+                ..
+            })
+        ),
+        "{refused:?}"
+    );
+    // That is the last snapshot, so the stop says so, too.
+    trainer.stop().await.unwrap_err();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_deleted_before_it_was_judged_is_no_error() {
+    let lab = Lab::new(0.5).await;
+    lab.post(0..24).await;
+    let trainer = lab.start(config(&[])).await;
+    for _ in 0..6 {
+        let before = trainer.status().step;
+        until(&trainer, |status| status.step > before).await;
+        let id = trainer.snapshot(None).await.unwrap();
+        trainer.written(id).await.unwrap();
+        match lab.checkpoints.delete(id).await {
+            // It was judged and promoted first.
+            Err(CheckpointError::Live(_)) => {}
+            deleted => deleted.unwrap(),
+        }
+    }
+    let live = lab.db.live_checkpoint().await.unwrap().unwrap();
+    // One more, so that those before it have been through the judge.
+    let row = taken(&lab, &trainer, None).await;
+    until_rows(&lab, |rows| {
+        rows.iter().any(|r| r.id == row.id && r.verdict.is_some())
+    })
+    .await;
+    assert_eq!(trainer.status().last_error, None, "{live:?}");
     trainer.stop().await.unwrap();
 }

@@ -22,6 +22,16 @@ pub(super) fn charge(bytes: u64, capacity: u64) -> Charge<'static> {
     DECODING.charge(bytes, capacity)
 }
 
+/// Whether [`charge`] would not block at this moment.
+pub(super) fn fits(bytes: u64, capacity: u64) -> bool {
+    may_charge(*DECODING.used(), bytes, capacity)
+}
+
+/// A charge larger than the capacity waits until nothing else is charged, so it is slow but never stuck.
+fn may_charge(used: u64, bytes: u64, capacity: u64) -> bool {
+    used == 0 || used + bytes <= capacity
+}
+
 impl Budget {
     pub(super) const fn new() -> Self {
         Self {
@@ -30,10 +40,10 @@ impl Budget {
         }
     }
 
-    /// Blocks until `bytes` fit into `capacity`. A charge larger than the capacity waits until nothing else is charged, so it is slow but never stuck.
+    /// Blocks until `bytes` fit into `capacity`.
     pub(super) fn charge(&self, bytes: u64, capacity: u64) -> Charge<'_> {
         let mut used = self.used();
-        while *used > 0 && *used + bytes > capacity {
+        while !may_charge(*used, bytes, capacity) {
             used = self
                 .freed
                 .wait(used)

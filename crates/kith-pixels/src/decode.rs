@@ -13,7 +13,7 @@ use image::{
 
 use super::{
     DecodedImage, Header, Limits, PixelError,
-    budget::{Charge, charge},
+    budget::{self, Charge, charge},
     format::{Format, detect},
     jpeg,
 };
@@ -94,6 +94,25 @@ pub fn decode_with<T>(
     Ok(done)
 }
 
+/// Bytes that decoding this image charges to the process's budget, from its header. The header is not checked as [`inspect`] does.
+///
+/// # Errors
+/// [`PixelError::Undecodable`] for an unsupported format or a broken header.
+pub fn decode_cost(bytes: &[u8], limits: &Limits) -> Result<u64, PixelError> {
+    let format = detect(bytes)?;
+    let file = with_tables(bytes, format);
+    contain(format, || {
+        Ok(cost(
+            &reader(&file, format, limits.max_pixels).into_decoder()?,
+        ))
+    })
+}
+
+/// Whether decoding an image of this [`decode_cost`] would begin at once at this moment.
+pub fn is_affordable(cost: u64, limits: &Limits) -> bool {
+    budget::fits(cost, capacity(limits))
+}
+
 /// The file with the Huffman tables that its codec needs.
 fn with_tables<'a>(bytes: &'a [u8], format: &Format) -> Cow<'a, [u8]> {
     match format.codec {
@@ -111,13 +130,22 @@ fn codec(
 ) -> Result<(DynamicImage, Charge<'static>), PixelError> {
     contain(format, || {
         let mut decoder = reader(file, format, pixels).into_decoder()?;
-        let needed = CODEC_BYTES + 2 * decoder.total_bytes() + COMPOSITE_BYTES_PER_PIXEL * pixels;
-        let charged = charge(needed, limits.decode_memory_mb << 20);
+        let charged = charge(cost(&decoder), capacity(limits));
         let orientation = orientation(&mut decoder);
         let mut image = DynamicImage::from_decoder(decoder)?;
         image.apply_orientation(orientation);
         Ok((image, charged))
     })
+}
+
+fn cost(decoder: &impl ImageDecoder) -> u64 {
+    let (width, height) = decoder.dimensions();
+    let pixels = u64::from(width) * u64::from(height);
+    CODEC_BYTES + 2 * decoder.total_bytes() + COMPOSITE_BYTES_PER_PIXEL * pixels
+}
+
+fn capacity(limits: &Limits) -> u64 {
+    limits.decode_memory_mb << 20
 }
 
 /// Decodes a JPEG without an end marker, provided that all its pixels are there. The codec silently fills missing ones with grey, and

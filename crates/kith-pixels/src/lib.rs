@@ -15,7 +15,7 @@ mod sample;
 use serde::{Deserialize, Serialize};
 
 pub use self::augment::{AugmentConfig, augment};
-pub use self::decode::{decode, decode_with, inspect};
+pub use self::decode::{decode, decode_cost, decode_with, inspect, is_affordable};
 pub use self::encode::encode_png;
 pub use self::format::{EXTENSIONS, supported_formats};
 pub use self::resize::fit;

@@ -6,7 +6,7 @@ use axum::{
     body::Body,
     http::{Method, StatusCode},
 };
-use kith::types::Sha256;
+use kith::{blobs::BlobKey, checkpoint::MANIFEST, types::Sha256};
 use serde_json::{Value, json};
 
 use crate::support::{Served, data_uri, distance, png, request, vector};
@@ -399,4 +399,23 @@ async fn a_change_that_would_have_no_effect_is_refused_while_training_is_off() {
         let refused = patch(&served, "/v1/training", body).await;
         assert_eq!(refused.error(StatusCode::CONFLICT).0, "training_disabled");
     }
+}
+
+#[tokio::test]
+async fn a_change_that_was_made_is_answered_although_the_manifest_is_gone() {
+    let served = Served::start(&[]).await;
+    let id = served.app.serving.live().unwrap().id;
+    let promote = format!("/v1/checkpoints/{id}/promote");
+    served
+        .post_as(&promote, "application/json", Body::empty())
+        .await;
+    let key = BlobKey::CheckpointPart(id, MANIFEST.to_owned());
+    served.app.blobs.delete(&key).await.unwrap();
+    let path = format!("/v1/checkpoints/{id}");
+    let noted = patch(&served, &path, json!({"note": "why"})).await;
+    assert_eq!(noted.status, StatusCode::OK, "{}", noted.text());
+    assert_eq!(noted.json()["note"], "why");
+    assert_eq!(noted.json().get("files"), None);
+    let download = served.get(&format!("{path}/files/{MANIFEST}")).await;
+    assert_eq!(download.error(StatusCode::CONFLICT).0, "checkpoint_damaged");
 }

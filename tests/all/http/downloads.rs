@@ -112,3 +112,27 @@ async fn a_truncated_file_is_refused_before_the_answer_begins() {
     let (code, _) = served.get(&path).await.error(StatusCode::CONFLICT);
     assert_eq!(code, "checkpoint_damaged");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_a_checkpoint_that_is_being_deleted_is_unknown_and_not_damaged() {
+    let served = Served::start(&[]).await;
+    for seed in 0..20 {
+        let id = served.write_checkpoint(seed).await;
+        let (checkpoint, file) = (
+            format!("/v1/checkpoints/{id}"),
+            format!("/v1/checkpoints/{id}/files/chains.safetensors"),
+        );
+        let delete = served.delete(&checkpoint);
+        let ask = async {
+            loop {
+                let reply = served.get(&file).await;
+                if reply.status != StatusCode::OK {
+                    return reply;
+                }
+            }
+        };
+        let (deleted, reply) = futures::join!(delete, ask);
+        assert_eq!(deleted.status, StatusCode::NO_CONTENT);
+        assert_eq!(reply.error(StatusCode::NOT_FOUND).0, "unknown_checkpoint");
+    }
+}

@@ -187,3 +187,21 @@ async fn after_a_stop_embeddings_are_refused_with_503() {
     assert_eq!(reply.error(StatusCode::SERVICE_UNAVAILABLE).0, "stopping");
     assert!(reply.header("retry-after").is_some());
 }
+
+#[tokio::test]
+async fn null_for_a_field_that_must_be_given_counts_as_missing() {
+    let served = Served::start(&[]).await;
+    for (path, body, field) in [
+        ("/v1/images", json!({"image": null}), "image"),
+        ("/v1/embeddings", json!({"input": null}), "input"),
+        (
+            "/v1/pairs",
+            json!({"pairs": [{"anchor": null}]}),
+            "pairs[0].anchor",
+        ),
+    ] {
+        let reply = served.post(path, &body).await;
+        let found = reply.error(StatusCode::BAD_REQUEST);
+        assert_eq!(found, ("missing_field".to_owned(), Some(field.to_owned())));
+    }
+}

@@ -1,11 +1,15 @@
 //! `/v1/pairs`.
 
+use std::time::Duration;
+
 use axum::{
     body::Body,
     http::{Request, StatusCode},
 };
+use bytes::Bytes;
 use kith::types::Sha256;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::support::{Reply, Served, data_uri, form, png};
 
@@ -379,4 +383,35 @@ async fn the_same_pair_with_another_group_is_refused_in_every_form() {
     ]);
     let reply = served.post_as("/v1/pairs", media, body).await;
     assert_eq!(reply.error(StatusCode::CONFLICT).0, "group_conflict");
+}
+
+#[tokio::test]
+async fn blank_bytes_now_and_then_do_not_keep_a_stream_open() {
+    let served = Served::start(&["server.timeout_seconds=1"]).await;
+    let drip = futures::stream::unfold((), |()| async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        Some((Ok::<_, std::io::Error>(Bytes::from_static(b"\n")), ()))
+    });
+    let ask = served.post_as("/v1/pairs", "application/x-ndjson", Body::from_stream(drip));
+    // Far more than the timeout.
+    let reply = timeout(Duration::from_secs(60), ask).await.unwrap();
+    assert_eq!(reply.json()["error"]["code"], "timeout");
+}
+
+#[tokio::test]
+async fn blank_lines_are_not_charged_until_a_line_comes() {
+    let sets = [
+        "server.max_body_bytes=65536",
+        "server.max_buffered_bytes=65536",
+    ];
+    let served = Served::start(&sets).await;
+    let blank = Bytes::from(vec![b'\n'; 1000]);
+    let pair = json!({"anchor": {"image": data_uri(&png(1))}}).to_string();
+    let lines = std::iter::repeat_n(blank, 200).chain([Bytes::from(pair)]);
+    let lines = futures::stream::iter(lines.map(Ok::<_, std::io::Error>));
+    let body = Body::from_stream(lines);
+    let reply = served
+        .post_as("/v1/pairs", "application/x-ndjson", body)
+        .await;
+    assert_eq!(reply.json()["duplicate"], false, "{}", reply.text());
 }
