@@ -35,6 +35,8 @@ struct State {
     busy: usize,
 }
 
+type Decode = Box<dyn FnOnce(&Bytes, &Limits) + Send>;
+
 /// An image to decode.
 struct Work {
     origin: Origin,
@@ -43,7 +45,7 @@ struct Work {
     cost: Option<u64>,
     /// Images that went before it because its memory was taken.
     overtaken: AtomicU32,
-    decode: Box<dyn FnOnce(&Bytes, &Limits) + Send>,
+    decode: Decode,
 }
 
 /// Counts a thread as busy until it is dropped.
