@@ -48,7 +48,10 @@ EXPOSE 7700
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=3 CMD ["kith", "health", "--retries", "0"]
 ENTRYPOINT ["kith"]
-# Inside a container loopback reaches nobody, so it must listen on all addresses, which kith refuses without --insecure because it
-# has no API keys: whoever reaches the port may embed, write and delete. Publish the port on 127.0.0.1 only (as above), or
-# on a network where a proxy checks who asks.
+# Inside a container loopback reaches nobody, so it must listen on all addresses, which kith refuses without a key or --insecure. As long as
+# there is no key, whoever reaches the port may embed, write and delete: publish it on 127.0.0.1 only (as above). To make the first one,
+#
+#   docker run --rm -v kith-data:/data kith key create --data-dir /data --name ops --scope admin
+#
+# From then on every request needs a key, and --insecure has no effect.
 CMD ["serve", "--listen", "0.0.0.0:7700", "--insecure", "--data-dir", "/data"]

@@ -2,13 +2,23 @@
 
 mod error;
 mod exposure;
+mod folder;
 mod lock;
 mod writable;
 
-use std::{fs, path::Path, sync::Arc};
+use std::sync::Arc;
 
-pub use self::{error::StartError, exposure::check_exposure};
-use self::{error::because, lock::FolderLock, writable::Writable};
+pub use self::{
+    error::StartError,
+    exposure::check_exposure,
+    folder::{ChangedFolder, open_database_read_only, open_for_changes, open_read_only},
+};
+use self::{
+    error::because,
+    folder::{open_stores, refuse_lost_database},
+    lock::FolderLock,
+    writable::Writable,
+};
 use crate::{
     blobs::Blobs,
     checkpoint::Checkpoints,
@@ -16,13 +26,11 @@ use crate::{
     db::Db,
     image_store::ImageStore,
     ingest::{Ingest, IngestError},
+    keys::Keys,
     serve::Serving,
     train::Trainer,
 };
 use kith_nn::{Device, Purpose};
-
-const DATABASE: &str = "kith.db";
-const BLOBS: &str = "blobs";
 
 /// The started parts of the server; cheap to clone.
 #[derive(Clone)]
@@ -33,6 +41,8 @@ pub struct App {
     pub db: Db,
     /// The blob store.
     pub blobs: Blobs,
+    /// The API keys that requests may carry.
+    pub keys: Keys,
     /// Stores posted images and pairs.
     pub ingest: Ingest,
     /// The checkpoints.
@@ -57,6 +67,8 @@ impl App {
             refuse_lost_database(folder).await?;
         }
         let (db, blobs) = open_stores(folder).await?;
+        let keys = Keys::start(db.clone(), settings.keys.clone()).await;
+        let keys = keys.map_err(because("the API keys"))?;
         let checkpoints = Checkpoints::new(blobs.clone(), db.clone(), settings.policy());
         let (limits, holdout_share) = (settings.limits.clone(), settings.pairs.holdout_share);
         let ingest = Ingest::new(blobs.clone(), db.clone(), limits, holdout_share);
@@ -88,6 +100,7 @@ impl App {
             writable: Writable::new(db.clone(), blobs.clone()),
             db,
             blobs,
+            keys,
             ingest,
             checkpoints,
             serving,
@@ -101,6 +114,7 @@ impl App {
     pub async fn stop(&self) -> Result<(), StartError> {
         self.serving.stop().await;
         let trained = self.trainer.stop().await;
+        self.keys.stop();
         self.db.close().await;
         // Clones of this handle may keep the lock file open, so dropping is not enough.
         let unlocked = self.lock.release();
@@ -109,52 +123,6 @@ impl App {
         tracing::info!("stopped");
         Ok(())
     }
-}
-
-/// Opens the database and the blob store of an existing data folder read-only. The lock is not taken, so that a server may use the folder
-/// meanwhile.
-pub async fn open_read_only(folder: &Path) -> Result<(Db, Blobs), StartError> {
-    let database = fs::metadata(folder.join(DATABASE));
-    if database.map_or(true, |file| !file.is_file() || file.len() == 0) {
-        refuse_lost_database(folder).await?;
-        return Err(StartError(format!(
-            "{} is not a data folder of kith: name one with --data-dir",
-            folder.display()
-        )));
-    }
-    let db = Db::look(&folder.join(DATABASE)).await;
-    let blobs = Blobs::look(&folder.join(BLOBS));
-    Ok((
-        db.map_err(because("the database"))?,
-        blobs.map_err(because("the blob store"))?,
-    ))
-}
-
-/// An error if the database is missing although images or checkpoints are stored: it was lost, and a new one would hide that.
-async fn refuse_lost_database(folder: &Path) -> Result<(), StartError> {
-    let missing = Db::is_missing(&folder.join(DATABASE)).await;
-    if !missing.map_err(because("the database"))? {
-        return Ok(());
-    }
-    let stored = Blobs::holds_any(&folder.join(BLOBS));
-    if !stored.map_err(because("the blob store"))? {
-        return Ok(());
-    }
-    Err(StartError(format!(
-        "the data folder {} holds images or checkpoints, but its database {DATABASE} is missing or empty: put {DATABASE} back from a \
-         backup, or choose another folder with --data-dir. To start without what it knew, pass --set storage.accept_loss=true: \
-         pairs are then lost, and stored images are removed for good",
-        folder.display()
-    )))
-}
-
-async fn open_stores(folder: &Path) -> Result<(Db, Blobs), StartError> {
-    let db = Db::open(&folder.join(DATABASE)).await;
-    let blobs = Blobs::local(&folder.join(BLOBS));
-    Ok((
-        db.map_err(because("the database"))?,
-        blobs.map_err(because("the blob store"))?,
-    ))
 }
 
 async fn start_serving(

@@ -15,6 +15,7 @@ mod disk;
 pub mod http;
 pub mod image_store;
 pub mod ingest;
+pub mod keys;
 pub mod serve;
 pub mod telemetry;
 pub mod train;

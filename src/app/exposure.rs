@@ -1,12 +1,13 @@
-//! Refuses to listen where other machines could reach the server without authentication.
+//! Refuses to listen where other machines could reach the server without a key.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
-use super::error::StartError;
-use crate::config::ServerConfig;
+use super::{error::StartError, folder::had_keys};
+use crate::config::Settings;
 
-/// Refuses an address that other machines can reach, unless the settings allow it: there are no API keys.
-pub fn check_exposure(server: &ServerConfig) -> Result<(), StartError> {
+/// Refuses an address that other machines can reach, unless requests need a key or the settings allow it.
+pub async fn check_exposure(settings: &Settings) -> Result<(), StartError> {
+    let server = &settings.server;
     let listen = &server.listen;
     let addresses: Vec<SocketAddr> = listen
         .to_socket_addrs()
@@ -19,9 +20,15 @@ pub fn check_exposure(server: &ServerConfig) -> Result<(), StartError> {
     if server.insecure || addresses.iter().all(is_loopback) {
         return Ok(());
     }
+    let folder = &settings.storage.data_dir;
+    // A folder that ever had a key needs one, even if the last is revoked.
+    if had_keys(folder).await? {
+        return Ok(());
+    }
+    let folder = folder.display();
     Err(StartError(format!(
-        "{listen} can be reached from other machines and kith has no API keys: listen on 127.0.0.1 behind a proxy that \
-         authenticates callers, or allow it with --insecure"
+        "{listen} can be reached from other machines and there is no key: make one with `kith key create --data-dir {folder} --name NAME \
+         --scope admin`, listen on 127.0.0.1, or allow it with --insecure"
     )))
 }
 

@@ -21,6 +21,16 @@ pub(super) struct FolderLock {
 impl FolderLock {
     /// Creates the data folder if it is missing, and locks it.
     pub(super) fn take(folder: &Path) -> Result<Self, StartError> {
+        Self::take_if_free(folder)?.ok_or_else(|| {
+            StartError(format!(
+                "another kith process uses the data folder {}: stop it, or choose another with --data-dir",
+                folder.display()
+            ))
+        })
+    }
+
+    /// As [`Self::take`]; `None` while another process holds the lock.
+    pub(super) fn take_if_free(folder: &Path) -> Result<Option<Self>, StartError> {
         let name = folder.display();
         let unusable = |error: io::Error| {
             StartError(format!(
@@ -28,14 +38,9 @@ impl FolderLock {
             ))
         };
         let (file, folder) = open(folder).map_err(unusable)?;
-        let locked = || {
-            StartError(format!(
-                "another kith process uses the data folder {name}: stop it, or choose another with --data-dir"
-            ))
-        };
         match file.try_lock() {
             Ok(()) => (),
-            Err(TryLockError::WouldBlock) => return Err(locked()),
+            Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(error)) => {
                 return Err(StartError(format!(
                     "the data folder {name} cannot be locked ({error}): choose one on a disk that supports file locks"
@@ -44,13 +49,13 @@ impl FolderLock {
         }
         let folder = match folder.try_lock() {
             Ok(()) => Some(folder),
-            Err(TryLockError::WouldBlock) => return Err(locked()),
+            Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(error)) => {
                 tracing::warn!(%error, "the data folder cannot be locked, its lock file is: do not delete that");
                 None
             }
         };
-        Ok(Self { file, folder })
+        Ok(Some(Self { file, folder }))
     }
 
     /// Unlocks the folder, although handles may stay open.

@@ -1,11 +1,11 @@
 //! The client of a running server: answers are JSON, and requests are retried while the server is busy or restarting.
 
-use std::{io::Read, thread::sleep, time::Duration};
+use std::{fmt, io::Read, thread::sleep, time::Duration};
 
 use clap::Args;
 use serde::Deserialize;
 use serde_json::Value;
-use ureq::{Agent, Body, http::Response};
+use ureq::{Agent, Body, RequestBuilder, http::Response};
 
 /// Most bytes of an answer; 64 embeddings are far below it.
 const MAX_BYTES: u64 = 256 << 20;
@@ -32,6 +32,26 @@ pub(crate) struct ServerArgs {
     /// How often a request is sent again when the server is busy or cannot be reached [default: 6; `kith health`: 0]
     #[arg(long, global = true, value_name = "N")]
     retries: Option<u32>,
+    /// A key of the server (`kith key create`), if it has any
+    #[arg(long, global = true, env = "KITH_KEY", hide_env_values = true)]
+    key: Option<ApiKey>,
+}
+
+/// A key's text, which no log shows.
+#[derive(Clone)]
+struct ApiKey(String);
+
+impl From<String> for ApiKey {
+    fn from(text: String) -> Self {
+        // A variable read from a file often ends with a line break.
+        Self(text.trim().to_owned())
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
 }
 
 impl ServerArgs {
@@ -74,6 +94,8 @@ pub(crate) struct Client {
     agent: Agent,
     base: String,
     retries: u32,
+    /// `Bearer KEY`.
+    authorization: Option<String>,
 }
 
 #[derive(Clone, Copy)]
@@ -113,6 +135,7 @@ impl Client {
             agent: config.build().new_agent(),
             base: args.server.trim_end_matches('/').to_owned(),
             retries,
+            authorization: args.key.as_ref().map(|key| format!("Bearer {}", key.0)),
         }
     }
 
@@ -175,14 +198,19 @@ impl Client {
 
     fn attempt(&self, path: &str, call: Call) -> Result<Vec<u8>, AttemptError> {
         let url = format!("{}{path}", self.base);
+        let agent = &self.agent;
         let answer = match call {
-            Call::Get => self.agent.get(&url).call(),
-            Call::Delete => self.agent.delete(&url).call(),
-            Call::Patch(document) => self.agent.patch(&url).send_json(document),
-            Call::Post(Payload::Json(document)) => self.agent.post(&url).send_json(document),
-            Call::Post(Payload::Lines(lines)) => {
-                let request = self.agent.post(&url).content_type("application/x-ndjson");
-                request.send(lines)
+            Call::Get => self.with_key(agent.get(&url)).call(),
+            Call::Delete => self.with_key(agent.delete(&url)).call(),
+            Call::Patch(document) => self.with_key(agent.patch(&url)).send_json(document),
+            Call::Post(payload) => {
+                let request = self.with_key(agent.post(&url));
+                match payload {
+                    Payload::Json(document) => request.send_json(document),
+                    Payload::Lines(lines) => {
+                        request.content_type("application/x-ndjson").send(lines)
+                    }
+                }
             }
         };
         let mut answer = answer.map_err(|error| self.attempt_error(error))?;
@@ -197,6 +225,13 @@ impl Client {
                 after: retry_after(&answer),
             }),
             status => Err(AttemptError::Final(refusal(status, &body))),
+        }
+    }
+
+    fn with_key<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
+        match &self.authorization {
+            Some(bearer) => request.header("authorization", bearer),
+            None => request,
         }
     }
 
@@ -239,7 +274,7 @@ fn retry_after(answer: &Response<Body>) -> Option<Duration> {
 fn refusal(status: u16, body: &[u8]) -> ClientError {
     let document = serde_json::from_slice(body).ok();
     let problem = document.as_ref().and_then(problem);
-    let (code, message, param) = match problem {
+    let (code, mut message, param) = match problem {
         Some(problem) => (problem.code, problem.message, problem.param),
         None => (
             "no code".to_owned(),
@@ -247,6 +282,9 @@ fn refusal(status: u16, body: &[u8]) -> ClientError {
             None,
         ),
     };
+    if status == 401 {
+        message += ". Give a key with --key or the variable KITH_KEY";
+    }
     ClientError::Refused {
         status,
         code,

@@ -17,6 +17,7 @@ mod health;
 mod image_list;
 mod ingest;
 mod journal;
+mod key;
 mod pair_list;
 mod serve;
 mod settings_args;
@@ -48,6 +49,8 @@ enum Command {
     Evaluate(evaluate::EvaluateArgs),
     /// List, take, promote, delete checkpoints of a running server, or verify those on disk
     Checkpoint(checkpoint::CheckpointArgs),
+    /// Make, list and revoke API keys; the server may run or not
+    Key(key::KeyArgs),
     /// Check a data folder: every image, every checkpoint, the database; the server may run or not
     Verify(verify::VerifyArgs),
     /// Measure what this machine does: embeddings and training images a second, layers, walks, decoding
@@ -66,6 +69,7 @@ pub fn run() -> ExitCode {
         Command::Embed(args) => embed::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Checkpoint(args) => checkpoint::run(&args),
+        Command::Key(args) => key::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Health(args) => health::run(&args),

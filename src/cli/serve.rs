@@ -27,7 +27,7 @@ pub(crate) struct ServeArgs {
     /// Address and port; port 0 takes a free one and prints it
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
-    /// Allow an address that is not loopback: whoever reaches the port may then write
+    /// Allow an address that is not loopback although there is no key: whoever reaches the port may then write
     #[arg(long)]
     insecure: bool,
 }
@@ -54,7 +54,7 @@ fn settings(args: ServeArgs) -> anyhow::Result<Settings> {
 
 /// Opens the listener first, so that a port in use is an error before anything is written; starts the app before accepting connections.
 async fn serve(settings: Settings) -> anyhow::Result<()> {
-    app::check_exposure(&settings.server)?;
+    app::check_exposure(&settings).await?;
     let listen = settings.server.listen.clone();
     let listener = TcpListener::bind(&listen)
         .await
@@ -62,18 +62,25 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
     let stop = stop_signal()?;
     let app = App::start(settings).await?;
-    print_address(address);
+    print_address(address, app.keys.required());
     http::serve(listener, app, stop).await?;
     Ok(())
 }
 
-fn print_address(address: SocketAddr) {
+fn print_address(address: SocketAddr, keyed: bool) {
+    let key = if keyed {
+        " -H \"authorization: Bearer $KITH_KEY\""
+    } else {
+        ""
+    };
     println!("kith listens on http://{address}");
     println!(
-        "  embed    curl -s http://{address}/v1/embeddings -H 'content-type: image/png' --data-binary @a.png"
+        "  embed    curl -s http://{address}/v1/embeddings{key} -H 'content-type: image/png' --data-binary @a.png"
     );
-    println!("  teach    curl -s http://{address}/v1/pairs -F anchor=@a.png -F positive=@b.png");
-    println!("  watch    curl -s http://{address}/v1/training");
+    println!(
+        "  teach    curl -s http://{address}/v1/pairs{key} -F anchor=@a.png -F positive=@b.png"
+    );
+    println!("  watch    curl -s http://{address}/v1/training{key}");
 }
 
 /// Waits for SIGTERM, SIGHUP or Ctrl-C; a second signal ends the process at once. The handlers are installed before this returns, so that no

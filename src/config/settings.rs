@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     checkpoint::{GateConfig, Policy, Retention},
+    keys::KeysConfig,
     serve::ServeConfig,
     train::{RunConfig, SnapshotConfig, TrainConfig},
 };
@@ -19,6 +20,8 @@ use kith_pixels::{AugmentConfig, Limits};
 pub struct Settings {
     /// `[server]`.
     pub server: ServerConfig,
+    /// `[keys]`.
+    pub keys: KeysConfig,
     /// `[storage]`.
     pub storage: StorageConfig,
     /// `[log]`.
@@ -57,7 +60,7 @@ pub struct Settings {
 pub struct ServerConfig {
     /// Address and port.
     pub listen: String,
-    /// Allow an address that is not loopback.
+    /// Allow an address that is not loopback although there is no key.
     pub insecure: bool,
     /// Seconds a request may take.
     pub timeout_seconds: u64,

@@ -117,6 +117,12 @@ fn server(settings: &Settings, rules: &mut Rules) {
         (1..=MAX_SECONDS).contains(&server.grace_seconds),
         "from 1 to 86400: the last snapshot needs time",
     );
+    // A TiB: beyond it the count of KiB would overflow.
+    rules.range(
+        "keys.bytes_per_day",
+        settings.keys.bytes_per_day,
+        0..=1 << 40,
+    );
     let folder = settings.storage.data_dir.as_os_str();
     rules.rule("storage.data_dir", !folder.is_empty(), "a folder");
 }

@@ -14,7 +14,7 @@ use super::{
     checkpoint_row::CheckpointRow,
     choices::Alias,
     error::DbError,
-    records::{Erasure, ImageRow, PairKeys, PairRow, StepMetrics},
+    records::{Erasure, ImageRow, KeyRow, PairKeys, PairRow, StepMetrics},
 };
 use crate::types::{CheckpointId, Sha256};
 use kith_mcmc::{GroupKey, ImageKey, PairKey};
@@ -77,8 +77,15 @@ stored_as_bytes!(PairId, |id| id.0.as_bytes(), |bytes| {
     Ok(Self(Uuid::from_slice(bytes)?))
 });
 
+stored_as_bytes!(KeyId, |id| id.0.as_bytes(), |bytes| {
+    Ok(Self(Uuid::from_slice(bytes)?))
+});
+
 /// The id of a pair in its column.
 pub(super) struct PairId(pub(super) Uuid);
+
+/// The id of an API key in its column.
+pub(super) struct KeyId(pub(super) Uuid);
 
 /// Of a row of the view `image_rows`.
 impl FromRow<'_, SqliteRow> for ImageRow {
@@ -162,6 +169,20 @@ impl FromRow<'_, SqliteRow> for Alias {
             name: row.try_get("name")?,
             checkpoint: row.try_get("checkpoint")?,
             updated_at: parsed(row, "updated_at")?,
+        })
+    }
+}
+
+impl FromRow<'_, SqliteRow> for KeyRow {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            id: row.try_get::<KeyId, _>("id")?.0,
+            name: row.try_get("name")?,
+            scope: row.try_get("scope")?,
+            sha256: row.try_get("sha256")?,
+            created_at: parsed(row, "created_at")?,
+            expires_at: optional(row, "expires_at")?,
+            revoked_at: optional(row, "revoked_at")?,
         })
     }
 }

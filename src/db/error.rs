@@ -62,6 +62,12 @@ pub enum DbError {
     /// A pair names an image that is not stored.
     #[error("no image {0} is stored")]
     MissingImage(Sha256),
+    /// The name of a new key belongs to another one.
+    #[error("there is a key named {0} already: choose another name, or revoke that key first")]
+    KeyNameTaken(String),
+    /// There are as many keys in use as there may be.
+    #[error("there are {0} keys already: revoke one first")]
+    TooManyKeys(usize),
     /// A checkpoint that should have a row has none.
     #[error("no row for checkpoint {0}")]
     MissingCheckpoint(CheckpointId),

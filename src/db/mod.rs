@@ -9,6 +9,7 @@ mod erase;
 mod error;
 mod handle;
 mod images;
+mod keys;
 mod metrics;
 mod open;
 mod pairs;
@@ -23,5 +24,7 @@ pub use self::{
     choices::{Alias, TrainingChoices},
     error::DbError,
     handle::Db,
-    records::{Erasure, ImageRow, NewImage, NewPair, PairKeys, PairRow, Split, StepMetrics},
+    records::{
+        Erasure, ImageRow, KeyRow, NewImage, NewPair, PairKeys, PairRow, Scope, Split, StepMetrics,
+    },
 };

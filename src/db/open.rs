@@ -37,6 +37,36 @@ impl Db {
         Ok(db)
     }
 
+    /// Opens the database of a folder that a server is using, for small writes beside it. It is neither created nor migrated: one of an older
+    /// or newer schema is refused.
+    pub async fn open_beside(path: &Path) -> Result<Self, DbError> {
+        let options = options(path)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full);
+        let writer = known(pool(1, options.clone()).await?).await?;
+        let readers = pool(1, options.pragma("query_only", "ON")).await?;
+        Self::new(path, writer, readers)
+    }
+
+    /// Whether the database at `path` ever had an API key; one of an older schema, or none at all, did not.
+    pub async fn had_keys_at(path: &Path) -> Result<bool, DbError> {
+        if Self::is_missing(path).await? {
+            return Ok(false);
+        }
+        let mut connection = options(path).connect().await?;
+        let table: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'api_keys')",
+        )
+        .fetch_one(&mut connection)
+        .await?;
+        let any = table
+            && sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM api_keys)")
+                .fetch_one(&mut connection)
+                .await?;
+        connection.close().await?;
+        Ok(any)
+    }
+
     /// Opens the database of a folder that a server may be using, for reading only. One of an older or newer schema is refused.
     pub async fn look(path: &Path) -> Result<Self, DbError> {
         let options = options(path).read_only(true);

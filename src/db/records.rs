@@ -129,3 +129,37 @@ pub struct StepMetrics {
     /// When.
     pub at: Timestamp,
 }
+
+/// What the holder of a key may do. Each scope includes those before it.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, sqlx::Type,
+)]
+#[serde(rename_all = "lowercase")]
+#[sqlx(rename_all = "lowercase")]
+pub enum Scope {
+    /// Ask for embeddings.
+    Embed,
+    /// Store, read and delete images and pairs; read how training goes.
+    Write,
+    /// Change training, checkpoints and aliases; download checkpoints.
+    Admin,
+}
+
+/// A key, without its text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeyRow {
+    /// A UUIDv7.
+    pub id: uuid::Uuid,
+    /// What people call it.
+    pub name: String,
+    /// What its holder may do.
+    pub scope: Scope,
+    /// Of its text.
+    pub sha256: Sha256,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// From when on it is refused; `None`: never.
+    pub expires_at: Option<Timestamp>,
+    /// Since when it is refused; `None`: it is in use.
+    pub revoked_at: Option<Timestamp>,
+}

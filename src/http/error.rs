@@ -3,7 +3,10 @@
 
 use axum::{
     Json,
-    http::{HeaderValue, StatusCode, header::RETRY_AFTER},
+    http::{
+        HeaderValue, StatusCode,
+        header::{RETRY_AFTER, WWW_AUTHENTICATE},
+    },
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
@@ -12,6 +15,9 @@ use super::text::{MAX_MESSAGE, MAX_PARAM, truncated};
 
 /// Seconds after which a refused caller may try again.
 const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("1");
+
+/// How a caller shows its key.
+const BEARER: HeaderValue = HeaderValue::from_static("Bearer");
 
 /// What was wrong, as the caller reads it. It never names internals.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -53,7 +59,9 @@ macro_rules! api_errors {
 api_errors! {
     /// 400: the request is wrong; sending it again will not help.
     BadRequest = BAD_REQUEST, "invalid_request_error";
-    /// 403: the request comes from a web page of another site, or names a host that is not this server.
+    /// 401: the request has no valid key; carries `www-authenticate`.
+    Unauthorized = UNAUTHORIZED, "authentication_error";
+    /// 403: the key may not do this, or the request comes from a web page of another site, or names a host that is not this server.
     Forbidden = FORBIDDEN, "permission_error";
     /// 404: no such route or resource.
     NotFound = NOT_FOUND, "not_found_error";
@@ -163,6 +171,7 @@ impl ApiError {
                 "unknown_route",
                 "there is no such route: GET / lists them",
             )),
+            401 => Self::Unauthorized(problem("invalid_key", "this request needs a valid key")),
             403 => Self::Forbidden(problem("forbidden", "this request is not allowed")),
             405 => Self::MethodNotAllowed(problem(
                 "method_not_allowed",
@@ -239,6 +248,9 @@ impl IntoResponse for ApiError {
             .insert(ErrorCode(self.problem().code));
         if matches!(self, Self::Overloaded(_) | Self::Unavailable(_)) {
             response.headers_mut().insert(RETRY_AFTER, RETRY_SECONDS);
+        }
+        if matches!(self, Self::Unauthorized(_)) {
+            response.headers_mut().insert(WWW_AUTHENTICATE, BEARER);
         }
         response
     }

@@ -7,6 +7,7 @@ use crate::{
     db::DbError,
     image_store::ImageError,
     ingest::{IngestError, Place},
+    keys::KeyError,
     serve::ServeError,
     train::{TrainError, WriteFailure},
 };
@@ -57,6 +58,22 @@ impl From<ServeError> for ApiError {
                 Self::Internal(Problem::new("checkpoint_not_finite", message))
             }
             ServeError::Nn(_) | ServeError::Encode(_) => Self::internal(message),
+        }
+    }
+}
+
+impl From<KeyError> for ApiError {
+    fn from(error: KeyError) -> Self {
+        let message = error.to_string();
+        let refused = |code| Self::Unauthorized(Problem::new(code, &message));
+        match error {
+            KeyError::Missing => refused("missing_key"),
+            KeyError::Unknown => refused("invalid_key"),
+            KeyError::Expired(_) => refused("expired_key"),
+            KeyError::Db(error) => error.into(),
+            KeyError::BadName(_) | KeyError::Past(_) | KeyError::NotFound(_) => {
+                Self::internal(message)
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The layers around all routes: request id, log, error shape, origin check, timeout, limits of the body, panics.
+//! The layers around all routes: request id, log, error shape, origin check, keys, timeout, limits of the body, panics.
 
 use std::{any::Any, time::Duration};
 
@@ -19,6 +19,7 @@ use tower_http::{
 };
 
 use super::{
+    auth::check_key,
     body_limits::{BodyLimits, check_length, limit_body},
     encoding::check_encoding,
     error::{ApiError, ErrorCode},
@@ -26,13 +27,18 @@ use super::{
     request_id::{MakeId, REQUEST_ID, remove_invalid},
     text::truncated,
 };
-use crate::config::ServerConfig;
+use crate::{config::ServerConfig, keys::Keys};
 
 /// Most bytes of a path in the log.
 const MAX_PATH: usize = 256;
 
 /// Adds the layers to `routes`. The first layer here is the innermost.
-pub(super) fn apply_layers(routes: Router, limits: BodyLimits, server: &ServerConfig) -> Router {
+pub(super) fn apply_layers(
+    routes: Router,
+    limits: BodyLimits,
+    keys: Keys,
+    server: &ServerConfig,
+) -> Router {
     let timeout = Duration::from_secs(server.timeout_seconds);
     let routes = routes
         // `limit_body` covers all bodies, those of forms and streams included.
@@ -44,7 +50,9 @@ pub(super) fn apply_layers(routes: Router, limits: BodyLimits, server: &ServerCo
         .layer(TimeoutLayer::with_status_code(
             StatusCode::REQUEST_TIMEOUT,
             timeout,
-        ));
+        ))
+        // Inside CORS: a preflight has no key, and a page may read why its key is refused.
+        .layer(from_fn_with_state(keys, check_key));
     let routes = match cors(&server.allowed_origins) {
         Some(cors) => routes.layer(cors),
         None => routes,
@@ -82,7 +90,13 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
             Method::DELETE,
         ])
         .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers([REQUEST_ID, header::LOCATION, header::ETAG]);
+        .expose_headers([
+            REQUEST_ID,
+            header::LOCATION,
+            header::ETAG,
+            header::RETRY_AFTER,
+            header::WWW_AUTHENTICATE,
+        ]);
     Some(layer)
 }
 
@@ -93,6 +107,8 @@ fn request_span(request: &Request) -> tracing::Span {
         method = %request.method(),
         path = truncated(request.uri().path(), MAX_PATH),
         id = id.and_then(|id| id.to_str().ok()),
+        // Its name, once it is known to be valid.
+        key = tracing::field::Empty,
     )
 }
 

@@ -1,8 +1,10 @@
 //! The HTTP interface: routes, extractors, errors (`docs/api.md`).
 //! A handler extracts, calls one module and responds. `axum`, `hyper` and `tower` are used only here.
 
+mod access;
 mod activity;
 mod aliases;
+mod auth;
 mod bare_response;
 mod body_budget;
 mod body_error;

@@ -23,7 +23,7 @@ pub fn router(app: App) -> Router {
 }
 
 fn routes(context: Context) -> Router {
-    let settings = context.app.settings.clone();
+    let (settings, keys) = (context.app.settings.clone(), context.app.keys.clone());
     let limits = BodyLimits {
         budget: context.budget.clone(),
         max_bytes: settings.server.max_body_bytes,
@@ -41,7 +41,7 @@ fn routes(context: Context) -> Router {
         .merge(health::router())
         .layer(from_fn(query_guard::check_query))
         .with_state(context);
-    middleware::apply_layers(routes, limits, &settings.server)
+    middleware::apply_layers(routes, limits, keys, &settings.server)
 }
 
 /// Serves until `shutdown` is ready, then answers the open requests and stops the app, within `server.grace_seconds`.

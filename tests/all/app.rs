@@ -56,11 +56,12 @@ async fn a_missing_device_is_one_clear_sentence() {
     );
 }
 
-#[test]
-fn an_address_that_other_machines_can_reach_must_be_allowed() {
+#[tokio::test]
+async fn an_address_that_other_machines_can_reach_must_be_allowed() {
     let folder = tempfile::tempdir().unwrap();
-    let check = |sets: &[&str]| {
-        check_exposure(&settings(&folder, sets).server).map_err(|error| error.to_string())
+    let check = async |sets: &[&str]| {
+        let checked = check_exposure(&settings(&folder, sets)).await;
+        checked.map_err(|error| error.to_string())
     };
     for listen in [
         "127.0.0.1:0",
@@ -68,13 +69,16 @@ fn an_address_that_other_machines_can_reach_must_be_allowed() {
         "[::ffff:127.0.0.1]:0",
         "localhost:0",
     ] {
-        check(&[&format!("server.listen={listen}")]).unwrap();
+        check(&[&format!("server.listen={listen}")]).await.unwrap();
     }
-    let refused = check(&["server.listen=0.0.0.0:0"]).unwrap_err();
+    let refused = check(&["server.listen=0.0.0.0:0"]).await.unwrap_err();
     assert!(refused.contains("--insecure"), "{refused}");
-    check(&["server.listen=0.0.0.0:0", "server.insecure=true"]).unwrap();
+    check(&["server.listen=0.0.0.0:0", "server.insecure=true"])
+        .await
+        .unwrap();
     assert!(
         check(&["server.listen=nowhere"])
+            .await
             .unwrap_err()
             .contains("server.listen")
     );

@@ -9,6 +9,7 @@ mod errors;
 mod fairness;
 mod guard;
 mod images;
+mod keys;
 mod live;
 mod messages;
 mod pairs;

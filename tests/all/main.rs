@@ -11,6 +11,7 @@ mod config;
 mod db;
 mod http;
 mod ingest;
+mod key_commands;
 mod lab;
 mod life;
 mod signals;

@@ -1,0 +1,69 @@
+//! What each route asks of its caller, in one table. A route that is missing here needs the scope `admin`.
+
+use axum::http::Method;
+
+use crate::keys::Scope;
+
+/// Who may use a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Everybody, with or without a key.
+    Open,
+    /// Holders of a key with this scope, or one that includes it.
+    Scope(Scope),
+}
+
+/// What the route `path`, as the router spells it, asks of a caller of `method`.
+pub(super) fn access(method: &Method, path: &str) -> Access {
+    use Access::Open;
+    const EMBED: Access = Access::Scope(Scope::Embed);
+    const WRITE: Access = Access::Scope(Scope::Write);
+    const ADMIN: Access = Access::Scope(Scope::Admin);
+    // HEAD runs the handler of GET.
+    let method = if method == Method::HEAD {
+        "GET"
+    } else {
+        method.as_str()
+    };
+    match (method, path) {
+        // For supervisors, load balancers and people: nothing of what is stored. `/openapi.json` and `/docs` belong here, and `/metrics` where the
+        // settings leave it open.
+        ("GET", "/" | "/healthz" | "/readyz") => Open,
+
+        // Vectors, and the names that can be asked for.
+        ("POST", "/v1/embeddings") => EMBED,
+        ("GET", "/v1/models" | "/v1/models/{id}" | "/v1/aliases") => EMBED,
+
+        // Images and pairs are others' data: reading them takes as much as storing them.
+        (
+            "GET" | "POST" | "DELETE",
+            "/v1/images"
+            | "/v1/images/{id}"
+            | "/v1/images/{id}/content"
+            | "/v1/pairs"
+            | "/v1/pairs/{id}",
+        ) => WRITE,
+        // Those who teach see how learning goes.
+        (
+            "GET",
+            "/v1/training" | "/v1/training/metrics" | "/v1/checkpoints" | "/v1/checkpoints/{id}",
+        ) => WRITE,
+
+        // Changes of training, checkpoints and aliases, and downloads of a checkpoint, which is the model itself.
+        _ => ADMIN,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_that_nobody_entered_needs_admin() {
+        let admin = Access::Scope(Scope::Admin);
+        assert_eq!(access(&Method::POST, "/v1/new"), admin);
+        assert_eq!(access(&Method::PUT, "/v1/pairs"), admin);
+        assert_eq!(access(&Method::POST, "/healthz"), admin);
+        assert_eq!(access(&Method::HEAD, "/healthz"), Access::Open);
+    }
+}
