@@ -17,6 +17,8 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 const RETRIES: u32 = 6;
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const MAX_WAIT: Duration = Duration::from_secs(10);
+/// The code of a 429 that lasts: the key's bytes of the day.
+const QUOTA_EXCEEDED: &str = "quota_exceeded";
 
 /// The server's address, and how often a request is retried.
 #[derive(Args, Clone, Debug)]
@@ -220,6 +222,8 @@ impl Client {
         })?;
         match answer.status().as_u16() {
             200..300 => Ok(body),
+            // Hours may pass until it is refilled.
+            429 if is_used_up(&body) => Err(AttemptError::Final(refusal(429, &body))),
             status @ (429 | 502..=504) => Err(AttemptError::Retry {
                 cause: refusal(status, &body).to_string(),
                 after: retry_after(&answer),
@@ -270,6 +274,13 @@ fn retry_after(answer: &Response<Body>) -> Option<Duration> {
     Some(wait.clamp(FIRST_WAIT, MAX_WAIT))
 }
 
+/// Whether the key has sent all that it may for today.
+fn is_used_up(body: &[u8]) -> bool {
+    let document = serde_json::from_slice(body).ok();
+    let problem = document.as_ref().and_then(problem);
+    problem.is_some_and(|problem| problem.code == QUOTA_EXCEEDED)
+}
+
 /// The error of a refused request, from the server's error document if there is one.
 fn refusal(status: u16, body: &[u8]) -> ClientError {
     let document = serde_json::from_slice(body).ok();
@@ -306,7 +317,8 @@ impl Problem {
     /// Whether the same request may succeed later.
     pub(crate) fn is_temporary(&self) -> bool {
         let types = ["rate_limit_error", "server_error", "timeout_error"];
-        types.contains(&self.r#type.as_str()) || self.code == "invalid_body"
+        let temporary = types.contains(&self.r#type.as_str()) || self.code == "invalid_body";
+        temporary && self.code != QUOTA_EXCEEDED
     }
 }
 

@@ -1,8 +1,12 @@
 //! Checks the key of a request before anything of its body is read, and writes a line for each act of an administrator.
 
 use axum::{
+    body::HttpBody,
     extract::{MatchedPath, Request, State},
-    http::{HeaderMap, Method, StatusCode, header::AUTHORIZATION},
+    http::{
+        HeaderMap, Method, StatusCode,
+        header::{AUTHORIZATION, CONTENT_LENGTH},
+    },
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -18,7 +22,7 @@ use crate::keys::{Caller, KeyError, Keys, Scope};
 /// Most bytes of a path in the log.
 const MAX_PATH: usize = 256;
 
-/// Answers 401 to a request without a valid key and 403 to one whose key may not use the route. Handlers find the [`Caller`] in the extensions.
+/// Answers 401 to a request without a valid key, 403 to one whose key may not use the route, and 429 to one whose key is used up. Handlers find the [`Caller`] in the extensions.
 pub(super) async fn check_key(
     State(keys): State<Keys>,
     mut request: Request,
@@ -41,10 +45,11 @@ pub(super) async fn check_key(
         request.extensions_mut().insert(caller.clone());
     }
     let mut act = (scope == Scope::Admin).then(|| Act::new(&request, caller.clone()));
-    let response = match caller
-        .as_ref()
-        .map_or(Ok(()), |caller| check_scope(caller, scope))
-    {
+    let admitted = match &caller {
+        Some(caller) => admit(caller, scope, &request),
+        None => Ok(()),
+    };
+    let response = match admitted {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     };
@@ -74,6 +79,18 @@ fn find_caller(keys: &Keys, headers: &HeaderMap) -> Result<Option<Caller>, ApiEr
             Err(ApiError::Unauthorized(Problem::new("invalid_key", message)))
         }
     }
+}
+
+/// Whether the caller may send this request now. Counts it, and the beginning of its body.
+fn admit(caller: &Caller, needed: Scope, request: &Request) -> Result<(), ApiError> {
+    caller.count_request()?;
+    check_scope(caller, needed)?;
+    if !request.body().is_end_stream() {
+        let declared = request.headers().get(CONTENT_LENGTH);
+        let declared = declared.and_then(|value| value.to_str().ok()?.parse().ok());
+        caller.begin_body(declared)?;
+    }
+    Ok(())
 }
 
 fn check_scope(caller: &Caller, needed: Scope) -> Result<(), ApiError> {

@@ -1,12 +1,13 @@
 //! Responses that hyper makes before any route runs, to a malformed, too long or too slow head. They have no body; they are replaced by
 //! errors of the documented shape, with a request id and a line in the log.
 
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use bytes::Bytes;
 
 use super::{
     error::{ApiError, Problem},
     request_id::{REQUEST_ID, new_id},
+    security_headers::{ALWAYS, NO_STORE},
 };
 
 /// The response in place of `written`, if hyper made that: a complete head without a body and without the request id that every response
@@ -41,10 +42,16 @@ fn render(error: &ApiError) -> Bytes {
     tracing::info!(%id, status = status.as_u16(), code = error.problem().code, "refused a request whose head could not be read");
     let body = error.to_value().to_string();
     let head = format!(
-        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{REQUEST_ID}: {id}\r\nconnection: close\r\n\r\n",
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{REQUEST_ID}: {id}\r\nconnection: close\r\n",
         body.len()
     );
-    Bytes::from(head + &body)
+    let caching = (header::CACHE_CONTROL, NO_STORE);
+    let security = ALWAYS.into_iter().chain([caching]);
+    let security = security.map(|(name, value)| {
+        let value = value.to_str().unwrap_or_default();
+        format!("{name}: {value}\r\n")
+    });
+    Bytes::from(head + &security.collect::<String>() + "\r\n" + &body)
 }
 
 #[cfg(test)]
@@ -58,6 +65,8 @@ mod tests {
         let text = String::from_utf8(replace(bare).unwrap().to_vec()).unwrap();
         assert!(text.starts_with("HTTP/1.1 431 ") && text.contains("headers_too_large"));
         assert!(text.contains("x-request-id: "));
+        assert!(text.contains("\r\nx-content-type-options: nosniff\r\n"));
+        assert!(text.contains("\r\ncache-control: no-store\r\n"));
         for other in [
             "HTTP/1.1 404 Not Found\r\nx-request-id: a\r\ncontent-length: 0\r\n\r\n",
             "HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\n{}",

@@ -1,6 +1,8 @@
 //! Error answers: one variant a status, and one JSON shape, `{"error": {message, type, param, code}}`, which OpenAI's clients parse.
 //! Messages are cut to a maximum length here. `error_mapping.rs` turns the errors of other modules into these.
 
+use std::time::Duration;
+
 use axum::{
     Json,
     http::{
@@ -13,8 +15,8 @@ use serde::Serialize;
 
 use super::text::{MAX_MESSAGE, MAX_PARAM, truncated};
 
-/// Seconds after which a refused caller may try again.
-const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("1");
+/// Seconds after which a refused caller may try again, unless the problem says otherwise.
+const RETRY_SECONDS: u64 = 1;
 
 /// How a caller shows its key.
 const BEARER: HeaderValue = HeaderValue::from_static("Bearer");
@@ -28,6 +30,8 @@ pub(super) struct Problem {
     pub(super) param: Option<String>,
     /// A stable name for programs.
     pub(super) code: &'static str,
+    /// The `retry-after` of an answer that carries one.
+    retry_seconds: u64,
 }
 
 /// Defines [`ApiError`] by a table: what each variant means, its status and the JSON's `type`.
@@ -116,7 +120,14 @@ impl Problem {
             message: message.into(),
             param: None,
             code,
+            retry_seconds: RETRY_SECONDS,
         }
+    }
+
+    /// This problem with another `retry-after` than a second; part of a second counts as one.
+    pub(super) fn with_retry_after(mut self, wait: Duration) -> Self {
+        self.retry_seconds = wait.as_secs_f64().ceil().max(1.0) as u64;
+        self
     }
 
     /// This problem with the path of the field that was wrong.
@@ -228,6 +239,7 @@ impl ApiError {
             message,
             param,
             code,
+            ..
         } = problem;
         ErrorDocument {
             error: ErrorFields {
@@ -247,7 +259,8 @@ impl IntoResponse for ApiError {
             .extensions_mut()
             .insert(ErrorCode(self.problem().code));
         if matches!(self, Self::Overloaded(_) | Self::Unavailable(_)) {
-            response.headers_mut().insert(RETRY_AFTER, RETRY_SECONDS);
+            let seconds = self.problem().retry_seconds;
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }
         if matches!(self, Self::Unauthorized(_)) {
             response.headers_mut().insert(WWW_AUTHENTICATE, BEARER);

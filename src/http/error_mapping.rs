@@ -7,7 +7,7 @@ use crate::{
     db::DbError,
     image_store::ImageError,
     ingest::{IngestError, Place},
-    keys::KeyError,
+    keys::{Exhausted, KeyError},
     serve::ServeError,
     train::{TrainError, WriteFailure},
 };
@@ -75,6 +75,22 @@ impl From<KeyError> for ApiError {
                 Self::internal(message)
             }
         }
+    }
+}
+
+impl From<Exhausted> for ApiError {
+    fn from(exhausted: Exhausted) -> Self {
+        let (code, setting, wait) = match exhausted {
+            Exhausted::Requests(wait) => ("rate_limited", "keys.requests_per_minute", wait),
+            Exhausted::Bytes(wait) => ("quota_exceeded", "keys.bytes_per_day", wait),
+            Exhausted::TooLarge => {
+                let message = "the body is larger than all that a key may send, keys.bytes_per_day: send less at once";
+                return Self::TooLarge(Problem::new("body_too_large", message));
+            }
+        };
+        let message =
+            format!("this key has used up its {setting}: retry after the seconds of retry-after");
+        Self::Overloaded(Problem::new(code, message).with_retry_after(wait))
     }
 }
 

@@ -4,14 +4,15 @@
 use std::time::Duration;
 
 use axum::{
-    http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
+    extract::Request,
+    http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
 use moka::{future::Cache, policy::EvictionPolicy};
 
 use super::error::{ApiError, Problem};
-use crate::types::Sha256;
+use crate::{keys::Caller, types::Sha256};
 
 /// The header by which a client identifies a request and its retries.
 pub(super) const HEADER: &str = "idempotency-key";
@@ -48,19 +49,23 @@ impl IntoResponse for StoredAnswer {
     }
 }
 
-/// The key of a request, if it has one.
-pub(super) fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
-    let Some(value) = headers.get(HEADER) else {
+/// The key of a request, if it has one. It is the caller's own: nobody gets the answer to another's request.
+pub(super) fn key(request: &Request) -> Result<Option<String>, ApiError> {
+    let Some(value) = request.headers().get(HEADER) else {
         return Ok(None);
     };
+    let caller: Option<&Caller> = request.extensions().get();
+    let caller = caller.map_or_else(String::new, |caller| caller.id().to_string());
     let text = value
         .to_str()
         .ok()
         .filter(|text| (1..=MAX_KEY).contains(&text.len()));
-    text.map(|text| Some(text.to_owned())).ok_or_else(|| {
-        let message = format!("an idempotency key is 1 to {MAX_KEY} printable ASCII characters");
-        ApiError::invalid("invalid_idempotency_key", HEADER, message)
-    })
+    text.map(|text| Some(format!("{caller} {text}")))
+        .ok_or_else(|| {
+            let message =
+                format!("an idempotency key is 1 to {MAX_KEY} printable ASCII characters");
+            ApiError::invalid("invalid_idempotency_key", HEADER, message)
+        })
 }
 
 impl IdempotencyCache {

@@ -1,4 +1,4 @@
-//! The layers around all routes: request id, log, error shape, origin check, keys, timeout, limits of the body, panics.
+//! The layers around all routes: request id, log, security headers, error shape, origin check, keys, timeout, limits of the body, panics.
 
 use std::{any::Any, time::Duration};
 
@@ -23,8 +23,10 @@ use super::{
     body_limits::{BodyLimits, check_length, limit_body},
     encoding::check_encoding,
     error::{ApiError, ErrorCode},
+    metered_body::meter_body,
     origin::{AllowedOrigins, check_origin},
     request_id::{MakeId, REQUEST_ID, remove_invalid},
+    security_headers::add_security_headers,
     text::truncated,
 };
 use crate::{config::ServerConfig, keys::Keys};
@@ -43,6 +45,7 @@ pub(super) fn apply_layers(
     let routes = routes
         // `limit_body` covers all bodies, those of forms and streams included.
         .layer(DefaultBodyLimit::disable())
+        .layer(from_fn(meter_body))
         .layer(from_fn_with_state(limits.clone(), limit_body))
         .layer(RequestDecompressionLayer::new())
         .layer(from_fn(check_encoding))
@@ -64,6 +67,7 @@ pub(super) fn apply_layers(
         ))
         .layer(CatchPanicLayer::custom(panic_response))
         .layer(map_response(shape_error))
+        .layer(map_response(add_security_headers))
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
         .layer(TraceLayer::new_for_http().make_span_with(request_span))
         .layer(SetRequestIdLayer::new(REQUEST_ID, MakeId))

@@ -51,7 +51,7 @@ async fn post_pairs(
 ) -> Result<Response, ApiError> {
     const ACCEPTED: [MediaType; 3] = [MediaType::Json, MediaType::Multipart, MediaType::Ndjson];
     let media = MediaType::require(request.headers(), &ACCEPTED)?;
-    let key = idempotency::key(request.headers())?;
+    let key = idempotency::key(&request)?;
     if media == MediaType::Ndjson {
         return post_stream(context, permit, key, request);
     }

@@ -180,6 +180,10 @@ fn values_out_of_range_are_refused_with_the_remedy() {
         ("encoder.side=256", "a multiple of 32 from 32 to 224"),
         ("encoder.width=12", "a multiple of 8"),
         ("encoder.dim=4", "from 8"),
+        (
+            "keys.bytes_per_day=2000000000000",
+            "from 0 to 1099511627776",
+        ),
         ("training.batch=1", "at least 2"),
         ("training.nice=20", "from 0 to 19"),
         ("pairs.holdout_share=0.95", "from 0 to 0.9"),

@@ -4,8 +4,8 @@ use std::{
     fs::{self, File},
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
-    path::Path,
-    process::{Child, Command, Output, Stdio},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, Output, Stdio},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -65,8 +65,10 @@ fn complaint(output: &Output) -> String {
 /// A server on all addresses, which logs all that it can.
 struct Server {
     child: Child,
+    /// Kept open: a server whose output nobody takes cannot print.
+    _output: BufReader<ChildStdout>,
     port: u16,
-    log: std::path::PathBuf,
+    log: PathBuf,
 }
 
 impl Server {
@@ -86,7 +88,12 @@ impl Server {
         let mut output = BufReader::new(child.stdout.take().unwrap());
         output.read_line(&mut line).unwrap();
         let port = line.trim().rsplit(':').next().unwrap().parse().unwrap();
-        Self { child, port, log }
+        Self {
+            child,
+            _output: output,
+            port,
+            log,
+        }
     }
 
     fn url(&self) -> String {

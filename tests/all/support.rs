@@ -108,6 +108,12 @@ impl Served {
         }
     }
 
+    /// The body of an answer, which is still to be read.
+    pub(crate) async fn open(&self, request: Request<Body>) -> Body {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        response.into_body()
+    }
+
     /// One request through all layers, without a socket.
     pub(crate) async fn send(&self, request: Request<Body>) -> Reply {
         let response = self.router.clone().oneshot(request).await.unwrap();

@@ -78,6 +78,50 @@ async fn a_page_of_another_site_reaches_no_route() {
 }
 
 #[tokio::test]
+async fn every_answer_tells_browsers_and_caches_to_leave_it_alone() {
+    let served = Served::start(&["server.allowed_origins=https://app.example.org"]).await;
+    let host = ("host", "localhost:7700");
+    let page = ("origin", "https://app.example.org");
+    let preflight = ("access-control-request-method", "PATCH");
+    for (route, headers, status) in [
+        (("GET", "/"), vec![host], 200),
+        (("GET", "/nowhere"), vec![host], 404),
+        (("PUT", "/healthz"), vec![host], 405),
+        (("GET", "/healthz"), vec![("host", "evil.example")], 403),
+        (
+            ("POST", "/v1/pairs"),
+            vec![host, ("content-length", "99999999999")],
+            413,
+        ),
+        (
+            ("OPTIONS", "/v1/training"),
+            vec![host, page, preflight],
+            200,
+        ),
+    ] {
+        let reply = ask(&served, route, &headers).await;
+        assert_eq!(reply.status.as_u16(), status, "{route:?}");
+        let policy = "default-src 'none'; frame-ancestors 'none'";
+        for (name, value) in [
+            ("x-content-type-options", "nosniff"),
+            ("content-security-policy", policy),
+            ("referrer-policy", "no-referrer"),
+            ("cache-control", "no-store"),
+        ] {
+            assert_eq!(reply.header(name), Some(value), "{route:?}");
+        }
+    }
+    let posted = served.post_as("/v1/images", "image/png", png(1)).await;
+    let path = format!(
+        "/v1/images/{}/content",
+        posted.json()["id"].as_str().unwrap()
+    );
+    let content = served.get(&path).await;
+    assert!(content.header("etag").is_some());
+    assert_eq!(content.header("cache-control"), Some("private, no-cache"));
+}
+
+#[tokio::test]
 async fn a_form_that_a_foreign_page_posts_stores_no_pair() {
     let served = Served::start(&[]).await;
     let (a, b) = (png(1), png(2));
