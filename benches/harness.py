@@ -57,11 +57,17 @@ class Connection:
         return document
 
 
+# Benchmarks send few images again and again: vectors that are kept would be measured in place of the encoder.
+UNCACHED = "serving.cache_mb=0"
+
+
 class Server:
-    """A `kith serve` process on a free port of this machine."""
+    """A `kith serve` process on a free port of this machine. It keeps no vectors, unless `sets` say so."""
 
     def __init__(self, kith, data, sets=(), log=None):
         self.kith, self.data, self.sets, self.log = kith, Path(data), list(sets), log
+        if not any(setting.startswith("serving.cache_mb=") for setting in self.sets) and "cache_mb" in self.run("config"):
+            self.sets.append(UNCACHED)
         self.process = self.url = None
 
     def start(self):

@@ -56,6 +56,7 @@ impl Checkpoints {
             step: manifest.step,
             encoder: manifest.encoder,
             arrays: check_finite(id, arrays).await?,
+            range: manifest.range,
         })
     }
 
@@ -131,6 +132,7 @@ impl Model {
             step: manifest.step,
             encoder: manifest.encoder,
             arrays: kith_nn::arrays_from_bytes(model)?,
+            range: manifest.range,
         })
     }
 }

@@ -83,6 +83,9 @@ pub struct Manifest {
     /// Its place in the order in which checkpoints were taken, should the database be lost.
     #[serde(default)]
     pub sequence: Option<u64>,
+    /// Largest magnitude of a value in the embeddings of stored images, for embeddings in 8 bits. `None`: too few images were stored.
+    #[serde(default)]
+    pub range: Option<f32>,
 }
 
 impl Manifest {
@@ -210,6 +213,7 @@ mod tests {
             created_at: jiff::Timestamp::now(),
             note: None,
             parent: None,
+            range: None,
             sequence: Some(1),
         }
     }

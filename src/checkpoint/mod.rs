@@ -136,6 +136,8 @@ pub struct Model {
     pub encoder: EncoderConfig,
     /// Its weights.
     pub arrays: Vec<NamedArray>,
+    /// See [`Manifest::range`].
+    pub range: Option<f32>,
 }
 
 impl Model {

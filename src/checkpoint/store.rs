@@ -46,13 +46,14 @@ impl Checkpoints {
     }
 
     /// Writes the parts, reads them back against their hashes, then the manifest, then the row; [`Checkpoints::begin`] comes before.
-    /// On failure the row says why and no part is left.
+    /// On failure the row says why and no part is left. `range`: see [`Manifest::range`].
     pub async fn write(
         &self,
         label: &Label,
         snapshot: Snapshot,
+        range: Option<f32>,
     ) -> Result<CheckpointRow, CheckpointError> {
-        let written = self.write_all(label, snapshot).await;
+        let written = self.write_all(label, snapshot, range).await;
         if let Err(error) = &written {
             self.abandon(label.id, &error.to_string()).await?;
         }
@@ -63,6 +64,7 @@ impl Checkpoints {
         &self,
         label: &Label,
         snapshot: Snapshot,
+        range: Option<f32>,
     ) -> Result<CheckpointRow, CheckpointError> {
         let id = label.id;
         let row = self.row(id).await?.ok_or(CheckpointError::Unknown(id))?;
@@ -76,6 +78,7 @@ impl Checkpoints {
             note: label.note.clone(),
             parent: label.parent,
             sequence: Some(row.sequence),
+            range,
         };
         // Each source is dropped when its bytes are made, so that a large state is never there three times.
         let (model, optimizer) = (snapshot.model, snapshot.optimizer);

@@ -10,6 +10,9 @@ const MAX_SECONDS: u64 = 86_400;
 /// Most items of one list, queue or batch: memory for them is taken at once.
 const MAX_ITEMS: usize = 1 << 20;
 
+/// 16 TiB: bytes beyond it would not fit their counters.
+const MAX_CACHE_MB: u64 = 1 << 24;
+
 /// Checks all settings; the error names every key that is out of range and what it must be.
 pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
     let mut rules = Rules::default();
@@ -157,6 +160,7 @@ fn serving(settings: &Settings, rules: &mut Rules) {
         "f32 unless encoder.device is cpu",
     );
     rules.range("serving.max_batch", serving.max_batch, 1..=MAX_ITEMS);
+    rules.range("serving.cache_mb", serving.cache_mb, 0..=MAX_CACHE_MB);
     rules.range(
         "serving.follow_ms",
         serving.follow_ms,

@@ -10,19 +10,24 @@ use bytes::Bytes;
 use serde::{
     Deserialize, Deserializer,
     de::{
-        MapAccess, SeqAccess, Visitor,
+        Error, MapAccess, SeqAccess, Unexpected, Visitor,
         value::{MapAccessDeserializer, SeqAccessDeserializer},
     },
 };
 
-use super::error::{ApiError, Problem};
+use super::{
+    error::{ApiError, Problem},
+    json,
+};
 
 const UNPADDED_OR_PADDED: GeneralPurposeConfig =
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
 const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, UNPADDED_OR_PADDED);
 const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, UNPADDED_OR_PADDED);
 
-/// `"data:…"`, `"base64…"` or `{"image": "…"}`.
+const IMAGE: &str = "an image: a data URI, base64, {\"image\": …} or {\"type\": \"image_url\", \"image_url\": {\"url\": …}}";
+
+/// An image as text, or as an object around it: Jina's, or that of chat interfaces.
 #[derive(Debug)]
 pub(super) struct ImageInput(pub(super) String);
 
@@ -30,57 +35,113 @@ pub(super) struct ImageInput(pub(super) String);
 #[derive(Debug)]
 pub(super) struct OneOrMany<T>(pub(super) Vec<T>);
 
+/// Exactly one of the fields besides `type` is given.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ImageObject {
-    image: String,
+    image: Option<Url>,
+    image_url: Option<Url>,
+    /// Says again that it is an image.
+    #[serde(default, rename = "type", deserialize_with = "json::optional_name")]
+    _type: Option<Type>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Type {
+    #[serde(alias = "image", alias = "input_image")]
+    ImageUrl,
+}
+
+/// `"data:…"` or `{"url": "data:…"}`.
+struct Url(String);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UrlObject {
+    url: String,
+    /// Of chat interfaces; an image is always seen whole.
+    #[serde(default, rename = "detail")]
+    _detail: Option<String>,
+}
+
+/// What holds an image's text. `None`: it holds none, or several.
+trait Holder {
+    fn text(self) -> Option<String>;
+}
+
+impl Holder for ImageObject {
+    fn text(self) -> Option<String> {
+        match (self.image, self.image_url) {
+            (Some(Url(text)), None) | (None, Some(Url(text))) => Some(text),
+            _ => None,
+        }
+    }
+}
+
+impl Holder for UrlObject {
+    fn text(self) -> Option<String> {
+        Some(self.url)
+    }
+}
+
+/// Reads a text, or an object that holds one.
+struct TextOr<T>(PhantomData<T>);
+
+impl<'de, T: Holder + Deserialize<'de>> Visitor<'de> for TextOr<T> {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(IMAGE)
+    }
+    fn visit_str<E>(self, text: &str) -> Result<String, E> {
+        Ok(text.to_owned())
+    }
+    fn visit_string<E>(self, text: String) -> Result<String, E> {
+        Ok(text)
+    }
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<String, A::Error> {
+        let holder = T::deserialize(MapAccessDeserializer::new(map))?;
+        let none = || A::Error::invalid_value(Unexpected::Map, &self);
+        holder.text().ok_or_else(none)
+    }
+}
+
+impl<'de> Deserialize<'de> for Url {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let visitor = TextOr::<UrlObject>(PhantomData);
+        deserializer.deserialize_any(visitor).map(Self)
+    }
 }
 
 impl<'de> Deserialize<'de> for ImageInput {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either;
-        impl<'de> Visitor<'de> for Either {
-            type Value = ImageInput;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an image: a data URI, base64, or {\"image\": …}")
-            }
-            fn visit_str<E>(self, text: &str) -> Result<ImageInput, E> {
-                Ok(ImageInput(text.to_owned()))
-            }
-            fn visit_string<E>(self, text: String) -> Result<ImageInput, E> {
-                Ok(ImageInput(text))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ImageInput, A::Error> {
-                let object = ImageObject::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(ImageInput(object.image))
-            }
-        }
-        deserializer.deserialize_any(Either)
+        let visitor = TextOr::<ImageObject>(PhantomData);
+        deserializer.deserialize_any(visitor).map(Self)
     }
 }
 
 impl<'de> Deserialize<'de> for OneOrMany<ImageInput> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either(PhantomData<ImageInput>);
+        struct Either;
         impl<'de> Visitor<'de> for Either {
             type Value = OneOrMany<ImageInput>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an image (a data URI, base64, or {\"image\": …}) or a list of them")
+                write!(f, "{IMAGE}, or a list of them")
             }
             fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
                 Ok(OneOrMany(vec![ImageInput(text.to_owned())]))
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                let object = ImageObject::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(OneOrMany(vec![ImageInput(object.image)]))
+                let text = TextOr::<ImageObject>(PhantomData).visit_map(map)?;
+                Ok(OneOrMany(vec![ImageInput(text)]))
             }
             fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
                 Vec::deserialize(SeqAccessDeserializer::new(seq)).map(OneOrMany)
             }
         }
-        deserializer.deserialize_any(Either(PhantomData))
+        deserializer.deserialize_any(Either)
     }
 }
 

@@ -5,12 +5,17 @@ use std::{any::Any, time::Duration};
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request},
-    http::{HeaderValue, Method, StatusCode, header},
+    http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, Version, header},
     middleware::{from_fn, from_fn_with_state, map_request, map_response},
     response::{IntoResponse, Response},
 };
 use tower_http::{
+    CompressionLevel,
     catch_panic::CatchPanicLayer,
+    compression::{
+        CompressionLayer,
+        predicate::{Predicate, SizeAbove},
+    },
     cors::{AllowHeaders, CorsLayer},
     decompression::RequestDecompressionLayer,
     request_id::{PropagateRequestIdLayer, SetRequestIdLayer},
@@ -30,6 +35,9 @@ use super::{
     text::truncated,
 };
 use crate::{config::ServerConfig, keys::Keys};
+
+/// Bytes from which on an answer is compressed for a client that asks for it.
+const MIN_COMPRESSED: u64 = 1024;
 
 /// Most bytes of a path in the log.
 const MAX_PATH: usize = 256;
@@ -54,6 +62,11 @@ pub(super) fn apply_layers(
             StatusCode::REQUEST_TIMEOUT,
             timeout,
         ))
+        .layer(
+            CompressionLayer::new()
+                .quality(CompressionLevel::Fastest)
+                .compress_when(SizeAbove::new(MIN_COMPRESSED).and(is_json)),
+        )
         // Inside CORS: a preflight has no key, and a page may read why its key is refused.
         .layer(from_fn_with_state(keys, check_key));
     let routes = match cors(&server.allowed_origins) {
@@ -74,6 +87,12 @@ pub(super) fn apply_layers(
         .layer(map_request(async |request: Request| {
             remove_invalid(request)
         }))
+}
+
+/// Whether an answer is worth compressing: images are compressed already, and a file is sent as it is, with its length and ranges.
+fn is_json(_: StatusCode, _: Version, headers: &HeaderMap, _: &Extensions) -> bool {
+    let media = headers.get(header::CONTENT_TYPE);
+    media.is_some_and(|media| media.as_bytes().starts_with(b"application/json"))
 }
 
 /// Lets pages of the allowed origins read the answers; `None` if there are no such origins.

@@ -1,5 +1,7 @@
 //! The requests, answers and errors of serving.
 
+use std::sync::Arc;
+
 use crate::{checkpoint::CheckpointError, types::CheckpointId};
 use kith_nn::NnError;
 use kith_pixels::PixelError;
@@ -14,7 +16,7 @@ pub enum Which {
 }
 
 /// What callers may know of a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ModelInfo {
     /// The checkpoint.
     pub id: CheckpointId,
@@ -26,6 +28,8 @@ pub struct ModelInfo {
     pub hidden: usize,
     /// Side of the input in pixels.
     pub side: usize,
+    /// Largest magnitude of a value that 8-bit embeddings express.
+    pub range: f32,
 }
 
 /// All vectors of one request, from one checkpoint.
@@ -34,7 +38,7 @@ pub struct Embedded {
     /// Which model made them.
     pub model: ModelInfo,
     /// The vectors of each image, in order.
-    pub rows: Vec<Row>,
+    pub rows: Vec<Arc<Row>>,
 }
 
 /// The vectors of one image.
@@ -58,6 +62,28 @@ impl Row {
             id: model.id,
             chosen: false,
         })
+    }
+}
+
+impl ServeError {
+    /// An error that several callers get, for one of them.
+    pub(super) fn of_one_of_many(error: Arc<Self>) -> Self {
+        match Arc::try_unwrap(error) {
+            Ok(only) => only,
+            Err(shared) => match &*shared {
+                Self::Pixels { index, source } => Self::Pixels {
+                    index: *index,
+                    source: source.clone(),
+                },
+                Self::NotFinite { id, chosen } => Self::NotFinite {
+                    id: *id,
+                    chosen: *chosen,
+                },
+                Self::Stopping => Self::Stopping,
+                // What comes from the encoder, and what no image can bring.
+                other => Self::Encode(other.to_string()),
+            },
+        }
     }
 }
 

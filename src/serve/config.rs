@@ -20,6 +20,8 @@ pub struct ServeConfig {
     pub max_batch: usize,
     /// Pinned checkpoints (`kith@ID`) kept in memory besides the live one.
     pub pinned: usize,
+    /// MiB of vectors that are kept for images that come again; 0: none.
+    pub cache_mb: u64,
     /// Milliseconds between reads of the live row.
     pub follow_ms: u64,
 }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::{StreamExt, stream::FuturesOrdered};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot},
@@ -18,18 +19,26 @@ use tokio::{
 use super::{
     Embedded, ModelInfo, Row, ServeConfig, ServeError, Which,
     batcher::{Batcher, Job, PassSizes},
+    cache::VectorCache,
     decode::{DecodePool, decode},
     live::Live,
     loaded::{Loaded, Loader},
     pinned::Pinned,
     queue::Origin,
 };
-use crate::{checkpoint::Checkpoints, db::Db, types::CheckpointId};
+use crate::{
+    checkpoint::Checkpoints,
+    db::Db,
+    types::{CheckpointId, Sha256},
+};
 use kith_nn::Device;
 use kith_pixels::Limits;
 
 /// Most images of a request that counts as small: small requests go first.
 const SMALL_REQUEST: usize = 4;
+
+/// Bytes of images that are hashed at once; more are hashed on a blocking thread.
+const MAX_HASHED_INLINE: usize = 256 * 1024;
 
 /// Handle to serving; cheap to clone.
 #[derive(Clone)]
@@ -44,6 +53,7 @@ struct Shared {
     pinned: Pinned<Loaded>,
     decoders: DecodePool,
     batcher: Arc<Batcher>,
+    cache: VectorCache,
     places: Arc<Semaphore>,
     /// Held while places are counted and taken.
     admitting: Mutex<()>,
@@ -87,6 +97,7 @@ impl Serving {
             pinned: Pinned::new(config.pinned),
             decoders: DecodePool::new(pool("kith-decode", config.decode_threads)?, limits),
             batcher: Arc::new(batcher),
+            cache: VectorCache::new(config.cache_mb << 20),
             places: Arc::new(Semaphore::new(config.queue_images)),
             admitting: Mutex::new(()),
             requests: AtomicU64::new(0),
@@ -150,14 +161,16 @@ impl Serving {
             request: self.shared.requests.fetch_add(1, SeqCst),
             small: images.len() <= SMALL_REQUEST,
         };
-        let mut answers = Vec::with_capacity(images.len());
-        for (image, place) in images.into_iter().zip(admission.places()) {
-            answers.push(self.shared.enqueue(image, place, (origin, encoder.clone())));
-        }
-        let mut rows = Vec::with_capacity(answers.len());
-        // In order, so that of several bad images the first is named, whichever was found first.
-        for (index, answer) in answers.into_iter().enumerate() {
-            let row = answer.await.unwrap_or(Err(ServeError::Stopping));
+        let keys = self.shared.keys(&images, model.id).await;
+        let images = images.into_iter().zip(keys).zip(admission.places());
+        let answers = images.map(|((image, key), place)| {
+            let encoded = self.shared.encode(image, place, (origin, encoder.clone()));
+            self.shared.cache.row(key, encoded)
+        });
+        // All are under way at once. They are awaited in order, so that of several bad images the first is named, whichever was found first.
+        let mut answers = answers.collect::<FuturesOrdered<_>>().enumerate();
+        let mut rows = Vec::new();
+        while let Some((index, row)) = answers.next().await {
             rows.push(row.map_err(|error| in_request(index, which, error))?);
         }
         Ok(Embedded { model, rows })
@@ -207,13 +220,35 @@ impl Shared {
         }
     }
 
+    /// The keys of images in the cache; none where nothing is kept.
+    async fn keys(
+        &self,
+        images: &[Bytes],
+        id: CheckpointId,
+    ) -> Vec<Option<(Sha256, CheckpointId)>> {
+        if !self.cache.is_enabled() {
+            return vec![None; images.len()];
+        }
+        let hash = move |images: &[Bytes]| {
+            let keys = images.iter().map(|image| Some((Sha256::of(image), id)));
+            keys.collect::<Vec<_>>()
+        };
+        if images.iter().map(Bytes::len).sum::<usize>() <= MAX_HASHED_INLINE {
+            return hash(images);
+        }
+        let (owned, count) = (images.to_vec(), images.len());
+        let hashed = tokio::task::spawn_blocking(move || hash(&owned)).await;
+        // Without keys each image is encoded by itself.
+        hashed.unwrap_or_else(|_| vec![None; count])
+    }
+
     /// Decodes on the pool and hands over to the batcher from there: no async thread touches pixels.
-    fn enqueue(
+    async fn encode(
         &self,
         image: Bytes,
         permit: OwnedSemaphorePermit,
         (origin, encoder): (Origin, Arc<Loaded>),
-    ) -> oneshot::Receiver<Result<Row, ServeError>> {
+    ) -> Result<Row, ServeError> {
         let (reply, answer) = oneshot::channel();
         let batcher = self.batcher.clone();
         self.decoders.spawn(origin, image, move |image, limits| {
@@ -234,7 +269,7 @@ impl Shared {
                 }
             }
         });
-        answer
+        answer.await.unwrap_or(Err(ServeError::Stopping))
     }
 
     fn follower(&self) -> std::sync::MutexGuard<'_, Option<JoinHandle<()>>> {

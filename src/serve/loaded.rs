@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rayon::ThreadPool;
 use tokio::runtime::Handle;
 
-use super::{ModelInfo, Row, ServeError};
+use super::{ModelInfo, Row, ServeError, quantize::default_range};
 use crate::{
     checkpoint::{Checkpoints, InUse, Model},
     types::CheckpointId,
@@ -66,6 +66,9 @@ impl Loader {
             dim: model.encoder.dim,
             hidden: 8 * model.encoder.width,
             side,
+            range: model
+                .range
+                .unwrap_or_else(|| default_range(model.encoder.dim)),
         };
         let probe = probe(side);
         for _ in 0..2 {

@@ -3,12 +3,14 @@
 
 mod answer;
 mod batcher;
+mod cache;
 mod config;
 mod decode;
 mod handle;
 mod live;
 mod loaded;
 mod pinned;
+pub mod quantize;
 mod queue;
 
 pub use answer::{Embedded, ModelInfo, Row, ServeError, Which};

@@ -65,7 +65,10 @@ async fn create_first(context: &Context) -> Result<(CheckpointId, Snapshot), Tra
     };
     let label = Label::new(None);
     context.checkpoints.begin(&label, 0).await?;
-    context.checkpoints.write(&label, snapshot.clone()).await?;
+    context
+        .checkpoints
+        .write(&label, snapshot.clone(), None)
+        .await?;
     tracing::info!(checkpoint = %label.id, "started from fresh weights");
     Ok((label.id, snapshot))
 }

@@ -63,7 +63,11 @@ async fn write(lab: &Lab, step: u64) -> CheckpointId {
         ..Label::new(None)
     };
     lab.checkpoints.begin(&label, step).await.unwrap();
-    let row = lab.checkpoints.write(&label, snapshot(step)).await.unwrap();
+    let row = lab
+        .checkpoints
+        .write(&label, snapshot(step), None)
+        .await
+        .unwrap();
     assert_eq!((row.status, row.step), (CheckpointStatus::Complete, step));
     label.id
 }
@@ -151,7 +155,10 @@ async fn the_newest_is_the_one_taken_last_whatever_the_clock_said() {
         ..Label::new(None)
     };
     lab.checkpoints.begin(&ahead, 1).await.unwrap();
-    lab.checkpoints.write(&ahead, snapshot(1)).await.unwrap();
+    lab.checkpoints
+        .write(&ahead, snapshot(1), None)
+        .await
+        .unwrap();
     let later = write(&lab, 2).await;
     assert!(later < ahead.id);
     let (found, _) = lab.checkpoints.newest().await.unwrap().unwrap();
@@ -175,7 +182,7 @@ async fn weights_that_are_not_finite_are_neither_promoted_nor_loaded() {
     let mut broken = snapshot(2);
     broken.model[0].data[3] = f32::NAN;
     lab.checkpoints.begin(&label, 2).await.unwrap();
-    lab.checkpoints.write(&label, broken).await.unwrap();
+    lab.checkpoints.write(&label, broken, None).await.unwrap();
     for refused in [
         lab.checkpoints.promote(label.id, true).await.unwrap_err(),
         lab.checkpoints.load_model(label.id).await.unwrap_err(),
@@ -193,7 +200,10 @@ async fn a_checkpoint_in_use_is_not_pruned() {
     for step in 0..10 {
         let label = Label::new(None);
         lab.checkpoints.begin(&label, step).await.unwrap();
-        lab.checkpoints.write(&label, snapshot(step)).await.unwrap();
+        lab.checkpoints
+            .write(&label, snapshot(step), None)
+            .await
+            .unwrap();
         ids.push(label.id);
     }
     lab.checkpoints.promote(ids[0], true).await.unwrap();

@@ -3,6 +3,7 @@
 mod bodies;
 mod checkpoints;
 mod connections;
+mod dialects;
 mod downloads;
 mod embeddings;
 mod errors;

@@ -176,7 +176,7 @@ impl Served {
             .begin(&label, snapshot.trainer.step)
             .await
             .unwrap();
-        checkpoints.write(&label, snapshot).await.unwrap();
+        checkpoints.write(&label, snapshot, None).await.unwrap();
         label.id
     }
 }

@@ -56,7 +56,7 @@ pub struct Header {
 }
 
 /// Why bytes are not accepted as an image.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum PixelError {
     /// Too many bytes or pixels; code `image_too_large`.
     #[error("{0}")]

@@ -41,6 +41,7 @@ fn encoder() -> Arc<Loaded> {
         dim: 1,
         hidden: 1,
         side: 1,
+        range: 1.0,
     };
     Arc::new(Loaded {
         info,

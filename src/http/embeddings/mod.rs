@@ -1,0 +1,162 @@
+//! `POST /v1/embeddings` and `POST /v2/embed`: embeds images. All vectors of an answer come from one checkpoint, which the answer names.
+
+mod cohere;
+mod format;
+mod limits;
+mod openai;
+mod options;
+
+use axum::{
+    Router,
+    extract::{FromRequest, Request, State},
+    http::{
+        HeaderMap, HeaderName, HeaderValue,
+        header::{ACCEPT, CONTENT_TYPE},
+    },
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use bytes::Bytes;
+
+use self::{
+    cohere::EmbedRequest, format::Format, limits::Limits, openai::EmbeddingsRequest,
+    options::Options,
+};
+use super::{
+    context::Context,
+    error::ApiError,
+    extract::{Body, Params},
+    json::parse,
+    media::MediaType,
+    models::{self, pinned_name},
+    multipart::{Form, unknown_part},
+};
+use crate::{app::App, config::Settings, serve::Embedded};
+
+/// The checkpoint that an answer's vectors come from, as `model` names it.
+const MODEL: HeaderName = HeaderName::from_static("x-kith-model");
+/// Values in each vector of a raw answer.
+const DIMENSIONS: HeaderName = HeaderName::from_static("x-kith-dimensions");
+/// The media type of raw answers.
+const RAW: &str = "application/octet-stream";
+
+pub(super) fn router() -> Router<Context> {
+    Router::new()
+        .route("/v1/embeddings", post(create_embeddings))
+        .route("/v2/embed", post(embed_as_cohere))
+}
+
+/// Answers in JSON, or with raw bytes where the client accepts those only.
+async fn create_embeddings(
+    State(app): State<App>,
+    Params(query): Params<Options>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    const ACCEPTED: [MediaType; 3] = [MediaType::Json, MediaType::Image, MediaType::Multipart];
+    let raw = accepts_raw(request.headers());
+    let (images, options) = match MediaType::require(request.headers(), &ACCEPTED)? {
+        MediaType::Json => read_json(&app.settings, query, request).await?,
+        MediaType::Multipart => (read_form(&app.settings, request).await?, query),
+        _ => (vec![Body::from_request(request, &()).await?.0], query),
+    };
+    let format = options.encoding_format.unwrap_or_default();
+    let embedded = embed(&app, &options, &[format], images).await?;
+    let response = if raw {
+        respond_raw(&options, format, &embedded)
+    } else {
+        openai::respond(&options, &embedded)
+    };
+    Ok(with_model(response, &embedded))
+}
+
+/// Speaks Cohere's interface, version 2.
+async fn embed_as_cohere(State(app): State<App>, Body(body): Body) -> Result<Response, ApiError> {
+    let limits = Limits::from(&*app.settings);
+    let mut request = parse(body, move |document: EmbedRequest| document.read(&limits)).await?;
+    let images = std::mem::take(&mut request.images);
+    let embedded = embed(&app, &request.options, &request.formats, images).await?;
+    Ok(with_model(request.respond(&embedded), &embedded))
+}
+
+async fn embed(
+    app: &App,
+    options: &Options,
+    formats: &[Format],
+    images: Vec<Bytes>,
+) -> Result<Embedded, ApiError> {
+    let model = options.model.as_deref().unwrap_or(models::LIVE);
+    let which = models::resolve(app, model).await?;
+    let model = app.serving.model(which).await?;
+    options.check(&model, formats)?;
+    let embedded = app.serving.embed(which, images).await?;
+    // A promotion in between may have changed the number of dimensions.
+    options.check(&embedded.model, formats)?;
+    Ok(embedded)
+}
+
+async fn read_json(
+    settings: &Settings,
+    query: Options,
+    request: Request,
+) -> Result<(Vec<Bytes>, Options), ApiError> {
+    let Body(body) = Body::from_request(request, &()).await?;
+    let limits = Limits::from(settings);
+    parse(body, move |document: EmbeddingsRequest| {
+        document.read(&limits, query)
+    })
+    .await
+}
+
+async fn read_form(settings: &Settings, request: Request) -> Result<Vec<Bytes>, ApiError> {
+    let limits = Limits::from(settings);
+    let mut form = Form::from_request(request, limits.max_bytes).await?;
+    let mut images = Vec::new();
+    while let Some(part) = form.next_part().await? {
+        if !part.is_file {
+            return Err(unknown_part(
+                &part.name,
+                "send files only, and options as query parameters",
+            ));
+        }
+        images.push(part.bytes);
+        limits.check_count(images.len())?;
+    }
+    limits.check_count(images.len())?;
+    Ok(images)
+}
+
+/// Whether the client wants raw bytes: it names their media type, without preferring JSON.
+fn accepts_raw(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(ACCEPT).iter();
+    let accepted = accepted.filter_map(|value| value.to_str().ok());
+    let mut types = accepted
+        .flat_map(|value| value.split(','))
+        .filter_map(|part| part.split(';').next())
+        .map(str::trim);
+    // The first that can be answered counts.
+    types.find(|name| [RAW, "application/json", "*/*", "application/*"].contains(name)) == Some(RAW)
+}
+
+/// The vectors one after another, without any framing. The headers say how many values each has.
+fn respond_raw(options: &Options, format: Format, embedded: &Embedded) -> Response {
+    let range = options.range(&embedded.model);
+    let mut bytes = Vec::new();
+    let mut dimensions = 0;
+    for row in &embedded.rows {
+        let values = options.values(row);
+        dimensions = values.len();
+        bytes.extend(format.bytes(&values, range));
+    }
+    let mut response = ([(CONTENT_TYPE, RAW)], bytes).into_response();
+    response
+        .headers_mut()
+        .insert(DIMENSIONS, HeaderValue::from(dimensions));
+    response
+}
+
+fn with_model(mut response: Response, embedded: &Embedded) -> Response {
+    if let Ok(name) = HeaderValue::from_str(&pinned_name(embedded.model.id)) {
+        response.headers_mut().insert(MODEL, name);
+    }
+    response
+}
