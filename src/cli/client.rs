@@ -34,7 +34,7 @@ pub(crate) struct ServerArgs {
     /// How often a request is sent again when the server is busy or cannot be reached [default: 6; `kith health`: 0]
     #[arg(long, global = true, value_name = "N")]
     retries: Option<u32>,
-    /// A key of the server (`kith key create`), if it has any
+    /// A key of the server (`kith key create`), if it has any. The variable keeps it out of the list of processes
     #[arg(long, global = true, env = "KITH_KEY", hide_env_values = true)]
     key: Option<ApiKey>,
 }
@@ -339,6 +339,15 @@ mod tests {
             .collect();
         assert_eq!(waits, [250, 500, 1000, 2000, 4000, 8000, 10_000, 10_000]);
         assert_eq!(back_off(u32::MAX), MAX_WAIT);
+    }
+
+    #[test]
+    fn a_key_that_is_used_up_for_the_day_is_not_tried_again() {
+        let body = |code: &str| json!({"error": {"message": "m", "type": "rate_limit_error", "param": null, "code": code}});
+        for (code, lasts) in [(QUOTA_EXCEEDED, true), ("rate_limited", false)] {
+            assert_eq!(is_used_up(body(code).to_string().as_bytes()), lasts);
+            assert_eq!(problem(&body(code)).unwrap().is_temporary(), !lasts);
+        }
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub(super) fn access(method: &Method, path: &str) -> Access {
         ("GET", "/" | "/healthz" | "/readyz") => Open,
 
         // Vectors, and the names that can be asked for.
-        ("POST", "/v1/embeddings") => EMBED,
+        ("POST", "/v1/embeddings" | "/v2/embed") => EMBED,
         ("GET", "/v1/models" | "/v1/models/{id}" | "/v1/aliases") => EMBED,
 
         // Images and pairs are others' data: reading them takes as much as storing them.

@@ -40,7 +40,7 @@ struct Ring {
 }
 
 impl Keys {
-    /// Reads the keys, and follows the database until [`Self::stop`].
+    /// Reads the keys, and follows the database until the app stops.
     pub async fn start(db: Db, config: KeysConfig) -> Result<Self, DbError> {
         let keys = Self {
             ring: Arc::new(Ring {

@@ -1,7 +1,8 @@
 //! API keys: which scope each route needs, how keys are refused, and what is logged about them.
 
 use std::{
-    io,
+    fs, io,
+    path::Path,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -28,6 +29,7 @@ const ROUTES: &[(&str, &str, Option<Scope>)] = &[
     ("GET", "/healthz", None),
     ("HEAD", "/readyz", None),
     ("POST", "/v1/embeddings", Some(Scope::Embed)),
+    ("POST", "/v2/embed", Some(Scope::Embed)),
     ("GET", "/v1/models", Some(Scope::Embed)),
     ("HEAD", "/v1/models", Some(Scope::Embed)),
     ("GET", "/v1/models/kith", Some(Scope::Embed)),
@@ -111,6 +113,43 @@ fn refusal(reply: &Reply, status: StatusCode) -> (String, String) {
     assert_eq!(param, None);
     let kind = reply.json()["error"]["type"].as_str().unwrap().to_owned();
     (kind, code)
+}
+
+/// The first argument of every `.route(` in a folder of sources.
+fn routes_in(folder: &Path) -> Vec<String> {
+    let mut routes = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            routes.extend(routes_in(&path));
+            continue;
+        }
+        let text = fs::read_to_string(path).unwrap();
+        let calls = text.split(".route(").skip(1);
+        routes.extend(calls.map(|call| call.split('"').nth(1).unwrap().to_owned()));
+    }
+    routes
+}
+
+#[test]
+fn every_route_of_the_server_is_in_this_table() {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http");
+    let routes = routes_in(&sources);
+    assert!(routes.len() > 10, "{routes:?}");
+    for route in routes {
+        let parts = |path: &str| path.split('/').map(str::to_owned).collect::<Vec<_>>();
+        let pattern = parts(&route);
+        let fits = |path: &str| {
+            let path = parts(path);
+            let pairs = path.iter().zip(&pattern);
+            let same = pairs.filter(|(part, of)| of.starts_with('{') || part == of);
+            path.len() == pattern.len() && same.count() == pattern.len()
+        };
+        assert!(
+            ROUTES.iter().any(|(_, path, _)| fits(path)),
+            "{route}: say here and in access.rs who may use it"
+        );
+    }
 }
 
 #[tokio::test]
