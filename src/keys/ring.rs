@@ -54,6 +54,9 @@ impl Keys {
             }),
         };
         keys.refresh().await?;
+        if keys.required() && !keys.any_usable() {
+            tracing::warn!("every key is revoked or expired: `kith key create` makes another");
+        }
         let followed = Arc::downgrade(&keys.ring);
         tokio::spawn(async move {
             loop {
@@ -70,6 +73,12 @@ impl Keys {
     /// Whether requests need a key: there is one, or ever was.
     pub fn required(&self) -> bool {
         self.ring.required.load(Ordering::Relaxed)
+    }
+
+    fn any_usable(&self) -> bool {
+        let callers = self.ring.callers.read();
+        let callers = callers.unwrap_or_else(PoisonError::into_inner);
+        callers.iter().any(|caller| caller.check_usable().is_ok())
     }
 
     /// The holder of the key that a request carries.

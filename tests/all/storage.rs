@@ -129,6 +129,27 @@ async fn execute(database: &std::path::Path, sql: &'static str) {
     connection.close().await.unwrap();
 }
 
+#[tokio::test]
+async fn an_older_schema_has_no_keys_and_is_not_migrated_beside_a_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let app = App::start(settings(&folder, &[])).await.unwrap();
+    let database = database(&folder);
+    execute(&database, "DELETE FROM _sqlx_migrations WHERE version > 5").await;
+    execute(&database, "DROP TABLE api_keys").await;
+    let public = settings(&folder, &["server.listen=0.0.0.0:0"]);
+    let refused = kith::app::check_exposure(&public).await.unwrap_err();
+    assert!(refused.to_string().contains("there is no key"), "{refused}");
+    let data = folder.path().join("data");
+    let refused = kith::app::open_for_changes(&data, true).await.err();
+    let refused = refused.unwrap().to_string();
+    assert!(refused.contains("older kith"), "{refused}");
+    app.stop().await.unwrap();
+    // Without a server the command does what a start does.
+    let opened = kith::app::open_for_changes(&data, true).await.unwrap();
+    assert_eq!(opened.db.keys().await.unwrap(), []);
+    opened.close().await.unwrap();
+}
+
 /// Why a look at the folder is refused.
 async fn look(folder: &TempDir) -> String {
     let looked = kith::app::open_read_only(&folder.path().join("data")).await;

@@ -2,6 +2,7 @@
 
 mod checkpoints;
 mod erasures;
+mod keys;
 mod rows;
 mod split;
 
