@@ -70,6 +70,8 @@ pub struct ServerConfig {
     pub allowed_origins: Vec<String>,
     /// Most connections at once.
     pub max_connections: usize,
+    /// Most requests at once.
+    pub max_requests: usize,
     /// Seconds for a request's head to be complete.
     pub header_timeout_seconds: u64,
     /// Seconds that a connection may wait for its next request.

@@ -94,6 +94,7 @@ fn server(settings: &Settings, rules: &mut Rules) {
         "an address and port such as 127.0.0.1:7700",
     );
     rules.range("server.max_connections", server.max_connections, 1..=65_536);
+    rules.range("server.max_requests", server.max_requests, 1..=MAX_ITEMS);
     for (key, seconds) in [
         ("header_timeout_seconds", server.header_timeout_seconds),
         ("idle_timeout_seconds", server.idle_timeout_seconds),

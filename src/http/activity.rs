@@ -1,6 +1,7 @@
 //! The state of one connection: idle, working on a request, waiting for a body, or blocked because its client does not read.
 
 use std::{
+    collections::HashMap,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context as Task, Poll},
@@ -29,6 +30,9 @@ struct State {
     blocked_since: Option<Instant>,
     /// When the body that is being read stopped arriving, if it has.
     stalled_since: Option<Instant>,
+    http2: bool,
+    /// Answers whose next bytes are not asked for, by request, and since when.
+    unread: HashMap<u64, Instant>,
 }
 
 impl Activity {
@@ -40,6 +44,8 @@ impl Activity {
                 idle_since: Instant::now(),
                 blocked_since: None,
                 stalled_since: None,
+                http2: false,
+                unread: HashMap::new(),
             })),
             close: Arc::default(),
         }
@@ -50,7 +56,10 @@ impl Activity {
         let mut state = self.state();
         state.open += 1;
         state.begun += 1;
-        OpenRequest(self.clone())
+        OpenRequest {
+            activity: self.clone(),
+            number: state.begun,
+        }
     }
 
     /// The number of the next request, counted from 0; `None` while a request is open.
@@ -65,9 +74,22 @@ impl Activity {
         (state.open == 0 && state.blocked_since.is_none()).then_some(state.idle_since)
     }
 
-    /// Since when a request's body has not arrived; `None` unless it is awaited.
+    /// Since when the body of the only request has not arrived; `None` unless it is awaited.
     pub(super) fn stalled_since(&self) -> Option<Instant> {
-        self.state().stalled_since
+        let state = self.state();
+        state.stalled_since.filter(|_| state.open == 1)
+    }
+
+    /// Notes that the client speaks HTTP/2.
+    pub(super) fn set_http2(&self) {
+        self.state().http2 = true;
+    }
+
+    /// Whether an answer's client has made no room for its next bytes for at least `time`. In HTTP/2 the connection goes on although one
+    /// of its answers is not read; in HTTP/1.1 the socket tells: [`Activity::is_blocked_for`].
+    pub(super) fn is_unread_for(&self, time: Duration) -> bool {
+        let state = self.state();
+        state.http2 && state.unread.values().any(|since| since.elapsed() >= time)
     }
 
     /// Notes whether the next bytes of a body are awaited.
@@ -105,29 +127,42 @@ impl Activity {
 }
 
 /// Keeps a request open until it is dropped.
-pub(super) struct OpenRequest(Activity);
+pub(super) struct OpenRequest {
+    activity: Activity,
+    number: u64,
+}
+
+impl OpenRequest {
+    /// Notes whether bytes of the answer wait for the client to make room.
+    fn set_unread(&self, unread: bool) {
+        let state = &mut self.activity.state();
+        if unread {
+            state.unread.insert(self.number, Instant::now());
+        } else {
+            state.unread.remove(&self.number);
+        }
+    }
+}
 
 impl Drop for OpenRequest {
     fn drop(&mut self) {
-        let mut state = self.0.state();
+        let mut state = self.activity.state();
         state.open -= 1;
         state.stalled_since = None;
         state.idle_since = Instant::now();
+        state.unread.remove(&self.number);
     }
 }
 
 /// An answer's body that keeps its request open until all of it is written.
 pub(super) struct TrackedBody {
     body: Body,
-    _request: OpenRequest,
+    request: OpenRequest,
 }
 
 impl TrackedBody {
     pub(super) fn new(body: Body, request: OpenRequest) -> Self {
-        Self {
-            body,
-            _request: request,
-        }
+        Self { body, request }
     }
 }
 
@@ -139,7 +174,10 @@ impl HttpBody for TrackedBody {
         mut self: Pin<&mut Self>,
         task: &mut Task<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(task)
+        let frame = Pin::new(&mut self.body).poll_frame(task);
+        // Until it is asked for the next.
+        self.request.set_unread(frame.is_ready());
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

@@ -12,10 +12,13 @@ use axum::{Router, body::Body};
 use hyper::{
     Request, Response,
     body::Incoming,
-    server::conn::http1,
     service::{Service, service_fn},
 };
-use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
@@ -29,11 +32,21 @@ use super::{
 };
 use crate::telemetry::LogThrottle;
 
-/// Most bytes that are buffered for a connection, in each direction.
+/// Most bytes that are buffered for a connection, or a stream of HTTP/2, in each direction; also of a request's head in HTTP/1.1.
 const BUFFER: usize = 128 * 1024;
 
-/// Most bytes of a request's head.
-const MAX_HEAD: usize = 100 * 1024;
+/// Most bytes of a request's head in HTTP/2.
+const MAX_HEAD: u32 = 100 * 1024;
+
+/// Most requests at once on a connection of HTTP/2.
+const MAX_STREAMS: u32 = 64;
+
+/// Bytes of a body that may be on their way in HTTP/2, of a request and of a connection.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// How often a connection looks whether its client still reads.
+const UNREAD_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a client may read nothing of its answer once the server stops.
 const STOP_GRACE: Duration = Duration::from_secs(1);
@@ -113,7 +126,9 @@ impl Connections {
         let activity = Activity::new();
         let transport = Transport::new(stream, activity.clone(), self.timeouts);
         let (router, stopping) = (self.router.clone(), self.stopping.clone());
-        let connection = serve_connection(transport, router, activity.clone(), stopping);
+        let write_timeout = self.timeouts.write();
+        let connection =
+            serve_connection(transport, router, activity.clone(), write_timeout, stopping);
         let task = self.tasks.spawn(connection);
         self.open.insert(task.id(), activity);
     }
@@ -163,19 +178,15 @@ async fn serve_connection(
     transport: Transport,
     router: Router,
     activity: Activity,
+    write_timeout: Duration,
     mut stopping: watch::Receiver<bool>,
 ) {
     let service = {
         let activity = activity.clone();
         service_fn(move |request| respond(router.clone(), activity.clone(), request))
     };
-    let connection = http1::Builder::new()
-        .max_buf_size(BUFFER)
-        .max_header_size(MAX_HEAD)
-        // The transport has this timeout: it tells an idle connection from an incomplete head.
-        .header_read_timeout(None)
-        .serve_connection(TokioIo::new(transport), service);
-    let mut connection = pin!(connection);
+    let builder = builder();
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(transport), service));
     let mut stopped = pin!(async move {
         let _ = stopping.wait_for(|stop| *stop).await;
     });
@@ -186,6 +197,11 @@ async fn serve_connection(
             () = &mut stopped => break,
             () = activity.closed() => {
                 if activity.idle_since().is_some() || activity.stalled_since().is_some() {
+                    return;
+                }
+            }
+            () = sleep(UNREAD_INTERVAL) => {
+                if activity.is_unread_for(write_timeout) {
                     return;
                 }
             }
@@ -202,6 +218,24 @@ async fn serve_connection(
             return;
         }
     }
+}
+
+/// HTTP/1.1, or HTTP/2 without TLS for a client that begins with its preface.
+fn builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .max_buf_size(BUFFER)
+        // The transport has this timeout: it tells an idle connection from an incomplete head.
+        .header_read_timeout(None);
+    builder
+        .http2()
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_send_buf_size(BUFFER)
+        .max_header_list_size(MAX_HEAD)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW);
+    builder
 }
 
 async fn respond(

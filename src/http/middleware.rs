@@ -19,7 +19,6 @@ use tower_http::{
     cors::{AllowHeaders, CorsLayer},
     decompression::RequestDecompressionLayer,
     request_id::{PropagateRequestIdLayer, SetRequestIdLayer},
-    timeout::TimeoutLayer,
     trace::TraceLayer,
 };
 
@@ -28,6 +27,7 @@ use super::{
     body_limits::{BodyLimits, check_length, limit_body},
     encoding::check_encoding,
     error::{ApiError, ErrorCode},
+    load::limit_time,
     metered_body::meter_body,
     origin::{AllowedOrigins, check_origin},
     request_id::{MakeId, REQUEST_ID, remove_invalid},
@@ -58,10 +58,7 @@ pub(super) fn apply_layers(
         .layer(RequestDecompressionLayer::new())
         .layer(from_fn(check_encoding))
         .layer(from_fn_with_state(limits, check_length))
-        .layer(TimeoutLayer::with_status_code(
-            StatusCode::REQUEST_TIMEOUT,
-            timeout,
-        ))
+        .layer(from_fn_with_state(timeout, limit_time))
         .layer(
             CompressionLayer::new()
                 .quality(CompressionLevel::Fastest)

@@ -24,6 +24,7 @@ mod idempotency;
 mod images;
 mod input;
 mod json;
+mod load;
 mod media;
 mod metered_body;
 mod middleware;

@@ -11,7 +11,7 @@ use tokio::{
 
 use super::{
     aliases, body_limits::BodyLimits, checkpoints, connections::Connections, context::Context,
-    embeddings, health, images, middleware, models, pairs, query_guard, training,
+    embeddings, health, images, load, middleware, models, pairs, query_guard, training,
     transport::Timeouts,
 };
 use crate::app::{App, StartError};
@@ -37,7 +37,9 @@ fn routes(context: Context) -> Router {
         .merge(pairs::router())
         .merge(training::router())
         .merge(checkpoints::router())
-        .merge(aliases::router())
+        .merge(aliases::router());
+    // A supervisor's question is answered however much there is to do.
+    let routes = load::limit_requests(routes, settings.server.max_requests)
         .merge(health::router())
         .layer(from_fn(query_guard::check_query))
         .with_state(context);

@@ -24,6 +24,9 @@ const MIN_READ: usize = 16 * 1024;
 /// How long bytes of the client are discarded after the last answer, so that it can read that answer.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// What a client of HTTP/2 sends first (RFC 9113, section 3.4).
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
+
 /// The timeouts of a connection.
 #[derive(Clone, Copy)]
 pub(super) struct Timeouts {
@@ -43,6 +46,11 @@ impl Timeouts {
             write: Duration::from_secs(server.write_timeout_seconds),
         }
     }
+
+    /// How long a client may read nothing of an answer.
+    pub(super) fn write(&self) -> Duration {
+        self.write
+    }
 }
 
 type Timer = Option<Pin<Box<Sleep>>>;
@@ -61,6 +69,41 @@ pub(super) struct Transport {
     taken: usize,
     replacement: Option<Replacement>,
     linger: Timer,
+    preface: Preface,
+}
+
+/// How much of HTTP/2's preface the client has sent.
+#[derive(Default)]
+enum Preface {
+    #[default]
+    None,
+    /// So many bytes, and nothing else yet.
+    Begun(usize),
+    Complete,
+    /// It speaks HTTP/1.1.
+    Other,
+}
+
+impl Preface {
+    /// Whether the connection is HTTP/2, now that `bytes` came.
+    fn is_http2(&mut self, bytes: &[u8]) -> bool {
+        let seen = match self {
+            Self::None => 0,
+            Self::Begun(seen) => *seen,
+            Self::Complete => return true,
+            Self::Other => return false,
+        };
+        let left = &HTTP2_PREFACE[seen..];
+        let more = left.len().min(bytes.len());
+        *self = if bytes[..more] != left[..more] {
+            Self::Other
+        } else if more == left.len() {
+            Self::Complete
+        } else {
+            Self::Begun(seen + more)
+        };
+        matches!(self, Self::Complete)
+    }
 }
 
 /// The request that a connection waits for.
@@ -91,11 +134,20 @@ impl Transport {
             taken: 0,
             replacement: None,
             linger: None,
+            preface: Preface::None,
         }
     }
 
-    /// Notes that bytes came. The first bytes of a head restart the timer.
-    fn bytes_arrived(&mut self) {
+    /// Notes that bytes came. The first bytes of a head restart the timer. In HTTP/2 frames come between requests, too: there only the idle
+    /// timeout counts.
+    fn bytes_arrived(&mut self, bytes: &[u8]) {
+        if self.preface.is_http2(bytes) {
+            self.activity.set_http2();
+            if self.awaited.begun {
+                (self.awaited.begun, self.timer) = (false, None);
+            }
+            return;
+        }
         let Some(number) = self.activity.next_request() else {
             return;
         };
@@ -208,8 +260,9 @@ impl AsyncRead for Transport {
         let before = buffer.filled().len();
         match Pin::new(&mut self.stream).poll_read(task, buffer) {
             Poll::Ready(Ok(())) => {
-                if buffer.filled().len() > before {
-                    self.bytes_arrived();
+                let arrived = &buffer.filled()[before..];
+                if !arrived.is_empty() {
+                    self.bytes_arrived(arrived);
                 }
                 Poll::Ready(Ok(()))
             }

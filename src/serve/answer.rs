@@ -15,6 +15,15 @@ pub enum Which {
     Pinned(CheckpointId),
 }
 
+/// How soon the images of a request have their turn among those of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Priority {
+    /// Somebody waits: before bulk.
+    Interactive,
+    /// What is left over, but at least every fourth place.
+    Bulk,
+}
+
 /// What callers may know of a model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ModelInfo {

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    Embedded, ModelInfo, Row, ServeConfig, ServeError, Which,
+    Embedded, ModelInfo, Priority, Row, ServeConfig, ServeError, Which,
     batcher::{Batcher, Job, PassSizes},
     cache::VectorCache,
     decode::{DecodePool, decode},
@@ -153,13 +153,21 @@ impl Serving {
 
     /// Embeds images: decode on the bounded pool, then the batcher. Dropping the future drops the images from the queue.
     /// The encoder is captured once, so all rows come from one checkpoint.
-    pub async fn embed(&self, which: Which, images: Vec<Bytes>) -> Result<Embedded, ServeError> {
+    /// Without a `priority` a request of few images is interactive.
+    pub async fn embed(
+        &self,
+        which: Which,
+        images: Vec<Bytes>,
+        priority: Option<Priority>,
+    ) -> Result<Embedded, ServeError> {
         let admission = self.admit(images.len())?;
         let encoder = self.shared.encoder(which).await?;
         let model = encoder.info;
         let origin = Origin {
             request: self.shared.requests.fetch_add(1, SeqCst),
-            small: images.len() <= SMALL_REQUEST,
+            small: priority.map_or(images.len() <= SMALL_REQUEST, |priority| {
+                priority == Priority::Interactive
+            }),
         };
         let keys = self.shared.keys(&images, model.id).await;
         let images = images.into_iter().zip(keys).zip(admission.places());

@@ -13,6 +13,6 @@ mod pinned;
 pub mod quantize;
 mod queue;
 
-pub use answer::{Embedded, ModelInfo, Row, ServeError, Which};
+pub use answer::{Embedded, ModelInfo, Priority, Row, ServeError, Which};
 pub use config::ServeConfig;
 pub use handle::{Admission, Serving};

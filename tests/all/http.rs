@@ -12,6 +12,7 @@ mod guard;
 mod images;
 mod keys;
 mod live;
+mod load;
 mod messages;
 mod pairs;
 mod server;

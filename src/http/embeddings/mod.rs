@@ -27,11 +27,16 @@ use super::{
     error::ApiError,
     extract::{Body, Params},
     json::parse,
+    load::priority,
     media::MediaType,
     models::{self, pinned_name},
     multipart::{Form, unknown_part},
 };
-use crate::{app::App, config::Settings, serve::Embedded};
+use crate::{
+    app::App,
+    config::Settings,
+    serve::{Embedded, Priority},
+};
 
 /// The checkpoint that an answer's vectors come from, as `model` names it.
 const MODEL: HeaderName = HeaderName::from_static("x-kith-model");
@@ -54,13 +59,14 @@ async fn create_embeddings(
 ) -> Result<Response, ApiError> {
     const ACCEPTED: [MediaType; 3] = [MediaType::Json, MediaType::Image, MediaType::Multipart];
     let raw = accepts_raw(request.headers());
+    let priority = priority(request.headers())?;
     let (images, options) = match MediaType::require(request.headers(), &ACCEPTED)? {
         MediaType::Json => read_json(&app.settings, query, request).await?,
         MediaType::Multipart => (read_form(&app.settings, request).await?, query),
         _ => (vec![Body::from_request(request, &()).await?.0], query),
     };
     let format = options.encoding_format.unwrap_or_default();
-    let embedded = embed(&app, &options, &[format], images).await?;
+    let embedded = embed(&app, &options, &[format], images, priority).await?;
     let response = if raw {
         respond_raw(&options, format, &embedded)
     } else {
@@ -70,11 +76,16 @@ async fn create_embeddings(
 }
 
 /// Speaks Cohere's interface, version 2.
-async fn embed_as_cohere(State(app): State<App>, Body(body): Body) -> Result<Response, ApiError> {
+async fn embed_as_cohere(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Body(body): Body,
+) -> Result<Response, ApiError> {
+    let priority = priority(&headers)?;
     let limits = Limits::from(&*app.settings);
     let mut request = parse(body, move |document: EmbedRequest| document.read(&limits)).await?;
     let images = std::mem::take(&mut request.images);
-    let embedded = embed(&app, &request.options, &request.formats, images).await?;
+    let embedded = embed(&app, &request.options, &request.formats, images, priority).await?;
     Ok(with_model(request.respond(&embedded), &embedded))
 }
 
@@ -83,12 +94,13 @@ async fn embed(
     options: &Options,
     formats: &[Format],
     images: Vec<Bytes>,
+    priority: Option<Priority>,
 ) -> Result<Embedded, ApiError> {
     let model = options.model.as_deref().unwrap_or(models::LIVE);
     let which = models::resolve(app, model).await?;
     let model = app.serving.model(which).await?;
     options.check(&model, formats)?;
-    let embedded = app.serving.embed(which, images).await?;
+    let embedded = app.serving.embed(which, images, priority).await?;
     // A promotion in between may have changed the number of dimensions.
     options.check(&embedded.model, formats)?;
     Ok(embedded)
