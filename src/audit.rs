@@ -230,8 +230,8 @@ impl<'a> Audit<'a> {
     async fn parts(&self, id: CheckpointId) -> Result<Option<String>, CheckpointError> {
         for part in self.checkpoints.manifest(id).await?.parts {
             let bytes = self.checkpoints.part(id, &part.name).await?;
-            if let Err(what) = part.check(&bytes) {
-                return Ok(Some(what));
+            if let Err(error) = part.check(&bytes) {
+                return Ok(Some(error.to_string()));
             }
         }
         Ok(None)

@@ -11,8 +11,8 @@ use uuid::Uuid;
 pub struct Sha256([u8; 32]);
 
 impl Sha256 {
-    /// Hashes `bytes`.
-    pub fn of(bytes: &[u8]) -> Self {
+    /// The digest of `bytes`.
+    pub fn digest(bytes: &[u8]) -> Self {
         Self(sha2::Sha256::digest(bytes).into())
     }
 

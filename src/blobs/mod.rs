@@ -95,7 +95,7 @@ impl Blobs {
         self.check_root()?;
         let bytes = self.get(&BlobKey::Image(id)).await?;
         let whole = bytes.clone();
-        let found = self.listed(move |_| Ok(Sha256::of(&whole))).await?;
+        let found = self.listed(move |_| Ok(Sha256::digest(&whole))).await?;
         if found == id {
             return Ok(bytes);
         }

@@ -25,12 +25,18 @@ impl Checkpoints {
     ///
     /// A pair of one image with itself says nothing about retrieval and is left out. So is a pair with an image that is on the other side of
     /// a chosen pair: a query that finds itself in the gallery would count as a hit.
+    ///
+    /// # Errors
+    /// A failure of a store. An image that is damaged or missing is none: its pair is left out.
     pub async fn held_out_set(&self, max_pairs: usize) -> Result<EvaluationSet, CheckpointError> {
         let chosen = choose(&self.db, Split::Holdout, max_pairs).await?;
         self.evaluation_set(&one_sided(chosen)).await
     }
 
     /// A fixed sample of trained pairs, for the geometry of the embeddings only.
+    ///
+    /// # Errors
+    /// Those of [`Checkpoints::held_out_set`].
     pub async fn trained_set(&self, max_pairs: usize) -> Result<EvaluationSet, CheckpointError> {
         let chosen = choose(&self.db, Split::Train, max_pairs).await?;
         self.evaluation_set(&chosen).await
@@ -81,7 +87,7 @@ fn digest(asked: &[[u64; 3]]) -> String {
         .iter()
         .flat_map(|n| n.to_le_bytes())
         .collect();
-    Sha256::of(&bytes).to_string()[..32].to_owned()
+    Sha256::digest(&bytes).to_string()[..32].to_owned()
 }
 
 /// Images read so far: an image of several pairs is read once.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{
     CheckpointError, Checkpoints, Manifest, Model, Snapshot, TrainerState,
-    manifest::{CHAINS, MANIFEST, MODEL, OPTIMIZER, PARTS, TRAINER},
+    files::{CHAINS, FileError, MANIFEST, MODEL, OPTIMIZER, PARTS, TRAINER},
     roles::check_finite,
     store::{blocking, damaged},
 };
@@ -20,6 +20,9 @@ impl Checkpoints {
     /// Reads and verifies everything. The weights are what a checkpoint is about: where they are whole and another part is damaged or missing,
     /// that part starts anew, which is logged as an error. Moments and chains are restored by some steps; the position within an epoch
     /// matters little.
+    ///
+    /// # Errors
+    /// Those of [`Checkpoints::load_model`].
     pub async fn load(&self, id: CheckpointId) -> Result<Snapshot, CheckpointError> {
         let Model {
             encoder,
@@ -28,10 +31,10 @@ impl Checkpoints {
             ..
         } = self.load_model(id).await?;
         let manifest = self.manifest(id).await?;
-        let arrays = |bytes: Bytes| kith_nn::arrays_from_bytes(&bytes);
+        let arrays = |bytes: Bytes| Ok(kith_nn::arrays_from_bytes(&bytes)?);
         let optimizer = self.read(&manifest, OPTIMIZER, arrays).await;
         let chains = self.read(&manifest, CHAINS, |bytes| {
-            kith_mcmc::chains_from_bytes(&bytes)
+            Ok(kith_mcmc::chains_from_bytes(&bytes)?)
         });
         let chains = chains.await;
         let trainer = self.read(&manifest, TRAINER, move |bytes| position(&bytes, step));
@@ -46,10 +49,16 @@ impl Checkpoints {
     }
 
     /// Reads and verifies the model only. Weights that are not finite are refused: no path serves or trains on them.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Unknown`] if it is not complete, [`CheckpointError::Damaged`] if the manifest or the model does not verify,
+    /// [`CheckpointError::NotFinite`], or a failure of the store.
     pub async fn load_model(&self, id: CheckpointId) -> Result<Model, CheckpointError> {
         let manifest = self.manifest(id).await?;
         let arrays = self
-            .read(&manifest, MODEL, |bytes| kith_nn::arrays_from_bytes(&bytes))
+            .read(&manifest, MODEL, |bytes| {
+                Ok(kith_nn::arrays_from_bytes(&bytes)?)
+            })
             .await?;
         Ok(Model {
             id,
@@ -65,7 +74,7 @@ impl Checkpoints {
         &self,
         manifest: &Manifest,
         name: &str,
-        parse: impl FnOnce(Bytes) -> Result<T, String> + Send + 'static,
+        parse: impl FnOnce(Bytes) -> Result<T, FileError> + Send + 'static,
     ) -> Result<T, CheckpointError> {
         let id = manifest.id;
         let bytes = self.bytes(id, name).await?;
@@ -73,11 +82,11 @@ impl Checkpoints {
         let part = part.ok_or_else(|| damaged(id, format!("{MANIFEST} does not name {name}")))?;
         let name = name.to_owned();
         blocking(move || {
-            part.check(&bytes)?;
+            part.check(&bytes).map_err(|error| error.to_string())?;
             parse(bytes).map_err(|what| format!("{name} cannot be read: {what}"))
         })
         .await?
-        .map_err(|what| damaged(id, what))
+        .map_err(|what: String| damaged(id, what))
     }
 
     async fn bytes(&self, id: CheckpointId, name: &str) -> Result<Bytes, CheckpointError> {
@@ -89,6 +98,10 @@ impl Checkpoints {
     }
 
     /// The manifest of a complete checkpoint.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Unknown`] if it is not complete, [`CheckpointError::Damaged`] if the manifest cannot be read, or a failure of the
+    /// store.
     pub async fn manifest(&self, id: CheckpointId) -> Result<Manifest, CheckpointError> {
         self.complete_row(id).await?;
         self.stored_manifest(id).await
@@ -100,10 +113,13 @@ impl Checkpoints {
         id: CheckpointId,
     ) -> Result<Manifest, CheckpointError> {
         let bytes = self.bytes(id, MANIFEST).await?;
-        Manifest::read(id, &bytes).map_err(|what| damaged(id, what))
+        Manifest::read(id, &bytes).map_err(|error| damaged(id, error.to_string()))
     }
 
     /// One file's bytes, as stored; the manifest's too.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Unknown`] if it is not complete, [`CheckpointError::Damaged`] if it has no such file, or a failure of the store.
     pub async fn part(&self, id: CheckpointId, name: &str) -> Result<Bytes, CheckpointError> {
         self.complete_row(id).await?;
         if name != MANIFEST && !PARTS.contains(&name) {
@@ -120,12 +136,13 @@ impl Checkpoints {
 }
 
 impl Model {
-    /// The model of a manifest's and a model file's bytes, verified; an error says in words what is wrong.
-    pub fn from_files(manifest: &[u8], model: &[u8]) -> Result<Self, String> {
+    /// The model in the bytes of a manifest and of a model file, verified.
+    ///
+    /// # Errors
+    /// [`FileError`] says which file is wrong, and in what.
+    pub fn from_files(manifest: &[u8], model: &[u8]) -> Result<Self, FileError> {
         let manifest = Manifest::parse(manifest)?;
-        let part = manifest
-            .part(MODEL)
-            .ok_or_else(|| format!("{MANIFEST} does not name {MODEL}"))?;
+        let part = manifest.part(MODEL).ok_or(FileError::Unnamed(MODEL))?;
         part.check(model)?;
         Ok(Self {
             id: manifest.id,
@@ -137,16 +154,16 @@ impl Model {
     }
 }
 
-/// The trainer's position; what is wrong if it is not that of `step`.
-fn position(bytes: &[u8], step: u64) -> Result<TrainerState, String> {
-    let state: TrainerState = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+/// The trainer's position, which must be that of `step`.
+fn position(bytes: &[u8], step: u64) -> Result<TrainerState, FileError> {
+    let state: TrainerState = serde_json::from_slice(bytes)?;
     if state.step == step {
         Ok(state)
     } else {
-        Err(format!(
-            "it is of step {}, {MANIFEST} of step {step}",
-            state.step
-        ))
+        Err(FileError::OtherStep {
+            found: state.step,
+            wanted: step,
+        })
     }
 }
 

@@ -2,23 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::files::{FORMAT, FileError, PARTS};
 use crate::types::{CheckpointId, Sha256};
 use kith_nn::EncoderConfig;
-
-/// Version of the format that this program writes; others are refused.
-pub const FORMAT: u32 = 1;
-/// The manifest's own file, written last.
-pub const MANIFEST: &str = "manifest.json";
-/// Weights under torchvision's names.
-pub const MODEL: &str = "model.safetensors";
-/// The optimiser's moments.
-pub const OPTIMIZER: &str = "optimizer.safetensors";
-/// The chain table.
-pub const CHAINS: &str = "chains.safetensors";
-/// The trainer's position.
-pub const TRAINER: &str = "trainer.json";
-/// All parts, in the order in which they are written.
-pub const PARTS: [&str; 4] = [MODEL, OPTIMIZER, CHAINS, TRAINER];
 
 /// One part in the manifest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,25 +23,24 @@ impl Part {
         Self {
             name: name.to_owned(),
             bytes: bytes.len() as u64,
-            sha256: Sha256::of(bytes).to_string(),
+            sha256: Sha256::digest(bytes).to_string(),
         }
     }
 
-    /// Whether `bytes` are this part; what is wrong if not.
-    pub fn check(&self, bytes: &[u8]) -> Result<(), String> {
+    /// Checks that `bytes` are this part.
+    ///
+    /// # Errors
+    /// [`FileError::Length`] or [`FileError::Hash`] if they are not.
+    pub fn check(&self, bytes: &[u8]) -> Result<(), FileError> {
         if bytes.len() as u64 != self.bytes {
-            return Err(format!(
-                "{} has {} bytes, the manifest says {}",
-                self.name,
-                bytes.len(),
-                self.bytes
-            ));
+            return Err(FileError::Length {
+                name: self.name.clone(),
+                found: bytes.len(),
+                wanted: self.bytes,
+            });
         }
-        if Sha256::of(bytes).to_string() != self.sha256 {
-            return Err(format!(
-                "the SHA-256 of {} is not the manifest's",
-                self.name
-            ));
+        if Sha256::digest(bytes).to_string() != self.sha256 {
+            return Err(FileError::Hash(self.name.clone()));
         }
         Ok(())
     }
@@ -99,28 +84,24 @@ impl Manifest {
         self.parts.iter().find(|part| part.name == name)
     }
 
-    /// Reads a manifest that should be checkpoint `id`'s; what is wrong if it cannot be.
-    pub(super) fn read(id: CheckpointId, bytes: &[u8]) -> Result<Self, String> {
+    /// Reads a manifest that should be checkpoint `id`'s.
+    pub(super) fn read(id: CheckpointId, bytes: &[u8]) -> Result<Self, FileError> {
         let manifest = Self::parse(bytes)?;
         if manifest.id == id {
             Ok(manifest)
         } else {
-            Err(format!("{MANIFEST} belongs to checkpoint {}", manifest.id))
+            Err(FileError::OtherCheckpoint(manifest.id))
         }
     }
 
-    /// Reads any checkpoint's manifest; what is wrong if it cannot be.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let manifest: Self = serde_json::from_slice(bytes)
-            .map_err(|error| format!("{MANIFEST} cannot be read: {error}"))?;
+    /// Reads any checkpoint's manifest.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, FileError> {
+        let manifest: Self = serde_json::from_slice(bytes).map_err(FileError::Manifest)?;
         if manifest.version != FORMAT {
-            return Err(format!(
-                "its format is version {}, this program reads version {FORMAT}",
-                manifest.version
-            ));
+            return Err(FileError::Version(manifest.version));
         }
         match PARTS.iter().find(|name| manifest.part(name).is_none()) {
-            Some(missing) => Err(format!("{MANIFEST} does not name {missing}")),
+            Some(missing) => Err(FileError::Unnamed(missing)),
             None => Ok(manifest),
         }
     }
@@ -197,6 +178,7 @@ impl TrainerState {
 
 #[cfg(test)]
 mod tests {
+    use super::super::files::{MODEL, TRAINER};
     use super::*;
 
     fn manifest() -> Manifest {
@@ -218,14 +200,14 @@ mod tests {
         }
     }
 
-    fn reread(manifest: &Manifest, id: CheckpointId) -> Result<Manifest, String> {
+    fn reread(manifest: &Manifest, id: CheckpointId) -> Result<Manifest, FileError> {
         Manifest::read(id, &serde_json::to_vec(manifest).unwrap())
     }
 
     #[test]
     fn a_manifest_is_read_only_under_its_own_id_version_and_with_all_parts() {
         let good = manifest();
-        assert_eq!(reread(&good, good.id), Ok(good.clone()));
+        assert_eq!(reread(&good, good.id).unwrap(), good);
         assert!(reread(&good, CheckpointId::now()).is_err());
         let newer = Manifest {
             version: FORMAT + 1,
@@ -234,14 +216,16 @@ mod tests {
         assert!(reread(&newer, good.id).is_err());
         let mut short = good.clone();
         short.parts.pop();
-        assert!(reread(&short, good.id).unwrap_err().contains(TRAINER));
+        let refused = reread(&short, good.id).unwrap_err().to_string();
+        assert!(refused.contains(TRAINER), "{refused}");
     }
 
     #[test]
     fn a_part_of_other_length_or_content_is_found_out() {
         let part = Part::new(MODEL, b"weights");
-        assert_eq!(part.check(b"weights"), Ok(()));
-        assert!(part.check(b"weight").unwrap_err().contains("bytes"));
-        assert!(part.check(b"weightS").unwrap_err().contains("SHA-256"));
+        let refusal = |bytes: &[u8]| part.check(bytes).unwrap_err().to_string();
+        part.check(b"weights").unwrap();
+        assert!(refusal(b"weight").contains("bytes"));
+        assert!(refusal(b"weightS").contains("SHA-256"));
     }
 }

@@ -2,6 +2,7 @@
 
 mod decide;
 mod evaluation_set;
+mod files;
 mod gate;
 mod life;
 mod load;
@@ -14,12 +15,10 @@ mod start;
 mod store;
 mod usage;
 
+pub use files::{CHAINS, FORMAT, FileError, MANIFEST, MODEL, OPTIMIZER, PARTS, TRAINER};
 pub use gate::{Finding, GateConfig};
 pub use life::{Action, Entry, Event, Life, Outcome};
-pub use manifest::{
-    CHAINS, CollapseWatch, FORMAT, MANIFEST, MODEL, Manifest, OPTIMIZER, PARTS, Part, Recovery,
-    TRAINER, TrainerState,
-};
+pub use manifest::{CollapseWatch, Manifest, Part, Recovery, TrainerState};
 pub use policy::Policy;
 pub use retention::Retention;
 pub use store::Checkpoints;
@@ -142,6 +141,9 @@ pub struct Model {
 
 impl Model {
     /// The encoder on `device`, for encoding in `precision`.
+    ///
+    /// # Errors
+    /// [`NnError`] if the weights do not fit the network, or the device has no memory for them.
     pub fn open(&self, device: &Device, precision: Precision) -> Result<Encoder, NnError> {
         Ok(Encoder::from_arrays(&self.encoder, &self.arrays, device)?.with_precision(precision))
     }

@@ -27,6 +27,9 @@ impl Checkpoints {
     }
 
     /// What is known of all checkpoints at this moment.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Db`] if the database cannot be read.
     pub async fn life(&self) -> Result<Life, CheckpointError> {
         let mut rows = self.db.checkpoints().await?;
         rows.reverse();
@@ -44,6 +47,10 @@ impl Checkpoints {
     /// Decides what follows from `event` and carries it out. One decision runs at a time, so that the state it was taken on still holds.
     ///
     /// If the choice of the gate or of a start cannot be read, it is marked as damaged and the decision is taken again.
+    ///
+    /// # Errors
+    /// The event is refused (see [`Life::decide`]), a checkpoint that a person chose does not load, or a store fails. Actions that were carried
+    /// out before the failure stay.
     pub async fn decide(&self, event: &Event) -> Result<Vec<Action>, CheckpointError> {
         let _roles = self.roles.lock().await;
         loop {
@@ -98,27 +105,42 @@ impl Checkpoints {
     }
 
     /// Makes a checkpoint serve because a person wants it. With `hold` the gate leaves it until [`Checkpoints::release`].
+    ///
+    /// # Errors
+    /// [`CheckpointError::Unknown`], [`CheckpointError::Damaged`] or [`CheckpointError::NotFinite`] if it cannot serve, or a failure of a store.
     pub async fn promote(&self, id: CheckpointId, hold: bool) -> Result<(), CheckpointError> {
         self.decide(&Event::Chosen { id, hold }).await.map(drop)
     }
 
     /// Gives the choice of what serves back to the gate, which acts at once on what it knows.
+    ///
+    /// # Errors
+    /// A failure of a store.
     pub async fn release(&self) -> Result<(), CheckpointError> {
         self.decide(&Event::Released).await.map(drop)
     }
 
     /// Changes what retention does with a checkpoint.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Unknown`], [`CheckpointError::Quota`] if no more may be kept, or a failure of the database.
     pub async fn keep(&self, id: CheckpointId, kept: bool) -> Result<(), CheckpointError> {
         self.decide(&Event::Kept { id, kept }).await.map(drop)
     }
 
     /// Replaces a checkpoint's note.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Db`] if the row cannot be written.
     pub async fn note(&self, id: CheckpointId, note: Option<&str>) -> Result<(), CheckpointError> {
         Ok(self.db.note_checkpoint(id, note).await?)
     }
 
-    /// Removes a checkpoint: manifest first, then parts, then row. The live one and those that a name points to are refused; one being
-    /// written is not there yet.
+    /// Removes a checkpoint: manifest first, then parts, then row.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Live`] if it serves, [`CheckpointError::Aliased`] if a name points to it, [`CheckpointError::Unknown`] if it is not
+    /// there or still being written, or a failure of a store.
     pub async fn delete(&self, id: CheckpointId) -> Result<(), CheckpointError> {
         self.decide(&Event::Deleted(id)).await.map(drop)
     }
@@ -130,6 +152,9 @@ impl Checkpoints {
     }
 
     /// Points a name at a complete checkpoint, or at whichever is live.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Unknown`] or [`CheckpointError::Damaged`] if its manifest is not there or cannot be read, or a failure of a store.
     pub async fn set_alias(
         &self,
         name: &str,
@@ -149,6 +174,9 @@ impl Checkpoints {
     }
 
     /// Removes what nobody needs any more; answers what went. One that cannot be removed is logged and tried again the next time.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Db`] if the database cannot be read.
     pub async fn prune(&self) -> Result<Vec<CheckpointId>, CheckpointError> {
         let _roles = self.roles.lock().await;
         let actions = self.life().await?.decide(&Event::Tidied, &self.policy)?;
@@ -164,6 +192,9 @@ impl Checkpoints {
     }
 
     /// Stores the evaluation of a checkpoint.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Db`] if the row cannot be written.
     pub async fn set_evaluation(
         &self,
         id: CheckpointId,

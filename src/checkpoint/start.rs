@@ -29,6 +29,9 @@ impl Checkpoints {
     }
 
     /// The ids of all complete checkpoints, newest first.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Db`] if the database cannot be read.
     pub async fn complete_ids(&self) -> Result<Vec<CheckpointId>, CheckpointError> {
         let mut rows = self.db.checkpoints().await?;
         rows.retain(|row| row.status == CheckpointStatus::Complete);
@@ -36,6 +39,9 @@ impl Checkpoints {
     }
 
     /// The first of `ids` that loads; each refusal is logged as an error.
+    ///
+    /// # Errors
+    /// A failure of a store, which says nothing about the checkpoints.
     pub async fn first_of(
         &self,
         ids: &[CheckpointId],

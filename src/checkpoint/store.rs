@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::{
     CheckpointError, Label, Manifest, Part, Policy, Snapshot,
-    manifest::{CHAINS, FORMAT, MANIFEST, MODEL, OPTIMIZER, PARTS, TRAINER},
+    files::{CHAINS, FORMAT, FileError, MANIFEST, MODEL, OPTIMIZER, PARTS, TRAINER},
     usage::Usage,
 };
 use crate::{
@@ -40,13 +40,19 @@ impl Checkpoints {
     }
 
     /// Registers a snapshot as `writing`, so that it has an id to answer with.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Db`] if the row cannot be written.
     pub async fn begin(&self, label: &Label, step: u64) -> Result<(), CheckpointError> {
         let row = new_row(label, step, Timestamp::now());
         Ok(self.db.insert_checkpoint(&row).await?)
     }
 
     /// Writes the parts, reads them back against their hashes, then the manifest, then the row; [`Checkpoints::begin`] comes before.
-    /// On failure the row says why and no part is left. `range`: see [`Manifest::range`].
+    /// `range`: see [`Manifest::range`].
+    ///
+    /// # Errors
+    /// A part cannot be made or stored, or is read back as something else. The row then says why, and no part is left.
     pub async fn write(
         &self,
         label: &Label,
@@ -85,15 +91,17 @@ impl Checkpoints {
         let (chains, trainer) = (snapshot.chains, snapshot.trainer);
         let parts = &mut manifest.parts;
         parts.push(
-            self.put(id, MODEL, move || kith_nn::arrays_to_bytes(&model))
+            self.put(id, MODEL, move || Ok(kith_nn::arrays_to_bytes(&model)?))
                 .await?,
         );
         parts.push(
-            self.put(id, OPTIMIZER, move || kith_nn::arrays_to_bytes(&optimizer))
-                .await?,
+            self.put(id, OPTIMIZER, move || {
+                Ok(kith_nn::arrays_to_bytes(&optimizer)?)
+            })
+            .await?,
         );
         parts.push(
-            self.put(id, CHAINS, move || kith_mcmc::chains_to_bytes(&chains))
+            self.put(id, CHAINS, move || Ok(kith_mcmc::chains_to_bytes(&chains)?))
                 .await?,
         );
         parts.push(self.put(id, TRAINER, move || to_json(&trainer)).await?);
@@ -111,12 +119,12 @@ impl Checkpoints {
         &self,
         id: CheckpointId,
         name: &str,
-        bytes: impl FnOnce() -> Result<Vec<u8>, String> + Send + 'static,
+        bytes: impl FnOnce() -> Result<Vec<u8>, FileError> + Send + 'static,
     ) -> Result<Part, CheckpointError> {
         let file = name.to_owned();
         let (part, bytes) = blocking(move || {
             let bytes = bytes()?;
-            Ok::<_, String>((Part::new(&file, &bytes), Bytes::from(bytes)))
+            Ok::<_, FileError>((Part::new(&file, &bytes), Bytes::from(bytes)))
         })
         .await?
         .map_err(|what| damaged(id, format!("{name} cannot be made: {what}")))?;
@@ -174,8 +182,8 @@ pub(super) fn damaged(id: CheckpointId, what: String) -> CheckpointError {
     CheckpointError::Damaged { id, what }
 }
 
-fn to_json(value: &impl serde::Serialize) -> Result<Vec<u8>, String> {
-    serde_json::to_vec_pretty(value).map_err(|error| error.to_string())
+fn to_json(value: &impl serde::Serialize) -> Result<Vec<u8>, FileError> {
+    Ok(serde_json::to_vec_pretty(value)?)
 }
 
 /// Runs `work` off the async threads: hashing and parsing take long.

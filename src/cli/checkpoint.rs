@@ -144,7 +144,7 @@ async fn verify_one(folder: &DataFolder, id: CheckpointId) -> anyhow::Result<u64
     let manifest = folder.checkpoints.manifest(id).await?;
     for part in &manifest.parts {
         let bytes = folder.checkpoints.part(id, &part.name).await?;
-        part.check(&bytes).map_err(anyhow::Error::msg)?;
+        part.check(&bytes)?;
     }
     Ok(folder.checkpoints.load(id).await?.trainer.step)
 }

@@ -85,6 +85,6 @@ pub(crate) fn model_at(path: &Path) -> anyhow::Result<Model> {
     let read =
         |path: &Path| fs::read(path).with_context(|| format!("{} cannot be read", path.display()));
     let (manifest, bytes) = (read(&folder.join(MANIFEST))?, read(&model)?);
-    let model = Model::from_files(&manifest, &bytes).map_err(anyhow::Error::msg);
-    model.with_context(|| format!("{} is not a checkpoint of kith", path.display()))
+    Model::from_files(&manifest, &bytes)
+        .with_context(|| format!("{} is not a checkpoint of kith", path.display()))
 }

@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn a_second_run_knows_what_the_first_was_answered_and_a_torn_line_is_forgotten() {
         let folder = tempfile::tempdir().unwrap();
-        let (input, mark) = (folder.path().join("p.csv"), Sha256::of(b"a"));
+        let (input, mark) = (folder.path().join("p.csv"), Sha256::digest(b"a"));
         let (mut journal, done) = Journal::open(&input, mark);
         assert!(done.is_empty());
         journal.add(&[(3, stored("x", true, false)), (0, stored("y", false, true))]);
@@ -163,9 +163,9 @@ mod tests {
     fn the_journal_of_another_list_is_not_believed() {
         let folder = tempfile::tempdir().unwrap();
         let input = folder.path().join("p.csv");
-        let (mut journal, _) = Journal::open(&input, Sha256::of(b"a"));
+        let (mut journal, _) = Journal::open(&input, Sha256::digest(b"a"));
         journal.add(&[(3, stored("x", true, false))]);
-        let (_, done) = Journal::open(&input, Sha256::of(b"b"));
+        let (_, done) = Journal::open(&input, Sha256::digest(b"b"));
         assert!(done.is_empty());
     }
 }

@@ -136,7 +136,7 @@ impl PairList {
         let pairs = self.pairs.iter();
         let lines =
             pairs.map(|pair| format!("{:?}\n", (&pair.anchor, &pair.positive, &pair.group)));
-        Sha256::of(format!("{server}\n{}", lines.collect::<String>()).as_bytes())
+        Sha256::digest(format!("{server}\n{}", lines.collect::<String>()).as_bytes())
     }
 }
 

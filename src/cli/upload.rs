@@ -92,7 +92,7 @@ impl<'a> Uploader<'a> {
             return Ok(json!({"id": id.to_string()}));
         }
         let bytes = read_file(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        line.sent.push((path.to_owned(), Sha256::of(&bytes)));
+        line.sent.push((path.to_owned(), Sha256::digest(&bytes)));
         Ok(json!({"image": STANDARD.encode(bytes)}))
     }
 

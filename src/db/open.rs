@@ -185,7 +185,7 @@ mod tests {
 
     fn images(numbers: std::ops::Range<u32>) -> Vec<NewImage> {
         let image = |n: u32| NewImage {
-            sha256: Sha256::of(&n.to_le_bytes()),
+            sha256: Sha256::digest(&n.to_le_bytes()),
             bytes: 1,
             width: 1,
             height: 1,

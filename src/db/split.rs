@@ -29,10 +29,10 @@ pub(super) fn split_of(relations: Relations, position: f64, holdout_share: f64) 
 /// A number in [0, 1) from a pair's group, or else from its two images, either way round.
 pub(super) fn position(images: [Sha256; 2], group: Option<&str>) -> f64 {
     let digest = match group {
-        Some(name) => Sha256::of(format!("group {name}").as_bytes()),
+        Some(name) => Sha256::digest(format!("group {name}").as_bytes()),
         None => {
             let [less, greater] = [images[0].min(images[1]), images[0].max(images[1])];
-            Sha256::of(&[less.as_bytes().as_slice(), greater.as_bytes()].concat())
+            Sha256::digest(&[less.as_bytes().as_slice(), greater.as_bytes()].concat())
         }
     };
     // As many leading bits as an f64 holds exactly.
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     fn image(n: u32) -> Sha256 {
-        Sha256::of(&n.to_le_bytes())
+        Sha256::digest(&n.to_le_bytes())
     }
 
     #[test]

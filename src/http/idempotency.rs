@@ -139,7 +139,7 @@ mod tests {
         reply: Result<StoredAnswer, ApiError>,
     ) -> Result<StoredAnswer, ApiError> {
         cache
-            .answer(Some(key.to_owned()), Sha256::of(body), async {
+            .answer(Some(key.to_owned()), Sha256::digest(body), async {
                 yield_now().await;
                 reply
             })
@@ -199,7 +199,7 @@ mod tests {
     async fn a_retry_takes_over_when_the_first_client_goes_away() {
         let cache = IdempotencyCache::new(MAX_BYTES);
         let key = || Some("a".to_owned());
-        let mut first = Box::pin(cache.answer(key(), Sha256::of(b"1"), std::future::pending()));
+        let mut first = Box::pin(cache.answer(key(), Sha256::digest(b"1"), std::future::pending()));
         let polled = futures::poll!(first.as_mut());
         assert!(polled.is_pending());
         let retry = ask(&cache, "a", b"1", Ok(answer("second")));
@@ -211,7 +211,7 @@ mod tests {
     async fn concurrent_retries_wait_for_the_first_and_do_not_work_again() {
         let (cache, works) = (IdempotencyCache::new(MAX_BYTES), AtomicUsize::new(0));
         let work = || {
-            cache.answer(Some("a".to_owned()), Sha256::of(b"1"), async {
+            cache.answer(Some("a".to_owned()), Sha256::digest(b"1"), async {
                 works.fetch_add(1, SeqCst);
                 yield_now().await;
                 Ok(answer("first"))

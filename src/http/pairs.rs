@@ -92,7 +92,7 @@ async fn read_json(app: &App, request: Request) -> Result<(Vec<PairUpload>, Sha2
         let pairs = document.pairs.iter().enumerate();
         let pairs =
             pairs.map(|(index, pair)| pair.0.to_upload(max_bytes, &format!("pairs[{index}].")));
-        Ok((pairs.collect::<Result<_, _>>()?, Sha256::of(&whole)))
+        Ok((pairs.collect::<Result<_, _>>()?, Sha256::digest(&whole)))
     })
     .await
 }
@@ -110,11 +110,11 @@ async fn read_multipart(
 
 fn fingerprint(pair: &PairUpload) -> Sha256 {
     let hash = |upload: &Upload| match upload {
-        Upload::Bytes(bytes) => Sha256::of(bytes).to_string(),
+        Upload::Bytes(bytes) => Sha256::digest(bytes).to_string(),
         Upload::Id(id) => id.to_string(),
     };
     let positive = pair.positive.as_ref().map(hash);
-    Sha256::of(format!("{} {positive:?} {:?}", hash(&pair.anchor), pair.group).as_bytes())
+    Sha256::digest(format!("{} {positive:?} {:?}", hash(&pair.anchor), pair.group).as_bytes())
 }
 
 async fn store(app: &App, pairs: Vec<PairUpload>) -> Result<StoredAnswer, ApiError> {

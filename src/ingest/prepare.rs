@@ -120,7 +120,7 @@ impl Preparer {
         let sha256 = self.blocking(move || {
             // Before the hash, so that what is far too large costs nothing.
             kith_pixels::inspect(&upload, &limits)?;
-            Ok(Sha256::of(&upload))
+            Ok(Sha256::digest(&upload))
         });
         let sha256 = sha256.await?.map_err(refused)?;
         if let Some(row) = self.db.image(sha256).await? {

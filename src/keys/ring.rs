@@ -83,7 +83,7 @@ impl Keys {
 
     /// The holder of the key that a request carries.
     pub fn authenticate(&self, key: &str) -> Result<Caller, KeyError> {
-        let hash = Sha256::of(key.as_bytes());
+        let hash = Sha256::digest(key.as_bytes());
         let callers = self.ring.callers.read();
         let callers = callers.unwrap_or_else(PoisonError::into_inner);
         let mut found = None;

@@ -29,7 +29,7 @@ impl Secret {
 
     /// What is stored of it. Nobody guesses 256 random bits, so the hash needs neither salt nor rounds.
     pub(super) fn sha256(&self) -> Sha256 {
-        Sha256::of(self.0.as_bytes())
+        Sha256::digest(self.0.as_bytes())
     }
 }
 

@@ -77,7 +77,7 @@ mod tests {
     }
 
     fn key(image: &[u8]) -> Option<Key> {
-        Some((Sha256::of(image), CheckpointId(uuid::Uuid::nil())))
+        Some((Sha256::digest(image), CheckpointId(uuid::Uuid::nil())))
     }
 
     #[tokio::test]

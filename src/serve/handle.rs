@@ -70,6 +70,10 @@ pub struct Admission {
 
 impl Serving {
     /// Loads the live checkpoint, starts the encoder's thread and the follower.
+    ///
+    /// # Errors
+    /// [`ServeError::Encode`] if a thread cannot be started. A live checkpoint that does not load is an error too, unless its vectors are not
+    /// finite: serving then starts without one.
     pub async fn start(
         config: ServeConfig,
         limits: Limits,
@@ -123,12 +127,19 @@ impl Serving {
     }
 
     /// A model by name, loading a pinned one if needed.
+    ///
+    /// # Errors
+    /// [`ServeError::NotReady`] if none is live yet; for a pinned one whatever keeps it from being loaded.
     pub async fn model(&self, which: Which) -> Result<ModelInfo, ServeError> {
         self.shared.encoder(which).await.map(|loaded| loaded.info)
     }
 
     /// Takes places in the queue for `images` images, at once or not at all. A large request leaves an eighth of the queue to smaller
     /// ones, unless it has the queue for itself.
+    ///
+    /// # Errors
+    /// [`ServeError::TooMany`] if the queue never holds that many, [`ServeError::Overloaded`] if it does not at the moment, or
+    /// [`ServeError::Stopping`].
     pub fn admit(&self, images: usize) -> Result<Admission, ServeError> {
         let shared = &self.shared;
         let limit = shared.config.queue_images;
@@ -154,6 +165,10 @@ impl Serving {
     /// Embeds images: decode on the bounded pool, then the batcher. Dropping the future drops the images from the queue.
     /// The encoder is captured once, so all rows come from one checkpoint.
     /// Without a `priority` a request of few images is interactive.
+    ///
+    /// # Errors
+    /// Those of [`Serving::admit`] and [`Serving::model`], [`ServeError::Pixels`] for the first image that cannot be decoded, or
+    /// [`ServeError::NotFinite`] and [`ServeError::Encode`] if the encoder fails.
     pub async fn embed(
         &self,
         which: Which,
@@ -185,6 +200,9 @@ impl Serving {
     }
 
     /// Reads the live row now (after a promotion), and returns once its checkpoint serves.
+    ///
+    /// # Errors
+    /// Whatever keeps that checkpoint from being loaded; the one before then goes on serving.
     pub async fn follow_now(&self) -> Result<(), ServeError> {
         self.shared.live.follow().await
     }
@@ -238,7 +256,7 @@ impl Shared {
             return vec![None; images.len()];
         }
         let hash = move |images: &[Bytes]| {
-            let keys = images.iter().map(|image| Some((Sha256::of(image), id)));
+            let keys = images.iter().map(|image| Some((Sha256::digest(image), id)));
             keys.collect::<Vec<_>>()
         };
         if images.iter().map(Bytes::len).sum::<usize>() <= MAX_HASHED_INLINE {

@@ -7,7 +7,7 @@ use kith::{
 };
 
 fn image(content: &[u8]) -> BlobKey {
-    BlobKey::Image(Sha256::of(content))
+    BlobKey::Image(Sha256::digest(content))
 }
 
 fn part(id: CheckpointId, name: &str) -> BlobKey {
@@ -61,7 +61,7 @@ async fn an_image_lies_under_the_first_two_digits_of_its_hash() {
         .put(&image(b"one"), Bytes::from_static(b"one"))
         .await
         .unwrap();
-    let hash = Sha256::of(b"one").to_string();
+    let hash = Sha256::digest(b"one").to_string();
     assert_eq!(
         files(folder.path()),
         [format!("images/{}/{hash}", &hash[..2])]

@@ -40,7 +40,7 @@ async fn refusal(folder: &TempDir) -> String {
 async fn bytes_that_cannot_be_removed_do_not_refuse_a_start() {
     let folder = used_folder().await;
     let app = App::start(settings(&folder, &[])).await.unwrap();
-    let id = Sha256::of(&png(1));
+    let id = Sha256::digest(&png(1));
     let hex = id.to_string();
     let images = folder.path().join("data/blobs/images");
     let path = images.join(&hex[..2]).join(&hex);
@@ -276,7 +276,7 @@ async fn training_skips_a_damaged_image_and_lists_it() {
         let document = json!({"pairs": [{"anchor": {"image": data_uri(&png(seed))}}]});
         served.post("/v1/pairs", &document).await;
     }
-    let id = Sha256::of(&png(3));
+    let id = Sha256::digest(&png(3));
     damage(&served, id);
     let sets = [
         "pairs.holdout_share=0",
@@ -337,7 +337,7 @@ async fn a_check_of_the_folder_names_each_damaged_thing_beside_a_running_server(
     let data = folder.path().join("data");
     let images = data.join("blobs/images");
     let file = |id: Sha256| images.join(&id.to_string()[..2]).join(id.to_string());
-    let [changed, missing, orphan] = [1, 2, 9].map(|seed| Sha256::of(&png(seed)));
+    let [changed, missing, orphan] = [1, 2, 9].map(|seed| Sha256::digest(&png(seed)));
     fs::write(file(changed), png(3)).unwrap();
     fs::remove_file(file(missing)).unwrap();
     app.blobs

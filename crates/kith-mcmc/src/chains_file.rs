@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use safetensors::{Dtype, SafeTensorError, SafeTensors, tensor::TensorView};
 
 use crate::{ChainColumns, StateKind};
 
@@ -13,10 +13,35 @@ const AVERAGES: &str = "averages";
 /// Column of [`ChainColumns::visits_since_move`].
 const STILL: &str = "still";
 
+/// Why a chain table cannot be written as a file, or a file is no chain table.
+#[derive(Debug, thiserror::Error)]
+pub enum ChainsFileError {
+    /// It is no safetensors file, a column is missing, or the file cannot be written.
+    #[error(transparent)]
+    Safetensors(#[from] SafeTensorError),
+    /// A column has another type.
+    #[error("{name} is of type {found:?}, not {wanted:?}")]
+    ColumnType {
+        /// The column.
+        name: &'static str,
+        /// The type that it has.
+        found: Dtype,
+        /// The type that it must have.
+        wanted: Dtype,
+    },
+    /// The file names a kind of states that this version does not know.
+    #[error("its states are of the unknown kind {0}")]
+    UnknownStates(String),
+    /// Its columns differ in length.
+    #[error("its columns differ in length")]
+    UnevenColumns,
+}
+
 /// Encodes a chain table as a safetensors file with one array `[chains]` for each column, in little-endian words.
 ///
-/// Fails with the library's message if the file cannot be written.
-pub fn chains_to_bytes(chains: &ChainColumns) -> Result<Vec<u8>, String> {
+/// # Errors
+/// [`ChainsFileError::Safetensors`] if the file cannot be written.
+pub fn chains_to_bytes(chains: &ChainColumns) -> Result<Vec<u8>, ChainsFileError> {
     let integers = |values: &[u32]| -> Vec<u8> {
         let bytes = values.iter().flat_map(|value| value.to_le_bytes());
         bytes.collect()
@@ -37,37 +62,35 @@ pub fn chains_to_bytes(chains: &ChainColumns) -> Result<Vec<u8>, String> {
     let mut views = Vec::with_capacity(columns.len());
     for (name, kind, bytes) in &columns {
         let view = TensorView::new(*kind, vec![bytes.len() / 4], bytes);
-        views.push((*name, view.map_err(|error| error.to_string())?));
+        views.push((*name, view?));
     }
     let kind = match chains.kind {
         StateKind::Chains => CHAINS,
         StateKind::Averages => AVERAGES,
     };
     let metadata = HashMap::from([(STATES.to_owned(), kind.to_owned())]);
-    safetensors::serialize(views, Some(metadata)).map_err(|error| error.to_string())
+    Ok(safetensors::serialize(views, Some(metadata))?)
 }
 
-fn states(bytes: &[u8]) -> Result<StateKind, String> {
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
+fn states(bytes: &[u8]) -> Result<StateKind, ChainsFileError> {
+    let (_, header) = SafeTensors::read_metadata(bytes)?;
     let metadata = header.metadata().as_ref();
     match metadata.and_then(|metadata| metadata.get(STATES)) {
         None => Ok(StateKind::Chains),
         Some(kind) if kind == CHAINS => Ok(StateKind::Chains),
         Some(kind) if kind == AVERAGES => Ok(StateKind::Averages),
-        Some(other) => Err(format!("its states are of the unknown kind {other}")),
+        Some(other) => Err(ChainsFileError::UnknownStates(other.clone())),
     }
 }
 
 /// Decodes a file of [`chains_to_bytes`].
 ///
-/// Fails if the bytes are no safetensors file, if one of the six columns is missing or has another type, if columns differ in length, or
-/// if the file names an unknown [`StateKind`].
-pub fn chains_from_bytes(bytes: &[u8]) -> Result<ChainColumns, String> {
-    let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
-    let column = |name: &str, kind: Dtype| {
-        let view = file.tensor(name).map_err(|error| error.to_string())?;
-        words(name, &view, kind)
-    };
+/// # Errors
+/// The bytes are no safetensors file, one of the six columns is missing or has another type, columns differ in length, or the file names an
+/// unknown [`StateKind`].
+pub fn chains_from_bytes(bytes: &[u8]) -> Result<ChainColumns, ChainsFileError> {
+    let file = SafeTensors::deserialize(bytes)?;
+    let column = |name: &'static str, kind: Dtype| words(name, &file.tensor(name)?, kind);
     let log_score = column("log_score", Dtype::F32)?;
     let columns = ChainColumns {
         kind: states(bytes)?,
@@ -86,17 +109,23 @@ pub fn chains_from_bytes(bytes: &[u8]) -> Result<ChainColumns, String> {
         columns.visits_since_move.len(),
     ];
     if lengths.iter().any(|length| *length != columns.anchor.len()) {
-        return Err("its columns differ in length".to_owned());
+        return Err(ChainsFileError::UnevenColumns);
     }
     Ok(columns)
 }
 
-fn words(name: &str, view: &TensorView<'_>, wanted: Dtype) -> Result<Vec<u32>, String> {
-    if view.dtype() != wanted {
-        return Err(format!(
-            "{name} is of type {:?}, not {wanted:?}",
-            view.dtype()
-        ));
+fn words(
+    name: &'static str,
+    view: &TensorView<'_>,
+    wanted: Dtype,
+) -> Result<Vec<u32>, ChainsFileError> {
+    let found = view.dtype();
+    if found != wanted {
+        return Err(ChainsFileError::ColumnType {
+            name,
+            found,
+            wanted,
+        });
     }
     let (words, _) = view.data().as_chunks::<4>();
     Ok(words.iter().map(|word| u32::from_le_bytes(*word)).collect())

@@ -15,7 +15,7 @@ mod table;
 mod visit;
 mod walk;
 
-pub use chains_file::{chains_from_bytes, chains_to_bytes};
+pub use chains_file::{ChainsFileError, chains_from_bytes, chains_to_bytes};
 pub use config::{Estimator, Proposals, SamplerConfig};
 pub use graph::PairGraph;
 pub use keys::{GroupKey, ImageKey, PairKey, Side, SlotKey};

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use safetensors::{Dtype, SafeTensors, View, tensor::TensorView};
+use safetensors::{Dtype, SafeTensorError, SafeTensors, View, tensor::TensorView};
 
 use super::NamedArray;
 
@@ -29,21 +29,37 @@ impl View for FileArray<'_> {
     }
 }
 
+/// Why arrays cannot be written as a file, or read from one.
+#[derive(Debug, thiserror::Error)]
+pub enum ArraysFileError {
+    /// It is no safetensors file, or a shape does not fit its data.
+    #[error(transparent)]
+    Safetensors(#[from] SafeTensorError),
+    /// An array is not of `f32`.
+    #[error("{name} is of type {found:?}, not F32")]
+    NotF32 {
+        /// The array.
+        name: String,
+        /// The type that it has.
+        found: Dtype,
+    },
+}
+
 /// The bytes of a safetensors file with `arrays` as f32.
 ///
 /// # Errors
-/// A shape does not fit its data. The text names the problem.
-pub fn arrays_to_bytes(arrays: &[NamedArray]) -> Result<Vec<u8>, String> {
+/// [`ArraysFileError::Safetensors`] if a shape does not fit its data.
+pub fn arrays_to_bytes(arrays: &[NamedArray]) -> Result<Vec<u8>, ArraysFileError> {
     let views = arrays.iter().map(|array| (&array.name, FileArray(array)));
-    safetensors::serialize(views, None).map_err(|error| error.to_string())
+    Ok(safetensors::serialize(views, None)?)
 }
 
 /// The arrays of a safetensors file, sorted by name.
 ///
 /// # Errors
-/// The bytes are not a safetensors file, or an array is not f32. The text names it.
-pub fn arrays_from_bytes(bytes: &[u8]) -> Result<Vec<NamedArray>, String> {
-    let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
+/// The bytes are not a safetensors file, or an array is not of `f32`.
+pub fn arrays_from_bytes(bytes: &[u8]) -> Result<Vec<NamedArray>, ArraysFileError> {
+    let file = SafeTensors::deserialize(bytes)?;
     let mut arrays = file
         .iter()
         .map(|(name, view)| {
@@ -53,14 +69,16 @@ pub fn arrays_from_bytes(bytes: &[u8]) -> Result<Vec<NamedArray>, String> {
                 data: floats(name, &view)?,
             })
         })
-        .collect::<Result<Vec<_>, String>>()?;
+        .collect::<Result<Vec<_>, ArraysFileError>>()?;
     arrays.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     Ok(arrays)
 }
 
-fn floats(name: &str, view: &TensorView<'_>) -> Result<Vec<f32>, String> {
-    if view.dtype() != Dtype::F32 {
-        return Err(format!("{name} is of type {:?}, not F32", view.dtype()));
+fn floats(name: &str, view: &TensorView<'_>) -> Result<Vec<f32>, ArraysFileError> {
+    let found = view.dtype();
+    if found != Dtype::F32 {
+        let name = name.to_owned();
+        return Err(ArraysFileError::NotF32 { name, found });
     }
     let (words, _) = view.data().as_chunks::<4>();
     Ok(words.iter().map(|word| f32::from_le_bytes(*word)).collect())

@@ -27,7 +27,7 @@ mod slices;
 mod tests;
 mod update;
 
-pub use arrays_file::{arrays_from_bytes, arrays_to_bytes};
+pub use arrays_file::{ArraysFileError, arrays_from_bytes, arrays_to_bytes};
 pub use config::{Compute, CudaConfig, EncoderConfig, Precision, Purpose};
 pub use device::{Device, compute_in_background};
 pub use encoder::{Encoder, Features, Tape, Vectors};

@@ -1,5 +1,7 @@
 //! Creates a learner, captures its state and restores it.
 
+use std::fmt::Display;
+
 use super::{StudyError, method::Method, run_state::RunState};
 use kith_learn::{Learner, ObjectiveKind};
 use kith_mcmc::{ChainColumns, ChainTable, chains_from_bytes, chains_to_bytes};
@@ -85,18 +87,12 @@ impl Snapshot {
     /// The copy as the files of a run's state at position `at`.
     pub(super) fn to_state(&self, at: u64) -> Result<RunState, StudyError> {
         let files = [
-            (MODEL, arrays_to_bytes(&self.model)),
-            (OPTIMIZER, arrays_to_bytes(&self.moments)),
-            (CHAINS, chains_to_bytes(&self.chains)),
+            (MODEL, arrays_to_bytes(&self.model).map_err(damaged)?),
+            (OPTIMIZER, arrays_to_bytes(&self.moments).map_err(damaged)?),
+            (CHAINS, chains_to_bytes(&self.chains).map_err(damaged)?),
         ];
-        let file = |(name, bytes): (&str, Result<Vec<u8>, String>)| {
-            Ok((name.to_owned(), bytes.map_err(damaged)?))
-        };
-        let files = files.into_iter().map(file);
-        Ok(RunState {
-            at,
-            files: files.collect::<Result<_, StudyError>>()?,
-        })
+        let files = files.map(|(name, bytes)| (name.to_owned(), bytes)).into();
+        Ok(RunState { at, files })
     }
 }
 
@@ -107,10 +103,10 @@ pub(super) fn can_resume(learner: &Learner) -> bool {
 
 /// A chain table from its columns.
 pub(super) fn chain_table(columns: &ChainColumns) -> Result<ChainTable, StudyError> {
-    ChainTable::from_columns(columns).map_err(|error| damaged(error.to_string()))
+    ChainTable::from_columns(columns).map_err(damaged)
 }
 
-fn damaged(what: String) -> StudyError {
+fn damaged(what: impl Display) -> StudyError {
     StudyError::config(format!(
         "the state of the run in progress: {what}; remove the folder state to begin the run anew"
     ))

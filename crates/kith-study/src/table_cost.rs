@@ -60,7 +60,7 @@ pub(super) fn measure(
 
 /// Writes the columns to a file in `out`, waits until they are on disk, and removes the file.
 fn write(columns: &ChainColumns, out: &Path) -> Result<(), StudyError> {
-    let bytes = chains_to_bytes(columns).map_err(StudyError::config)?;
+    let bytes = chains_to_bytes(columns).map_err(|error| StudyError::config(error.to_string()))?;
     let path = out.join("chains.safetensors");
     let put = || {
         let mut file = fs::File::create(&path)?;

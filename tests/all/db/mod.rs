@@ -36,7 +36,7 @@ async fn open() -> Fixture {
 }
 
 fn sha(n: u32) -> Sha256 {
-    Sha256::of(&n.to_le_bytes())
+    Sha256::digest(&n.to_le_bytes())
 }
 
 fn image(n: u32) -> NewImage {

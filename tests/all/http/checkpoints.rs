@@ -51,7 +51,7 @@ async fn files_are_listed_with_their_hashes_and_downloaded_byte_for_byte() {
             file["name"].as_str().unwrap()
         );
         let content = served.get(&path).await;
-        assert_eq!(Sha256::of(&content.body).to_string(), file["sha256"]);
+        assert_eq!(Sha256::digest(&content.body).to_string(), file["sha256"]);
     }
     let manifest = served
         .get(&format!("/v1/checkpoints/{id}/files/manifest.json"))

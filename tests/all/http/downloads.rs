@@ -26,7 +26,7 @@ async fn files(served: &Served) -> [String; 2] {
         .await;
     let id = served.app.serving.live().unwrap().id;
     [
-        format!("/v1/images/{}/content", Sha256::of(&image)),
+        format!("/v1/images/{}/content", Sha256::digest(&image)),
         format!("/v1/checkpoints/{id}/files/model.safetensors"),
     ]
 }
@@ -38,7 +38,7 @@ async fn a_file_is_downloaded_whole_by_ranges_or_not_at_all_when_unmodified() {
         let whole = served.get(&path).await;
         let size = whole.body.len();
         let etag = whole.header("etag").unwrap();
-        assert_eq!(etag, format!("\"{}\"", Sha256::of(&whole.body)));
+        assert_eq!(etag, format!("\"{}\"", Sha256::digest(&whole.body)));
         assert_eq!(
             whole.header("content-length"),
             Some(size.to_string().as_str())
@@ -88,7 +88,7 @@ async fn a_download_reads_on_only_as_it_is_read_and_survives_a_deletion() {
     while let Some(chunk) = chunks.next().await {
         read.extend_from_slice(&chunk.unwrap());
     }
-    assert_eq!(Sha256::of(&read), Sha256::of(&whole.body));
+    assert_eq!(Sha256::digest(&read), Sha256::digest(&whole.body));
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ async fn an_image_is_stored_once_under_its_hash_however_it_is_sent() {
         .await;
     assert_eq!(first.status, StatusCode::CREATED, "{}", first.text());
     let stored = first.json();
-    assert_eq!(stored["id"], Sha256::of(&image).to_string());
+    assert_eq!(stored["id"], Sha256::digest(&image).to_string());
     assert_eq!(
         (&stored["width"], &stored["height"], &stored["format"]),
         (&json!(40), &json!(40), &json!("png"))
@@ -39,7 +39,7 @@ async fn an_image_is_stored_once_under_its_hash_however_it_is_sent() {
 async fn an_image_is_returned_byte_for_byte_until_it_is_deleted() {
     let served = Served::start(&[]).await;
     let image = png(1);
-    let id = Sha256::of(&image);
+    let id = Sha256::digest(&image);
     served
         .post_as("/v1/images", "image/png", image.clone())
         .await;
@@ -89,7 +89,7 @@ async fn pages_list_every_image_once() {
     };
     assert_eq!(sizes, [2, 2, 1]);
     let expected: Vec<String> = (0..5)
-        .map(|seed| Sha256::of(&png(seed)).to_string())
+        .map(|seed| Sha256::digest(&png(seed)).to_string())
         .collect();
     assert_eq!(seen.concat(), expected, "in order of arrival");
 }
@@ -129,7 +129,7 @@ async fn a_file_that_is_no_image_is_not_stored() {
 #[tokio::test]
 async fn a_damaged_image_is_listed_and_repaired_by_posting_it() {
     let served = Served::start(&[]).await;
-    let id = Sha256::of(&png(1)).to_string();
+    let id = Sha256::digest(&png(1)).to_string();
     for seed in [1, 2] {
         served.post_as("/v1/images", "image/png", png(seed)).await;
     }

@@ -32,7 +32,7 @@ async fn a_posted_pair_is_durable_and_the_same_pair_again_is_a_duplicate() {
     let first = served.post("/v1/pairs", &document).await;
     assert_eq!(first.status, StatusCode::CREATED, "{}", first.text());
     let stored = first.json()["data"][0].clone();
-    assert_eq!(stored["anchor"], Sha256::of(&png(1)).to_string());
+    assert_eq!(stored["anchor"], Sha256::digest(&png(1)).to_string());
     assert_eq!(stored["duplicate"], false);
     let again = served.post("/v1/pairs", &document).await.json()["data"][0].clone();
     assert_eq!(
@@ -53,7 +53,7 @@ async fn a_posted_pair_is_durable_and_the_same_pair_again_is_a_duplicate() {
 async fn a_side_can_be_a_stored_image_and_a_positive_can_be_left_out() {
     let served = Served::start(&[]).await;
     served.post_as("/v1/images", "image/png", png(1)).await;
-    let id = Sha256::of(&png(1)).to_string();
+    let id = Sha256::digest(&png(1)).to_string();
     let document = json!({"pairs": [{"anchor": {"id": id}, "group": "g"}]});
     let reply = served.post("/v1/pairs", &document).await;
     assert_eq!(reply.status, StatusCode::CREATED, "{}", reply.text());
@@ -67,7 +67,7 @@ async fn a_side_can_be_a_stored_image_and_a_positive_can_be_left_out() {
 #[tokio::test]
 async fn a_json_request_is_stored_whole_or_not_at_all() {
     let served = Served::start(&[]).await;
-    let unknown = Sha256::of(b"nobody").to_string();
+    let unknown = Sha256::digest(b"nobody").to_string();
     for (bad, status, param) in [
         (
             json!({"anchor": {"id": unknown}}),
@@ -238,7 +238,7 @@ async fn a_streamed_line_is_answered_before_the_next_is_sent() {
             .unwrap();
         let result: Value =
             serde_json::from_slice(&results.next().await.unwrap().unwrap()).unwrap();
-        assert_eq!(result["anchor"], Sha256::of(&png(seed)).to_string());
+        assert_eq!(result["anchor"], Sha256::digest(&png(seed)).to_string());
     }
     drop(send);
     assert!(results.next().await.is_none());

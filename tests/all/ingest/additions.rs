@@ -14,7 +14,7 @@ async fn an_image_is_stored_once_with_what_its_header_says() {
     let fixture = open().await;
     let (row, new) = fixture.ingest.add_image(png(1)).await.unwrap();
     assert!(new);
-    assert_eq!(row.sha256, Sha256::of(&png(1)));
+    assert_eq!(row.sha256, Sha256::digest(&png(1)));
     assert_eq!(row.bytes, png(1).len() as u64);
     assert_eq!((row.width, row.height, row.format.as_str()), (6, 4, "png"));
     assert_eq!(
@@ -28,7 +28,7 @@ async fn an_image_is_stored_once_with_what_its_header_says() {
     assert_eq!(
         fixture
             .ingest
-            .image_bytes(Sha256::of(b"none"))
+            .image_bytes(Sha256::digest(b"none"))
             .await
             .unwrap(),
         None
@@ -54,7 +54,7 @@ async fn pairs_come_as_bytes_and_ids_and_alone() {
     fixture.assert_holds(1, 0).await;
 
     let stored = fixture.ingest.add_pairs(pairs[..3].to_vec()).await.unwrap();
-    let [one, two, three] = [1, 2, 3].map(|shade| Sha256::of(&png(shade)));
+    let [one, two, three] = [1, 2, 3].map(|shade| Sha256::digest(&png(shade)));
     let ids: Vec<_> = stored
         .iter()
         .map(|(row, _)| (row.anchor, row.positive))
@@ -110,7 +110,10 @@ async fn a_pair_that_was_answered_is_there_after_reopening_with_its_bytes() {
     let rows = fixture.db.pairs_after(PairKey(0), 10, None).await.unwrap();
     assert_eq!(rows, [stored[0].0.clone()]);
     for shade in [1, 2] {
-        let bytes = fixture.ingest.image_bytes(Sha256::of(&png(shade))).await;
+        let bytes = fixture
+            .ingest
+            .image_bytes(Sha256::digest(&png(shade)))
+            .await;
         assert_eq!(bytes.unwrap(), Some(png(shade)));
     }
 }

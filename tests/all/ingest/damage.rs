@@ -36,7 +36,7 @@ async fn bytes_that_were_lost_come_back_with_the_next_upload() {
 async fn bytes_that_no_row_names_are_swept_and_others_stay() {
     let fixture = open().await;
     let (row, _) = fixture.ingest.add_image(png(1)).await.unwrap();
-    let orphan = Sha256::of(&png(2));
+    let orphan = Sha256::digest(&png(2));
     fixture
         .blobs
         .put(&BlobKey::Image(orphan), png(2))

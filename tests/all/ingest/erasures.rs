@@ -7,7 +7,7 @@ use super::{bytes, open, pair, png};
 #[tokio::test]
 async fn an_erased_image_is_gone_with_its_bytes_and_its_pairs() {
     let fixture = open().await;
-    let one = Sha256::of(&png(1));
+    let one = Sha256::digest(&png(1));
     fixture
         .ingest
         .add_pairs(vec![pair(bytes(1), bytes(2)), pair(bytes(3), None)])
@@ -23,7 +23,7 @@ async fn an_erased_image_is_gone_with_its_bytes_and_its_pairs() {
 #[tokio::test]
 async fn an_erasure_that_was_cut_off_is_finished_later() {
     let fixture = open().await;
-    let [one, two] = [1, 2].map(|shade| Sha256::of(&png(shade)));
+    let [one, two] = [1, 2].map(|shade| Sha256::digest(&png(shade)));
     fixture
         .ingest
         .add_pairs(vec![pair(bytes(1), bytes(2))])
@@ -44,7 +44,7 @@ async fn an_erasure_that_was_cut_off_is_finished_later() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_erasure_beside_an_upload_never_leaves_a_row_without_bytes() {
     let fixture = open().await;
-    let one = Sha256::of(&png(1));
+    let one = Sha256::digest(&png(1));
     for round in 0..20 {
         let tasks = (0..6).map(|n| {
             let ingest = fixture.ingest.clone();

@@ -72,7 +72,7 @@ fn bytes(shade: u8) -> Upload {
 }
 
 fn id(shade: u8) -> Upload {
-    Upload::Id(Sha256::of(&png(shade)))
+    Upload::Id(Sha256::digest(&png(shade)))
 }
 
 /// Number of files below a folder.

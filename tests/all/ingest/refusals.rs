@@ -83,7 +83,7 @@ async fn an_unknown_id_names_its_pair_and_side() {
             side: "positive"
         }
     );
-    assert_eq!(id, Sha256::of(&png(9)));
+    assert_eq!(id, Sha256::digest(&png(9)));
     fixture.assert_holds(0, 0).await;
 }
 
@@ -102,7 +102,7 @@ async fn requests_that_are_dropped_midway_leave_no_bytes_without_a_row() {
     // An erasure waits until every addition has ended.
     fixture
         .ingest
-        .delete_image(Sha256::of(b"none"))
+        .delete_image(Sha256::digest(b"none"))
         .await
         .unwrap();
     tokio::time::timeout(std::time::Duration::from_secs(60), async {
@@ -145,7 +145,7 @@ async fn an_addition_that_the_database_refuses_leaves_no_bytes() {
     assert_eq!(
         fixture
             .ingest
-            .image_bytes(Sha256::of(&png(1)))
+            .image_bytes(Sha256::digest(&png(1)))
             .await
             .unwrap(),
         Some(png(1))
