@@ -31,7 +31,11 @@ pub struct Blobs {
 }
 
 impl Blobs {
-    /// A store in a local folder, which is created. Writes are atomic and fsynced (file and folder) before they return.
+    /// Opens the store in the folder `root`, which is created if it is missing. A write is atomic, and returns after its file and folders are
+    /// synced.
+    ///
+    /// # Errors
+    /// The folder cannot be created, synced or opened.
     pub fn local(root: &Path) -> Result<Self, BlobError> {
         fs::create_dir_all(root)?;
         let root = root.canonicalize()?;
@@ -39,7 +43,10 @@ impl Blobs {
         Self::open(&root)
     }
 
-    /// An existing store, for reading only.
+    /// Opens an existing store for reading. It creates and syncs nothing.
+    ///
+    /// # Errors
+    /// The folder is missing or cannot be opened.
     pub fn look(root: &Path) -> Result<Self, BlobError> {
         Self::open(&root.canonicalize()?)
     }
@@ -53,11 +60,17 @@ impl Blobs {
     }
 
     /// Whether anything is stored in the folder `root`, which may be missing.
+    ///
+    /// # Errors
+    /// The folder is there and cannot be read.
     pub fn holds_any(root: &Path) -> Result<bool, BlobError> {
         Ok(folders::holds_any(root)?)
     }
 
-    /// Puts bytes; replaces what was there.
+    /// Writes a blob, replacing the one of this key.
+    ///
+    /// # Errors
+    /// [`BlobError::Full`], [`BlobError::Replaced`], or another failure of the store. Nothing of the new blob is visible then.
     pub async fn put(&self, key: &BlobKey, bytes: Bytes) -> Result<(), BlobError> {
         let path = key.path();
         self.check_root()?;
@@ -65,8 +78,8 @@ impl Blobs {
             self.drop_empty_folder(key).await;
             return Err(error.into());
         }
-        // The store syncs the folders that it creates itself. One that another put is creating at this moment it takes for granted,
-        // so this put waits for those itself.
+        // The library syncs the folders that it creates, but not those that exist. A folder that exists may have been created a moment ago by
+        // a concurrent put that has not synced it yet. So the folders are synced here as well.
         self.on_disk(&path, |file, root| {
             let folders = file.ancestors().skip(2);
             folders
@@ -77,6 +90,9 @@ impl Blobs {
     }
 
     /// Whether the blob is there.
+    ///
+    /// # Errors
+    /// The store failed.
     pub async fn exists(&self, key: &BlobKey) -> Result<bool, BlobError> {
         match self.store.head(&key.path()).await.map_err(BlobError::from) {
             Ok(_) => Ok(true),
@@ -86,11 +102,17 @@ impl Blobs {
     }
 
     /// All bytes of a blob.
+    ///
+    /// # Errors
+    /// [`BlobError::NotFound`] if it is not there, or a failure of the store.
     pub async fn get(&self, key: &BlobKey) -> Result<Bytes, BlobError> {
         Ok(self.store.get(&key.path()).await?.bytes().await?)
     }
 
-    /// A stored image, whose bytes have its hash.
+    /// The bytes of a stored image, verified against its hash.
+    ///
+    /// # Errors
+    /// [`BlobError::NotFound`], [`BlobError::Damaged`] if the hash differs, [`BlobError::Replaced`], or a failure of the store.
     pub async fn image(&self, id: Sha256) -> Result<Bytes, BlobError> {
         self.check_root()?;
         let bytes = self.get(&BlobKey::Image(id)).await?;
@@ -105,8 +127,11 @@ impl Blobs {
         )))
     }
 
-    /// Hands over the ids of all images that have bytes, at most `page` at once; runs where blocking is allowed. Younger files than
-    /// `min_age` are left out: they may be on their way to a row.
+    /// Calls `take` with the ids of all images that have a file, at most `page` at a time. Files younger than `min_age` are left out, since
+    /// the addition that wrote them may not have written its rows yet. Blocks.
+    ///
+    /// # Errors
+    /// A folder cannot be read, or `take` fails.
     pub fn each_image(
         &self,
         page: usize,
@@ -121,7 +146,10 @@ impl Blobs {
         Ok(())
     }
 
-    /// Writes a small file durably and removes it, to find out whether a write is possible.
+    /// Writes a small file durably and removes it, to find out whether the store takes writes.
+    ///
+    /// # Errors
+    /// Why it does not.
     pub async fn probe_write(&self) -> Result<(), BlobError> {
         self.check_root()?;
         let probe = |root: &Path| {
@@ -134,7 +162,10 @@ impl Blobs {
         self.listed(probe).await
     }
 
-    /// Removes a blob; a missing one is no error. Durable when this returns: a blob does not come back after a power cut.
+    /// Removes a blob. A missing one is no error. The removal is durable when this returns: the blob does not come back after a power cut.
+    ///
+    /// # Errors
+    /// The store failed.
     pub async fn delete(&self, key: &BlobKey) -> Result<(), BlobError> {
         let path = key.path();
         match self.store.delete(&path).await.map_err(BlobError::from) {
@@ -145,7 +176,7 @@ impl Blobs {
         self.on_disk(&path, move |file, _| {
             let mut folders = file.ancestors().skip(1);
             let folder = folders.next().map_or(Ok(()), sync_folder);
-            // A checkpoint's folder goes with its last part; while parts are left, this fails as it should.
+            // A checkpoint's folder goes with its last part. While other parts are left, `remove_dir` refuses, as it should.
             if is_part
                 && file
                     .parent()
@@ -159,6 +190,9 @@ impl Blobs {
     }
 
     /// Ids of all checkpoints that have a part, complete or not, ascending.
+    ///
+    /// # Errors
+    /// A folder cannot be read.
     pub async fn checkpoint_ids(&self) -> Result<Vec<CheckpointId>, BlobError> {
         let listed = self.listed(|root| {
             let mut ids = Vec::new();
@@ -176,20 +210,26 @@ impl Blobs {
         listed.await
     }
 
-    /// Names of a checkpoint's parts that are there.
+    /// Names of the parts that a checkpoint has.
+    ///
+    /// # Errors
+    /// Its folder cannot be read.
     pub async fn checkpoint_parts(&self, id: CheckpointId) -> Result<Vec<String>, BlobError> {
         let folder = id.to_string();
         self.listed(move |root| part_names(&root.join(CHECKPOINTS).join(folder)))
             .await
     }
 
-    /// Removes what writes that were cut off left behind (never visible as blobs), and says how many. Only for the one process that owns
-    /// the folder, before it writes: it would tear another's writes.
+    /// Removes the temporary files of writes that were cut off, which are never visible as blobs; returns their number. Only for the process
+    /// that owns the folder, before its first write: the temporary file of a write in progress would be removed too.
+    ///
+    /// # Errors
+    /// A folder cannot be read, or a file cannot be removed.
     pub fn sweep(&self) -> Result<usize, BlobError> {
         Ok(folders::sweep(self.root.path())?)
     }
 
-    /// A checkpoint whose first part cannot be written leaves no folder.
+    /// Removes the folder of a checkpoint whose first part could not be written.
     async fn drop_empty_folder(&self, key: &BlobKey) {
         if let BlobKey::CheckpointPart(id, _) = key {
             let folder = id.to_string();
@@ -201,7 +241,7 @@ impl Blobs {
         }
     }
 
-    /// Refuses to write into a folder that was removed: what is written there is lost.
+    /// Fails if the root folder was removed or replaced: what is written to the old one is lost.
     fn check_root(&self) -> Result<(), BlobError> {
         if self.root.holds() {
             return Ok(());
@@ -209,7 +249,7 @@ impl Blobs {
         Err(BlobError::Replaced(self.root.path().display().to_string()))
     }
 
-    /// Runs `list` on the root folder where blocking is allowed.
+    /// Runs `list` on the root folder, on a thread that may block.
     async fn listed<T: Send + 'static>(
         &self,
         list: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
@@ -219,7 +259,7 @@ impl Blobs {
         Ok(done.map_err(|panic| BlobError::Store(panic.to_string()))??)
     }
 
-    /// Runs `act` on (file of the blob, root folder) where blocking is allowed.
+    /// Runs `act` on the file of a blob and the root folder, on a thread that may block.
     async fn on_disk(
         &self,
         path: &path::Path,
@@ -234,7 +274,7 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     fs::File::open(folder)?.sync_all()
 }
 
-/// The parts in a checkpoint's folder, by the names they were stored under.
+/// Names of the parts in a checkpoint's folder. Files of unfinished writes are no parts.
 fn part_names(folder: &Path) -> io::Result<Vec<String>> {
     let mut names = folders::files(folder)?;
     names.retain(|name| folders::unfinished(name).is_none());

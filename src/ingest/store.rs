@@ -1,4 +1,4 @@
-//! Makes prepared images durable: bytes first, then rows in one transaction. A write runs to its end even if the caller goes away.
+//! Makes prepared images durable: bytes first, then rows in one transaction. An addition runs to its end even if its caller gives up.
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, stream};
@@ -10,14 +10,16 @@ use crate::{
     types::Sha256,
 };
 
-/// Images of one request that are written side by side: their fsyncs overlap.
+/// Number of images of one request that are written concurrently, so that their fsyncs overlap.
 const SIDE_BY_SIDE: usize = 8;
-/// Stored images that are looked up together.
+/// Number of stored images that one query looks up.
 const PAGE: usize = 1024;
 
 impl Ingest {
-    /// Stores images, then writes rows with `insert`. It runs to its end even when the caller goes away: cut off between bytes and rows,
-    /// it would leave bytes that no row names.
+    /// Stores the bytes of `images`, then writes their rows with `insert`.
+    ///
+    /// It runs as a task of its own, because a caller may drop this future at any time. Dropped between bytes and rows, the addition would
+    /// leave bytes that no row names.
     pub(super) async fn store<T, F>(
         &self,
         images: Vec<Prepared>,
@@ -27,7 +29,7 @@ impl Ingest {
         T: Send + 'static,
         F: Future<Output = Result<T, DbError>> + Send + 'static,
     {
-        // Taken before the work is handed over: callers who give up do not make room for more.
+        // The permit belongs to the task: a caller who gives up does not make room for another addition while this one still runs.
         let permit = self.storing.clone().acquire_owned().await;
         let permit = permit.map_err(|_| IngestError::Stopping)?;
         let this = self.clone();
@@ -69,7 +71,7 @@ impl Ingest {
             .into_iter()
             .map(|one| self.store_bytes(one.image.sha256, one.bytes).boxed())
             .collect();
-        // All writes end before the first failure is returned: one that is still running could not be discarded.
+        // A failure is returned after all writes have ended: the bytes of a write that still runs could not be discarded.
         let written: Vec<Result<(), IngestError>> = stream::iter(writing)
             .buffer_unordered(SIDE_BY_SIDE)
             .collect()
@@ -78,8 +80,10 @@ impl Ingest {
         Ok(insert(self.db.clone(), rows).await?)
     }
 
-    /// Makes an image's bytes durable. Those of a stored image are compared and written again where they differ, which repairs it. Without
-    /// a row they may be those of a write that was cut off before its folder was synced, so they are written again too.
+    /// Makes an image's bytes durable.
+    ///
+    /// If the image is stored and its file holds these bytes, nothing is written. A file that differs is damaged, and writing it again
+    /// repairs it. A file without a row is written again too: it may come from a write that was cut off before its folder was synced.
     async fn store_bytes(&self, id: Sha256, bytes: Bytes) -> Result<(), IngestError> {
         if self.db.image(id).await?.is_some() && self.images.holds(id, &bytes).await? {
             return Ok(());
@@ -95,7 +99,11 @@ impl Ingest {
         }
     }
 
-    /// Removes the bytes of images that no row names, which a kill or a failure left. To be called at start, before anything is added.
+    /// Removes the bytes that no row names, which a kill or a failure left behind; returns their number. For a start only: the bytes of an
+    /// addition in progress have no row yet.
+    ///
+    /// # Errors
+    /// A failure of the database or of the blob store. What was removed before it stays removed.
     pub async fn sweep_orphans(&self) -> Result<usize, IngestError> {
         let this = self.clone();
         let runtime = tokio::runtime::Handle::current();

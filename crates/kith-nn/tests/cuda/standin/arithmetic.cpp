@@ -1,5 +1,5 @@
-// Products of matrices and convolutions on one core, in float: packed panels and a small kernel that the compiler keeps in registers;
-// convolutions gather patches of some images at a time and multiply. Knows neither streams nor types of values.
+// Products of matrices and convolutions in float, on one core. A product packs its matrices into panels for a small kernel that the compiler
+// keeps in registers. A convolution gathers the patches of some images at a time and multiplies them.
 
 #include "standin.h"
 
@@ -67,7 +67,7 @@ void multiply(size_t m, size_t n, size_t k, Matrix a, Matrix b, float *c, bool a
     }
 }
 
-// Calls `visit(place in x or none, place in patches)` for each (pixel of the output, tap); both places are of `inputs` floats.
+// Calls `visit(offset in x or none, offset in patches)` for each pixel of the output and each tap. Both offsets are of `inputs` floats.
 template <class Visit>
 static void patches(const Convolution &s, size_t images, Visit visit) {
     size_t to = 0;
@@ -83,7 +83,7 @@ static void patches(const Convolution &s, size_t images, Visit visit) {
                     }
 }
 
-// Calls `some(first image, images, their output pixels, patches)` until all images have had their turn.
+// Calls `some(first image, images, their output pixels, patches)` for one group of images after another.
 template <class Some>
 static void in_parts(const Convolution &s, Some some) {
     size_t pixels = s.out_height * s.out_width, width = s.taps_y * s.taps_x * s.inputs;

@@ -1,5 +1,7 @@
-// The threads of a block that wait for each other: stacks switched by hand, on x86-64. Passes over the threads go up and down by turns, so
-// that what needs a barrier and has none is likelier to be seen. Never runs two threads at once: races that need that are not found.
+// Threads of a block that wait at barriers. Each has a stack, and the switch between stacks is written in assembly for x86-64.
+//
+// The threads run one at a time, in ascending and descending order by turns. A missing barrier is more likely to show that way. Races that
+// need two threads at once are not found.
 
 #include "blocks.h"
 
@@ -26,7 +28,7 @@ standin_switch:
     ret
     .size standin_switch, .-standin_switch
 )");
-// Saves where this stack is to `*from` and goes on where `to` was saved.
+// Saves the position of this stack in `*from`, and continues at the position that `to` has saved.
 extern "C" void standin_switch(void **from, void *to);
 
 namespace standin {
@@ -40,7 +42,7 @@ struct Fiber {
     Dim index;
     bool ended;
 } fibers[1024];
-// Stacks start in different lines of the cache.
+// Stacks start at different cache lines.
 const size_t STACK = 65536 + 17 * 64;
 void *scheduler;
 unsigned threads, running, live;
@@ -49,7 +51,7 @@ bool plain = false;
 void (*body)(const void *);
 const void *body_argument;
 
-// Goes on with the first thread from `i` on, in this pass's direction, that has not ended, or with the scheduler.
+// Switches to the next thread that has not ended, counted from `i` in the direction of this pass. If there is none, switches to the scheduler.
 void go_on(void **from, unsigned i) {
     while (i < threads && fibers[i].ended) i += direction;
     if (i >= threads) return standin_switch(from, scheduler);
@@ -74,7 +76,7 @@ void start(unsigned i) {
     fibers[i].ended = false;
 }
 
-// From `first` on, up or down, threads go on to their next barrier, or end. One of them at least must not have ended.
+// Runs each thread, from `first` up or down, to its next barrier or to its end. At least one must not have ended.
 void pass(unsigned first, bool up) {
     direction = up ? 1 : -1u;
     go_on(&scheduler, first);
@@ -104,7 +106,8 @@ bool block_of_waiting(void (*thread)(const void *), const void *argument) {
     if (fibers[0].ended) return false;
     for (unsigned i = 1; i < threads; ++i) start(i);
     if (threads > 1) pass(1, true);
-    // All that live are at a barrier. A sum by halves that lacks one is right on its way down: blocks take turns too.
+    // All threads that have not ended are at a barrier. A sum by halves that lacks a barrier is still right in descending order, so the direction
+    // alternates from block to block too.
     static bool down_first = false, said = false;
     down_first = !down_first;
     for (bool up = !down_first; live; up = !up) {

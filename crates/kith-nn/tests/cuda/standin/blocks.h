@@ -1,8 +1,8 @@
-// CUDA's device language on a CPU, as far as kernels.cu uses it, and the run of a grid block by block. Has no warps: kernels that shuffle or
-// vote do not compile.
+// The part of CUDA's device language that kernels.cu uses, on a CPU. A grid runs block by block. There are no warps: kernels that shuffle or vote
+// do not compile.
 //
-// A block's first thread starts on a stack of its own. If it ends without having waited, the others are plain calls one after the other;
-// if it waits, each of them gets a stack, and they take turns at the barriers (blocks.cpp).
+// A block's first thread starts on a stack of its own. If it ends without waiting at a barrier, the other threads are plain calls. If it waits,
+// each of them gets a stack, and they take turns at the barriers (blocks.cpp).
 #pragma once
 
 #include "standin.h"
@@ -34,7 +34,7 @@ inline unsigned __float_as_uint(float f) {
     return bits;
 }
 
-// Runs `thread(argument)` for the block in blockIdx: the first thread; then, if that waited, all others too, and the answer is true.
+// Runs `thread(argument)` for the first thread of the block in blockIdx. If it waits at a barrier, runs the other threads too and returns true.
 bool block_of_waiting(void (*thread)(const void *), const void *argument);
 void plain_threads(bool are);
 
@@ -58,7 +58,7 @@ void run_grid(Dim grid, Dim block, const Thread &thread) {
             }
 }
 
-// A pointer's memory; a null pointer is left to whoever follows it.
+// Adds the memory that a pointer argument names. A null pointer names none.
 template <class T>
 void add_reach(const char *kernel, std::vector<Reach> &reaches, T argument) {
     if constexpr (std::is_pointer_v<T>) {
@@ -69,7 +69,7 @@ void add_reach(const char *kernel, std::vector<Reach> &reaches, T argument) {
     }
 }
 
-// Takes a kernel's parameters from its type.
+// The parameters of a kernel, from its type.
 template <auto kernel, class Type = decltype(kernel)>
 struct Launch;
 

@@ -1,5 +1,5 @@
-// Copies and fills. Pinned memory is read when the copy runs and written no earlier; ordinary memory is staged before the call returns, as the
-// driver does.
+// Copies and fills. As with the real driver, pinned memory is read and written when the copy runs, and ordinary memory is staged before the
+// call returns.
 
 #include "driver.h"
 
@@ -44,7 +44,7 @@ CUresult cuMemcpyDtoHAsync(void *to, CUdeviceptr from, size_t bytes, CUstream ha
     char *pinned = pinned_region(to, bytes);
     if (capture && !pinned)
         return broken(call, *capture, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, "a captured copy to ordinary host memory");
-    // Nobody may read it before it has arrived.
+    // The values must not be readable before the copy has run.
     if (pinned && !capture) memset(to, 0xff, bytes);
     auto run = [=] {
         if (pinned && pinned_region(to, bytes) != pinned) die("the pinned memory %p that is copied to was freed", to);

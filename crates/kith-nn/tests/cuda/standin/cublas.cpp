@@ -1,5 +1,4 @@
-// cuBLAS as far as the program calls it: products of matrices, in float or bf16. Has no mode of arithmetic but float: TF32 is not rounded as a
-// GPU rounds it.
+// The part of cuBLAS that the program calls: products of matrices in float or bf16. All arithmetic is in float: TF32 is not rounded as on a GPU.
 
 #include "values.h"
 
@@ -10,7 +9,7 @@ struct Blas {
 };
 enum { BLAS_OK = 0, BLAS_NOT_INITIALIZED = 1, BLAS_INVALID_VALUE = 7, BLAS_EXECUTION_FAILED = 13 };
 
-// By columns: c [m, n] = alpha · a [m, k] · b [k, n] + beta · c, a and b transposed or not.
+// Column by column: c [m, n] = alpha · a [m, k] · b [k, n] + beta · c, a and b transposed or not.
 static int gemm(const char *call, Blas *handle, Type type, int turn_a, int turn_b, int m, int n, int k, float alpha, const void *a, int lda,
                 const void *b, int ldb, float beta, void *c, int ldc) {
     if (m < 0 || n < 0 || k < 0 || lda < (turn_a ? k : m) || ldb < (turn_b ? n : k) || ldc < m) {
@@ -28,7 +27,7 @@ static int gemm(const char *call, Blas *handle, Type type, int turn_a, int turn_
     reaches.push_back(result);
     auto run = [=] {
         vector<float> room_a, room_b, sums(size_c);
-        // By rows, it is cᵀ = bᵀ · aᵀ.
+        // Row by row it is cᵀ = bᵀ · aᵀ.
         Matrix left{widened(type, b, size_b, room_b), size_t(turn_b ? 1 : ldb), size_t(turn_b ? ldb : 1)};
         Matrix right{widened(type, a, size_a, room_a), size_t(turn_a ? 1 : lda), size_t(turn_a ? lda : 1)};
         multiply(n, m, k, left, right, sums.data(), false);

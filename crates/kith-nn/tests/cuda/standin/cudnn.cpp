@@ -1,5 +1,5 @@
-// cuDNN as far as the program calls it: convolutions and both their gradients, channels last, in float or bf16. Its algorithms are numbers
-// that want more or less working memory; all compute the same.
+// The part of cuDNN that the program calls: convolutions and both their gradients, channels last, in float or bf16. The algorithms differ in the
+// working memory that they ask for. All compute the same.
 
 #include "values.h"
 
@@ -22,14 +22,14 @@ struct Shape {
     size_t bytes() const { return count() * standin::width(type); }
 };
 
-// One in memory.
+// A tensor or filter with its address.
 struct Tensor {
     Shape shape;
     const void *at;
     Reach reach() const { return reads(at, shape.bytes()); }
 };
 
-// Its values, while work runs.
+// Its values, for use while work runs.
 struct Floats {
     vector<float> room;
     const float *at;
@@ -74,14 +74,14 @@ static bool fits(const char *call, const Shape &x, const Shape &filter, const Ta
     return true;
 }
 
-// Algorithm 1 wants working memory in all directions, all others none.
+// Algorithm 1 needs working memory in every direction, the others need none.
 static size_t workspace(int algorithm, const Shape &x) { return algorithm == 1 ? 1024 * size_t(x.images) : 0; }
 
 static int list(const char *call, const Shape &x, const Shape &filter, const Taps &taps, const Shape &y, int most, int *listed, Performance *found) {
     count(call);
     Convolution shape;
     if (!fits(call, x, filter, taps, y, shape)) return DNN_BAD_PARAM;
-    // The faster first: not the same for all shapes.
+    // The fastest first, which is not the same algorithm for all shapes.
     int first = taps.stride_y == 1 ? 1 : 0;
     *listed = most < 2 ? most : 2;
     for (int i = 0; i < *listed; ++i) {
@@ -91,7 +91,7 @@ static int list(const char *call, const Shape &x, const Shape &filter, const Tap
     return DNN_OK;
 }
 
-// Queues `run`, which reads `arguments` and writes `result` and the working memory, which is left full of what is no number.
+// Queues `run`, which reads `arguments` and writes `result` and the working memory. The working memory is filled with NaN afterwards.
 static int queue(const char *call, Dnn *handle, int algorithm, const Shape &x, void *work, size_t work_bytes, vector<Reach> arguments, Reach result,
                  std::function<void()> run) {
     size_t wanted = workspace(algorithm, x);
@@ -224,7 +224,7 @@ int cudnnConvolutionBiasActivationForward(Dnn *handle, const float *alpha1, Shap
     if (never || (!relu && (activation->mode != IDENTITY || algorithm != PRECOMPUTED))) return DNN_NOT_SUPPORTED;
     Tensor in{*x_shape, x}, weights{*filter, w}, biases{*bias_shape, bias}, added{*z_shape, z}, out{*y_shape, y};
     vector<Reach> arguments = {in.reach(), weights.reach(), biases.reach()};
-    // z may be y; with a factor of 0 it is not read.
+    // z may be y. With a factor of 0 it is not read.
     if (*alpha2 != 0 && z != y) arguments.push_back(added.reach());
     auto run = [=, alpha1 = *alpha1, alpha2 = *alpha2] {
         vector<float> sums(out.shape.count());
@@ -234,7 +234,7 @@ int cudnnConvolutionBiasActivationForward(Dnn *handle, const float *alpha1, Shap
         if (alpha2 != 0) before.emplace(added);
         for (size_t i = 0; i < sums.size(); ++i) {
             float f = alpha1 * sums[i] + (before ? alpha2 * before->at[i] : 0.0f) + bias.at[i % shape.outputs];
-            // What is no number stays.
+            // A NaN stays a NaN.
             store(out.shape.type, y, i, relu && f <= 0.0f ? 0.0f : f);
         }
     };

@@ -1,4 +1,4 @@
-// The driver's state, its lock, what it says, and the calls for the device and its context. Does no work itself.
+// The driver's state, its lock and its messages, and the calls for the device and its context.
 
 #include "driver.h"
 
@@ -52,7 +52,7 @@ static State *make() {
 }
 
 State &state() {
-    // Never destroyed: threads may outlive the destructors.
+    // Never destroyed: threads may still run when destructors do.
     static State *all = make();
     return *all;
 }

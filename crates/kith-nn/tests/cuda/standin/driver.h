@@ -1,5 +1,5 @@
-// What the driver's parts share: its whole state, under one lock that each call holds, and what they do for each other. Not for the
-// libraries, which see a driver through standin.h as a program sees it through cuda.h.
+// What the parts of the driver share: its state, under one lock that each call holds, and functions for each other. cuDNN and cuBLAS include
+// standin.h instead.
 #pragma once
 
 #include "standin.h"
@@ -34,7 +34,7 @@ struct Executable {
 struct Block {
     size_t bytes;
     Graph *graph = nullptr;  // it is graph memory
-    bool alive = false;      // now, in the order of the work that has run
+    bool alive = false;      // in the order in which work runs
     bool freed = false;      // a free is queued
     bool freed_in_graph = false, launched = false;
 };
@@ -113,7 +113,7 @@ struct Call {
     explicit Call(const char *name) : guard(state().lock), name(name) {
         if (state().counting) ++state().counts[name];
     }
-    // Says why, and is the error.
+    // Prints the reason and returns the error.
     CUresult fails(CUresult error, const char *why) const;
 };
 
@@ -124,7 +124,7 @@ struct Call {
 #define TRY(what) \
     if (CUresult error = (what)) return error
 
-// What a handle stands for; the program stops if it is none (any more).
+// The object of a handle. The program stops if there is none, or no longer.
 template <class T>
 shared_ptr<T> find(const Handles<T> &all, const void *handle, const char *what) {
     auto found = all.find((T *)handle);
@@ -132,7 +132,7 @@ shared_ptr<T> find(const Handles<T> &all, const void *handle, const char *what) 
     return found->second;
 }
 
-// Keeps what was made; its handle.
+// Stores an object and returns its handle.
 template <class T>
 T *keep(Handles<T> &all, shared_ptr<T> made) {
     all[made.get()] = made;
@@ -145,10 +145,11 @@ void open_memory();
 // The array at or before `at`, or null.
 std::pair<const CUdeviceptr, Block> *block_at(CUdeviceptr at);
 std::string describe(CUdeviceptr at);
-// From here on, in the order of the work that runs, an array is there, or is not; `number` is that of the work that frees.
+// An array begins or ceases to exist, in the order in which work runs. `number` is that of the work that frees it.
 void make_alive(CUdeviceptr start);
 void make_dead(CUdeviceptr start, uint64_t number = 0);
-// Stop the program if work reaches for what is not there: when it is queued or captured, in the order of calls; when it runs, of work.
+// Stop the program if work uses memory that does not exist: the first two when it is queued or captured, in the order of calls; the third
+// when it runs, in the order of work.
 void check_when_queued(const Work &work);
 void check_when_captured(const Work &work);
 void check_when_run(const Work &work);
@@ -158,20 +159,20 @@ char *pinned_region(const void *at, size_t bytes);
 // ---- streams.cpp ----
 
 shared_ptr<Stream> find(CUstream handle);
-// Queues or records.
+// Queues work, or records it if the stream captures.
 CUresult push(const Call &call, CUstream handle, Work work);
 void run(const Work &work);
 void run_all(Stream &stream);
 void run_everything();
-// Stops the program if other streams have work left that was queued before `number` and whose use of memory forbids `reach` meanwhile.
+// Stops the program if another stream still has work from before `number` whose use of memory conflicts with `reach`.
 void not_waited_for(const Reach &reach, uint64_t number);
 
 // ---- graphs.cpp ----
 
 CUresult broken(const Call &call, Capture &capture, CUresult error, const char *why);
-// The error of a call that may not be made while somebody captures, or success.
+// The error of a call that is forbidden while any stream captures, or success.
 CUresult forbidden(const Call &call);
-// The error of a call on a stream that must not capture, or success.
+// The error of a call that is forbidden on a stream that captures, or success.
 CUresult must_not_capture(const Call &call, Stream &stream);
 
 }  // namespace standin

@@ -1,5 +1,5 @@
-// Captures and graphs: what a stream records instead of queueing it, what may not be done meanwhile, and launches of what was recorded. A
-// graph's work runs in the order in which it was captured; graphs are neither built by hand, looked into nor updated.
+// Capture and graphs: a capturing stream records its work, calls that a capture forbids fail, and a launch runs what was recorded. The work of a
+// graph runs in the order of its capture. Calls that build, inspect or update a graph are not implemented.
 
 #include "driver.h"
 
@@ -106,7 +106,7 @@ CUresult cuGraphLaunch(CUgraphExec handle, CUstream stream) {
                       run(part);
                   }
               }};
-    // All that the graph reaches for but its own memory.
+    // All memory that the graph uses, except what it allocates itself.
     for (const Work &part : graph->works)
         for (const Reach &reach : part.reaches)
             if (auto *found = block_at(reach.at); !found || found->second.graph != graph.get()) work.reaches.push_back(reach);

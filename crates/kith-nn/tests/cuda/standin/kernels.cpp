@@ -1,5 +1,5 @@
 // kernels.cu as C++, compiled once for each HALF. build.sh writes kernels.inc, which is kernels.cu with its kernels made static, and
-// names.inc, a line KERNEL(name) for each of them. Knows no kernel itself.
+// names.inc, a line KERNEL(name) for each of them.
 
 #include "blocks.h"
 

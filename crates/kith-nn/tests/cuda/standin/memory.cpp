@@ -1,9 +1,10 @@
-// Device memory and pinned memory: addresses, pages, what is alive, and what work may reach for.
+// Device memory and pinned memory: addresses, pages, lifetimes, and checks of what work uses.
 //
-// Device memory lies in one range of addresses that are never used twice: what is freed has no pages, and between arrays there are none. Each
-// address that work names must be alive when the work runs; whatever else it touches is found by the fault it raises. An array is there once
-// its stream has come to its allocation; its free must not come before work that other streams still have queued on it. Graph memory is alive
-// from its allocation in a launch until its free. Fresh memory is full of values that are no numbers. Does not copy: copies.cpp does.
+// Device memory is one range of addresses, none of which is used twice. Freed arrays have no pages, and neither has the space between arrays. An
+// address that is an argument of work is checked when the work runs. Any other access to missing memory raises a fault.
+//
+// An array exists from the moment when its stream runs its allocation. It must not be freed before the work that other streams have queued on
+// it. Memory of a graph exists in a launch from its allocation to its free. Fresh memory holds NaN.
 
 #include "driver.h"
 
@@ -24,7 +25,7 @@ static void on_fault(int signal, siginfo_t *info, void *) {
     if (at >= state().arena && at < state().arena + ARENA)
         die("%s touches %s", current ? current : "the host", describe((CUdeviceptr)at).c_str());
     if (current) die("%s touches %p, which is no device memory", current, (void *)at);
-    // Somebody else's: it is raised again.
+    // The fault is not in device memory: it is raised again.
     sigaction(signal, &others_fault, nullptr);
 }
 
@@ -62,7 +63,7 @@ std::string describe(CUdeviceptr at) {
     return text;
 }
 
-// An array's pages: readable and full of what is no number, or not there. Arrays end where a page does, to 256 bytes.
+// Gives an array pages that are filled with NaN, or takes them away. An array ends at most 256 bytes before the end of its last page.
 static void set_pages(CUdeviceptr start, size_t bytes, bool there) {
     CUdeviceptr first = start / PAGE * PAGE;
     size_t length = (start + bytes + PAGE - 1) / PAGE * PAGE - first;
@@ -78,7 +79,7 @@ static CUdeviceptr reserve(size_t bytes, Graph *graph) {
     CUdeviceptr start = s.next + length - rounded;
     s.next += length + PAGE;
     if (s.next > (CUdeviceptr)s.arena + ARENA) die("all addresses have been used");
-    // The oldest that are no more are forgotten.
+    // The oldest freed arrays are forgotten.
     for (auto oldest = s.blocks.begin(); s.blocks.size() > MOST_REMEMBERED && oldest != s.blocks.end();)
         oldest = oldest->second.alive || !oldest->second.freed ? std::next(oldest) : s.blocks.erase(oldest);
     s.blocks[start] = {bytes, graph};
@@ -108,7 +109,7 @@ void make_dead(CUdeviceptr start, uint64_t number) {
     counted -= std::min(counted, block.bytes);
 }
 
-// `there(block)` is why the array of a reach is not there, or null.
+// `there(block)` says why the array of a reach does not exist. It is null if the array exists.
 template <class There>
 static void check(const Work &work, There there) {
     for (const Reach &reach : work.reaches) {
@@ -143,7 +144,7 @@ char *pinned_region(const void *at, size_t bytes) {
     return (char *)at + bytes <= start + length ? start : nullptr;
 }
 
-// An array in the order of calls; it is alive when make_alive has run.
+// Creates an array in the order of calls. It is alive once make_alive has run.
 static CUresult allocate(const Call &call, CUdeviceptr *at, size_t bytes) {
     State &s = state();
     if (bytes == 0) return call.fails(CUDA_ERROR_INVALID_VALUE, "an array of 0 bytes");
@@ -154,7 +155,7 @@ static CUresult allocate(const Call &call, CUdeviceptr *at, size_t bytes) {
     return CUDA_SUCCESS;
 }
 
-// Marks as freed, in the order of calls; false if there is no such array.
+// Marks an array as freed, in the order of calls. False if there is no such array.
 static bool release(CUdeviceptr at) {
     auto found = state().blocks.find(at);
     if (found == state().blocks.end() || found->second.freed) return false;
@@ -222,7 +223,7 @@ CUresult cuMemAllocAsync(CUdeviceptr *at, size_t bytes, CUstream handle) {
 
 CUresult cuMemFreeAsync(CUdeviceptr at, CUstream handle) {
     CALL;
-    // The driver may look only at the stream; whether it does is not written down.
+    // The real driver may check only the stream here. Its documentation does not say.
     if (!thread_context) return call.fails(CUDA_ERROR_INVALID_CONTEXT, "the thread has no current context");
     if (!at) return CUDA_SUCCESS;
     if (Capture *capture = find(handle)->capture.get()) return free_in_capture(call, *capture, at, handle);
@@ -261,7 +262,7 @@ CUresult cuDeviceGetMemPool(CUmemoryPool *pool, CUdevice) {
     return CUDA_SUCCESS;
 }
 
-// A pool keeps all it ever held.
+// A pool gives no memory back, so the most that was used is what it reserves.
 CUresult cuMemPoolGetAttribute(CUmemoryPool, CUmemPool_attribute attribute, void *value) {
     CALL;
     switch (attribute) {

@@ -1,5 +1,5 @@
 // Modules and launches of kernels. A module's image is its source (others.cpp): the kernels.cu that the stand-in was built with, after a line
-// that defines HALF. Compiles nothing and knows no kernel but those of its tables.
+// that defines HALF. Nothing is compiled: a kernel is looked up in the tables of kernels.cpp.
 
 #include "driver.h"
 

@@ -1,5 +1,5 @@
-// What is hardly there: NVRTC, whose code is its source; cuRAND, whose generators generate nothing; of the CUDA runtime what it takes to load
-// kernels that nobody runs (candle registers its own at the start); and what a name does that the stand-in does not implement.
+// Small parts. NVRTC returns the source as the compiled code. cuRAND's generators generate nothing. The CUDA runtime accepts the kernels that
+// candle registers at its start and that are never run. A function that the stand-in does not implement stops the program.
 
 #include "standin.h"
 

@@ -1,5 +1,5 @@
-// Tries the stand-in itself through cuda.h alone: lazy streams, memory, capture and replay, and what it must refuse. Built and run by
-// selftest.sh, with kernels.cu as its argument. Does not try the libraries: the program's own tests do.
+// Tests the stand-in through cuda.h: lazy streams, memory, capture and replay, and misuse that it must refuse. selftest.sh builds it and runs it
+// with kernels.cu as its argument. cuDNN and cuBLAS are tested by the program's own tests.
 
 #include <cuda.h>
 #include <sys/wait.h>
@@ -24,7 +24,7 @@ static void same_at(int line, const char *what, double found, double wanted) {
 #define SAME(found, wanted) same_at(__LINE__, #found, (double)(found), (double)(wanted))
 #define OK(call) SAME(call, CUDA_SUCCESS)
 
-// `what` must end the program, with `words` on standard error. In a process of its own.
+// Runs `what` in a process of its own. It must end that process, with `words` on standard error.
 static void stops_at(int line, const char *words, const std::function<void()> &what) {
     int ends[2];
     if (pipe(ends)) abort();
@@ -66,7 +66,7 @@ static CUdeviceptr take(size_t floats, CUstream on = stream) {
     return at;
 }
 
-// target += values, by the kernel.
+// target += values, computed by the kernel `add`.
 static CUresult add(CUdeviceptr target, CUdeviceptr values, unsigned long long count, CUstream on = stream) {
     static CUfunction kernel = function("add");
     void *arguments[] = {&target, &values, &count};
@@ -121,7 +121,7 @@ static void memory() {
     SAME(used() - before, 8);
     STOPS("freed", add(a, b, 2));
     STOPS("reaches for 8 bytes", cuMemsetD32Async(a + 4, 0, 2, stream));
-    // Only the kernel knows how far it goes: an array ends at a multiple of 256 bytes, and then at once.
+    // Only the kernel knows that 200 is a length. There is no memory behind an array, whose size is rounded up to 256 bytes.
     STOPS("touches", add(a, a, 200); cuStreamSynchronize(stream));
     STOPS("which is in no array", add(4096, a, 2));
     CUdeviceptr c = take(1);
@@ -131,7 +131,7 @@ static void memory() {
     SAME(cuMemFreeAsync(a, stream), CUDA_ERROR_INVALID_VALUE);
     OK(cuMemFreeAsync(c, stream));
     SAME(used(), before);
-    // Addresses within a table: nobody but the kernel sees them.
+    // Addresses in a table are seen by the kernel alone.
     CUdeviceptr array = upload({3, 4}), parts = take(1);
     unsigned long long table[] = {array, 2};
     CUdeviceptr tables = take(4);
@@ -151,12 +151,12 @@ static void lazy_streams() {
     CUdeviceptr a = take(2), b = take(2);
     CUevent left;
     OK(cuEventCreate(&left, 0));
-    // Overwritten too early: seen.
+    // The host overwrites the memory too early: the copy shows it.
     pinned[0] = 1;
     OK(cuMemcpyHtoDAsync(a, pinned, 4, stream));
     pinned[0] = 2;
     SAME(first(a), 2);
-    // Not before the event has passed: well.
+    // The host waits for the event first: the copy is right.
     pinned[0] = 3;
     OK(cuMemcpyHtoDAsync(a, pinned, 4, stream));
     OK(cuEventRecord(left, stream));
@@ -169,14 +169,14 @@ static void lazy_streams() {
     OK(cuMemcpyHtoDAsync(a, &value, 4, stream));
     value = 6;
     SAME(first(a), 5);
-    // What comes back to pinned memory is not there before it is waited for.
+    // A copy to pinned memory has not arrived before the host waits for it.
     OK(cuMemcpyDtoHAsync(pinned, a, 4, stream));
     SAME(pinned[0] == 5, false);
     SAME(cuStreamQuery(stream), CUDA_ERROR_NOT_READY);
     OK(cuStreamSynchronize(stream));
     SAME(pinned[0], 5);
     SAME(cuStreamQuery(stream), CUDA_SUCCESS);
-    // Streams know nothing of each other without an event.
+    // Without an event, streams do not wait for each other.
     OK(cuMemsetD32Async(a, 0, 1, stream));
     STOPS("a race: free comes before memset", cuMemFreeAsync(a, other); cuStreamSynchronize(other));
     STOPS("a race: copy to the host comes before memset", first(a, other));
@@ -207,13 +207,13 @@ static void graphs() {
     SAME(first(a), 61);
     STOPS("its graph was not launched", first(inner));
     SAME(cuMemFreeAsync(inner, stream), CUDA_ERROR_INVALID_VALUE);
-    // What the graph reads was freed.
+    // The memory that the graph reads was freed.
     OK(cuMemFreeAsync(b, stream));
     STOPS("freed", cuGraphLaunch(twice, stream));
     OK(cuGraphExecDestroy(twice));
     STOPS("does not exist", cuGraphLaunch(twice, stream));
 
-    // Memory that the graph leaves allocated.
+    // The graph leaves memory allocated.
     for (bool frees : {false, true}) {
         auto sets = [&] { inner = take(1), OK(cuMemsetD32Async(inner, 0x40000000, 1, stream)); };
         CUgraphExec leaves = record(sets, frees ? CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH : 0);
@@ -229,7 +229,7 @@ static void graphs() {
         OK(cuGraphExecDestroy(leaves));
     }
 
-    // A pinned copy within reads at each launch.
+    // A copy from pinned memory in a graph reads it at each launch.
     float *pinned;
     OK(cuMemHostAlloc((void **)&pinned, 4, 0));
     CUgraphExec copies = record([&] { OK(cuMemcpyHtoDAsync(a, pinned, 4, stream)); });
@@ -241,7 +241,7 @@ static void graphs() {
     OK(cuMemFreeHost(pinned));
     STOPS("was freed", cuGraphLaunch(copies, stream); cuStreamSynchronize(stream));
 
-    // Another stream joins and is waited for, or is not.
+    // Another stream joins the capture. Its origin waits for it, or does not.
     CUevent here, there;
     OK(cuEventCreate(&here, 0));
     OK(cuEventCreate(&there, 0));

@@ -1,5 +1,5 @@
-// What all parts of the stand-in share: work for streams, kernels, products and convolutions. Knows no part's inside: the driver's state is
-// in driver.h, the libraries' numbers in values.h, the device's language in blocks.h.
+// What all parts of the stand-in share: work for streams, kernels, products and convolutions. The driver's state is in driver.h, the values of
+// cuDNN and cuBLAS in values.h, the device's language in blocks.h.
 #pragma once
 
 #include <cuda.h>
@@ -12,7 +12,7 @@
 
 namespace standin __attribute__((visibility("hidden"))) {
 
-// Device memory that work reads or writes. `bytes` is what is known of its extent.
+// Device memory that work reads or writes. `bytes` is as much of its length as is known.
 struct Reach {
     CUdeviceptr at;
     size_t bytes;
@@ -23,7 +23,7 @@ inline bool meet(const Reach &a, const Reach &b) { return a.at < b.at + b.bytes 
 inline Reach reads(const void *at, size_t bytes) { return {(CUdeviceptr)at, bytes, false}; }
 inline Reach writes(const void *at, size_t bytes) { return {(CUdeviceptr)at, bytes, true}; }
 
-// Something that a stream does in its turn.
+// A piece of work in a stream.
 struct Work {
     std::string name;
     std::vector<Reach> reaches;
@@ -31,8 +31,8 @@ struct Work {
     uint64_t number = 0;  // in the order in which work was queued, on any stream
 };
 
-// For the libraries; each takes the driver's lock. The first queues `work`, or records it if the stream captures; the second is the error for
-// a call that may not be made while a stream captures (it allocates, say), or success; the third counts a call, for STANDIN_COUNT.
+// For cuDNN and cuBLAS; each takes the driver's lock. The first queues `work`, or records it if the stream captures. The second returns the error
+// of a call that is forbidden while a stream captures (one that allocates, for example), or success. The third counts a call for STANDIN_COUNT.
 CUresult enqueue(CUstream stream, Work work);
 CUresult forbidden_in_capture(const char *call);
 void count(const char *call);
@@ -46,7 +46,7 @@ struct Dim {
 
 struct Kernel {
     const char *name;
-    // Copies the arguments; the work runs the whole grid.
+    // Copies the arguments. The work that it returns runs the whole grid.
     Work (*prepare)(void **arguments, Dim grid, Dim block);
 };
 
@@ -60,7 +60,7 @@ struct Matrix {
     size_t row, column;
 };
 
-// c [m, n], rows of n, becomes a · b, or that is added to it.
+// c = a · b or c += a · b, where c is [m, n] row by row.
 void multiply(size_t m, size_t n, size_t k, Matrix a, Matrix b, float *c, bool add);
 
 // x [images, height, width, inputs], weights [outputs, taps_y, taps_x, inputs], y [images, out_height, out_width, outputs].

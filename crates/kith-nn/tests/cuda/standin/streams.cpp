@@ -1,6 +1,6 @@
-// Streams and events. Work waits in its stream's queue until somebody waits for it, so what the host overwrites too early is overwritten. All
-// calls and all work run one at a time. Knows of work only what it reaches for: no stream may write what another reads or writes without
-// having waited for it.
+// Streams and events. Work stays in its stream's queue until something waits for it, so that memory which the host overwrites too early is
+// overwritten when the work reads it. Calls and work run one at a time. A stream must not write memory that another stream reads or writes,
+// unless it has waited for that stream.
 
 #include "driver.h"
 
@@ -8,7 +8,7 @@
 
 namespace standin {
 
-// More is not left waiting.
+// Beyond these bounds, queued work runs although nothing waits for it.
 static const size_t MOST_QUEUED = 20000, MOST_FREED_BYTES = size_t(2) << 30;
 
 static std::vector<shared_ptr<Stream>> all_streams() {
@@ -126,7 +126,7 @@ CUresult cuStreamSynchronize(CUstream handle) {
     return CUDA_SUCCESS;
 }
 
-// Each question sees some more of the work done.
+// Each query of an event lets some more work run.
 CUresult cuStreamQuery(CUstream handle) {
     CALL_IN_CONTEXT;
     shared_ptr<Stream> stream = find(handle);

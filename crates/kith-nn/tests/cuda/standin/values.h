@@ -1,4 +1,4 @@
-// The libraries' numbers: float or bf16 in memory, float in all sums, rounded to their type once at the end. Knows neither streams nor shapes.
+// The values of cuDNN and cuBLAS: float or bf16 in memory, and float in all sums. A result is rounded to its type once, at the end.
 #pragma once
 
 #include "standin.h"
@@ -13,7 +13,7 @@ enum Type { Float32, Bfloat16 };
 
 inline size_t width(Type type) { return type == Float32 ? 4 : 2; }
 
-// The values as floats; in `room` if they have to be widened.
+// The values as floats. `room` holds them if they have to be widened.
 inline const float *widened(Type type, const void *from, size_t count, vector<float> &room) {
     if (type == Float32) return (const float *)from;
     room.resize(count);
@@ -37,14 +37,14 @@ inline void store(Type type, void *to, size_t i, float value) {
     else ((uint16_t *)to)[i] = narrowed(value);
 }
 
-// to = alpha · sums + beta · to; what `to` holds is not read if beta is 0.
+// to = alpha · sums + beta · to. If beta is 0, the values in `to` are not read.
 inline void finish(Type type, void *to, const vector<float> &sums, float alpha, float beta) {
     vector<float> room;
     const float *before = beta != 0 ? widened(type, to, sums.size(), room) : nullptr;
     for (size_t i = 0; i < sums.size(); ++i) store(type, to, i, alpha * sums[i] + (before ? beta * before[i] : 0.0f));
 }
 
-// Stops the program if a result lies on what it is computed from.
+// Stops the program if a result overlaps an argument.
 inline void apart(const char *call, const Reach &result, const vector<Reach> &others) {
     for (const Reach &other : others)
         if (meet(result, other))
