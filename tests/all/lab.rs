@@ -8,7 +8,7 @@ use kith::{
     blobs::Blobs,
     checkpoint::Checkpoints,
     config::Settings,
-    db::{Db, PairRow},
+    db::{CheckpointRow, Db, PairRow},
     ingest::{Ingest, PairUpload, Upload},
     train::{TrainConfig, Trainer, TrainingStatus},
 };
@@ -68,6 +68,13 @@ impl Lab {
         Upload::Id(self.ingest.add_image(image).await.unwrap().0.sha256)
     }
 
+    /// Takes a snapshot and waits until it is written: its row.
+    pub(crate) async fn take(&self, trainer: &Trainer, note: Option<&str>) -> CheckpointRow {
+        let id = trainer.snapshot(note.map(str::to_owned)).await.unwrap();
+        trainer.written(id).await.unwrap();
+        self.db.checkpoint(id).await.unwrap().unwrap()
+    }
+
     pub(crate) async fn start(&self, config: TrainConfig) -> Trainer {
         Trainer::start(
             config,
@@ -120,22 +127,26 @@ pub(crate) fn collapsing(sets: &[&str]) -> TrainConfig {
     config
 }
 
-/// Reads the status until it is as expected; a minute is far beyond what any of the tests' steps take.
+/// The status once it is as expected.
 pub(crate) async fn until(
     trainer: &Trainer,
     wish: impl Fn(&TrainingStatus) -> bool,
 ) -> TrainingStatus {
-    let look = async {
+    let found = poll(async || Some(trainer.status()).filter(&wish)).await;
+    found.unwrap_or_else(|| panic!("still {:?}", trainer.status()))
+}
+
+/// What `look` finds in the end; `None` after a minute, which is far beyond what any of the tests' steps take.
+pub(crate) async fn poll<T>(look: impl AsyncFn() -> Option<T>) -> Option<T> {
+    let found = async {
         loop {
-            let status = trainer.status();
-            if wish(&status) {
-                return status;
+            if let Some(found) = look().await {
+                return found;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    match tokio::time::timeout(Duration::from_secs(60), look).await {
-        Ok(status) => status,
-        Err(_) => panic!("still {:?}", trainer.status()),
-    }
+    tokio::time::timeout(Duration::from_secs(60), found)
+        .await
+        .ok()
 }

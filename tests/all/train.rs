@@ -30,10 +30,9 @@ async fn newest(lab: &Lab) -> Snapshot {
 }
 
 async fn snapshot(lab: &Lab, trainer: &Trainer) -> Snapshot {
-    let id = trainer.snapshot(None).await.unwrap();
-    let row = trainer.written(id).await.unwrap();
+    let row = lab.take(trainer, None).await;
     assert_eq!(row.status, CheckpointStatus::Complete, "{:?}", row.reason);
-    lab.checkpoints.load(id).await.unwrap()
+    lab.checkpoints.load(row.id).await.unwrap()
 }
 
 /// Pairs of a chain's anchor or of its state.

@@ -8,27 +8,13 @@ use kith::{
 };
 use kith_mcmc::SlotKey;
 
-use crate::lab::{Lab, collapsing, config, until};
+use crate::lab::{Lab, collapsing, config, poll, until};
 
-/// Reads the database until it is as expected; a minute is far beyond what any of the tests' steps take.
+/// The rows of all checkpoints once they are as expected.
 async fn until_rows(lab: &Lab, wish: impl Fn(&[CheckpointRow]) -> bool) -> Vec<CheckpointRow> {
-    let look = async {
-        loop {
-            let rows = lab.db.checkpoints().await.unwrap();
-            if wish(&rows) {
-                return rows;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-    };
-    let found = tokio::time::timeout(std::time::Duration::from_secs(60), look).await;
+    let look = async || Some(lab.db.checkpoints().await.unwrap()).filter(|rows| wish(rows));
+    let found = poll(look).await;
     found.expect("the checkpoints never came to be as wished")
-}
-
-async fn taken(lab: &Lab, trainer: &Trainer, note: Option<&str>) -> CheckpointRow {
-    let id = trainer.snapshot(note.map(str::to_owned)).await.unwrap();
-    trainer.written(id).await.unwrap();
-    lab.db.checkpoint(id).await.unwrap().unwrap()
 }
 
 /// Settings under which every candidate serves: there are too few held-out pairs to compare by.
@@ -87,7 +73,7 @@ async fn a_snapshot_that_was_asked_for_outlives_many_newer_ones() {
     lab.post(0..30).await;
     let trainer = lab.start(config(&ALL_SERVE)).await;
     until(&trainer, |status| status.step > 2).await;
-    let asked = taken(&lab, &trainer, Some("before the sale")).await;
+    let asked = lab.take(&trainer, Some("before the sale")).await;
     assert!(asked.kept);
     until_rows(&lab, |rows| {
         rows.iter()
@@ -111,7 +97,7 @@ async fn snapshots_of_one_step_are_one_and_a_quota_refuses_more() {
     trainer.set_paused(true).await.unwrap();
     let mut ids = Vec::new();
     for note in ["one", "two", "two"] {
-        ids.push(taken(&lab, &trainer, Some(note)).await.id);
+        ids.push(lab.take(&trainer, Some(note)).await.id);
     }
     assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
     let row = lab.db.checkpoint(ids[0]).await.unwrap().unwrap();
@@ -124,7 +110,7 @@ async fn snapshots_of_one_step_are_one_and_a_quota_refuses_more() {
         trainer.set_paused(true).await.unwrap();
     };
     go_on(1).await;
-    taken(&lab, &trainer, None).await;
+    lab.take(&trainer, None).await;
     go_on(1).await;
     let refused = trainer.snapshot(None).await.unwrap_err();
     assert!(
@@ -136,7 +122,7 @@ async fn snapshots_of_one_step_are_one_and_a_quota_refuses_more() {
     );
     lab.checkpoints.keep(ids[0], false).await.unwrap();
     assert_eq!(
-        taken(&lab, &trainer, None).await.status,
+        lab.take(&trainer, None).await.status,
         CheckpointStatus::Complete
     );
     trainer.stop().await.unwrap();
@@ -244,7 +230,7 @@ async fn weights_near_their_start_are_called_untrained_and_not_collapsed() {
         .start(collapsing(&["schedule.warmup_steps=90000"]))
         .await;
     until(&trainer, |status| status.step >= 1).await;
-    let id = taken(&lab, &trainer, None).await.id;
+    let id = lab.take(&trainer, None).await.id;
     let rows = until_rows(&lab, |rows| {
         rows.iter().any(|row| row.id == id && row.verdict.is_some())
     })
@@ -303,7 +289,7 @@ async fn what_is_erased_just_before_a_snapshot_is_not_in_it() {
     until(&trainer, |status| status.epoch >= 3).await;
     for row in &rows[..4] {
         lab.db.delete_pair(row.id).await.unwrap();
-        let id = taken(&lab, &trainer, None).await.id;
+        let id = lab.take(&trainer, None).await.id;
         let chains = lab.checkpoints.load(id).await.unwrap().chains;
         let slots = chains.anchor.iter().chain(&chains.negative);
         let pairs: Vec<u32> = slots
@@ -381,7 +367,7 @@ async fn a_snapshot_that_cannot_be_written_is_told_to_its_caller_and_training_go
     assert_eq!((named, failure), (id, WriteFailure::Other));
     std::fs::remove_file(&folder).unwrap();
     std::fs::rename(&away, &folder).unwrap();
-    taken(&lab, &trainer, None).await;
+    lab.take(&trainer, None).await;
     trainer.stop().await.unwrap();
 }
 
@@ -432,7 +418,7 @@ async fn a_snapshot_deleted_before_it_was_judged_is_no_error() {
     }
     let live = lab.db.live_checkpoint().await.unwrap().unwrap();
     // One more, so that those before it have been through the judge.
-    let row = taken(&lab, &trainer, None).await;
+    let row = lab.take(&trainer, None).await;
     until_rows(&lab, |rows| {
         rows.iter().any(|r| r.id == row.id && r.verdict.is_some())
     })
