@@ -146,6 +146,9 @@ impl Checkpoints {
     }
 
     /// Whether a checkpoint is not there, or not any more: waits for a deletion that is under way.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Db`] if the database cannot be read.
     pub async fn is_gone(&self, id: CheckpointId) -> Result<bool, CheckpointError> {
         let _roles = self.roles.lock().await;
         Ok(self.row(id).await?.is_none())
