@@ -1,5 +1,6 @@
 //! The HTTP interface through all its layers, over a real app with a tiny encoder.
 
+mod aliases;
 mod bodies;
 mod checkpoints;
 mod connections;
@@ -16,3 +17,4 @@ mod load;
 mod messages;
 mod pairs;
 mod server;
+mod training;

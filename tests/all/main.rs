@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod app;
+mod audit;
 mod bench;
 mod blobs;
 mod checkpoint;
@@ -19,3 +20,4 @@ mod storage;
 mod support;
 mod train;
 mod train_life;
+mod train_snapshots;

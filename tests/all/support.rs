@@ -136,8 +136,20 @@ impl Served {
     }
 
     pub(crate) async fn post(&self, path: &str, document: &Value) -> Reply {
+        self.send_json(Method::POST, path, document).await
+    }
+
+    pub(crate) async fn put(&self, path: &str, document: &Value) -> Reply {
+        self.send_json(Method::PUT, path, document).await
+    }
+
+    pub(crate) async fn patch(&self, path: &str, document: &Value) -> Reply {
+        self.send_json(Method::PATCH, path, document).await
+    }
+
+    async fn send_json(&self, method: Method, path: &str, document: &Value) -> Reply {
         let body = Body::from(document.to_string());
-        self.send(request(Method::POST, path, Some("application/json"), body))
+        self.send(request(method, path, Some("application/json"), body))
             .await
     }
 

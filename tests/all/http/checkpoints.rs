@@ -1,15 +1,16 @@
-//! `/v1/checkpoints` and `/v1/training`.
+//! `/v1/checkpoints`.
 
 use std::{collections::HashMap, sync::Arc};
 
-use axum::{
-    body::Body,
-    http::{Method, StatusCode},
+use axum::{body::Body, http::StatusCode};
+use kith::{
+    blobs::BlobKey,
+    checkpoint::MANIFEST,
+    types::{CheckpointId, Sha256},
 };
-use kith::{blobs::BlobKey, checkpoint::MANIFEST, types::Sha256};
 use serde_json::{Value, json};
 
-use crate::support::{Served, data_uri, distance, png, request, vector};
+use crate::support::{Served, data_uri, distance, png, vector};
 
 #[tokio::test]
 async fn a_snapshot_is_answered_202_with_its_place_or_201_when_waited_for() {
@@ -164,87 +165,6 @@ async fn no_answer_mixes_checkpoints_while_promotions_happen() {
 }
 
 #[tokio::test]
-async fn training_has_a_status_and_refuses_invalid_changes() {
-    let served = Served::start(&[]).await;
-    let status = served.get("/v1/training").await.json();
-    assert_eq!(
-        (&status["state"], &status["step"]),
-        (&json!("waiting"), &json!(0))
-    );
-    let live = served.app.serving.live().unwrap().id.to_string();
-    let checkpoint = &status["checkpoint"];
-    assert_eq!(
-        (
-            &checkpoint["live"],
-            &checkpoint["latest"],
-            &checkpoint["held"]
-        ),
-        (&json!(live), &json!(live), &json!(false))
-    );
-    let patch = async |body: Value| {
-        served
-            .send(request(
-                Method::PATCH,
-                "/v1/training",
-                Some("application/json"),
-                Body::from(body.to_string()),
-            ))
-            .await
-    };
-    for (body, param) in [
-        (json!({}), None),
-        (json!({"state": "stopped"}), Some("state")),
-        (json!({"learning_rate": 0}), Some("learning_rate")),
-        (json!({"rate": 1}), Some("rate")),
-    ] {
-        let (_, place) = patch(body).await.error(StatusCode::BAD_REQUEST);
-        assert_eq!(place.as_deref(), param);
-    }
-    assert_eq!(
-        served
-            .get("/v1/training/metrics?since=18446744073709551615")
-            .await
-            .json()["data"],
-        serde_json::json!([]),
-        "no step is so late"
-    );
-    assert_eq!(
-        served.get("/v1/training/metrics?since=0").await.json()["data"],
-        json!([])
-    );
-}
-
-#[tokio::test]
-async fn training_is_paused_and_resumed() {
-    let served = Served::start(&["training.enabled=true", "training.min_pairs=1000"]).await;
-    let patch = async |state: &str| {
-        served
-            .send(request(
-                Method::PATCH,
-                "/v1/training",
-                Some("application/json"),
-                Body::from(json!({"state": state}).to_string()),
-            ))
-            .await
-            .json()
-    };
-    assert_eq!(patch("paused").await["state"], "paused");
-    assert_eq!(
-        patch("running").await["state"],
-        "waiting",
-        "there are no pairs yet"
-    );
-    served.app.stop().await.unwrap();
-}
-
-async fn patch(served: &Served, path: &str, body: Value) -> crate::support::Reply {
-    let body = Body::from(body.to_string());
-    served
-        .send(request(Method::PATCH, path, Some("application/json"), body))
-        .await
-}
-
-#[tokio::test]
 async fn a_promotion_holds_until_it_is_released_unless_hold_is_false() {
     let served = Served::start(&[]).await;
     let new = served.write_checkpoint(7).await;
@@ -291,83 +211,29 @@ async fn notes_and_keeping_are_changed_and_an_unknown_checkpoint_is_404() {
     let served = Served::start(&[]).await;
     let id = served.write_checkpoint(7).await;
     let path = format!("/v1/checkpoints/{id}");
-    let noted = patch(&served, &path, json!({"note": "for the audit"}))
+    let noted = served
+        .patch(&path, &json!({"note": "for the audit"}))
         .await
         .json();
     assert_eq!(
         (&noted["note"], &noted["keep"]),
         (&json!("for the audit"), &json!(true))
     );
-    let freed = patch(&served, &path, json!({"keep": false, "note": null}))
+    let freed = served
+        .patch(&path, &json!({"keep": false, "note": null}))
         .await
         .json();
     assert_eq!(
         (&freed["note"], &freed["keep"]),
         (&json!("for the audit"), &json!(false))
     );
-    let bare = patch(&served, &path, json!({"note": ""})).await.json();
+    let bare = served.patch(&path, &json!({"note": ""})).await.json();
     assert_eq!(bare["note"], Value::Null);
-    let nothing = patch(&served, &path, json!({})).await;
+    let nothing = served.patch(&path, &json!({})).await;
     assert_eq!(nothing.error(StatusCode::BAD_REQUEST).0, "missing_field");
-    let other = format!("/v1/checkpoints/{}", kith::types::CheckpointId::now());
-    let unknown = patch(&served, &other, json!({"keep": true})).await;
+    let other = format!("/v1/checkpoints/{}", CheckpointId::now());
+    let unknown = served.patch(&other, &json!({"keep": true})).await;
     assert_eq!(unknown.error(StatusCode::NOT_FOUND).0, "unknown_checkpoint");
-}
-
-async fn put_alias(served: &Served, name: &str, checkpoint: &str) -> crate::support::Reply {
-    let path = format!("/v1/aliases/{name}");
-    let body = Body::from(json!({"checkpoint": checkpoint}).to_string());
-    served
-        .send(request(Method::PUT, &path, Some("application/json"), body))
-        .await
-}
-
-#[tokio::test]
-async fn an_alias_can_be_moved_and_protects_its_checkpoint() {
-    let served = Served::start(&[]).await;
-    let live = served.app.serving.live().unwrap().id;
-    let other = served.write_checkpoint(7).await;
-    let asked = async |model: &str| {
-        let document = json!({"model": model, "input": data_uri(&png(1))});
-        served.post("/v1/embeddings", &document).await
-    };
-    let unknown = asked("shop").await;
-    assert_eq!(unknown.error(StatusCode::NOT_FOUND).0, "unknown_model");
-    let set = put_alias(&served, "shop", &other.to_string()).await;
-    assert_eq!(set.status, StatusCode::OK, "{}", set.text());
-    assert_eq!(asked("shop").await.json()["model"], format!("kith@{other}"));
-    let refused = served.delete(&format!("/v1/checkpoints/{other}")).await;
-    assert_eq!(refused.error(StatusCode::CONFLICT).0, "checkpoint_aliased");
-    let moved = put_alias(&served, "shop", "auto").await.json();
-    assert_eq!(moved["checkpoint"], "auto");
-    assert_eq!(asked("shop").await.json()["model"], format!("kith@{live}"));
-    let models = served.get("/v1/models").await.json();
-    let mut names = models["data"].as_array().unwrap().iter();
-    assert!(names.any(|model| model["id"] == "shop"));
-    let shop = served.get("/v1/models/shop").await.json();
-    assert_eq!(shop["checkpoint"], live.to_string());
-}
-
-#[tokio::test]
-async fn invalid_aliases_are_refused_and_a_deleted_one_is_unknown() {
-    let served = Served::start(&[]).await;
-    for (name, checkpoint, code) in [
-        ("kith", "auto", "invalid_name"),
-        ("a%20b", "auto", "invalid_name"),
-        ("shop", "newest", "invalid_id"),
-    ] {
-        let refused = put_alias(&served, name, checkpoint).await;
-        assert_eq!(refused.error(StatusCode::BAD_REQUEST).0, code);
-    }
-    let nowhere = kith::types::CheckpointId::now().to_string();
-    let refused = put_alias(&served, "shop", &nowhere).await;
-    assert_eq!(refused.error(StatusCode::NOT_FOUND).0, "unknown_checkpoint");
-    put_alias(&served, "shop", "auto").await;
-    let removed = served.delete("/v1/aliases/shop").await;
-    assert_eq!(removed.status, StatusCode::NO_CONTENT);
-    let unknown = served.delete("/v1/aliases/shop").await;
-    assert_eq!(unknown.error(StatusCode::NOT_FOUND).0, "unknown_alias");
-    assert_eq!(served.get("/v1/aliases").await.json()["data"], json!([]));
 }
 
 #[tokio::test]
@@ -393,15 +259,6 @@ async fn weights_that_are_not_finite_are_refused_by_every_route() {
 }
 
 #[tokio::test]
-async fn a_change_that_would_have_no_effect_is_refused_while_training_is_off() {
-    let served = Served::start(&[]).await;
-    for body in [json!({"state": "paused"}), json!({"learning_rate": 1e-4})] {
-        let refused = patch(&served, "/v1/training", body).await;
-        assert_eq!(refused.error(StatusCode::CONFLICT).0, "training_disabled");
-    }
-}
-
-#[tokio::test]
 async fn a_change_that_was_made_is_answered_although_the_manifest_is_gone() {
     let served = Served::start(&[]).await;
     let id = served.app.serving.live().unwrap().id;
@@ -412,7 +269,7 @@ async fn a_change_that_was_made_is_answered_although_the_manifest_is_gone() {
     let key = BlobKey::CheckpointPart(id, MANIFEST.to_owned());
     served.app.blobs.delete(&key).await.unwrap();
     let path = format!("/v1/checkpoints/{id}");
-    let noted = patch(&served, &path, json!({"note": "why"})).await;
+    let noted = served.patch(&path, &json!({"note": "why"})).await;
     assert_eq!(noted.status, StatusCode::OK, "{}", noted.text());
     assert_eq!(noted.json()["note"], "why");
     assert_eq!(noted.json().get("files"), None);

@@ -1,0 +1,190 @@
+//! Snapshots while training runs: kept, refused, deleted, and those that cannot be written.
+
+use kith::{
+    checkpoint::CheckpointError,
+    db::CheckpointStatus,
+    train::{TrainError, TrainingState, WriteFailure},
+};
+use kith_mcmc::SlotKey;
+
+use crate::lab::{Lab, config, until};
+use crate::train_life::{ALL_SERVE, until_rows};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_was_asked_for_outlives_many_newer_ones() {
+    let lab = Lab::new(0.4).await;
+    lab.post(0..30).await;
+    let trainer = lab.start(config(&ALL_SERVE)).await;
+    until(&trainer, |status| status.step > 2).await;
+    let asked = lab.take(&trainer, Some("before the sale")).await;
+    assert!(asked.kept);
+    until_rows(&lab, |rows| {
+        rows.iter()
+            .filter(|row| row.step > asked.step + 8 && row.verdict.is_some())
+            .count()
+            >= 3
+    })
+    .await;
+    assert!(lab.db.checkpoint(asked.id).await.unwrap().is_some());
+    lab.checkpoints.keep(asked.id, false).await.unwrap();
+    until_rows(&lab, |rows| rows.iter().all(|row| row.id != asked.id)).await;
+    trainer.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshots_of_one_step_are_one_and_a_quota_refuses_more() {
+    let lab = Lab::new(0.0).await;
+    lab.post(0..6).await;
+    let trainer = lab.start(config(&["retention.max_kept=2"])).await;
+    until(&trainer, |status| status.step > 2).await;
+    trainer.set_paused(true).await.unwrap();
+    let mut ids = Vec::new();
+    for note in ["one", "two", "two"] {
+        ids.push(lab.take(&trainer, Some(note)).await.id);
+    }
+    assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    let row = lab.db.checkpoint(ids[0]).await.unwrap().unwrap();
+    assert_eq!(row.note.as_deref(), Some("one; two"));
+
+    let go_on = async |steps: u64| {
+        let now = trainer.status().step;
+        trainer.set_paused(false).await.unwrap();
+        until(&trainer, |status| status.step > now + steps).await;
+        trainer.set_paused(true).await.unwrap();
+    };
+    go_on(1).await;
+    lab.take(&trainer, None).await;
+    go_on(1).await;
+    let refused = trainer.snapshot(None).await.unwrap_err();
+    assert!(
+        matches!(
+            refused,
+            TrainError::Checkpoint(CheckpointError::Quota { kept: 2 })
+        ),
+        "{refused}"
+    );
+    lab.checkpoints.keep(ids[0], false).await.unwrap();
+    assert_eq!(
+        lab.take(&trainer, None).await.status,
+        CheckpointStatus::Complete
+    );
+    trainer.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_erased_just_before_a_snapshot_is_not_in_it() {
+    let lab = Lab::new(0.0).await;
+    let rows = lab.post(0..12).await;
+    let trainer = lab.start(config(&[])).await;
+    until(&trainer, |status| status.epoch >= 3).await;
+    for row in &rows[..4] {
+        lab.db.delete_pair(row.id).await.unwrap();
+        let id = lab.take(&trainer, None).await.id;
+        let chains = lab.checkpoints.load(id).await.unwrap().chains;
+        let slots = chains.anchor.iter().chain(&chains.negative);
+        let pairs: Vec<u32> = slots
+            .map(|slot| SlotKey::from_packed(*slot).pair().0)
+            .collect();
+        assert!(!pairs.is_empty() && !pairs.contains(&row.key.0));
+    }
+    assert_eq!(
+        lab.db.erasures_after(0, 10).await.unwrap().len(),
+        0,
+        "what was taken note of need not be kept"
+    );
+    trainer.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_last_snapshot_that_cannot_be_written_is_the_stops_error() {
+    let lab = Lab::new(0.0).await;
+    lab.post(0..8).await;
+    let trainer = lab.start(config(&[])).await;
+    until(&trainer, |status| status.step > 2).await;
+    let folder = lab.folder.path().join("blobs/checkpoints");
+    std::fs::rename(&folder, lab.folder.path().join("away")).unwrap();
+    std::fs::write(&folder, "no folder").unwrap();
+    let stopped = trainer.stop().await;
+    assert!(
+        matches!(stopped, Err(TrainError::Unsaved(_))),
+        "{stopped:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_cannot_be_written_is_told_to_its_caller_and_training_goes_on() {
+    let lab = Lab::new(0.0).await;
+    lab.post(0..8).await;
+    let trainer = lab.start(config(&[])).await;
+    until(&trainer, |status| status.step > 2).await;
+    let folder = lab.folder.path().join("blobs/checkpoints");
+    let away = lab.folder.path().join("away");
+    std::fs::rename(&folder, &away).unwrap();
+    std::fs::write(&folder, "no folder").unwrap();
+    let id = trainer.snapshot(None).await.unwrap();
+    let refused = trainer.written(id).await;
+    let Err(TrainError::Unwritten { id: named, failure }) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!((named, failure), (id, WriteFailure::Other));
+    std::fs::remove_file(&folder).unwrap();
+    std::fs::rename(&away, &folder).unwrap();
+    lab.take(&trainer, None).await;
+    trainer.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_of_weights_that_are_not_finite_is_refused_as_such() {
+    let lab = Lab::new(0.0).await;
+    lab.post(0..8).await;
+    // The largest rate there is: step and decay together go beyond f32.
+    let sets = [
+        "schedule.learning_rate=3.4e38",
+        "schedule.warmup_steps=0",
+        "optimizer.weight_decay=0.9",
+        "training.max_skipped=3",
+    ];
+    let trainer = lab.start(config(&sets)).await;
+    until(&trainer, |status| status.state == TrainingState::Failed).await;
+    let id = trainer.snapshot(None).await.unwrap();
+    let refused = trainer.written(id).await;
+    assert!(
+        matches!(
+            refused,
+            Err(TrainError::Unwritten {
+                failure: WriteFailure::NotFinite,
+                ..
+            })
+        ),
+        "{refused:?}"
+    );
+    // That is the last snapshot, so the stop says so, too.
+    trainer.stop().await.unwrap_err();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_deleted_before_it_was_judged_is_no_error() {
+    let lab = Lab::new(0.5).await;
+    lab.post(0..24).await;
+    let trainer = lab.start(config(&[])).await;
+    for _ in 0..6 {
+        let before = trainer.status().step;
+        until(&trainer, |status| status.step > before).await;
+        let id = trainer.snapshot(None).await.unwrap();
+        trainer.written(id).await.unwrap();
+        match lab.checkpoints.delete(id).await {
+            // It was judged and promoted first.
+            Err(CheckpointError::Live(_)) => {}
+            deleted => deleted.unwrap(),
+        }
+    }
+    let live = lab.db.live_checkpoint().await.unwrap().unwrap();
+    // One more, so that those before it have been through the judge.
+    let row = lab.take(&trainer, None).await;
+    until_rows(&lab, |rows| {
+        rows.iter().any(|r| r.id == row.id && r.verdict.is_some())
+    })
+    .await;
+    assert_eq!(trainer.status().last_error, None, "{live:?}");
+    trainer.stop().await.unwrap();
+}
