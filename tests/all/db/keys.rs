@@ -13,7 +13,7 @@ fn key(name: &str) -> KeyRow {
         id: uuid::Uuid::now_v7(),
         name: name.to_owned(),
         scope: Scope::Write,
-        sha256: Sha256::of(uuid::Uuid::now_v7().as_bytes()),
+        sha256: Sha256::digest(uuid::Uuid::now_v7().as_bytes()),
         created_at: Timestamp::now(),
         expires_at: Some(Timestamp::now()),
         revoked_at: None,
