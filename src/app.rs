@@ -6,7 +6,9 @@ mod folder;
 mod lock;
 mod writable;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+use tokio::task::JoinHandle;
 
 pub use self::{
     error::StartError,
@@ -27,10 +29,14 @@ use crate::{
     image_store::ImageStore,
     ingest::{Ingest, IngestError},
     keys::Keys,
-    serve::Serving,
+    serve::{Serving, Stores},
+    telemetry::Metrics,
     train::Trainer,
 };
 use kith_nn::{Device, Purpose};
+
+/// How often the values of histograms are added up, should nobody read them.
+const DRAIN_EVERY: Duration = Duration::from_secs(5);
 
 /// The started parts of the server; cheap to clone.
 #[derive(Clone)]
@@ -51,9 +57,12 @@ pub struct App {
     pub serving: Serving,
     /// The training side.
     pub trainer: Trainer,
+    /// The series of this server.
+    pub metrics: Metrics,
     /// Whether the data folder can be written.
     pub(crate) writable: Writable,
     lock: Arc<FolderLock>,
+    draining: Arc<Draining>,
 }
 
 impl App {
@@ -93,7 +102,13 @@ impl App {
         )
         .await
         .map_err(because("the trainer"))?;
-        let serving = start_serving(&settings, open(Purpose::Serving)?, &db, &checkpoints).await?;
+        let metrics = Metrics::new();
+        let stores = Stores {
+            db: db.clone(),
+            checkpoints: checkpoints.clone(),
+            metrics: metrics.clone(),
+        };
+        let serving = start_serving(&settings, open(Purpose::Serving)?, stores).await?;
         tracing::info!(folder = %folder.display(), device = %settings.encoder.device, "started");
         Ok(Self {
             settings: Arc::new(settings),
@@ -105,6 +120,8 @@ impl App {
             checkpoints,
             serving,
             trainer,
+            draining: Arc::new(draining(&metrics)),
+            metrics,
             lock,
         })
     }
@@ -115,6 +132,7 @@ impl App {
         self.serving.stop().await;
         let trained = self.trainer.stop().await;
         self.keys.stop();
+        self.draining.0.abort();
         self.db.close().await;
         // Clones of this handle may keep the lock file open, so dropping is not enough.
         let unlocked = self.lock.release();
@@ -125,18 +143,35 @@ impl App {
     }
 }
 
+/// The task that keeps histograms short; it ends with the last handle to the app.
+struct Draining(JoinHandle<()>);
+
+impl Drop for Draining {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn draining(metrics: &Metrics) -> Draining {
+    let metrics = metrics.clone();
+    Draining(tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(DRAIN_EVERY).await;
+            metrics.drain();
+        }
+    }))
+}
+
 async fn start_serving(
     settings: &Settings,
     device: Device,
-    db: &Db,
-    checkpoints: &Checkpoints,
+    stores: Stores,
 ) -> Result<Serving, StartError> {
     Serving::start(
         settings.serving.clone(),
         settings.limits.clone(),
         device,
-        db.clone(),
-        checkpoints.clone(),
+        stores,
     )
     .await
     .map_err(because("serving"))

@@ -1,4 +1,5 @@
-//! Facts about files from the operating system: which file a path names now, and whether an error means a full or a failing disk.
+//! Facts about files from the operating system: which file a path names now, whether an error means a full or a failing disk, and how
+//! much space is left.
 
 use std::{
     error::Error,
@@ -38,6 +39,13 @@ impl Place {
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Bytes that may still be written to the disk that holds `path`, and the disk's size.
+pub(crate) fn space(path: &Path) -> io::Result<(u64, u64)> {
+    let found = rustix::fs::statvfs(path)?;
+    let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+    Ok((bytes(found.f_bavail), bytes(found.f_blocks)))
 }
 
 /// Whether an error, or what caused it, says that the disk or the quota is full.

@@ -1,5 +1,13 @@
 //! Logs: one subscriber for the process, on standard error, as text or as JSON lines.
-//! [`LogThrottle`] keeps a failure that repeats from filling the log.
+//! [`LogThrottle`] keeps a failure that repeats from filling the log. [`Metrics`] are the series that Prometheus reads.
+
+mod recorder;
+pub mod series;
+mod stage;
+
+pub use recorder::{Counter, Gauge, Histogram, Metrics};
+pub use series::Series;
+pub use stage::Stage;
 
 use std::{
     io::IsTerminal,

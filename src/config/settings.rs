@@ -62,6 +62,8 @@ pub struct ServerConfig {
     pub listen: String,
     /// Allow an address that is not loopback although there is no key.
     pub insecure: bool,
+    /// Whether `GET /metrics` needs a key with the scope embed, where there are keys.
+    pub metrics_key: bool,
     /// Seconds a request may take.
     pub timeout_seconds: u64,
     /// Host names of the server besides loopback's and that of `listen`; `*`: any.

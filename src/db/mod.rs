@@ -4,6 +4,7 @@ mod checkpoint_row;
 mod checkpoints;
 mod choices;
 mod columns;
+mod counts;
 mod damage;
 mod erase;
 mod error;
@@ -22,6 +23,7 @@ pub use self::{
         CheckpointRole, CheckpointRow, CheckpointStatus, DecidedBy, Decision, Verdict,
     },
     choices::{Alias, TrainingChoices},
+    counts::StoredCounts,
     error::DbError,
     handle::Db,
     records::{

@@ -14,7 +14,8 @@ pub(super) enum Access {
 }
 
 /// What the route `path`, as the router spells it, asks of a caller of `method`.
-pub(super) fn access(method: &Method, path: &str) -> Access {
+/// `open_metrics`: the settings let everybody read `/metrics`.
+pub(super) fn access(method: &Method, path: &str, open_metrics: bool) -> Access {
     use Access::Open;
     const EMBED: Access = Access::Scope(Scope::Embed);
     const WRITE: Access = Access::Scope(Scope::Write);
@@ -26,9 +27,12 @@ pub(super) fn access(method: &Method, path: &str) -> Access {
         method.as_str()
     };
     match (method, path) {
-        // For supervisors, load balancers and people: nothing of what is stored. `/openapi.json` and `/docs` belong here, and `/metrics` where the
-        // settings leave it open.
+        // For supervisors, load balancers and people: nothing of what is stored. `/openapi.json` and `/docs` belong here.
         ("GET", "/" | "/healthz" | "/readyz") => Open,
+
+        // Figures only, but they tell how much is stored and asked.
+        ("GET", "/metrics") if open_metrics => Open,
+        ("GET", "/metrics") => EMBED,
 
         // Vectors, and the names that can be asked for.
         ("POST", "/v1/embeddings" | "/v2/embed") => EMBED,
@@ -61,9 +65,9 @@ mod tests {
     #[test]
     fn a_route_that_nobody_entered_needs_admin() {
         let admin = Access::Scope(Scope::Admin);
-        assert_eq!(access(&Method::POST, "/v1/new"), admin);
-        assert_eq!(access(&Method::PUT, "/v1/pairs"), admin);
-        assert_eq!(access(&Method::POST, "/healthz"), admin);
-        assert_eq!(access(&Method::HEAD, "/healthz"), Access::Open);
+        assert_eq!(access(&Method::POST, "/v1/new", false), admin);
+        assert_eq!(access(&Method::PUT, "/v1/pairs", false), admin);
+        assert_eq!(access(&Method::POST, "/healthz", false), admin);
+        assert_eq!(access(&Method::HEAD, "/healthz", false), Access::Open);
     }
 }

@@ -22,19 +22,29 @@ use crate::keys::{Caller, KeyError, Keys, Scope};
 /// Most bytes of a path in the log.
 const MAX_PATH: usize = 256;
 
+/// What requests are checked against; cheap to clone.
+#[derive(Clone)]
+pub(super) struct Guard {
+    pub(super) keys: Keys,
+    /// Whether everybody may read `/metrics`.
+    pub(super) open_metrics: bool,
+}
+
 /// Answers 401 to a request without a valid key, 403 to one whose key may not use the route, and 429 to one whose key is used up. Handlers find the [`Caller`] in the extensions.
 pub(super) async fn check_key(
-    State(keys): State<Keys>,
+    State(guard): State<Guard>,
     mut request: Request,
     next: Next,
 ) -> Response {
     let path = request.extensions().get::<MatchedPath>();
     // An unknown route has nothing to protect: 404 is the better answer.
-    let needed = path.map_or(Access::Open, |path| access(request.method(), path.as_str()));
+    let needed = path.map_or(Access::Open, |path| {
+        access(request.method(), path.as_str(), guard.open_metrics)
+    });
     let Access::Scope(scope) = needed else {
         return next.run(request).await;
     };
-    let caller = match find_caller(&keys, request.headers()) {
+    let caller = match find_caller(&guard.keys, request.headers()) {
         Ok(caller) => caller,
         Err(error) => return error.into_response(),
     };

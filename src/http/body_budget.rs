@@ -21,6 +21,7 @@ const STALL_GRACE: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub(super) struct BodyBudget {
     units: Arc<Semaphore>,
+    all_units: usize,
     /// Of the requests that are being read; ended ones are removed when another begins.
     bodies: Arc<Mutex<Vec<Weak<Mutex<Held>>>>>,
 }
@@ -47,8 +48,15 @@ impl BodyBudget {
         let units = bytes.div_ceil(UNIT).min(Semaphore::MAX_PERMITS);
         Self {
             units: Arc::new(Semaphore::new(units)),
+            all_units: units,
             bodies: Arc::default(),
         }
+    }
+
+    /// Bytes that all bodies hold at this moment.
+    pub(super) fn held(&self) -> usize {
+        let free = self.units.available_permits();
+        self.all_units.saturating_sub(free) * UNIT
     }
 
     /// A permit for no bytes yet.

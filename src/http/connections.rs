@@ -30,7 +30,7 @@ use super::{
     activity::{Activity, TrackedBody},
     transport::{Timeouts, Transport},
 };
-use crate::telemetry::LogThrottle;
+use crate::telemetry::{Gauge, LogThrottle};
 
 /// Most bytes that are buffered for a connection, or a stream of HTTP/2, in each direction; also of a request's head in HTTP/1.1.
 const BUFFER: usize = 128 * 1024;
@@ -65,6 +65,8 @@ pub(super) struct Connections {
     stopping: watch::Receiver<bool>,
     tasks: JoinSet<()>,
     open: HashMap<Id, Activity>,
+    /// Counts those that are open.
+    count: Gauge,
     accept_errors: LogThrottle,
 }
 
@@ -74,6 +76,7 @@ impl Connections {
         router: Router,
         timeouts: Timeouts,
         max_connections: usize,
+        count: Gauge,
         stopping: watch::Receiver<bool>,
     ) -> Self {
         Self {
@@ -83,6 +86,7 @@ impl Connections {
             stopping,
             tasks: JoinSet::new(),
             open: HashMap::new(),
+            count,
             accept_errors: LogThrottle::default(),
         }
     }
@@ -131,6 +135,7 @@ impl Connections {
             serve_connection(transport, router, activity.clone(), write_timeout, stopping);
         let task = self.tasks.spawn(connection);
         self.open.insert(task.id(), activity);
+        self.count.set(self.open.len() as f64);
     }
 
     /// Closes the connection that has been idle longest, or else the one whose body has stalled longest.
@@ -162,6 +167,7 @@ impl Connections {
             Err(error) => error.id(),
         };
         self.open.remove(&id);
+        self.count.set(self.open.len() as f64);
     }
 
     /// Logs the error and waits a moment: too many files may be open, or the client went away at once.

@@ -1,11 +1,11 @@
-//! The state that handlers share: the app, the idempotency cache and the budget of body bytes.
+//! The state that handlers share: the app, the idempotency cache and the budget of body bytes, and the gauges of `/metrics`.
 
 use std::sync::Arc;
 
 use axum::extract::FromRef;
 use tokio::sync::watch;
 
-use super::{body_budget::BodyBudget, idempotency::IdempotencyCache};
+use super::{body_budget::BodyBudget, gauges::StateGauges, idempotency::IdempotencyCache};
 use crate::app::App;
 
 /// Most bytes of answers that are kept for retries with an `Idempotency-Key`.
@@ -17,6 +17,7 @@ pub(super) struct Context {
     pub(super) app: App,
     pub(super) idempotency: Arc<IdempotencyCache>,
     pub(super) budget: BodyBudget,
+    pub(super) gauges: Arc<StateGauges>,
     /// Turns true when the server begins to stop.
     pub(super) stopping: watch::Receiver<bool>,
 }
@@ -27,6 +28,7 @@ impl Context {
         Self {
             idempotency: Arc::new(IdempotencyCache::new(MAX_IDEMPOTENCY_BYTES)),
             budget: BodyBudget::new(server.max_buffered_bytes),
+            gauges: Arc::new(StateGauges::new(&app)),
             app,
             stopping,
         }

@@ -26,6 +26,7 @@ async fn list_routes() -> &'static str {
         "     /v1/images        stored images\n",
         "GET  /v1/training      the state of training; PATCH pauses and resumes it; /v1/training/metrics has its series\n",
         "POST /v1/checkpoints   a snapshot; GET lists them; POST /v1/checkpoints/ID/promote serves one\n",
+        "GET  /metrics         figures of this server for Prometheus\n",
         "GET  /healthz /readyz  for supervisors and load balancers\n",
     )
 }

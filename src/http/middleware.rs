@@ -1,4 +1,4 @@
-//! The layers around all routes: request id, log, security headers, error shape, origin check, keys, timeout, limits of the body, panics.
+//! The layers around all routes: request id, log, security headers, error shape, origin check, keys, figures, timeout, limits of the body, panics.
 
 use std::{any::Any, time::Duration};
 
@@ -23,18 +23,19 @@ use tower_http::{
 };
 
 use super::{
-    auth::check_key,
+    auth::{Guard, check_key},
     body_limits::{BodyLimits, check_length, limit_body},
     encoding::check_encoding,
     error::{ApiError, ErrorCode},
     load::limit_time,
+    measure::{Requests, measure},
     metered_body::meter_body,
     origin::{AllowedOrigins, check_origin},
     request_id::{MakeId, REQUEST_ID, remove_invalid},
     security_headers::add_security_headers,
     text::truncated,
 };
-use crate::{config::ServerConfig, keys::Keys};
+use crate::config::ServerConfig;
 
 /// Bytes from which on an answer is compressed for a client that asks for it.
 const MIN_COMPRESSED: u64 = 1024;
@@ -46,7 +47,8 @@ const MAX_PATH: usize = 256;
 pub(super) fn apply_layers(
     routes: Router,
     limits: BodyLimits,
-    keys: Keys,
+    guard: Guard,
+    requests: Requests,
     server: &ServerConfig,
 ) -> Router {
     let timeout = Duration::from_secs(server.timeout_seconds);
@@ -65,7 +67,7 @@ pub(super) fn apply_layers(
                 .compress_when(SizeAbove::new(MIN_COMPRESSED).and(is_json)),
         )
         // Inside CORS: a preflight has no key, and a page may read why its key is refused.
-        .layer(from_fn_with_state(keys, check_key));
+        .layer(from_fn_with_state(guard, check_key));
     let routes = match cors(&server.allowed_origins) {
         Some(cors) => routes.layer(cors),
         None => routes,
@@ -78,6 +80,7 @@ pub(super) fn apply_layers(
         .layer(CatchPanicLayer::custom(panic_response))
         .layer(map_response(shape_error))
         .layer(map_response(add_security_headers))
+        .layer(from_fn_with_state(requests, measure))
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
         .layer(TraceLayer::new_for_http().make_span_with(request_span))
         .layer(SetRequestIdLayer::new(REQUEST_ID, MakeId))

@@ -10,11 +10,14 @@ use tokio::{
 };
 
 use super::{
-    aliases, body_limits::BodyLimits, checkpoints, connections::Connections, context::Context,
-    embeddings, health, images, load, middleware, models, pairs, query_guard, training,
-    transport::Timeouts,
+    aliases, auth::Guard, body_limits::BodyLimits, checkpoints, connections::Connections,
+    context::Context, embeddings, health, images, load, measure::Requests, middleware, models,
+    pairs, prometheus, query_guard, training, transport::Timeouts,
 };
-use crate::app::{App, StartError};
+use crate::{
+    app::{App, StartError},
+    telemetry::series,
+};
 
 /// All routes of `app`, for a caller with its own transport.
 pub fn router(app: App) -> Router {
@@ -23,7 +26,12 @@ pub fn router(app: App) -> Router {
 }
 
 fn routes(context: Context) -> Router {
-    let (settings, keys) = (context.app.settings.clone(), context.app.keys.clone());
+    let settings = context.app.settings.clone();
+    let guard = Guard {
+        keys: context.app.keys.clone(),
+        open_metrics: !settings.server.metrics_key,
+    };
+    let requests = Requests::new(&context.app.metrics);
     let limits = BodyLimits {
         budget: context.budget.clone(),
         max_bytes: settings.server.max_body_bytes,
@@ -41,9 +49,10 @@ fn routes(context: Context) -> Router {
     // A supervisor's question is answered however much there is to do.
     let routes = load::limit_requests(routes, settings.server.max_requests)
         .merge(health::router())
+        .merge(prometheus::router())
         .layer(from_fn(query_guard::check_query))
         .with_state(context);
-    middleware::apply_layers(routes, limits, keys, &settings.server)
+    middleware::apply_layers(routes, limits, guard, requests, &settings.server)
 }
 
 /// Serves until `shutdown` is ready, then answers the open requests and stops the app, within `server.grace_seconds`.
@@ -56,8 +65,9 @@ pub async fn serve(
     let grace = Duration::from_secs(server.grace_seconds);
     let (stop, stopping) = watch::channel(false);
     let (timeouts, max_connections) = (Timeouts::new(server), server.max_connections);
+    let count = app.metrics.gauge(&series::HTTP_CONNECTIONS, Vec::new());
     let routes = routes(Context::new(app.clone(), stopping.clone()));
-    let connections = Connections::new(routes, timeouts, max_connections, stopping);
+    let connections = Connections::new(routes, timeouts, max_connections, count, stopping);
     let mut server = tokio::spawn(connections.serve(listener));
     shutdown.await;
     tracing::info!(grace_seconds = grace.as_secs(), "stopping");

@@ -11,9 +11,11 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{
     Row, ServeError,
+    instruments::Instruments,
     loaded::Loaded,
     queue::{FairQueue, Origin},
 };
+use crate::telemetry::Stage;
 use kith_nn::Features;
 
 /// One image that waits.
@@ -28,6 +30,8 @@ pub(super) struct Job {
     pub(super) reply: oneshot::Sender<Result<Row, ServeError>>,
     /// The image's place in the bound on waiting images; free again when the job is dropped.
     pub(super) permit: OwnedSemaphorePermit,
+    /// Its wait for a pass, which has not begun.
+    pub(super) waiting: Option<Stage>,
 }
 
 /// Passes after one with an image of a small request in which the next small request is expected soon.
@@ -83,14 +87,18 @@ struct State {
 
 impl Batcher {
     /// Starts the thread `kith-encode`; passes run in `pool`.
-    pub(super) fn start(pool: Arc<ThreadPool>, sizes: PassSizes) -> std::io::Result<Self> {
+    pub(super) fn start(
+        pool: Arc<ThreadPool>,
+        sizes: PassSizes,
+        instruments: Instruments,
+    ) -> std::io::Result<Self> {
         let queue = Arc::<Queue>::default();
         let own = queue.clone();
         let thread = thread::Builder::new()
             .name("kith-encode".to_owned())
             .spawn(move || {
                 while let Some(batch) = own.take(sizes) {
-                    pool.install(|| encode(batch));
+                    pool.install(|| encode(batch, &instruments));
                 }
             })?;
         Ok(Self {
@@ -198,7 +206,10 @@ impl State {
 }
 
 /// Encodes a batch and answers each job. A failure is this batch's only.
-fn encode(batch: Vec<Job>) {
+fn encode(mut batch: Vec<Job>, instruments: &Instruments) {
+    instruments.batch.record(batch.len() as f64);
+    batch.iter_mut().for_each(|job| job.waiting = None);
+    let pass = Stage::begin(&instruments.encode);
     let pixels: Vec<&[f32]> = batch.iter().map(|job| &job.pixels[..]).collect();
     let network = &batch[0].encoder.network;
     let outcome = match catch_unwind(AssertUnwindSafe(|| network.forward(&pixels))) {
@@ -206,6 +217,7 @@ fn encode(batch: Vec<Job>) {
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err("it panicked".to_owned()),
     };
+    drop(pass);
     if let Err(error) = &outcome {
         tracing::error!(%error, images = batch.len(), "the encoder failed on a batch");
     }

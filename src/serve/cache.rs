@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use moka::future::Cache;
 
-use super::{Row, ServeError};
+use super::{Row, ServeError, instruments::Instruments};
 use crate::types::{CheckpointId, Sha256};
 
 /// Bytes that an entry takes besides its values: key, counts and links of the cache.
@@ -18,6 +18,8 @@ type Key = (Sha256, CheckpointId);
 pub(super) struct VectorCache {
     /// `None`: nothing is kept.
     rows: Option<Cache<Key, Arc<Row>>>,
+    /// `None` in tests.
+    counts: Option<Instruments>,
 }
 
 impl VectorCache {
@@ -35,7 +37,21 @@ impl VectorCache {
         };
         Self {
             rows: (max_bytes > 0).then(cache),
+            counts: None,
         }
+    }
+
+    /// This cache, which counts how often it helped.
+    pub(super) fn counted_by(self, counts: Instruments) -> Self {
+        Self {
+            counts: Some(counts),
+            ..self
+        }
+    }
+
+    /// Bytes of what is kept, as of the last look of the cache's upkeep.
+    pub(super) fn bytes(&self) -> u64 {
+        self.rows.as_ref().map_or(0, Cache::weighted_size)
     }
 
     /// Whether anything is kept.
@@ -50,10 +66,19 @@ impl VectorCache {
         key: Option<Key>,
         encode: impl Future<Output = Result<Row, ServeError>>,
     ) -> Result<Arc<Row>, ServeError> {
-        let encode = async { encode.await.map(Arc::new) };
+        let mut encoded = false;
+        let encode = async {
+            encoded = true;
+            encode.await.map(Arc::new)
+        };
         match (&self.rows, key) {
             (Some(rows), Some(key)) => {
                 let row = rows.try_get_with(key, encode).await;
+                match &self.counts {
+                    Some(counts) if encoded => counts.cache_misses.increment(1),
+                    Some(counts) if row.is_ok() => counts.cache_hits.increment(1),
+                    _ => {}
+                }
                 row.map_err(ServeError::of_one_of_many)
             }
             _ => encode.await,

@@ -21,6 +21,7 @@ use super::{
     batcher::{Batcher, Job, PassSizes},
     cache::VectorCache,
     decode::{DecodePool, decode},
+    instruments::Instruments,
     live::Live,
     loaded::{Loaded, Loader},
     pinned::Pinned,
@@ -29,6 +30,7 @@ use super::{
 use crate::{
     checkpoint::Checkpoints,
     db::Db,
+    telemetry::{Metrics, Stage},
     types::{CheckpointId, Sha256},
 };
 use kith_nn::Device;
@@ -46,6 +48,16 @@ pub struct Serving {
     shared: Arc<Shared>,
 }
 
+/// What serving reads from, and where it counts.
+pub struct Stores {
+    /// The database, whose row says which checkpoint is live.
+    pub db: Db,
+    /// The checkpoints.
+    pub checkpoints: Checkpoints,
+    /// The series of the server.
+    pub metrics: Metrics,
+}
+
 struct Shared {
     config: ServeConfig,
     live: Live,
@@ -54,6 +66,7 @@ struct Shared {
     decoders: DecodePool,
     batcher: Arc<Batcher>,
     cache: VectorCache,
+    instruments: Instruments,
     places: Arc<Semaphore>,
     /// Held while places are counted and taken.
     admitting: Mutex<()>,
@@ -78,9 +91,14 @@ impl Serving {
         config: ServeConfig,
         limits: Limits,
         device: Device,
-        db: Db,
-        checkpoints: Checkpoints,
+        stores: Stores,
     ) -> Result<Self, ServeError> {
+        let Stores {
+            db,
+            checkpoints,
+            metrics,
+        } = stores;
+        let instruments = Instruments::new(&metrics);
         let encoders = Arc::new(pool("kith-encode", config.threads)?);
         let (max_batch, threads) = (config.max_batch, encoders.current_num_threads());
         let sizes = if device.is_cpu() {
@@ -88,7 +106,8 @@ impl Serving {
         } else {
             PassSizes::large(max_batch)
         };
-        let batcher = Batcher::start(encoders.clone(), sizes).map_err(no_threads)?;
+        let batcher =
+            Batcher::start(encoders.clone(), sizes, instruments.clone()).map_err(no_threads)?;
         let loader = Loader {
             checkpoints,
             device,
@@ -101,7 +120,8 @@ impl Serving {
             pinned: Pinned::new(config.pinned),
             decoders: DecodePool::new(pool("kith-decode", config.decode_threads)?, limits),
             batcher: Arc::new(batcher),
-            cache: VectorCache::new(config.cache_mb << 20),
+            cache: VectorCache::new(config.cache_mb << 20).counted_by(instruments.clone()),
+            instruments,
             places: Arc::new(Semaphore::new(config.queue_images)),
             admitting: Mutex::new(()),
             requests: AtomicU64::new(0),
@@ -124,6 +144,18 @@ impl Serving {
     /// The live model, if one is loaded.
     pub fn live(&self) -> Option<ModelInfo> {
         self.shared.live.info()
+    }
+
+    /// Images that were accepted and not answered yet.
+    pub fn waiting(&self) -> usize {
+        let shared = &self.shared;
+        let free = shared.places.available_permits();
+        shared.config.queue_images.saturating_sub(free)
+    }
+
+    /// Bytes of the vectors that are kept.
+    pub fn cache_bytes(&self) -> u64 {
+        self.shared.cache.bytes()
     }
 
     /// A model by name, loading a pinned one if needed.
@@ -276,18 +308,24 @@ impl Shared {
         (origin, encoder): (Origin, Arc<Loaded>),
     ) -> Result<Row, ServeError> {
         let (reply, answer) = oneshot::channel();
-        let batcher = self.batcher.clone();
+        let (batcher, instruments) = (self.batcher.clone(), self.instruments.clone());
+        let waiting = Stage::begin(&instruments.decode_queue);
         self.decoders.spawn(origin, image, move |image, limits| {
             if reply.is_closed() {
                 return;
             }
-            match decode(image, limits, encoder.info.side) {
+            drop(waiting);
+            let decoding = Stage::begin(&instruments.decode);
+            let decoded = decode(image, limits, encoder.info.side);
+            drop(decoding);
+            match decoded {
                 Ok(pixels) => batcher.push(Job {
                     origin,
                     encoder,
                     pixels,
                     reply,
                     permit,
+                    waiting: Some(Stage::begin(&instruments.encode_queue)),
                 }),
                 Err(source) => {
                     drop(permit);

@@ -7,6 +7,7 @@ mod cache;
 mod config;
 mod decode;
 mod handle;
+mod instruments;
 mod live;
 mod loaded;
 mod pinned;
@@ -15,4 +16,4 @@ mod queue;
 
 pub use answer::{Embedded, ModelInfo, Priority, Row, ServeError, Which};
 pub use config::ServeConfig;
-pub use handle::{Admission, Serving};
+pub use handle::{Admission, Serving, Stores};

@@ -15,6 +15,8 @@ pub(super) struct Meter {
     interval: Interval,
     since: Instant,
     smooth: Option<Smooth>,
+    /// Of the last step.
+    max_chain_age: u32,
 }
 
 /// Sums since the last row.
@@ -34,6 +36,8 @@ struct Smooth {
     loss: f32,
     global_loss_estimate: f32,
     acceptance_rate: f32,
+    chain_age: f32,
+    carried_share: f32,
     seconds: f32,
     images: f32,
 }
@@ -44,6 +48,7 @@ impl Meter {
             interval: Interval::default(),
             since: Instant::now(),
             smooth: None,
+            max_chain_age: 0,
         }
     }
 
@@ -57,10 +62,13 @@ impl Meter {
         interval.gradient_norm += report.gradient_norm;
         interval.spread += report.spread;
         interval.images += images as f32;
+        self.max_chain_age = report.max_chain_age;
         let newest = Smooth {
             loss: report.loss,
             global_loss_estimate: report.global_loss_estimate,
             acceptance_rate: report.acceptance_rate,
+            chain_age: report.chain_age,
+            carried_share: report.carried_encoded as f32 / images.max(1) as f32,
             seconds,
             images: images as f32,
         };
@@ -91,6 +99,9 @@ impl Meter {
         status.loss = Some(smooth.loss);
         status.global_loss_estimate = Some(smooth.global_loss_estimate);
         status.acceptance_rate = Some(smooth.acceptance_rate);
+        status.chain_age = Some(smooth.chain_age);
+        status.max_chain_age = self.max_chain_age;
+        status.carried_share = Some(smooth.carried_share);
         let seconds = smooth.seconds.max(f32::EPSILON);
         status.steps_per_second = 1.0 / seconds;
         status.images_per_second = smooth.images / seconds;
@@ -104,6 +115,8 @@ impl Smooth {
             loss: step(self.loss, newest.loss),
             global_loss_estimate: step(self.global_loss_estimate, newest.global_loss_estimate),
             acceptance_rate: step(self.acceptance_rate, newest.acceptance_rate),
+            chain_age: step(self.chain_age, newest.chain_age),
+            carried_share: step(self.carried_share, newest.carried_share),
             seconds: step(self.seconds, newest.seconds),
             images: step(self.images, newest.images),
         }

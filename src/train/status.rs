@@ -44,6 +44,12 @@ pub struct TrainingStatus {
     pub global_loss_estimate: Option<f32>,
     /// Smoothed acceptance rate.
     pub acceptance_rate: Option<f32>,
+    /// Smoothed mean age of the visited chains' states: steps since their scores were taken.
+    pub chain_age: Option<f32>,
+    /// The largest of these ages in the last step.
+    pub max_chain_age: u32,
+    /// Smoothed share of carried negatives among the images of a step.
+    pub carried_share: Option<f32>,
     /// Chains in the table.
     pub chains: u64,
     /// Pairs trained on.
@@ -195,6 +201,9 @@ impl TrainingStatus {
             loss: None,
             global_loss_estimate: None,
             acceptance_rate: None,
+            chain_age: None,
+            max_chain_age: 0,
+            carried_share: None,
             chains: 0,
             pairs: 0,
             images: 0,

@@ -15,6 +15,7 @@ mod keys;
 mod live;
 mod load;
 mod messages;
+mod metrics;
 mod pairs;
 mod server;
 mod training;

@@ -33,6 +33,8 @@ const HOMES: &[(&str, &str)] = &[
     ("subtle", "keys"),
     ("getrandom", "keys"),
     ("arc_swap", "serve"),
+    ("metrics", "telemetry"),
+    ("metrics_exporter_prometheus", "telemetry"),
     ("tracing_subscriber", "telemetry"),
     ("clap", "cli"),
     ("indicatif", "cli"),

@@ -64,4 +64,6 @@ pub(super) struct NegativeTerm {
     pub(super) proposals: u32,
     /// See [`kith_mcmc::Estimate::accepted`].
     pub(super) accepted: u32,
+    /// Steps since the score of the state that the visit started from was taken; `None`: it started without one.
+    pub(super) age: Option<u32>,
 }

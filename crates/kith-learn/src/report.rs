@@ -21,6 +21,10 @@ pub struct StepReport {
     pub mean_cosine: f32,
     /// Walk: accepted share of the proposals. Subset kernel: share of the chains that moved. 0 without chains.
     pub acceptance_rate: f32,
+    /// Mean age of the states that the visited chains started from: steps since their scores were taken. 0 without chains.
+    pub chain_age: f32,
+    /// The largest of these ages.
+    pub max_chain_age: u32,
     /// Number of anchors with at least one candidate negative.
     pub anchors: usize,
     /// Number of carried negatives that were encoded.
@@ -51,6 +55,7 @@ impl StepReport {
         };
         let candidates: usize = anchors.iter().map(|figures| figures.candidates).sum();
         let sum: f64 = anchors.iter().map(|figures| figures.sum).sum();
+        let ages = || forward.terms.iter().flatten().filter_map(|term| term.age);
         // ln of the number of slots that may be negatives.
         let slots_of_set = (2.0 * pairs.saturating_sub(1) as f64).max(1.0).ln();
         let spread = kith_eval::spread(
@@ -65,6 +70,8 @@ impl StepReport {
             spread: spread as f32,
             mean_cosine: (sum / f64::from(beta) / candidates.max(1) as f64) as f32,
             acceptance_rate: acceptance_rate(&forward.terms),
+            chain_age: ages().map(f64::from).sum::<f64>() as f32 / ages().count().max(1) as f32,
+            max_chain_age: ages().max().unwrap_or_default(),
             anchors: anchors.len(),
             carried_encoded: forward.embeddings.with_grad.carried.len(),
             score_seconds: forward.score_seconds,

@@ -7,7 +7,7 @@ use crate::{
     batch_layout::BatchLayout,
     objective::{ExtraImages, NegativeTerm, Objective},
 };
-use kith_mcmc::{ChainTable, PairGraph};
+use kith_mcmc::{ChainState, ChainTable, PairGraph};
 
 /// The weights of an anchor's negatives come from its chain.
 ///
@@ -39,6 +39,7 @@ impl Objective for Emc2<'_> {
 
     fn negative_term(&self, anchor: &Anchor<'_>) -> Option<NegativeTerm> {
         let mut estimate = kith_mcmc::visit(&self.config.sampler, &anchor.visit)?;
+        let age = |state: ChainState| anchor.visit.step.saturating_sub(state.step);
         let weight = Some(estimate.carried).filter(|weight| *weight > 0.0);
         // The state's slot and the slot in the batch are two members of the softmax, with one image and thus one view.
         estimate
@@ -54,6 +55,7 @@ impl Objective for Emc2<'_> {
             next: Some(estimate.next),
             proposals: estimate.proposals,
             accepted: estimate.accepted,
+            age: anchor.visit.carried.map(|carried| age(carried.state)),
             ..NegativeTerm::default()
         })
     }

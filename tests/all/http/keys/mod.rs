@@ -30,6 +30,7 @@ const ROUTES: &[(&str, &str, Option<Scope>)] = &[
     ("GET", "/", None),
     ("GET", "/healthz", None),
     ("HEAD", "/readyz", None),
+    ("GET", "/metrics", Some(Scope::Embed)),
     ("POST", "/v1/embeddings", Some(Scope::Embed)),
     ("POST", "/v2/embed", Some(Scope::Embed)),
     ("GET", "/v1/models", Some(Scope::Embed)),

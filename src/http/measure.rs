@@ -1,0 +1,115 @@
+//! Counts and times requests. Labels are the route as the router spells it, the method and the status: no client can make up a series.
+
+use std::time::Instant;
+
+use axum::{
+    extract::{MatchedPath, Request, State},
+    http::Method,
+    middleware::Next,
+    response::Response,
+};
+
+use super::error::ErrorCode;
+use crate::telemetry::{Gauge, Metrics, series};
+
+/// The route of a request that no route matches.
+const UNMATCHED: &str = "none";
+
+/// Counts requests; cheap to clone.
+#[derive(Clone)]
+pub(super) struct Requests {
+    metrics: Metrics,
+    in_flight: Gauge,
+}
+
+impl Requests {
+    pub(super) fn new(metrics: &Metrics) -> Self {
+        Self {
+            in_flight: metrics.gauge(&series::HTTP_IN_FLIGHT, Vec::new()),
+            metrics: metrics.clone(),
+        }
+    }
+
+    fn begin(&self, request: &Request) -> Measured {
+        self.in_flight.increment(1);
+        let route = request.extensions().get::<MatchedPath>();
+        Measured {
+            requests: self.clone(),
+            route: route.map_or(UNMATCHED, MatchedPath::as_str).to_owned(),
+            method: name(request.method()),
+            started: Instant::now(),
+            answered: false,
+        }
+    }
+}
+
+/// Measures the time to the head of the answer: a stream goes on behind it.
+pub(super) async fn measure(
+    State(requests): State<Requests>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let mut measured = requests.begin(&request);
+    let response = next.run(request).await;
+    measured.end(&response);
+    response
+}
+
+/// A request whose answer has not begun. Dropped before that, it counts as aborted.
+struct Measured {
+    requests: Requests,
+    route: String,
+    method: &'static str,
+    started: Instant,
+    answered: bool,
+}
+
+impl Measured {
+    fn end(&mut self, response: &Response) {
+        self.answered = true;
+        let (metrics, labels) = (
+            &self.requests.metrics,
+            self.labels(response.status().as_str()),
+        );
+        metrics
+            .counter(&series::HTTP_REQUESTS, labels.clone())
+            .increment(1);
+        let seconds = self.started.elapsed().as_secs_f64();
+        metrics
+            .histogram(&series::HTTP_SECONDS, labels)
+            .record(seconds);
+        if let Some(ErrorCode(code)) = response.extensions().get() {
+            let labels = vec![("code", (*code).to_owned())];
+            metrics.counter(&series::HTTP_REFUSALS, labels).increment(1);
+        }
+    }
+
+    fn labels(&self, status: &str) -> Vec<(&'static str, String)> {
+        vec![
+            ("route", self.route.clone()),
+            ("method", self.method.to_owned()),
+            ("status", status.to_owned()),
+        ]
+    }
+}
+
+impl Drop for Measured {
+    fn drop(&mut self) {
+        self.requests.in_flight.decrement(1);
+        if !self.answered {
+            let labels = self.labels("aborted");
+            let aborted = self
+                .requests
+                .metrics
+                .counter(&series::HTTP_REQUESTS, labels);
+            aborted.increment(1);
+        }
+    }
+}
+
+/// The method, or `other`: a client may send any word.
+fn name(method: &Method) -> &'static str {
+    const KNOWN: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    let known = KNOWN.into_iter().find(|known| *known == method.as_str());
+    known.unwrap_or("other")
+}

@@ -1,0 +1,27 @@
+//! A stage of a request's work, such as the decoding of an image: its time goes into a histogram.
+
+use std::time::Instant;
+
+use super::Histogram;
+
+/// A stage that has begun; it ends when this is dropped.
+pub struct Stage {
+    seconds: Histogram,
+    started: Instant,
+}
+
+impl Stage {
+    /// Begins now; its time goes into `seconds`.
+    pub fn begin(seconds: &Histogram) -> Self {
+        Self {
+            seconds: seconds.clone(),
+            started: Instant::now(),
+        }
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.seconds.record(self.started.elapsed().as_secs_f64());
+    }
+}

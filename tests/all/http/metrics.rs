@@ -1,0 +1,419 @@
+//! `GET /metrics`: what it counts, that its labels are bounded, who may read it, and that the queries in `docs/monitoring/` find their series.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::pending,
+    pin::pin,
+    time::Duration,
+};
+
+use axum::{
+    body::{Body, Bytes},
+    http::{Method, StatusCode},
+};
+use futures::stream;
+use kith::{
+    keys::{self, NewKey, Scope},
+    telemetry::series,
+};
+use promql_parser::{
+    label::MatchOp,
+    parser::{self, AggregateExpr, Expr, LabelModifier, VectorSelector},
+    util::{ExprVisitor, walk_expr},
+};
+use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
+
+use crate::support::{Served, data_uri, png, request};
+
+/// More than anything here takes.
+const CEILING: Duration = Duration::from_secs(60);
+
+/// Labels that Prometheus adds.
+const ADDED: [&str; 2] = ["instance", "job"];
+
+/// The values of each label of each series, by the series' name as it stands in a line.
+#[derive(Debug, Default)]
+struct Output {
+    lines: BTreeMap<String, f64>,
+    labels: BTreeMap<String, BTreeMap<String, BTreeSet<String>>>,
+}
+
+impl Output {
+    async fn of(served: &Served) -> Self {
+        let reply = served.get("/metrics").await;
+        assert_eq!(reply.status, StatusCode::OK, "{}", reply.text());
+        let media = reply.header("content-type").unwrap();
+        assert!(media.starts_with("text/plain; version=0.0.4"), "{media}");
+        let mut output = Self::default();
+        let text = reply.text();
+        let samples = text
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with('#'));
+        for line in samples {
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            output
+                .lines
+                .insert(series.to_owned(), value.parse().unwrap());
+            let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+            let labels = labels.trim_end_matches('}');
+            let found = output.labels.entry(name.to_owned()).or_default();
+            for label in labels.split("\",").filter(|label| !label.is_empty()) {
+                let (label, value) = label.split_once("=\"").unwrap();
+                let value = value.trim_end_matches('"').to_owned();
+                found.entry(label.to_owned()).or_default().insert(value);
+            }
+        }
+        output
+    }
+
+    fn value(&self, series: &str) -> f64 {
+        let value = self.lines.get(series);
+        *value.unwrap_or_else(|| panic!("no {series} in {:#?}", self.lines.keys()))
+    }
+
+    /// The values of a label over all of the series `name`.
+    fn values(&self, name: &str, label: &str) -> Vec<&str> {
+        let values = self.labels[name][label].iter();
+        values.map(String::as_str).collect()
+    }
+}
+
+async fn post_pairs(served: &Served, seeds: std::ops::Range<u32>) {
+    for seed in seeds {
+        let (a, b) = (data_uri(&png(2 * seed)), data_uri(&png(2 * seed + 1)));
+        let pair = json!({"pairs": [{"anchor": {"image": a}, "positive": {"image": b}}]});
+        let reply = served.post("/v1/pairs", &pair).await;
+        assert_eq!(reply.status, StatusCode::CREATED, "{}", reply.text());
+    }
+}
+
+async fn embed(served: &Served, seed: u32) {
+    let reply = served
+        .post_as("/v1/embeddings", "image/png", png(seed))
+        .await;
+    assert_eq!(reply.status, StatusCode::OK, "{}", reply.text());
+}
+
+/// One request more than `server.max_requests = 1` allows.
+async fn overload(served: &Served) {
+    let never = stream::once(pending::<Result<Bytes, std::io::Error>>());
+    let (media, never) = (Some("image/png"), Body::from_stream(never));
+    let mut waiting = pin!(served.send(request(Method::POST, "/v1/images", media, never)));
+    tokio::select! {
+        biased;
+        _ = &mut waiting => panic!("its body never comes"),
+        refused = served.get("/v1/models") => assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS),
+    }
+}
+
+/// A server that has served, refused and trained a little.
+async fn used() -> Served {
+    used_until(3).await
+}
+
+/// The same after so many steps.
+async fn used_until(step: u64) -> Served {
+    let served = Served::start(&[
+        "server.max_requests=1",
+        "training.enabled=true",
+        "training.batch=4",
+        "training.min_pairs=4",
+        "pairs.holdout_share=0.3",
+    ])
+    .await;
+    post_pairs(&served, 0..12).await;
+    for seed in [90, 90, 91] {
+        embed(&served, seed).await;
+    }
+    let bad = served
+        .post_as("/v1/embeddings", "image/png", "no image")
+        .await;
+    assert_eq!(bad.status, StatusCode::BAD_REQUEST);
+    served.get("/v1/images/0123").await;
+    served.get("/nowhere/of/mine").await;
+    served
+        .send(request(
+            Method::from_bytes(b"BREW").unwrap(),
+            "/v1/models",
+            None,
+            Body::empty(),
+        ))
+        .await;
+    overload(&served).await;
+    let trained = async {
+        while served.app.trainer.status().step < step {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(CEILING, trained).await.unwrap();
+    served
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_are_counted_by_template_and_no_client_makes_a_label() {
+    let served = used().await;
+    let output = Output::of(&served).await;
+    let requests = "kith_http_requests_total";
+    for (series, value) in [
+        (
+            r#"kith_http_requests_total{route="/v1/embeddings",method="POST",status="200"}"#,
+            3.0,
+        ),
+        (
+            r#"kith_http_requests_total{route="/v1/embeddings",method="POST",status="400"}"#,
+            1.0,
+        ),
+        (
+            r#"kith_http_requests_total{route="/v1/images",method="POST",status="aborted"}"#,
+            1.0,
+        ),
+        (
+            r#"kith_http_requests_total{route="none",method="GET",status="404"}"#,
+            1.0,
+        ),
+        (
+            r#"kith_http_requests_total{route="/v1/models",method="other",status="405"}"#,
+            1.0,
+        ),
+        (
+            r#"kith_http_request_duration_seconds_count{route="/v1/embeddings",method="POST",status="200"}"#,
+            3.0,
+        ),
+        (r#"kith_http_refusals_total{code="image_undecodable"}"#, 1.0),
+        (r#"kith_http_refusals_total{code="overloaded"}"#, 1.0),
+        // The one that reads this.
+        ("kith_http_requests_in_flight", 1.0),
+        ("kith_vector_cache_hits_total", 1.0),
+        // The image that cannot be decoded is one of them.
+        ("kith_vector_cache_misses_total", 3.0),
+        ("kith_serving_batch_images_sum", 2.0),
+        ("kith_serving_encode_seconds_count", 2.0),
+        ("kith_serving_decode_seconds_count", 3.0),
+        (r#"kith_serving_queue_seconds_count{stage="decode"}"#, 3.0),
+        (r#"kith_serving_queue_seconds_count{stage="encode"}"#, 2.0),
+        ("kith_serving_waiting_images", 0.0),
+        ("kith_serving_ready", 1.0),
+    ] {
+        assert_eq!(output.value(series), value, "{series}");
+    }
+    let routes = output.values(requests, "route");
+    assert!(routes.contains(&"/v1/images/{id}"), "{routes:?}");
+    assert!(
+        !routes.iter().any(|route| route.contains("mine")),
+        "{routes:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn state_is_read_when_it_is_asked_for() {
+    let served = used().await;
+    let paused = request(
+        Method::PATCH,
+        "/v1/training",
+        Some("application/json"),
+        r#"{"state":"paused"}"#.into(),
+    );
+    assert_eq!(served.send(paused).await.status, StatusCode::OK);
+    let output = Output::of(&served).await;
+    let status = served.app.trainer.status();
+    assert_eq!(output.value("kith_training_step"), status.step as f64);
+    assert_eq!(output.value(r#"kith_training_state{state="paused"}"#), 1.0);
+    assert_eq!(output.value(r#"kith_training_state{state="running"}"#), 0.0);
+    assert_eq!(output.value("kith_stored_images"), 24.0);
+    let splits = ["train", "holdout", "unused"];
+    let pairs =
+        splits.map(|split| output.value(&format!("kith_stored_pairs{{split=\"{split}\"}}")));
+    assert_eq!(pairs.iter().sum::<f64>(), 12.0);
+    assert!(output.value("kith_training_loss").is_finite());
+    assert!(output.value("kith_training_chains") > 0.0);
+    let (free, size) = (
+        output.value("kith_storage_free_bytes"),
+        output.value("kith_storage_size_bytes"),
+    );
+    assert!(0.0 < free && free < size);
+    assert_eq!(output.value("kith_metrics_read_errors_total"), 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chains_that_are_visited_again_have_an_age() {
+    let served = used_until(40).await;
+    let output = Output::of(&served).await;
+    let (mean, largest) = (
+        output.value("kith_training_chain_age_steps"),
+        output.value("kith_training_chain_age_max_steps"),
+    );
+    assert!(mean > 0.0 && largest >= 1.0, "{mean} {largest}");
+    let carried = output.value("kith_training_carried_ratio");
+    assert!((0.0..1.0).contains(&carried), "{carried}");
+}
+
+#[tokio::test]
+async fn a_database_that_fails_leaves_the_rest_of_the_answer() {
+    let served = Served::start(&[]).await;
+    Output::of(&served).await;
+    served.app.db.close().await;
+    sleep(Duration::from_millis(1500)).await;
+    let output = Output::of(&served).await;
+    assert_eq!(output.value("kith_metrics_read_errors_total"), 2.0);
+    assert_eq!(output.value("kith_serving_ready"), 1.0);
+}
+
+#[tokio::test]
+async fn a_key_is_needed_unless_the_settings_say_otherwise() {
+    for (setting, expected) in [
+        ("server.metrics_key=true", StatusCode::UNAUTHORIZED),
+        ("server.metrics_key=false", StatusCode::OK),
+    ] {
+        let served = Served::start(&[setting]).await;
+        assert_eq!(served.get("/metrics").await.status, StatusCode::OK);
+        let new = NewKey {
+            name: "shop".to_owned(),
+            scope: Scope::Embed,
+            expires_at: None,
+        };
+        let (_, key) = keys::create(&served.app.db, new).await.unwrap();
+        served.app.keys.refresh().await.unwrap();
+        assert_eq!(served.get("/metrics").await.status, expected, "{setting}");
+        let mut keyed = request(Method::GET, "/metrics", None, Body::empty());
+        let bearer = format!("Bearer {}", key.reveal()).parse().unwrap();
+        keyed.headers_mut().insert("authorization", bearer);
+        assert_eq!(served.send(keyed).await.status, StatusCode::OK);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_query_of_the_dashboard_and_the_alerts_finds_its_series() {
+    let served = used().await;
+    let output = Output::of(&served).await;
+    let (dashboard, alerts) = (dashboard_queries(), alert_queries());
+    assert!(dashboard.len() > 50 && alerts.len() > 10);
+    for query in dashboard.iter().chain(&alerts) {
+        check_query(query, &output);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_on_monitoring_lists_every_series_and_no_other() {
+    let page = document("docs/monitoring.md");
+    let words = page.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    let named: BTreeSet<&str> = words.filter(|word| word.starts_with("kith_")).collect();
+    let known: BTreeSet<&str> = series::ALL.iter().map(|series| series.name).collect();
+    assert_eq!(named, known);
+    let served = used().await;
+    let text = served.get("/metrics").await.text();
+    for name in known {
+        assert!(
+            text.contains(&format!("# TYPE {name} ")),
+            "{name} is never given"
+        );
+        assert!(
+            text.contains(&format!("# HELP {name} ")),
+            "{name} is not explained"
+        );
+    }
+}
+
+fn document(path: &str) -> String {
+    let path = format!("{}/{path}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(path).unwrap()
+}
+
+fn dashboard_queries() -> Vec<String> {
+    fn collect(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::Object(fields) => fields.iter().for_each(|(name, value)| match value {
+                Value::String(query) if name == "expr" => found.push(query.clone()),
+                _ => collect(value, found),
+            }),
+            Value::Array(values) => values.iter().for_each(|value| collect(value, found)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    collect(
+        &serde_json::from_str(&document("docs/monitoring/dashboard.json")).unwrap(),
+        &mut found,
+    );
+    // Grafana puts these in.
+    let filled = found.iter().map(|query| {
+        query
+            .replace("$__rate_interval", "5m")
+            .replace("$instance", ".*")
+    });
+    filled.collect()
+}
+
+fn alert_queries() -> Vec<String> {
+    let rules = document("docs/monitoring/alerts.yml");
+    let queries = rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("expr: "));
+    let queries: Vec<String> = queries.map(str::to_owned).collect();
+    assert_eq!(
+        queries.len(),
+        rules.matches("- alert: ").count(),
+        "a rule without a query on its line"
+    );
+    queries
+}
+
+/// The selectors of a query, and the labels by which it groups.
+#[derive(Default)]
+struct Parts {
+    selectors: Vec<VectorSelector>,
+    groups: Vec<String>,
+}
+
+impl ExprVisitor for Parts {
+    type Error = String;
+
+    fn pre_visit(&mut self, expr: &Expr) -> Result<bool, String> {
+        match expr {
+            Expr::VectorSelector(selector) => self.selectors.push(selector.clone()),
+            Expr::MatrixSelector(selector) => self.selectors.push(selector.vs.clone()),
+            Expr::Aggregate(AggregateExpr {
+                modifier: Some(LabelModifier::Include(labels)),
+                ..
+            }) => {
+                self.groups.extend(labels.labels.iter().cloned());
+            }
+            _ => {}
+        }
+        Ok(true)
+    }
+}
+
+fn check_query(query: &str, output: &Output) {
+    let parsed = parser::parse(query).unwrap_or_else(|error| panic!("{query}: {error}"));
+    let mut parts = Parts::default();
+    walk_expr(&mut parts, &parsed).unwrap();
+    assert!(!parts.selectors.is_empty(), "{query}");
+    for selector in &parts.selectors {
+        let name = selector.name.as_deref().unwrap();
+        // Prometheus' own.
+        if name == "up" {
+            continue;
+        }
+        let labels = output
+            .labels
+            .get(name)
+            .unwrap_or_else(|| panic!("{query}: no series {name}"));
+        let matchers = selector.matchers.matchers.iter();
+        for matcher in matchers.filter(|matcher| !ADDED.contains(&matcher.name.as_str())) {
+            let values = labels.get(&matcher.name);
+            let values = values.unwrap_or_else(|| panic!("{query}: no label {}", matcher.name));
+            let equal = matches!(matcher.op, MatchOp::Equal);
+            assert!(
+                !equal || values.contains(&matcher.value),
+                "{query}: {} is never {}",
+                matcher.name,
+                matcher.value
+            );
+        }
+        for label in &parts.groups {
+            let known = labels.contains_key(label) || ADDED.contains(&label.as_str());
+            assert!(known, "{query}: {name} has no label {label}");
+        }
+    }
+}
