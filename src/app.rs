@@ -26,6 +26,7 @@ use crate::{
     checkpoint::Checkpoints,
     config::Settings,
     db::Db,
+    events::Events,
     image_store::ImageStore,
     ingest::{Ingest, IngestError},
     keys::Keys,
@@ -59,6 +60,8 @@ pub struct App {
     pub trainer: Trainer,
     /// The series of this server.
     pub metrics: Metrics,
+    /// What happens.
+    pub events: Events,
     /// Whether the data folder can be written.
     pub(crate) writable: Writable,
     lock: Arc<FolderLock>,
@@ -78,7 +81,9 @@ impl App {
         let (db, blobs) = open_stores(folder).await?;
         let keys = Keys::start(db.clone(), settings.keys.clone()).await;
         let keys = keys.map_err(because("the API keys"))?;
+        let events = Events::default();
         let checkpoints = Checkpoints::new(blobs.clone(), db.clone(), settings.policy());
+        let checkpoints = checkpoints.with_events(events.clone());
         let (limits, holdout_share) = (settings.limits.clone(), settings.pairs.holdout_share);
         let ingest = Ingest::new(blobs.clone(), db.clone(), limits, holdout_share);
         // No other process uses the folder, so writes and erasures that a kill interrupted can be finished.
@@ -122,6 +127,7 @@ impl App {
             trainer,
             draining: Arc::new(draining(&metrics)),
             metrics,
+            events,
             lock,
         })
     }

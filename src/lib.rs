@@ -12,6 +12,7 @@ pub mod cli;
 pub mod config;
 pub mod db;
 mod disk;
+pub mod events;
 pub mod http;
 pub mod image_store;
 pub mod ingest;

@@ -2,12 +2,15 @@
 
 use std::collections::HashSet;
 
+use serde_json::json;
+
 use super::{
     Action, CheckpointError, Checkpoints, Entry, Event, InUse, Life, Policy, reason,
     store::{blocking, damaged},
 };
 use crate::{
-    db::{CheckpointRow, DecidedBy, Decision},
+    db::{CheckpointRow, DecidedBy, Decision, Verdict},
+    events::Kind,
     types::CheckpointId,
 };
 use kith_eval::{EvalReport, Score};
@@ -90,9 +93,12 @@ impl Checkpoints {
                     return Err(CheckpointError::Unknown(*id));
                 }
                 tracing::info!(checkpoint = %id, ?by, why, hold, "promoted");
+                let data = json!({"checkpoint": id, "decided_by": by, "reason": why, "held": hold});
+                self.events.publish(Kind::Promotion, data);
             }
             Action::Mark { id, verdict, why } => {
                 self.db.set_verdict(*id, *verdict, why.as_deref()).await?;
+                self.tell_verdict(*id, *verdict, why.as_deref()).await?;
             }
             Action::Release => self.db.release_checkpoint(reason::RELEASED).await?,
             Action::Keep(id, kept) => self.db.keep_checkpoint(*id, *kept).await?,
@@ -100,6 +106,24 @@ impl Checkpoints {
                 self.remove_files(*id).await?;
                 self.db.delete_checkpoint(*id).await?;
             }
+        }
+        Ok(())
+    }
+
+    async fn tell_verdict(
+        &self,
+        id: CheckpointId,
+        verdict: Verdict,
+        reason: Option<&str>,
+    ) -> Result<(), CheckpointError> {
+        let row = self.row(id).await?;
+        let evaluation = row.and_then(|row| row.evaluation);
+        let data = json!({"checkpoint": id, "verdict": verdict, "reason": reason, "evaluation": evaluation});
+        self.events.publish(Kind::Evaluation, data);
+        if matches!(verdict, Verdict::Collapsed | Verdict::Damaged) {
+            let message = reason.unwrap_or("a checkpoint is of no use");
+            let data = json!({"checkpoint": id, "message": message});
+            self.events.publish(Kind::Alarm, data);
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use serde_json::json;
 
 use super::{
     CheckpointError, Label, Manifest, Part, Policy, Snapshot,
@@ -12,7 +13,8 @@ use super::{
 };
 use crate::{
     blobs::{BlobKey, Blobs},
-    db::{CheckpointRow, Db},
+    db::{CheckpointRow, CheckpointStatus, Db},
+    events::{Events, Kind},
     types::CheckpointId,
 };
 
@@ -25,6 +27,7 @@ pub struct Checkpoints {
     pub(super) roles: Arc<tokio::sync::Mutex<()>>,
     pub(super) usage: Usage,
     pub(super) policy: Arc<Policy>,
+    pub(super) events: Events,
 }
 
 impl Checkpoints {
@@ -36,7 +39,25 @@ impl Checkpoints {
             roles: Arc::default(),
             usage: Usage::default(),
             policy: Arc::new(policy),
+            events: Events::default(),
         }
+    }
+
+    /// The same checkpoints, which tell `events` what happens to them.
+    pub fn with_events(self, events: Events) -> Self {
+        Self { events, ..self }
+    }
+
+    /// Where it is told what happens to checkpoints.
+    pub fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// Tells of a checkpoint that is written, complete or failed.
+    fn tell(&self, label: &Label, status: CheckpointStatus, reason: Option<&str>) {
+        let data =
+            json!({"checkpoint": label.id, "status": status, "note": label.note, "reason": reason});
+        self.events.publish(Kind::Checkpoint, data);
     }
 
     /// Registers a snapshot as `writing`, so that it has an id to answer with.
@@ -45,7 +66,9 @@ impl Checkpoints {
     /// [`CheckpointError::Db`] if the row cannot be written.
     pub async fn begin(&self, label: &Label, step: u64) -> Result<(), CheckpointError> {
         let row = new_row(label, step, Timestamp::now());
-        Ok(self.db.insert_checkpoint(&row).await?)
+        self.db.insert_checkpoint(&row).await?;
+        self.tell(label, CheckpointStatus::Writing, None);
+        Ok(())
     }
 
     /// Writes the parts, reads them back against their hashes, then the manifest, then the row; [`Checkpoints::begin`] comes before.
@@ -60,8 +83,13 @@ impl Checkpoints {
         range: Option<f32>,
     ) -> Result<CheckpointRow, CheckpointError> {
         let written = self.write_all(label, snapshot, range).await;
-        if let Err(error) = &written {
-            self.abandon(label.id, &error.to_string()).await?;
+        match &written {
+            Ok(row) => self.tell(label, row.status, None),
+            Err(error) => {
+                let reason = error.to_string();
+                self.tell(label, CheckpointStatus::Failed, Some(&reason));
+                self.abandon(label.id, &reason).await?;
+            }
         }
         written
     }

@@ -50,7 +50,11 @@ pub(super) fn access(method: &Method, path: &str, open_metrics: bool) -> Access 
         // Those who teach see how learning goes.
         (
             "GET",
-            "/v1/training" | "/v1/training/metrics" | "/v1/checkpoints" | "/v1/checkpoints/{id}",
+            "/v1/training"
+            | "/v1/training/metrics"
+            | "/v1/events"
+            | "/v1/checkpoints"
+            | "/v1/checkpoints/{id}",
         ) => WRITE,
 
         // Changes of training, checkpoints and aliases, and downloads of a checkpoint, which is the model itself.

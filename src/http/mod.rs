@@ -17,6 +17,7 @@ mod embeddings;
 mod encoding;
 mod error;
 mod error_mapping;
+mod events;
 mod extract;
 mod field_error;
 mod gauges;

@@ -15,6 +15,7 @@ const ROUTES_WITH_QUERY: &[(Method, &str)] = &[
     (Method::GET, "/v1/images"),
     (Method::GET, "/v1/pairs"),
     (Method::GET, "/v1/training/metrics"),
+    (Method::GET, "/v1/events"),
     (Method::POST, "/v1/checkpoints"),
 ];
 

@@ -11,8 +11,8 @@ use tokio::{
 
 use super::{
     aliases, auth::Guard, body_limits::BodyLimits, checkpoints, connections::Connections,
-    context::Context, embeddings, health, images, load, measure::Requests, middleware, models,
-    pairs, prometheus, query_guard, training, transport::Timeouts,
+    context::Context, embeddings, events, health, images, load, measure::Requests, middleware,
+    models, pairs, prometheus, query_guard, training, transport::Timeouts,
 };
 use crate::{
     app::{App, StartError},
@@ -45,7 +45,8 @@ fn routes(context: Context) -> Router {
         .merge(pairs::router())
         .merge(training::router())
         .merge(checkpoints::router())
-        .merge(aliases::router());
+        .merge(aliases::router())
+        .merge(events::router());
     // A supervisor's question is answered however much there is to do.
     let routes = load::limit_requests(routes, settings.server.max_requests)
         .merge(health::router())

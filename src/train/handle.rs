@@ -65,7 +65,10 @@ impl Trainer {
                 "training.batch must be at least 2: a pair's negatives are the other pairs";
             return Err(TrainError::Invalid(reason.to_owned()));
         }
-        let status = Arc::new(SharedStatus::new(objective(&config.learn)));
+        let status = Arc::new(SharedStatus::new(
+            objective(&config.learn),
+            checkpoints.events().clone(),
+        ));
         let checkpoints = checkpoints.with_policy(config.policy.clone());
         let enabled = config.run.enabled;
         let choices = db.training_choices().await;

@@ -6,10 +6,14 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use tokio::sync::watch;
 
 use super::error::WriteFailure;
-use crate::types::CheckpointId;
+use crate::{
+    events::{Events, Kind},
+    types::CheckpointId,
+};
 
 /// What the trainer is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,6 +109,8 @@ const MAX_UNWRITTEN: usize = 16;
 /// State shared by the trainer's threads and its callers.
 #[derive(Debug)]
 pub(super) struct SharedStatus {
+    /// Where changes of the state and errors are told.
+    events: Events,
     status: Mutex<TrainingStatus>,
     judgements: Mutex<VecDeque<Judgement>>,
     /// Why the last snapshot of a stop could not be written, if it could not.
@@ -116,8 +122,9 @@ pub(super) struct SharedStatus {
 }
 
 impl SharedStatus {
-    pub(super) fn new(objective: String) -> Self {
+    pub(super) fn new(objective: String, events: Events) -> Self {
         Self {
+            events,
             status: Mutex::new(TrainingStatus::new(objective)),
             judgements: Mutex::default(),
             unsaved: Mutex::default(),
@@ -131,7 +138,30 @@ impl SharedStatus {
     }
 
     pub(super) fn update(&self, change: impl FnOnce(&mut TrainingStatus)) {
-        change(&mut locked(&self.status));
+        let mut status = locked(&self.status);
+        let before = (
+            status.state,
+            status.waiting_for.clone(),
+            status.last_error.clone(),
+        );
+        change(&mut status);
+        let TrainingStatus {
+            state,
+            step,
+            waiting_for,
+            last_error,
+            ..
+        } = &*status;
+        if (before.0, &before.1) != (*state, waiting_for) {
+            let data = json!({"state": state, "waiting_for": waiting_for, "step": step});
+            self.events.publish(Kind::Training, data);
+        }
+        if before.2 != *last_error
+            && let Some(message) = last_error
+        {
+            let data = json!({"message": message, "step": step});
+            self.events.publish(Kind::Alarm, data);
+        }
     }
 
     /// Adds a judgement for the loop.

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, time::Instant};
 
 use super::{batch_loader::LoadedBatch, error::TrainFailure, recovery, run::Run};
+use crate::events::Kind;
 use kith_learn::{Batch, LearnError, SharedView, StepReport};
 use kith_mcmc::{ImageKey, PairKey};
 use kith_nn::NnError;
@@ -94,6 +95,10 @@ impl Run<'_> {
             return;
         };
         let context = self.context;
+        match serde_json::to_value(&row) {
+            Ok(data) => context.checkpoints.events().publish(Kind::Step, data),
+            Err(error) => tracing::warn!(%error, "a step is not told to those who watch"),
+        }
         if let Err(error) = context.wait(
             context
                 .db

@@ -150,13 +150,14 @@ mod tests {
     use super::*;
     use crate::{
         db::TrainingChoices,
+        events::Events,
         train::control::{COMMAND_QUEUE, Command},
     };
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_panic_is_reported_and_tried_again_when_a_caller_asks() {
         let (commands, queue) = mpsc::channel(COMMAND_QUEUE);
-        let status = Arc::new(SharedStatus::new("emc2".to_owned()));
+        let status = Arc::new(SharedStatus::new("emc2".to_owned(), Events::default()));
         let mut control = Control::new(
             queue,
             tokio::runtime::Handle::current(),

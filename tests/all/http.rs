@@ -8,6 +8,7 @@ mod dialects;
 mod downloads;
 mod embeddings;
 mod errors;
+mod events;
 mod fairness;
 mod guard;
 mod images;

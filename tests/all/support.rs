@@ -3,7 +3,7 @@
 use axum::{
     Router,
     body::Body,
-    http::{HeaderMap, Method, Request, StatusCode, header::CONTENT_TYPE},
+    http::{HeaderMap, Method, Request, Response, StatusCode, header::CONTENT_TYPE},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http_body_util::BodyExt;
@@ -114,10 +114,22 @@ impl Served {
         response.into_body()
     }
 
+    /// The answer to a request, its body unread.
+    pub(crate) async fn answer(&self, request: Request<Body>) -> Response<Body> {
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
     /// One request through all layers, without a socket.
     pub(crate) async fn send(&self, request: Request<Body>) -> Reply {
-        let response = self.router.clone().oneshot(request).await.unwrap();
-        let (parts, body) = response.into_parts();
+        let (parts, mut body) = self.answer(request).await.into_parts();
+        // A stream of events has no end.
+        if parts
+            .headers
+            .get(CONTENT_TYPE)
+            .is_some_and(|media| media == "text/event-stream")
+        {
+            body = Body::empty();
+        }
         Reply {
             status: parts.status,
             headers: parts.headers,

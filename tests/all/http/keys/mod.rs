@@ -48,6 +48,7 @@ const ROUTES: &[(&str, &str, Option<Scope>)] = &[
     ("DELETE", "/v1/pairs/7", Some(Scope::Write)),
     ("GET", "/v1/training", Some(Scope::Write)),
     ("GET", "/v1/training/metrics", Some(Scope::Write)),
+    ("GET", "/v1/events", Some(Scope::Write)),
     ("PATCH", "/v1/training", Some(Scope::Admin)),
     ("GET", "/v1/checkpoints", Some(Scope::Write)),
     ("GET", "/v1/checkpoints/7", Some(Scope::Write)),
