@@ -1,25 +1,34 @@
 //! Logs: one subscriber for the process, on standard error, as text or as JSON lines.
-//! [`LogThrottle`] keeps a failure that repeats from filling the log. [`Metrics`] are the series that Prometheus reads.
+//! [`LogThrottle`] keeps a failure that repeats from filling the log. [`Metrics`] are the series that Prometheus reads, [`traces`] what a collector gets.
 
 mod recorder;
 pub mod series;
 mod stage;
+mod throttle;
+pub mod traces;
 
 pub use recorder::{Counter, Gauge, Histogram, Metrics};
 pub use series::Series;
 pub use stage::Stage;
+pub use throttle::LogThrottle;
+pub use traces::{Traces, TracesConfig};
 
-use std::{
-    io::IsTerminal,
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::io::IsTerminal;
 
-use tracing_subscriber::{EnvFilter, fmt, prelude::*};
+use tracing_subscriber::{EnvFilter, filter::filter_fn, fmt, prelude::*};
 
 /// Starts logging to standard error; `json`: one object a line. A second call changes nothing.
 /// A `filter` that does not parse is the error.
 pub fn start(filter: &str, json: bool) -> Result<(), String> {
+    start_with_traces(filter, json, None).map(|_| ())
+}
+
+/// [`start`], and the sending of traces where they are configured.
+pub fn start_with_traces(
+    filter: &str,
+    json: bool,
+    traces: Option<&TracesConfig>,
+) -> Result<Option<Traces>, String> {
     let filter = EnvFilter::try_new(filter).map_err(|error| {
         format!("log.filter \"{filter}\" is not a filter ({error}): try info, or kith=debug")
     })?;
@@ -31,55 +40,29 @@ pub fn start(filter: &str, json: bool) -> Result<(), String> {
     } else {
         lines.boxed()
     };
-    // Fails only when a subscriber is there already: the first one stays.
+    // Starting fails only when a subscriber is there already: the first one stays.
+    let Some(traces) = traces else {
+        let _ = tracing_subscriber::registry()
+            .with(layer)
+            .with(filter)
+            .try_init();
+        return Ok(None);
+    };
+    let traces = Traces::start(traces)?;
+    // The filter is the log's alone: a log that shows little must not take spans away.
+    let spans = tracing_opentelemetry::layer()
+        .with_tracer(traces.tracer())
+        .with_location(false)
+        .with_threads(false)
+        .with_target(false)
+        .with_level(false)
+        .with_tracked_inactivity(false)
+        .with_filter(filter_fn(|found| {
+            found.is_span() && [traces::REQUEST, traces::STAGE].contains(&found.target())
+        }));
     let _ = tracing_subscriber::registry()
-        .with(filter)
-        .with(layer)
+        .with(layer.with_filter(filter))
+        .with(spans)
         .try_init();
-    Ok(())
-}
-
-/// Shortest time between two log lines about the same failure.
-const INTERVAL: Duration = Duration::from_secs(10);
-
-/// Limits how often a failure that repeats is logged, and counts the lines that were left out.
-#[derive(Debug, Default)]
-pub struct LogThrottle {
-    /// When a line was last allowed, and how many were left out since.
-    state: Mutex<(Option<Instant>, u64)>,
-}
-
-impl LogThrottle {
-    /// Whether a line may be logged now, at most one every ten seconds: `Some` holds the number of lines left out since the last.
-    pub fn ready(&self) -> Option<u64> {
-        self.ready_at(Instant::now())
-    }
-
-    fn ready_at(&self, now: Instant) -> Option<u64> {
-        // Every change is a single step, so a panic elsewhere leaves it whole.
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.0.is_some_and(|last| now < last + INTERVAL) {
-            state.1 += 1;
-            return None;
-        }
-        let left_out = state.1;
-        *state = (Some(now), 0);
-        Some(left_out)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_failure_that_repeats_is_logged_every_ten_seconds_with_the_number_left_out() {
-        let (throttle, start) = (LogThrottle::default(), Instant::now());
-        assert_eq!(throttle.ready_at(start), Some(0));
-        for second in 1..10 {
-            assert_eq!(throttle.ready_at(start + Duration::from_secs(second)), None);
-        }
-        assert_eq!(throttle.ready_at(start + INTERVAL), Some(9));
-        assert_eq!(throttle.ready_at(start + INTERVAL), None);
-    }
+    Ok(Some(traces))
 }

@@ -34,13 +34,19 @@ pub(crate) struct ServeArgs {
 
 pub(crate) fn run(args: ServeArgs) -> anyhow::Result<()> {
     let settings = settings(args)?;
-    telemetry::start(&settings.log.filter, settings.log.format == LogFormat::Json)
+    let json = settings.log.format == LogFormat::Json;
+    let traces = (!settings.traces.endpoint.is_empty()).then_some(&settings.traces);
+    let traces = telemetry::start_with_traces(&settings.log.filter, json, traces)
         .map_err(anyhow::Error::msg)?;
-    tokio::runtime::Builder::new_multi_thread()
+    let served = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("the async runtime cannot start")?
-        .block_on(serve(settings))
+        .block_on(serve(settings));
+    if let Some(traces) = traces {
+        traces.stop();
+    }
+    served
 }
 
 fn settings(args: ServeArgs) -> anyhow::Result<Settings> {

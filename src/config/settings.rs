@@ -8,6 +8,7 @@ use crate::{
     checkpoint::{GateConfig, Policy, Retention},
     keys::KeysConfig,
     serve::ServeConfig,
+    telemetry::TracesConfig,
     train::{RunConfig, SnapshotConfig, TrainConfig},
 };
 use kith_learn::{LearnConfig, ScheduleConfig};
@@ -26,6 +27,8 @@ pub struct Settings {
     pub storage: StorageConfig,
     /// `[log]`.
     pub log: LogConfig,
+    /// `[traces]`.
+    pub traces: TracesConfig,
     /// `[encoder]`.
     pub encoder: EncoderSection,
     /// `[cuda]`.

@@ -127,6 +127,14 @@ fn server(settings: &Settings, rules: &mut Rules) {
         settings.keys.bytes_per_day,
         0..=1 << 40,
     );
+    let (endpoint, share) = (&settings.traces.endpoint, settings.traces.sample_share);
+    let url = endpoint.starts_with("http://") || endpoint.starts_with("https://");
+    rules.rule(
+        "traces.endpoint",
+        url || endpoint.is_empty(),
+        "a URL such as http://127.0.0.1:4318/v1/traces, or empty",
+    );
+    rules.range("traces.sample_share", share, 0.0..=1.0);
     let folder = settings.storage.data_dir.as_os_str();
     rules.rule("storage.data_dir", !folder.is_empty(), "a folder");
 }

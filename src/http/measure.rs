@@ -10,7 +10,7 @@ use axum::{
 };
 
 use super::error::ErrorCode;
-use crate::telemetry::{Gauge, Metrics, series};
+use crate::telemetry::{Gauge, Metrics, series, traces};
 
 /// The route of a request that no route matches.
 const UNMATCHED: &str = "none";
@@ -36,7 +36,7 @@ impl Requests {
         Measured {
             requests: self.clone(),
             route: route.map_or(UNMATCHED, MatchedPath::as_str).to_owned(),
-            method: name(request.method()),
+            method: method_name(request.method()),
             started: Instant::now(),
             answered: false,
         }
@@ -67,6 +67,7 @@ struct Measured {
 impl Measured {
     fn end(&mut self, response: &Response) {
         self.answered = true;
+        traces::end_request(response.status().as_u16());
         let (metrics, labels) = (
             &self.requests.metrics,
             self.labels(response.status().as_str()),
@@ -108,7 +109,7 @@ impl Drop for Measured {
 }
 
 /// The method, or `other`: a client may send any word.
-fn name(method: &Method) -> &'static str {
+pub(super) fn method_name(method: &Method) -> &'static str {
     const KNOWN: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
     let known = KNOWN.into_iter().find(|known| *known == method.as_str());
     known.unwrap_or("other")

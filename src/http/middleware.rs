@@ -4,7 +4,7 @@ use std::{any::Any, time::Duration};
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Request},
+    extract::{DefaultBodyLimit, MatchedPath, Request},
     http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, Version, header},
     middleware::{from_fn, from_fn_with_state, map_request, map_response},
     response::{IntoResponse, Response},
@@ -28,14 +28,14 @@ use super::{
     encoding::check_encoding,
     error::{ApiError, ErrorCode},
     load::limit_time,
-    measure::{Requests, measure},
+    measure::{Requests, measure, method_name},
     metered_body::meter_body,
     origin::{AllowedOrigins, check_origin},
     request_id::{MakeId, REQUEST_ID, remove_invalid},
     security_headers::add_security_headers,
     text::truncated,
 };
-use crate::config::ServerConfig;
+use crate::{config::ServerConfig, telemetry::traces};
 
 /// Bytes from which on an answer is compressed for a client that asks for it.
 const MIN_COMPRESSED: u64 = 1024;
@@ -124,15 +124,29 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
 }
 
 fn request_span(request: &Request) -> tracing::Span {
-    let id = request.headers().get(&REQUEST_ID);
-    tracing::info_span!(
+    let headers = request.headers();
+    let id = headers.get(&REQUEST_ID);
+    let span = tracing::info_span!(
+        target: traces::REQUEST,
         "request",
         method = %request.method(),
         path = truncated(request.uri().path(), MAX_PATH),
         id = id.and_then(|id| id.to_str().ok()),
         // Its name, once it is known to be valid.
         key = tracing::field::Empty,
-    )
+        // Where traces are on.
+        trace_id = tracing::field::Empty,
+        otel.kind = tracing::field::Empty,
+    );
+    let route = request.extensions().get::<MatchedPath>();
+    let route = route.map(MatchedPath::as_str);
+    let header = |name: &str| headers.get(name)?.to_str().ok();
+    let caller = traces::Caller {
+        traceparent: header("traceparent"),
+        tracestate: header("tracestate"),
+    };
+    traces::begin_request(&span, method_name(request.method()), route, caller);
+    span
 }
 
 /// Gives an error response the documented shape, and logs client errors under the request's id.

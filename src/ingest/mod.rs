@@ -10,11 +10,13 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use tokio::sync::{RwLock, Semaphore};
+use tracing::{Instrument, trace_span};
 
 use crate::{
     blobs::{BlobKey, Blobs},
     db::{Db, DbError, ImageRow, NewImage, PairRow},
     image_store::ImageStore,
+    telemetry::traces::STAGE,
     types::Sha256,
 };
 use kith_pixels::Limits;
@@ -59,7 +61,7 @@ impl Ingest {
 
     /// Stores an image; `true`: it is new. Durable when this returns. The whole image is decoded once, so that nothing undecodable is stored.
     pub async fn add_image(&self, bytes: Bytes) -> Result<(ImageRow, bool), IngestError> {
-        let prepared = self.preparer.prepare(None, bytes).await?;
+        let prepared = self.prepare(None, bytes).await?;
         let insert = |db: Db, images: Vec<NewImage>| async move { db.insert_images(&images).await };
         let row = self.store(vec![prepared], insert).await?.pop();
         Ok(row.ok_or_else(|| DbError::Corrupt("an image was stored without a row".into()))?)
@@ -81,7 +83,7 @@ impl Ingest {
         let uploads = sides.iter().filter_map(prepare::Slot::bytes);
         // Boxed, as are the writes below: callers need futures that are `Send`, which the compiler cannot see through these closures.
         let preparing: Vec<_> = uploads
-            .map(|(place, bytes)| self.preparer.prepare(Some(place), bytes).boxed())
+            .map(|(place, bytes)| self.prepare(Some(place), bytes).boxed())
             .collect();
         let prepared: Vec<Prepared> = stream::iter(preparing)
             .buffered(SIDE_BY_SIDE)
@@ -105,6 +107,11 @@ impl Ingest {
                 .map_or(error, |(place, _)| unknown(*place, id)),
             error => error,
         })
+    }
+
+    async fn prepare(&self, place: Option<Place>, bytes: Bytes) -> Result<Prepared, IngestError> {
+        let span = trace_span!(target: STAGE, "decode", bytes = bytes.len());
+        self.preparer.prepare(place, bytes).instrument(span).await
     }
 
     /// Erases an image: row and pairs first, then the bytes. `false`: there was none. Goes on to its end even when the caller goes away.

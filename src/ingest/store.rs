@@ -2,11 +2,13 @@
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, stream};
+use tracing::{Instrument, trace_span};
 
 use super::{Ingest, IngestError, prepare::Prepared};
 use crate::{
     blobs::{BlobError, BlobKey},
     db::{Db, DbError, NewImage},
+    telemetry::traces::STAGE,
     types::Sha256,
 };
 
@@ -33,11 +35,13 @@ impl Ingest {
         let permit = self.storing.clone().acquire_owned().await;
         let permit = permit.map_err(|_| IngestError::Stopping)?;
         let this = self.clone();
-        let addition = tokio::spawn(async move {
+        let span = trace_span!(target: STAGE, "store", images = images.len());
+        let storing = async move {
             let stored = this.store_all(images, insert).await;
             drop(permit);
             stored
-        });
+        };
+        let addition = tokio::spawn(storing.instrument(span));
         addition.await.unwrap_or(Err(IngestError::Stopping))
     }
 

@@ -8,6 +8,7 @@ use std::{
 
 use rayon::ThreadPool;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tracing::{Span, trace_span};
 
 use super::{
     Row, ServeError,
@@ -15,7 +16,7 @@ use super::{
     loaded::Loaded,
     queue::{FairQueue, Origin},
 };
-use crate::telemetry::Stage;
+use crate::telemetry::{Stage, traces::STAGE};
 use kith_nn::Features;
 
 /// One image that waits.
@@ -32,6 +33,8 @@ pub(super) struct Job {
     pub(super) permit: OwnedSemaphorePermit,
     /// Its wait for a pass, which has not begun.
     pub(super) waiting: Option<Stage>,
+    /// The span of the request, whose stages are below it.
+    pub(super) request: Span,
 }
 
 /// Passes after one with an image of a small request in which the next small request is expected soon.
@@ -209,7 +212,12 @@ impl State {
 fn encode(mut batch: Vec<Job>, instruments: &Instruments) {
     instruments.batch.record(batch.len() as f64);
     batch.iter_mut().for_each(|job| job.waiting = None);
-    let pass = Stage::begin(&instruments.encode);
+    let pass = Stage::begin(&instruments.encode, Span::none());
+    // The pass is a stage of each of its images.
+    let spans: Vec<Span> = batch
+        .iter()
+        .map(|job| trace_span!(target: STAGE, parent: &job.request, "encode", images = batch.len()))
+        .collect();
     let pixels: Vec<&[f32]> = batch.iter().map(|job| &job.pixels[..]).collect();
     let network = &batch[0].encoder.network;
     let outcome = match catch_unwind(AssertUnwindSafe(|| network.forward(&pixels))) {
@@ -217,7 +225,7 @@ fn encode(mut batch: Vec<Job>, instruments: &Instruments) {
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err("it panicked".to_owned()),
     };
-    drop(pass);
+    drop((pass, spans));
     if let Err(error) = &outcome {
         tracing::error!(%error, images = batch.len(), "the encoder failed on a batch");
     }

@@ -15,6 +15,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot},
     task::JoinHandle,
 };
+use tracing::{Span, trace_span};
 
 use super::{
     Embedded, ModelInfo, Priority, Row, ServeConfig, ServeError, Which,
@@ -30,7 +31,7 @@ use super::{
 use crate::{
     checkpoint::Checkpoints,
     db::Db,
-    telemetry::{Metrics, Stage},
+    telemetry::{Metrics, Stage, traces::STAGE},
     types::{CheckpointId, Sha256},
 };
 use kith_nn::Device;
@@ -309,13 +310,20 @@ impl Shared {
     ) -> Result<Row, ServeError> {
         let (reply, answer) = oneshot::channel();
         let (batcher, instruments) = (self.batcher.clone(), self.instruments.clone());
-        let waiting = Stage::begin(&instruments.decode_queue);
+        let waiting = Stage::begin(
+            &instruments.decode_queue,
+            trace_span!(target: STAGE, "queue", stage = "decode"),
+        );
+        let request = Span::current();
         self.decoders.spawn(origin, image, move |image, limits| {
             if reply.is_closed() {
                 return;
             }
             drop(waiting);
-            let decoding = Stage::begin(&instruments.decode);
+            let decoding = Stage::begin(
+                &instruments.decode,
+                trace_span!(target: STAGE, parent: &request, "decode", bytes = image.len()),
+            );
             let decoded = decode(image, limits, encoder.info.side);
             drop(decoding);
             match decoded {
@@ -325,7 +333,11 @@ impl Shared {
                     pixels,
                     reply,
                     permit,
-                    waiting: Some(Stage::begin(&instruments.encode_queue)),
+                    waiting: Some(Stage::begin(
+                        &instruments.encode_queue,
+                        trace_span!(target: STAGE, parent: &request, "queue", stage = "encode"),
+                    )),
+                    request,
                 }),
                 Err(source) => {
                     drop(permit);

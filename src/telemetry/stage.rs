@@ -1,6 +1,8 @@
-//! A stage of a request's work, such as the decoding of an image: its time goes into a histogram.
+//! A stage of a request's work, such as the decoding of an image: its time goes into a histogram, and where traces are on it is a span.
 
 use std::time::Instant;
+
+use tracing::Span;
 
 use super::Histogram;
 
@@ -8,14 +10,17 @@ use super::Histogram;
 pub struct Stage {
     seconds: Histogram,
     started: Instant,
+    /// Ends with it.
+    _span: Span,
 }
 
 impl Stage {
     /// Begins now; its time goes into `seconds`.
-    pub fn begin(seconds: &Histogram) -> Self {
+    pub fn begin(seconds: &Histogram, span: Span) -> Self {
         Self {
             seconds: seconds.clone(),
             started: Instant::now(),
+            _span: span,
         }
     }
 }

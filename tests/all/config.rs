@@ -184,6 +184,8 @@ fn values_out_of_range_are_refused_with_the_remedy() {
             "keys.bytes_per_day=2000000000000",
             "from 0 to 1099511627776",
         ),
+        ("traces.endpoint=localhost:4318", "a URL such as http://"),
+        ("traces.sample_share=1.5", "from 0 to 1"),
         ("training.batch=1", "at least 2"),
         ("training.nice=20", "from 0 to 19"),
         ("pairs.holdout_share=0.95", "from 0 to 0.9"),

@@ -18,6 +18,7 @@ mod life;
 mod signals;
 mod storage;
 mod support;
+mod traces;
 mod train;
 mod train_life;
 mod train_snapshots;

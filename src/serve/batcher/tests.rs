@@ -64,6 +64,7 @@ fn job(encoder: &Arc<Loaded>, pixel: f32, places: &Arc<Semaphore>) -> (Job, Answ
         reply,
         permit,
         waiting: None,
+        request: Span::none(),
     };
     (job, answer)
 }
