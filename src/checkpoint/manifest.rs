@@ -7,7 +7,7 @@ use crate::types::{CheckpointId, Sha256};
 use kith_nn::EncoderConfig;
 
 /// One part in the manifest.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Part {
     /// File name.
     pub name: String,

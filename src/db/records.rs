@@ -54,7 +54,9 @@ pub struct NewPair {
 }
 
 /// What a pair is used for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, utoipa::ToSchema,
+)]
 #[serde(rename_all = "lowercase")]
 #[sqlx(rename_all = "lowercase")]
 pub enum Split {
@@ -108,7 +110,7 @@ pub struct Erasure {
 }
 
 /// One row of the training series.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct StepMetrics {
     /// The step.
     pub step: u64,
@@ -127,6 +129,7 @@ pub struct StepMetrics {
     /// Training images encoded per second.
     pub images_per_second: f32,
     /// When.
+    #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
 }
 

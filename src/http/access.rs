@@ -27,8 +27,8 @@ pub(super) fn access(method: &Method, path: &str, open_metrics: bool) -> Access 
         method.as_str()
     };
     match (method, path) {
-        // For supervisors, load balancers and people: nothing of what is stored. `/openapi.json` and `/docs` belong here.
-        ("GET", "/" | "/healthz" | "/readyz") => Open,
+        // For supervisors, load balancers and people: nothing of what is stored.
+        ("GET", "/" | "/docs" | "/healthz" | "/openapi.json" | "/readyz") => Open,
 
         // Figures only, but they tell how much is stored and asked.
         ("GET", "/metrics") if open_metrics => Open,

@@ -1,13 +1,13 @@
 //! `/v1/aliases`: names that stand for a checkpoint, or for the live one, in a request's `model`.
 
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::StatusCode,
-    routing::{get, put},
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     context::Context,
@@ -26,27 +26,30 @@ const MAX_NAME: usize = 64;
 /// Most aliases.
 const MAX_ALIASES: usize = 1000;
 
-pub(super) fn router() -> Router<Context> {
-    Router::new()
-        .route("/v1/aliases", get(list_aliases))
-        .route("/v1/aliases/{name}", put(put_alias).delete(delete_alias))
+pub(super) fn router() -> OpenApiRouter<Context> {
+    OpenApiRouter::new()
+        .routes(routes!(list_aliases))
+        .routes(routes!(put_alias, delete_alias))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct AliasRequest {
+    /// A checkpoint's id, or `auto` for the live one.
+    #[schema(pattern = "^(auto|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})$")]
     checkpoint: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct AliasResponse {
     name: String,
     /// An id, or `auto` for the live checkpoint.
     checkpoint: String,
+    #[schema(value_type = String, format = DateTime)]
     updated_at: Timestamp,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct AliasList {
     data: Vec<AliasResponse>,
 }
@@ -62,6 +65,8 @@ impl From<Alias> for AliasResponse {
     }
 }
 
+/// The aliases.
+#[utoipa::path(get, path = "/v1/aliases", responses((status = 200, body = AliasList)))]
 async fn list_aliases(State(app): State<App>) -> Result<Json<AliasList>, ApiError> {
     let aliases = app.db.aliases().await?;
     Ok(Json(AliasList {
@@ -70,6 +75,7 @@ async fn list_aliases(State(app): State<App>) -> Result<Json<AliasList>, ApiErro
 }
 
 /// Sets or moves an alias. It is one row, so a request sees the old target or the new one.
+#[utoipa::path(put, path = "/v1/aliases/{name}", params(("name" = String, Path, description = "the alias; not `kith`", pattern = "^[A-Za-z0-9._-]{1,64}$")), request_body = AliasRequest, responses((status = 200, body = AliasResponse), (status = 400, description = "invalid_request invalid_name invalid_id"), (status = 404, description = "unknown_checkpoint unknown_alias"), (status = 409, description = "too_many_aliases checkpoint_damaged checkpoint_not_finite"), (status = 507, description = "storage_full")))]
 async fn put_alias(
     State(app): State<App>,
     Path(name): Path<String>,
@@ -94,6 +100,8 @@ async fn put_alias(
         .ok_or_else(|| unknown(&name))
 }
 
+/// Removes an alias.
+#[utoipa::path(delete, path = "/v1/aliases/{name}", params(("name" = String, Path, description = "the alias; not `kith`", pattern = "^[A-Za-z0-9._-]{1,64}$")), responses((status = 204, description = "It is removed."), (status = 400, description = "invalid_request"), (status = 404, description = "unknown_alias"), (status = 507, description = "storage_full")))]
 async fn delete_alias(
     State(app): State<App>,
     Path(name): Path<String>,

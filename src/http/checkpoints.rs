@@ -1,16 +1,16 @@
 //! `/v1/checkpoints`: takes snapshots; lists, downloads, promotes, annotates and deletes checkpoints.
 
 use axum::{
-    Json, Router,
-    extract::{Path, State},
+    Json,
+    extract::State,
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::{get, post},
 };
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     context::Context,
@@ -32,35 +32,40 @@ use crate::{
 /// Most bytes of a note.
 const MAX_NOTE: usize = 4096;
 
-pub(super) fn router() -> Router<Context> {
-    Router::new()
-        .route("/v1/checkpoints", post(take_snapshot).get(list_checkpoints))
-        .route("/v1/checkpoints/auto", post(release_hold))
-        .route(
-            "/v1/checkpoints/{id}",
-            get(get_checkpoint)
-                .patch(update_checkpoint)
-                .delete(delete_checkpoint),
-        )
-        .route("/v1/checkpoints/{id}/promote", post(promote_checkpoint))
-        .route("/v1/checkpoints/{id}/files/{name}", get(download_file))
+pub(super) fn router() -> OpenApiRouter<Context> {
+    OpenApiRouter::new()
+        .routes(routes!(take_snapshot, list_checkpoints))
+        .routes(routes!(release_hold))
+        .routes(routes!(
+            get_checkpoint,
+            update_checkpoint,
+            delete_checkpoint
+        ))
+        .routes(routes!(promote_checkpoint))
+        .routes(routes!(download_file))
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct SnapshotRequest {
+    /// At most 4,096 bytes.
+    #[schema(max_length = 4096)]
     note: Option<String>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct PromoteRequest {
+    /// Whether the promotion holds until it is released; so unless given.
     hold: Option<bool>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = CheckpointUpdate)]
 struct UpdateRequest {
+    /// At most 4,096 bytes. An empty note is removed.
+    #[schema(max_length = 4096)]
     note: Option<String>,
     keep: Option<bool>,
 }
@@ -72,23 +77,34 @@ struct SnapshotParams {
     wait: bool,
 }
 
-#[derive(Serialize)]
+/// A snapshot that is being written.
+#[derive(Serialize, utoipa::ToSchema)]
+struct SnapshotBegun {
+    id: CheckpointId,
+    status: CheckpointStatus,
+}
+
+#[derive(Serialize, utoipa::ToSchema)]
 struct CheckpointResponse {
     id: CheckpointId,
     status: CheckpointStatus,
     role: CheckpointRole,
     step: u64,
+    #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
     note: Option<String>,
     bytes: u64,
     /// The files of a complete checkpoint whose manifest can be read. In the answer about one checkpoint only.
     #[serde(skip_serializing_if = "Option::is_none")]
     files: Option<Vec<Part>>,
+    /// On held-out pairs.
+    #[schema(value_type = Option<Object>)]
     evaluation: Option<Value>,
     /// The gate's verdict on the evaluation.
     verdict: Option<Verdict>,
     /// Who promoted it, if it was ever live.
     decided_by: Option<DecidedBy>,
+    #[schema(value_type = Option<String>, format = DateTime)]
     decided_at: Option<Timestamp>,
     /// Why it failed, was promoted, or was refused.
     reason: Option<String>,
@@ -122,12 +138,15 @@ impl From<CheckpointRow> for CheckpointResponse {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct CheckpointList {
     data: Vec<CheckpointResponse>,
 }
 
-/// 202 with the checkpoint's `location`, or with `?wait=true` 201 once it is complete.
+/// Takes a snapshot.
+///
+/// Answers 202 with the checkpoint's `location`, or with `?wait=true` 201 once it is complete.
+#[utoipa::path(post, path = "/v1/checkpoints", params(("wait" = Option<bool>, Query, description = "answer when it is complete; `false` unless given")), request_body = Option<SnapshotRequest>, responses((status = 202, description = "It is being written.", body = SnapshotBegun, headers(("location" = String))), (status = 201, description = "It is complete.", body = CheckpointResponse, headers(("location" = String))), (status = 404, description = "unknown_checkpoint"), (status = 409, description = "checkpoint_quota training_disabled weights_not_finite checkpoint_not_finite checkpoint_damaged"), (status = 503, description = "training_failed snapshot_failed"), (status = 507, description = "storage_full")))]
 async fn take_snapshot(
     State(app): State<App>,
     Params(SnapshotParams { wait }): Params<SnapshotParams>,
@@ -138,7 +157,10 @@ async fn take_snapshot(
     let id = app.trainer.snapshot(request.note).await?;
     let location = [(header::LOCATION, format!("/v1/checkpoints/{id}"))];
     if !wait {
-        let body = Json(json!({"id": id, "status": CheckpointStatus::Writing}));
+        let body = Json(SnapshotBegun {
+            id,
+            status: CheckpointStatus::Writing,
+        });
         return Ok((StatusCode::ACCEPTED, location, body).into_response());
     }
     let row = app.trainer.written(id).await?;
@@ -150,6 +172,8 @@ async fn take_snapshot(
         .into_response())
 }
 
+/// The checkpoints, newest first.
+#[utoipa::path(get, path = "/v1/checkpoints", responses((status = 200, body = CheckpointList)))]
 async fn list_checkpoints(State(app): State<App>) -> Result<Json<CheckpointList>, ApiError> {
     let rows = app.db.checkpoints().await?;
     Ok(Json(CheckpointList {
@@ -157,6 +181,8 @@ async fn list_checkpoints(State(app): State<App>) -> Result<Json<CheckpointList>
     }))
 }
 
+/// One checkpoint, with its files.
+#[utoipa::path(get, path = "/v1/checkpoints/{id}", params(("id" = CheckpointId, Path, description = "the checkpoint's id")), responses((status = 200, body = CheckpointResponse), (status = 404, description = "unknown_id unknown_checkpoint")))]
 async fn get_checkpoint(
     State(app): State<App>,
     Id(id): Id<CheckpointId>,
@@ -183,10 +209,12 @@ async fn describe(app: &App, row: CheckpointRow) -> Result<CheckpointResponse, A
     })
 }
 
-/// Streams one file. The name is looked up in the manifest, so that no path is made from a client's text.
+/// Streams one file of a checkpoint.
+// The name is looked up in the manifest, so that no path is made from a client's text.
+#[utoipa::path(get, path = "/v1/checkpoints/{id}/files/{name}", params(("id" = CheckpointId, Path, description = "the checkpoint's id"), ("name" = String, Path, description = "one of the checkpoint's `files`, or `manifest.json`"), ("range" = Option<String>, Header, description = "the bytes wanted, such as `bytes=0-1023`; what is no single range asks for the whole"), ("if-range" = Option<String>, Header, description = "`range` counts only if this is the file's `etag`"), ("if-none-match" = Option<String>, Header, description = "304 if this is the file's `etag`")), responses((status = 200, description = "The whole file.", content((Vec<u8> = "application/octet-stream"), (Object = "application/json")), headers(("etag" = String), ("accept-ranges" = String))), (status = 206, description = "A part of the file.", body = Vec<u8>, content_type = "application/octet-stream", headers(("etag" = String), ("content-range" = String))), (status = 304, description = "The client has this version."), (status = 416, description = "invalid_range"), (status = 404, description = "unknown_id unknown_checkpoint unknown_file not_found"), (status = 409, description = "checkpoint_damaged")))]
 async fn download_file(
     State(app): State<App>,
-    Path((id, name)): Path<(String, String)>,
+    Id((id, name)): Id<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let unknown_file = || {
@@ -254,7 +282,10 @@ async fn stored_file(
     Ok(StoredFile::Part(Some(part)))
 }
 
+/// Serves a checkpoint; an older one is a rollback.
+///
 /// Answers once the checkpoint is live. The promotion holds until it is released, unless the request has `"hold": false`.
+#[utoipa::path(post, path = "/v1/checkpoints/{id}/promote", params(("id" = CheckpointId, Path, description = "the checkpoint's id")), request_body = Option<PromoteRequest>, responses((status = 200, body = CheckpointResponse), (status = 404, description = "unknown_id unknown_checkpoint"), (status = 409, description = "checkpoint_damaged checkpoint_not_finite"), (status = 503, description = "not_ready"), (status = 507, description = "storage_full")))]
 async fn promote_checkpoint(
     State(app): State<App>,
     Id(id): Id<CheckpointId>,
@@ -270,6 +301,7 @@ async fn promote_checkpoint(
 }
 
 /// Lets the gate promote again; answers with the live checkpoint.
+#[utoipa::path(post, path = "/v1/checkpoints/auto", responses((status = 200, body = CheckpointResponse), (status = 404, description = "unknown_checkpoint"), (status = 409, description = "checkpoint_damaged checkpoint_not_finite"), (status = 503, description = "not_ready"), (status = 507, description = "storage_full")))]
 async fn release_hold(State(app): State<App>) -> Result<Json<CheckpointResponse>, ApiError> {
     app.checkpoints.release().await?;
     app.serving.follow_now().await?;
@@ -278,7 +310,10 @@ async fn release_hold(State(app): State<App>) -> Result<Json<CheckpointResponse>
     Ok(Json(describe(&app, live).await?))
 }
 
-/// Sets the note and whether the checkpoint is kept. A note keeps it unless the request has `"keep": false`; an empty note is removed.
+/// Sets the note, and whether retention keeps the checkpoint.
+///
+/// A note keeps it unless the request has `"keep": false`. Needs at least one field.
+#[utoipa::path(patch, path = "/v1/checkpoints/{id}", params(("id" = CheckpointId, Path, description = "the checkpoint's id")), request_body = UpdateRequest, responses((status = 200, body = CheckpointResponse), (status = 404, description = "unknown_id unknown_checkpoint"), (status = 409, description = "checkpoint_quota"), (status = 507, description = "storage_full")))]
 async fn update_checkpoint(
     State(app): State<App>,
     Id(id): Id<CheckpointId>,
@@ -326,6 +361,8 @@ fn check_note(note: Option<&str>) -> Result<(), ApiError> {
     Err(ApiError::invalid("invalid_field", "note", message))
 }
 
+/// Deletes a checkpoint.
+#[utoipa::path(delete, path = "/v1/checkpoints/{id}", params(("id" = CheckpointId, Path, description = "the checkpoint's id")), responses((status = 204, description = "It is deleted."), (status = 404, description = "unknown_id unknown_checkpoint"), (status = 409, description = "checkpoint_live checkpoint_aliased"), (status = 507, description = "storage_full")))]
 async fn delete_checkpoint(
     State(app): State<App>,
     Id(id): Id<CheckpointId>,

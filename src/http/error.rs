@@ -44,6 +44,10 @@ macro_rules! api_errors {
         }
 
         impl ApiError {
+            /// Each status that an error answer may have, and its `type`.
+            pub(super) const TYPES: &[(u16, &str)] =
+                &[$((StatusCode::$status.as_u16(), $type)),*];
+
             /// Status, the JSON's `type`, and what was wrong.
             fn parts(&self) -> (StatusCode, &'static str, &Problem) {
                 match self {
@@ -101,16 +105,21 @@ api_errors! {
 #[derive(Clone, Copy)]
 pub(super) struct ErrorCode(pub(super) &'static str);
 
-#[derive(Serialize)]
-struct ErrorDocument {
+/// Every error answer.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(super) struct ErrorDocument {
     error: ErrorFields,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct ErrorFields {
+    /// What was wrong and what to do, for people.
     message: String,
+    /// The kind of error.
     r#type: &'static str,
+    /// Path of the field that was wrong, such as `input[3]`.
     param: Option<String>,
+    /// A stable name for programs.
     code: &'static str,
 }
 

@@ -3,19 +3,19 @@
 use std::{collections::HashSet, convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
-    Extension, Router,
+    Extension,
     extract::State,
     http::{HeaderMap, HeaderName, HeaderValue},
     response::{
         IntoResponse, Response,
         sse::{self, KeepAlive, Sse},
     },
-    routing::get,
 };
 use futures::{Stream, stream};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, watch};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     context::{Context, MAX_WATCHERS},
@@ -34,8 +34,8 @@ const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 /// How often a line is sent while nothing happens, so that proxies keep the connection, and how often a key is checked again.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-pub(super) fn router() -> Router<Context> {
-    Router::new().route("/v1/events", get(watch_events))
+pub(super) fn router() -> OpenApiRouter<Context> {
+    OpenApiRouter::new().routes(routes!(watch_events))
 }
 
 #[derive(Deserialize)]
@@ -56,7 +56,18 @@ struct Watching {
     _place: OwnedSemaphorePermit,
 }
 
+/// What happens in the server, as server-sent events.
+///
 /// Streams until the client leaves, the server stops or the key ends. Without `last-event-id` it begins with the next event.
+#[utoipa::path(
+    get,
+    path = "/v1/events",
+    params(
+        ("kinds" = Option<String>, Query, description = "names of kinds, separated by commas; all unless given", pattern = "^(step|training|checkpoint|evaluation|promotion|alarm)(,(step|training|checkpoint|evaluation|promotion|alarm))*$"),
+        ("last-event-id" = Option<String>, Header, description = "the last event that the client has seen: the answer goes on after it")
+    ),
+    responses((status = 200, body = String, content_type = "text/event-stream"))
+)]
 async fn watch_events(
     State(context): State<Context>,
     Params(params): Params<EventParams>,

@@ -1,20 +1,41 @@
 //! `GET /healthz` and `/readyz`, for supervisors and load balancers, and `GET /`, which lists the routes.
 
-use axum::{Json, Router, extract::State, routing::get};
-use serde_json::{Value, json};
+use axum::{Json, extract::State};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     context::Context,
     error::{ApiError, Problem},
 };
+use crate::types::CheckpointId;
 
-pub(super) fn router() -> Router<Context> {
-    Router::new()
-        .route("/", get(list_routes))
-        .route("/healthz", get(get_health))
-        .route("/readyz", get(get_readiness))
+pub(super) fn router() -> OpenApiRouter<Context> {
+    OpenApiRouter::new()
+        .routes(routes!(list_routes))
+        .routes(routes!(get_health))
+        .routes(routes!(get_readiness))
 }
 
+/// The process runs.
+#[derive(Serialize, ToSchema)]
+struct Health {
+    #[schema(pattern = "^ok$")]
+    status: &'static str,
+}
+
+/// The server answers requests.
+#[derive(Serialize, ToSchema)]
+struct Readiness {
+    #[schema(pattern = "^ready$")]
+    status: &'static str,
+    /// The live checkpoint.
+    checkpoint: CheckpointId,
+}
+
+/// A list of the routes, as text.
+#[utoipa::path(get, path = "/", responses((status = 200, body = String, content_type = "text/plain; charset=utf-8")))]
 async fn list_routes() -> &'static str {
     concat!(
         "kith ",
@@ -27,17 +48,20 @@ async fn list_routes() -> &'static str {
         "GET  /v1/training      the state of training; PATCH pauses and resumes it; /v1/training/metrics has its series\n",
         "POST /v1/checkpoints   a snapshot; GET lists them; POST /v1/checkpoints/ID/promote serves one\n",
         "GET  /metrics         figures of this server for Prometheus\n",
+        "GET  /docs            the whole interface, to read and to try; /openapi.json is the document\n",
         "GET  /healthz /readyz  for supervisors and load balancers\n",
     )
 }
 
 /// The process is alive.
-async fn get_health() -> Json<Value> {
-    Json(json!({"status": "ok"}))
+#[utoipa::path(get, path = "/healthz", responses((status = 200, body = Health)))]
+async fn get_health() -> Json<Health> {
+    Json(Health { status: "ok" })
 }
 
 /// 200 if a checkpoint is loaded, the data folder took a write within the last seconds, and the server is not stopping.
-async fn get_readiness(State(context): State<Context>) -> Result<Json<Value>, ApiError> {
+#[utoipa::path(get, path = "/readyz", responses((status = 200, body = Readiness), (status = 503, description = "not_ready")))]
+async fn get_readiness(State(context): State<Context>) -> Result<Json<Readiness>, ApiError> {
     if *context.stopping.borrow() {
         return Err(ApiError::stopping());
     }
@@ -45,5 +69,8 @@ async fn get_readiness(State(context): State<Context>) -> Result<Json<Value>, Ap
     let live = live.ok_or_else(ApiError::no_checkpoint)?;
     let writable = context.app.writable.check().await;
     writable.map_err(|cause| ApiError::Unavailable(Problem::new("not_ready", cause)))?;
-    Ok(Json(json!({"status": "ready", "checkpoint": live.id})))
+    Ok(Json(Readiness {
+        status: "ready",
+        checkpoint: live.id,
+    }))
 }

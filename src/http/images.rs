@@ -1,21 +1,22 @@
 //! `/v1/images`: stores, lists, returns and erases images, which are identified by their content.
 
 use axum::{
-    Json, Router,
+    Json,
     body::Bytes,
     extract::{FromRequest, Request, State},
     http::{HeaderMap, StatusCode, header},
     response::Response,
-    routing::{get, post},
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     context::Context,
     download::Download,
     error::{ApiError, Problem},
     extract::{Body, Id, Params},
+    forms::OneFile,
     input::ImageInput,
     json::parse,
     media::MediaType,
@@ -26,27 +27,31 @@ use super::{
 use crate::{app::App, blobs::BlobKey, config::Settings, db::ImageRow, types::Sha256};
 use kith_mcmc::ImageKey;
 
-pub(super) fn router() -> Router<Context> {
-    Router::new()
-        .route("/v1/images", post(post_image).get(list_images))
-        .route("/v1/images/{id}", get(get_image).delete(delete_image))
-        .route("/v1/images/{id}/content", get(get_image_content))
+pub(super) fn router() -> OpenApiRouter<Context> {
+    OpenApiRouter::new()
+        .routes(routes!(post_image, list_images))
+        .routes(routes!(get_image, delete_image))
+        .routes(routes!(get_image_content))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ImageRequest {
     image: ImageInput,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct ImageResponse {
+    /// The SHA-256 of the bytes.
+    #[schema(pattern = "^[0-9a-f]{64}$")]
     id: String,
     bytes: u64,
     width: u32,
     height: u32,
     format: String,
+    #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
+    /// Whether the stored bytes are missing or wrong.
     damaged: bool,
 }
 
@@ -64,7 +69,8 @@ impl From<ImageRow> for ImageResponse {
     }
 }
 
-/// 201, or 200 if the image was stored before.
+/// Stores an image.
+#[utoipa::path(post, path = "/v1/images", request_body(content((ImageRequest = "application/json"), (Vec<u8> = "image/*"), (Vec<u8> = "application/octet-stream"), (OneFile = "multipart/form-data"))), responses((status = 201, description = "It is stored.", body = ImageResponse), (status = 200, description = "It was stored before.", body = ImageResponse), (status = 400, description = "image_undecodable url_not_supported"), (status = 413, description = "image_too_large"), (status = 415, description = "unsupported_media_type"), (status = 507, description = "storage_full")))]
 async fn post_image(
     State(app): State<App>,
     request: Request,
@@ -105,6 +111,8 @@ async fn read_form(mut form: Form) -> Result<Bytes, ApiError> {
     }
 }
 
+/// A page of the stored images.
+#[utoipa::path(get, path = "/v1/images", params(("limit" = Option<u32>, Query, description = "rows; 100 unless given", minimum = 1, maximum = 1000), ("after" = Option<String>, Query, description = "`next` of the previous page", pattern = "^([0-9]{1,9}|[1-3][0-9]{9})$"), ("damaged" = Option<bool>, Query, description = "those whose stored bytes are damaged (`true`) or intact (`false`)")), responses((status = 200, body = Page<ImageResponse>), (status = 400, description = "invalid_limit invalid_cursor")))]
 async fn list_images(
     State(app): State<App>,
     Params(params): Params<PageParams>,
@@ -129,6 +137,8 @@ async fn list_images(
     )))
 }
 
+/// What is known about an image.
+#[utoipa::path(get, path = "/v1/images/{id}", params(("id" = String, Path, description = "the SHA-256 of the image's bytes", pattern = "^[0-9a-f]{64}$")), responses((status = 200, body = ImageResponse), (status = 404, description = "unknown_id unknown_image")))]
 async fn get_image(
     State(app): State<App>,
     Id(id): Id<String>,
@@ -136,7 +146,10 @@ async fn get_image(
     Ok(Json(find(&app, &id).await?.into()))
 }
 
-/// Reads the image whole to verify its hash, then streams it, so that a slow reader holds one chunk in memory.
+/// The bytes of an image, as they were posted.
+///
+/// Their hash is verified first.
+#[utoipa::path(get, path = "/v1/images/{id}/content", params(("id" = String, Path, description = "the SHA-256 of the image's bytes", pattern = "^[0-9a-f]{64}$"), ("range" = Option<String>, Header, description = "the bytes wanted, such as `bytes=0-1023`; what is no single range asks for the whole"), ("if-range" = Option<String>, Header, description = "`range` counts only if this is the file's `etag`"), ("if-none-match" = Option<String>, Header, description = "304 if this is the file's `etag`")), responses((status = 200, description = "The whole file.", body = Vec<u8>, content_type = "image/*", headers(("etag" = String), ("accept-ranges" = String))), (status = 206, description = "A part of the file.", body = Vec<u8>, content_type = "image/*", headers(("etag" = String), ("content-range" = String))), (status = 304, description = "The client has this version."), (status = 416, description = "invalid_range"), (status = 404, description = "unknown_id unknown_image not_found"), (status = 409, description = "image_damaged")))]
 async fn get_image_content(
     State(context): State<Context>,
     Id(id): Id<String>,
@@ -163,6 +176,7 @@ async fn get_image_content(
 }
 
 /// Erases the bytes, the pairs and, through the trainer, the chains whose state is this image.
+#[utoipa::path(delete, path = "/v1/images/{id}", params(("id" = String, Path, description = "the SHA-256 of the image's bytes", pattern = "^[0-9a-f]{64}$")), responses((status = 204, description = "It is erased."), (status = 404, description = "unknown_id unknown_image"), (status = 507, description = "storage_full")))]
 async fn delete_image(State(app): State<App>, Id(id): Id<String>) -> Result<StatusCode, ApiError> {
     let sha256 = id.parse::<Sha256>().map_err(|_| unknown(&id))?;
     if app.ingest.delete_image(sha256).await? {

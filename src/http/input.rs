@@ -14,6 +14,13 @@ use serde::{
         value::{MapAccessDeserializer, SeqAccessDeserializer},
     },
 };
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        ArrayBuilder, ObjectBuilder, OneOfBuilder, Ref, RefOr,
+        schema::{Schema, SchemaFormat, Type as SchemaType},
+    },
+};
 
 use super::{
     error::{ApiError, Problem},
@@ -27,22 +34,26 @@ const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, UNPADD
 
 const IMAGE: &str = "an image: a data URI, base64, {\"image\": …} or {\"type\": \"image_url\", \"image_url\": {\"url\": …}}";
 
+/// The `format` of an image's text in the document of the interface.
+const IMAGE_FORMAT: &str = "image-base64";
+
 /// An image as text, or as an object around it: Jina's, or that of chat interfaces.
 #[derive(Debug)]
 pub(super) struct ImageInput(pub(super) String);
 
-/// One or a list.
+/// One image, or a list of them.
 #[derive(Debug)]
-pub(super) struct OneOrMany<T>(pub(super) Vec<T>);
+pub(super) struct Images(pub(super) Vec<ImageInput>);
 
 /// Exactly one of the fields besides `type` is given.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ImageObject {
     image: Option<Url>,
     image_url: Option<Url>,
     /// Says again that it is an image.
     #[serde(default, rename = "type", deserialize_with = "json::optional_name")]
+    #[schema(schema_with = image_type)]
     _type: Option<Type>,
 }
 
@@ -53,10 +64,17 @@ enum Type {
     ImageUrl,
 }
 
+/// Derived schemas leave aliases out.
+fn image_type() -> Schema {
+    let text = ObjectBuilder::new().schema_type(SchemaType::String);
+    text.enum_values(Some(["image_url", "image", "input_image"]))
+        .into()
+}
+
 /// `"data:…"` or `{"url": "data:…"}`.
 struct Url(String);
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct UrlObject {
     url: String,
@@ -82,6 +100,63 @@ impl Holder for ImageObject {
 impl Holder for UrlObject {
     fn text(self) -> Option<String> {
         Some(self.url)
+    }
+}
+
+/// The text of an image, or an object around it.
+fn text_or(object: &str) -> RefOr<Schema> {
+    let text = ObjectBuilder::new().schema_type(SchemaType::String);
+    let text = text.description(Some("A data URI, or bare base64. URLs are refused."));
+    let text = text.format(Some(SchemaFormat::Custom(IMAGE_FORMAT.to_owned())));
+    let object = Ref::from_schema_name(object);
+    OneOfBuilder::new().item(text).item(object).into()
+}
+
+impl PartialSchema for Url {
+    fn schema() -> RefOr<Schema> {
+        text_or("ImageUrl")
+    }
+}
+
+impl ToSchema for Url {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push(("ImageUrl".to_owned(), UrlObject::schema()));
+    }
+}
+
+impl PartialSchema for ImageInput {
+    fn schema() -> RefOr<Schema> {
+        text_or("ImageObject")
+    }
+}
+
+impl ToSchema for ImageInput {
+    fn name() -> Cow<'static, str> {
+        "Image".into()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push(("ImageObject".to_owned(), ImageObject::schema()));
+        ImageObject::schemas(schemas);
+    }
+}
+
+impl PartialSchema for Images {
+    fn schema() -> RefOr<Schema> {
+        let image = Ref::from_schema_name("Image");
+        let list = ArrayBuilder::new().items(image.clone()).min_items(Some(1));
+        OneOfBuilder::new().item(image).item(list).into()
+    }
+}
+
+impl ToSchema for Images {
+    fn name() -> Cow<'static, str> {
+        "Images".into()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push(("Image".to_owned(), ImageInput::schema()));
+        ImageInput::schemas(schemas);
     }
 }
 
@@ -121,24 +196,24 @@ impl<'de> Deserialize<'de> for ImageInput {
     }
 }
 
-impl<'de> Deserialize<'de> for OneOrMany<ImageInput> {
+impl<'de> Deserialize<'de> for Images {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Either;
         impl<'de> Visitor<'de> for Either {
-            type Value = OneOrMany<ImageInput>;
+            type Value = Images;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, "{IMAGE}, or a list of them")
             }
             fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(OneOrMany(vec![ImageInput(text.to_owned())]))
+                Ok(Images(vec![ImageInput(text.to_owned())]))
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
                 let text = TextOr::<ImageObject>(PhantomData).visit_map(map)?;
-                Ok(OneOrMany(vec![ImageInput(text)]))
+                Ok(Images(vec![ImageInput(text)]))
             }
             fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
-                Vec::deserialize(SeqAccessDeserializer::new(seq)).map(OneOrMany)
+                Vec::deserialize(SeqAccessDeserializer::new(seq)).map(Images)
             }
         }
         deserializer.deserialize_any(Either)

@@ -1,7 +1,8 @@
 //! `GET /v1/models`: the names that a request's `model` may have, in OpenAI's shape, and how a name is resolved.
 
-use axum::{Json, Router, extract::State, routing::get};
+use axum::{Json, extract::State};
 use serde::Serialize;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     context::Context,
@@ -20,13 +21,13 @@ use crate::{
 /// The name of the live checkpoint.
 pub(super) const LIVE: &str = "kith";
 
-pub(super) fn router() -> Router<Context> {
-    Router::new()
-        .route("/v1/models", get(list_models))
-        .route("/v1/models/{id}", get(get_model))
+pub(super) fn router() -> OpenApiRouter<Context> {
+    OpenApiRouter::new()
+        .routes(routes!(list_models))
+        .routes(routes!(get_model))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct ModelResponse {
     id: String,
     object: &'static str,
@@ -43,7 +44,7 @@ struct ModelResponse {
     checkpoint: CheckpointId,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct ModelList {
     object: &'static str,
     data: Vec<ModelResponse>,
@@ -80,6 +81,8 @@ fn unknown(model: &str) -> ApiError {
     ApiError::NotFound(Problem::new("unknown_model", message).with_param("model"))
 }
 
+/// The names that `model` of a request may have, in OpenAI's shape.
+#[utoipa::path(get, path = "/v1/models", responses((status = 200, body = ModelList)))]
 async fn list_models(State(app): State<App>) -> Result<Json<ModelList>, ApiError> {
     let mut data = Vec::new();
     if let Some(live) = app.serving.live() {
@@ -110,6 +113,8 @@ async fn list_models(State(app): State<App>) -> Result<Json<ModelList>, ApiError
     }))
 }
 
+/// One model, described by the manifest of its checkpoint.
+#[utoipa::path(get, path = "/v1/models/{id}", params(("id" = String, Path, description = "`kith`, `kith@CHECKPOINT`, or an alias")), responses((status = 200, body = ModelResponse), (status = 404, description = "unknown_id unknown_model unknown_checkpoint"), (status = 409, description = "checkpoint_damaged"), (status = 503, description = "not_ready")))]
 async fn get_model(
     State(app): State<App>,
     Id(id): Id<String>,

@@ -23,7 +23,7 @@ pub(super) struct PageParams {
 }
 
 /// A page of a list.
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub(super) struct Page<T> {
     data: Vec<T>,
     /// `null` on the last page.

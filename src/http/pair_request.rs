@@ -18,26 +18,35 @@ use crate::{
 const MAX_GROUP: usize = 512;
 
 /// The JSON body of `POST /v1/pairs`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PairsRequest {
+    /// At most `server.max_pairs`.
+    #[schema(value_type = Vec<PairRequest>, min_items = 1)]
     pub(super) pairs: Vec<Object<PairRequest>>,
 }
 
 /// One pair of a JSON body, or one line of a stream.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PairRequest {
+    #[schema(value_type = SideRequest)]
     anchor: Object<SideRequest>,
+    /// Without it two views of the anchor are the pair.
+    #[schema(value_type = Option<SideRequest>)]
     positive: Option<Object<SideRequest>>,
+    /// Images of one group are never each other's negatives. At most 512 bytes.
+    #[schema(min_length = 1, max_length = 512)]
     group: Option<String>,
 }
 
 /// One side of a pair. Exactly one of the fields is given.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct SideRequest {
     image: Option<ImageInput>,
+    /// The SHA-256 of a stored image.
+    #[schema(pattern = "^[0-9a-f]{64}$")]
     id: Option<String>,
 }
 

@@ -7,13 +7,14 @@ use uuid::Uuid;
 use crate::db::{PairRow, Split};
 
 /// One pair in an answer.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub(super) struct PairResponse {
     id: Uuid,
     anchor: String,
     /// The anchor's id where no positive was posted: the anchor's own two views are the pair.
     positive: String,
     group: Option<String>,
+    #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
     /// Never trained on.
     holdout: bool,

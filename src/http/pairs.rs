@@ -1,14 +1,14 @@
 //! `/v1/pairs`: stores, lists and deletes pairs.
 
 use axum::{
-    Json, Router,
+    Json,
     extract::{Extension, FromRequest, Request, State},
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::{get, post},
 };
 use bytes::Bytes;
 use serde::Serialize;
+use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
 use super::{
@@ -16,13 +16,14 @@ use super::{
     context::Context,
     error::{ApiError, Problem},
     extract::{Body, Id, Params},
+    forms::PairForm,
     idempotency::{self, StoredAnswer},
     json::parse,
     media::MediaType,
     multipart::Form,
     ndjson,
     page::{Page, PageParams},
-    pair_request::{PairsRequest, check_count, read_form},
+    pair_request::{PairRequest, PairsRequest, check_count, read_form},
     pair_response::PairResponse,
 };
 use crate::{
@@ -32,18 +33,21 @@ use crate::{
 };
 use kith_mcmc::PairKey;
 
-pub(super) fn router() -> Router<Context> {
-    Router::new()
-        .route("/v1/pairs", post(post_pairs).get(list_pairs))
-        .route("/v1/pairs/{id}", get(get_pair).delete(delete_pair))
+pub(super) fn router() -> OpenApiRouter<Context> {
+    OpenApiRouter::new()
+        .routes(routes!(post_pairs, list_pairs))
+        .routes(routes!(get_pair, delete_pair))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct PairsResponse {
     data: Vec<PairResponse>,
 }
 
-/// 201 once every pair and image is durable; a stream is answered line by line.
+/// Stores pairs.
+///
+/// All pairs of a JSON document are stored or none. A stream holds one pair a line and is answered line by line.
+#[utoipa::path(post, path = "/v1/pairs", params(("idempotency-key" = Option<String>, Header, description = "a retry with the same key is answered as the first request was; not for streams", pattern = "^[ -~]{1,255}$")), request_body(content((PairsRequest = "application/json"), (PairRequest = "application/x-ndjson"), (PairForm = "multipart/form-data"))), responses((status = 201, description = "Every pair and image is on disk.", body = PairsResponse), (status = 200, description = "A stream: a pair or an error a line, in the order of the request.", body = PairResponse, content_type = "application/x-ndjson"), (status = 400, description = "invalid_idempotency_key invalid_id no_pairs image_undecodable url_not_supported"), (status = 404, description = "unknown_image"), (status = 409, description = "group_conflict image_damaged"), (status = 413, description = "image_too_large too_many_pairs"), (status = 415, description = "unsupported_media_type"), (status = 422, description = "idempotency_key_reused"), (status = 507, description = "storage_full")))]
 async fn post_pairs(
     State(context): State<Context>,
     Extension(permit): Extension<BodyPermit>,
@@ -127,6 +131,8 @@ async fn store(app: &App, pairs: Vec<PairUpload>) -> Result<StoredAnswer, ApiErr
     })
 }
 
+/// A page of the stored pairs.
+#[utoipa::path(get, path = "/v1/pairs", params(("limit" = Option<u32>, Query, description = "rows; 100 unless given", minimum = 1, maximum = 1000), ("after" = Option<String>, Query, description = "`next` of the previous page", pattern = "^([0-9]{1,9}|[1-3][0-9]{9})$"), ("group" = Option<String>, Query, description = "those of one group")), responses((status = 200, body = Page<PairResponse>), (status = 400, description = "invalid_limit invalid_cursor")))]
 async fn list_pairs(
     State(app): State<App>,
     Params(params): Params<PageParams>,
@@ -149,6 +155,8 @@ async fn list_pairs(
     )))
 }
 
+/// One pair.
+#[utoipa::path(get, path = "/v1/pairs/{id}", params(("id" = Uuid, Path, description = "the pair's id")), responses((status = 200, body = PairResponse), (status = 404, description = "unknown_id unknown_pair")))]
 async fn get_pair(
     State(app): State<App>,
     Id(id): Id<Uuid>,
@@ -157,6 +165,8 @@ async fn get_pair(
     Ok(Json(row.into()))
 }
 
+/// Deletes a pair and leaves its images.
+#[utoipa::path(delete, path = "/v1/pairs/{id}", params(("id" = Uuid, Path, description = "the pair's id")), responses((status = 204, description = "It is deleted; its images stay."), (status = 404, description = "unknown_id unknown_pair"), (status = 507, description = "storage_full")))]
 async fn delete_pair(State(app): State<App>, Id(id): Id<Uuid>) -> Result<StatusCode, ApiError> {
     if app.db.delete_pair(id).await? {
         Ok(StatusCode::NO_CONTENT)

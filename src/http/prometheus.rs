@@ -1,22 +1,23 @@
 //! `GET /metrics`: the series of this server as Prometheus' text.
 
 use axum::{
-    Router,
     extract::State,
     http::header::CONTENT_TYPE,
     response::{IntoResponse, Response},
-    routing::get,
 };
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::context::Context;
 
 /// The version of the text that Prometheus and its relatives read.
 const MEDIA: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-pub(super) fn router() -> Router<Context> {
-    Router::new().route("/metrics", get(get_metrics))
+pub(super) fn router() -> OpenApiRouter<Context> {
+    OpenApiRouter::new().routes(routes!(get_metrics))
 }
 
+/// The series of this server, for Prometheus.
+#[utoipa::path(get, path = "/metrics", responses((status = 200, body = String, content_type = MEDIA)))]
 async fn get_metrics(State(context): State<Context>) -> Response {
     context
         .gauges

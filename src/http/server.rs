@@ -2,17 +2,27 @@
 
 use std::time::Duration;
 
-use axum::{Router, middleware::from_fn};
+use axum::{Extension, Router, middleware::from_fn};
 use tokio::{
     net::TcpListener,
     sync::watch,
     time::{Instant, timeout_at},
 };
+use utoipa_axum::router::OpenApiRouter;
 
 use super::{
-    aliases, auth::Guard, body_limits::BodyLimits, checkpoints, connections::Connections,
-    context::Context, embeddings, events, health, images, load, measure::Requests, middleware,
-    models, pairs, prometheus, query_guard, training, transport::Timeouts,
+    aliases,
+    auth::Guard,
+    body_limits::BodyLimits,
+    checkpoints,
+    connections::Connections,
+    context::Context,
+    embeddings, events, health, images, load,
+    measure::Requests,
+    middleware, models,
+    openapi::{self, Documents},
+    pairs, prometheus, query_guard, training,
+    transport::Timeouts,
 };
 use crate::{
     app::{App, StartError},
@@ -38,7 +48,7 @@ fn routes(context: Context) -> Router {
         timeout: Duration::from_secs(settings.server.body_timeout_seconds),
         stopping: context.stopping.clone(),
     };
-    let routes = Router::new()
+    let routes = OpenApiRouter::with_openapi(openapi::base())
         .merge(embeddings::router())
         .merge(models::router())
         .merge(images::router())
@@ -48,9 +58,17 @@ fn routes(context: Context) -> Router {
         .merge(aliases::router())
         .merge(events::router());
     // A supervisor's question is answered however much there is to do.
-    let routes = load::limit_requests(routes, settings.server.max_requests)
+    let always = OpenApiRouter::new()
         .merge(health::router())
         .merge(prometheus::router())
+        .merge(openapi::router());
+    let (routes, mut api) = routes.split_for_parts();
+    let (always, more) = always.split_for_parts();
+    api.merge(more);
+    let documents = Documents::new(&api, guard.open_metrics);
+    let routes = load::limit_requests(routes, settings.server.max_requests)
+        .merge(always)
+        .layer(Extension(documents))
         .layer(from_fn(query_guard::check_query))
         .with_state(context);
     middleware::apply_layers(routes, limits, guard, requests, &settings.server)

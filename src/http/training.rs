@@ -1,9 +1,10 @@
 //! `/v1/training`: the trainer's state, pausing and resuming it, and the series of its metrics.
 
-use axum::{Json, Router, extract::State, routing::get};
+use axum::{Json, extract::State};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     context::Context,
@@ -21,20 +22,20 @@ use crate::{
 /// Most rows of the series in one answer; a longer series is thinned.
 const MAX_ROWS: u32 = 2000;
 
-pub(super) fn router() -> Router<Context> {
-    Router::new()
-        .route("/v1/training", get(get_training).patch(update_training))
-        .route("/v1/training/metrics", get(get_metrics))
+pub(super) fn router() -> OpenApiRouter<Context> {
+    OpenApiRouter::new()
+        .routes(routes!(get_training, update_training))
+        .routes(routes!(get_metrics))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct TrainingResponse {
     #[serde(flatten)]
     training: TrainingStatus,
     checkpoint: CheckpointSummary,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct CheckpointSummary {
     /// The live checkpoint.
     live: Option<CheckpointId>,
@@ -48,15 +49,16 @@ struct CheckpointSummary {
     reason: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = TrainingUpdate)]
 struct UpdateRequest {
     #[serde(default, deserialize_with = "optional_name")]
     state: Option<RequestedState>,
     learning_rate: Option<f32>,
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum RequestedState {
     Paused,
@@ -70,21 +72,25 @@ struct MetricsParams {
     since: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct MetricsResponse {
     data: Vec<StepMetrics>,
     evaluations: Vec<EvaluationRow>,
 }
 
 /// A checkpoint's evaluation on held-out pairs.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct EvaluationRow {
     checkpoint: CheckpointId,
     step: u64,
+    #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
+    #[schema(value_type = Object)]
     evaluation: Value,
 }
 
+/// The state of training.
+#[utoipa::path(get, path = "/v1/training", responses((status = 200, body = TrainingResponse)))]
 async fn get_training(State(app): State<App>) -> Result<Json<TrainingResponse>, ApiError> {
     let rows = app.db.checkpoints().await?;
     let latest = rows
@@ -104,7 +110,10 @@ async fn get_training(State(app): State<App>) -> Result<Json<TrainingResponse>, 
     }))
 }
 
-/// Changes nothing unless every field is valid.
+/// Pauses or resumes training, or sets its learning rate.
+///
+/// Changes nothing unless every field is valid. Needs at least one field.
+#[utoipa::path(patch, path = "/v1/training", request_body = UpdateRequest, responses((status = 200, body = TrainingResponse), (status = 400, description = "invalid_value"), (status = 409, description = "training_disabled"), (status = 503, description = "training_failed"), (status = 507, description = "storage_full")))]
 async fn update_training(
     State(app): State<App>,
     Body(body): Body,
@@ -132,6 +141,8 @@ async fn update_training(
     get_training(State(app)).await
 }
 
+/// The series of training, thinned evenly above 2,000 rows, and the evaluations of its checkpoints.
+#[utoipa::path(get, path = "/v1/training/metrics", params(("since" = Option<u64>, Query, description = "the first step; 0 unless given", maximum = 9223372036854775807i64)), responses((status = 200, body = MetricsResponse)))]
 async fn get_metrics(
     State(app): State<App>,
     Params(MetricsParams { since }): Params<MetricsParams>,

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// What the trainer is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TrainingState {
     /// Steps are made.
@@ -30,7 +30,7 @@ pub enum TrainingState {
 }
 
 /// What `GET /v1/training` answers, apart from the checkpoints.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct TrainingStatus {
     /// What it is doing.
     pub state: TrainingState,

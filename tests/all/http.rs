@@ -17,6 +17,7 @@ mod live;
 mod load;
 mod messages;
 mod metrics;
+mod openapi;
 mod pairs;
 mod server;
 mod training;

@@ -10,6 +10,7 @@ mod checkpoint;
 mod cli;
 mod config;
 mod db;
+mod document;
 mod http;
 mod ingest;
 mod key_commands;

@@ -16,7 +16,10 @@ use kith::{
 use kith_nn::{Encoder, Optimizer, Purpose};
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::sync::OnceCell;
 use tower::ServiceExt;
+
+use crate::document::Document;
 
 /// Settings of a tiny encoder (width 8, side 32, 16 values) in `folder`, not training; `sets` come on top.
 pub(crate) fn settings(folder: &TempDir, sets: &[&str]) -> Settings {
@@ -121,6 +124,13 @@ impl Served {
 
     /// One request through all layers, without a socket.
     pub(crate) async fn send(&self, request: Request<Body>) -> Reply {
+        let asked = (request.method().clone(), request.uri().path().to_owned());
+        let reply = self.send_unchecked(request).await;
+        self.document().await.check(&asked.0, &asked.1, &reply);
+        reply
+    }
+
+    async fn send_unchecked(&self, request: Request<Body>) -> Reply {
         let (parts, mut body) = self.answer(request).await.into_parts();
         // A stream of events has no end.
         if parts
@@ -135,6 +145,16 @@ impl Served {
             headers: parts.headers,
             body: body.collect().await.unwrap().to_bytes().to_vec(),
         }
+    }
+
+    /// The document of the interface, read once.
+    pub(crate) async fn document(&self) -> &'static Document {
+        static DOCUMENT: OnceCell<Document> = OnceCell::const_new();
+        let read = async || {
+            let request = request(Method::GET, "/openapi.json", None, Body::empty());
+            Document::new(self.send_unchecked(request).await.json())
+        };
+        DOCUMENT.get_or_init(read).await
     }
 
     pub(crate) async fn get(&self, path: &str) -> Reply {

@@ -27,6 +27,7 @@ const HOMES: &[(&str, &str)] = &[
     ("tower", "http"),
     ("tower_http", "http"),
     ("tokio_util", "http"),
+    ("utoipa_axum", "http"),
     ("form_urlencoded", "http"),
     ("serde_urlencoded", "http"),
     ("governor", "keys"),

@@ -22,16 +22,18 @@ use crate::{
 };
 
 /// The JSON body.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EmbedRequest {
     model: Option<String>,
     images: Option<Vec<ImageInput>>,
     /// Cohere's form for mixed content. Each has one image here.
+    #[schema(value_type = Option<Vec<Input>>)]
     inputs: Option<Vec<Object<Input>>>,
     #[serde(default, deserialize_with = "json::optional_name")]
     input_type: Option<InputType>,
     embedding_types: Option<Vec<Format>>,
+    #[schema(minimum = 1)]
     output_dimension: Option<usize>,
     /// Images are never cut.
     #[serde(default, rename = "truncate")]
@@ -40,12 +42,15 @@ pub(super) struct EmbedRequest {
     #[serde(default, rename = "max_tokens")]
     _max_tokens: Option<u64>,
     /// Some clients send an empty list.
+    #[schema(value_type = Option<Vec<Object>>, max_items = 0)]
     texts: Option<Vec<Value>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = EmbedInput)]
 struct Input {
+    #[schema(min_items = 1, max_items = 1)]
     content: Vec<ImageInput>,
 }
 
@@ -103,8 +108,8 @@ impl EmbedRequest {
     }
 }
 
-#[derive(Serialize)]
-struct EmbedResponse {
+#[derive(Serialize, utoipa::ToSchema)]
+pub(super) struct EmbedResponse {
     id: Uuid,
     response_type: &'static str,
     /// The vectors of all images, by format.
@@ -112,22 +117,23 @@ struct EmbedResponse {
     /// Of `int8` and `uint8`: a value is about its number (for `uint8` less 128) times this.
     #[serde(skip_serializing_if = "Option::is_none")]
     scale: Option<f32>,
+    #[schema(value_type = Vec<String>, max_items = 0)]
     texts: [String; 0],
     meta: Meta,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct Meta {
     api_version: ApiVersion,
     billed_units: BilledUnits,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct ApiVersion {
     version: &'static str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct BilledUnits {
     images: usize,
 }

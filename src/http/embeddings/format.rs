@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::serve::quantize;
 
 /// How the values of a vector are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Format {
     /// JSON numbers.
@@ -77,7 +77,7 @@ fn signed_bits(values: &[f32]) -> Vec<i8> {
 }
 
 /// The values of a vector in an answer.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 #[serde(untagged)]
 pub(super) enum Values {
     Float(Vec<f32>),

@@ -7,25 +7,28 @@ mod openai;
 mod options;
 
 use axum::{
-    Router,
     extract::{FromRequest, Request, State},
     http::{
         HeaderMap, HeaderName, HeaderValue,
         header::{ACCEPT, CONTENT_TYPE},
     },
     response::{IntoResponse, Response},
-    routing::post,
 };
 use bytes::Bytes;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::{
-    cohere::EmbedRequest, format::Format, limits::Limits, openai::EmbeddingsRequest,
+    cohere::{EmbedRequest, EmbedResponse},
+    format::Format,
+    limits::Limits,
+    openai::{EmbeddingsRequest, EmbeddingsResponse},
     options::Options,
 };
 use super::{
     context::Context,
     error::ApiError,
     extract::{Body, Params},
+    forms::ImageFiles,
     json::parse,
     load::priority,
     media::MediaType,
@@ -45,13 +48,16 @@ const DIMENSIONS: HeaderName = HeaderName::from_static("x-kith-dimensions");
 /// The media type of raw answers.
 const RAW: &str = "application/octet-stream";
 
-pub(super) fn router() -> Router<Context> {
-    Router::new()
-        .route("/v1/embeddings", post(create_embeddings))
-        .route("/v2/embed", post(embed_as_cohere))
+pub(super) fn router() -> OpenApiRouter<Context> {
+    OpenApiRouter::new()
+        .routes(routes!(create_embeddings))
+        .routes(routes!(embed_as_cohere))
 }
 
-/// Answers in JSON, or with raw bytes where the client accepts those only.
+/// Embeds images, in OpenAI's shape.
+///
+/// All vectors of an answer come from one checkpoint, which `model` names. An option may be in the JSON body or in the query, not in both.
+#[utoipa::path(post, path = "/v1/embeddings", params(Options, ("x-kith-priority" = Option<String>, Header, pattern = "^(interactive|bulk)$", description = "which requests go first; by the number of images unless given")), request_body(content((EmbeddingsRequest = "application/json"), (Vec<u8> = "image/*"), (Vec<u8> = "application/octet-stream"), (ImageFiles = "multipart/form-data"))), responses((status = 200, description = "The vectors; as raw bytes for a client that accepts those only.", content((EmbeddingsResponse = "application/json"), (Vec<u8> = "application/octet-stream")), headers(("x-kith-model" = String, description = "the checkpoint of all vectors, as `kith@ID`"), ("x-kith-dimensions" = Option<usize>, description = "of raw bytes: values in each vector"))), (status = 400, description = "invalid_dimensions no_images image_undecodable url_not_supported"), (status = 415, description = "unsupported_media_type"), (status = 404, description = "unknown_model unknown_checkpoint"), (status = 409, description = "checkpoint_damaged checkpoint_not_finite"), (status = 413, description = "image_too_large too_many_images"), (status = 500, description = "checkpoint_not_finite"), (status = 503, description = "not_ready")))]
 async fn create_embeddings(
     State(app): State<App>,
     Params(query): Params<Options>,
@@ -75,7 +81,8 @@ async fn create_embeddings(
     Ok(with_model(response, &embedded))
 }
 
-/// Speaks Cohere's interface, version 2.
+/// Embeds images, in the shape of version 2 of Cohere's interface.
+#[utoipa::path(post, path = "/v2/embed", params(("x-kith-priority" = Option<String>, Header, pattern = "^(interactive|bulk)$", description = "which requests go first; by the number of images unless given")), request_body = EmbedRequest, responses((status = 200, body = EmbedResponse, headers(("x-kith-model" = String, description = "the checkpoint of all vectors, as `kith@ID`"))), (status = 400, description = "invalid_dimensions no_images image_undecodable url_not_supported"), (status = 404, description = "unknown_model unknown_checkpoint"), (status = 409, description = "checkpoint_damaged checkpoint_not_finite"), (status = 413, description = "image_too_large too_many_images"), (status = 500, description = "checkpoint_not_finite"), (status = 503, description = "not_ready")))]
 async fn embed_as_cohere(
     State(app): State<App>,
     headers: HeaderMap,

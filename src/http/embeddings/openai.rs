@@ -6,6 +6,10 @@ use axum::{
 };
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use utoipa::openapi::{
+    ObjectBuilder,
+    schema::{Schema, SchemaType, Type},
+};
 
 use super::{
     format::{Format, Values},
@@ -13,32 +17,31 @@ use super::{
     options::{InputType, Layer, Options},
 };
 use crate::{
-    http::{
-        error::ApiError,
-        input::{ImageInput, OneOrMany},
-        json,
-        models::pinned_name,
-    },
+    http::{error::ApiError, input::Images, json, models::pinned_name},
     serve::{Embedded, quantize},
 };
 
 /// The JSON body. It repeats the options, since `#[serde(flatten)]` would accept unknown fields.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EmbeddingsRequest {
-    input: OneOrMany<ImageInput>,
+    /// One image, or a list of at most `server.max_images`.
+    input: Images,
     model: Option<String>,
     #[serde(default, deserialize_with = "json::optional_name")]
     encoding_format: Option<Format>,
     /// Jina's name of `encoding_format`.
     #[serde(default, deserialize_with = "json::optional_name")]
     embedding_type: Option<Format>,
+    /// Keeps the first values of the embedding, to unit length again. At most the model's.
+    #[schema(minimum = 1)]
     dimensions: Option<usize>,
     #[serde(default, deserialize_with = "json::optional_name")]
     layer: Option<Layer>,
     #[serde(default, deserialize_with = "json::optional_name")]
     input_type: Option<InputType>,
     /// Embeddings always have unit length.
+    #[schema(schema_with = true_or_null)]
     normalized: Option<bool>,
     /// infinity's clients name it.
     #[serde(default, rename = "modality", deserialize_with = "json::optional_name")]
@@ -49,7 +52,7 @@ pub(super) struct EmbeddingsRequest {
 }
 
 /// What is embedded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum Modality {
     Image,
@@ -83,8 +86,15 @@ impl EmbeddingsRequest {
     }
 }
 
-#[derive(Serialize)]
-struct EmbeddingsResponse {
+/// The only values of `normalized`.
+fn true_or_null() -> Schema {
+    let types = SchemaType::from_iter([Type::Boolean, Type::Null]);
+    let object = ObjectBuilder::new().schema_type(types);
+    object.enum_values(Some([Some(true), None])).into()
+}
+
+#[derive(Serialize, utoipa::ToSchema)]
+pub(super) struct EmbeddingsResponse {
     object: &'static str,
     model: String,
     data: Vec<EmbeddingItem>,
@@ -94,7 +104,7 @@ struct EmbeddingsResponse {
     usage: Usage,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct EmbeddingItem {
     object: &'static str,
     index: usize,
@@ -102,7 +112,7 @@ struct EmbeddingItem {
 }
 
 /// OpenAI's clients require it. Images have no tokens, so the counts are 0.
-#[derive(Default, Serialize)]
+#[derive(Default, Serialize, utoipa::ToSchema)]
 struct Usage {
     prompt_tokens: u32,
     total_tokens: u32,

@@ -1,6 +1,13 @@
 //! The options of an embedding request, which JSON bodies and queries share.
 
 use serde::Deserialize;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        ObjectBuilder, RefOr,
+        schema::{Schema, Type},
+    },
+};
 
 use super::format::Format;
 use crate::{
@@ -9,12 +16,14 @@ use crate::{
 };
 
 /// What a caller may choose. `None`: not given, or null.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Options {
     pub(super) model: Option<String>,
     #[serde(default, deserialize_with = "json::optional_name")]
     pub(super) encoding_format: Option<Format>,
+    #[param(minimum = 1)]
     pub(super) dimensions: Option<usize>,
     #[serde(default, deserialize_with = "json::optional_name")]
     pub(super) layer: Option<Layer>,
@@ -22,7 +31,7 @@ pub(super) struct Options {
     pub(super) input_type: Option<InputType>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Layer {
     /// The projection head's output, unit length.
@@ -48,6 +57,27 @@ pub(super) enum InputType {
     #[serde(alias = "clustering")]
     Classification,
 }
+
+/// Derived schemas leave aliases out.
+impl PartialSchema for InputType {
+    fn schema() -> RefOr<Schema> {
+        let names = [
+            "anchor",
+            "query",
+            "search_query",
+            "positive",
+            "document",
+            "search_document",
+            "image",
+            "classification",
+            "clustering",
+        ];
+        let text = ObjectBuilder::new().schema_type(Type::String);
+        text.enum_values(Some(names)).into()
+    }
+}
+
+impl ToSchema for InputType {}
 
 impl Options {
     /// The options of a body, completed by those of the query. One that is in both is refused.

@@ -3,8 +3,7 @@
 mod limits;
 
 use std::{
-    fs, io,
-    path::Path,
+    io,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -21,14 +20,20 @@ use kith::{
 };
 use serde_json::json;
 
-use crate::support::{Reply, Served, data_uri, png};
+use crate::{
+    document::Document,
+    support::{Reply, Served, data_uri, png},
+};
 
 const SCOPES: [Scope; 3] = [Scope::Embed, Scope::Write, Scope::Admin];
 
 /// Every route with the scope that it needs; `None`: everybody may.
 const ROUTES: &[(&str, &str, Option<Scope>)] = &[
     ("GET", "/", None),
+    ("GET", "/docs", None),
+    ("GET", "/openapi.json", None),
     ("GET", "/healthz", None),
+    ("GET", "/readyz", None),
     ("HEAD", "/readyz", None),
     ("GET", "/metrics", Some(Scope::Embed)),
     ("POST", "/v1/embeddings", Some(Scope::Embed)),
@@ -119,41 +124,27 @@ fn refusal(reply: &Reply, status: StatusCode) -> (String, String) {
     (kind, code)
 }
 
-/// The first argument of every `.route(` in a folder of sources.
-fn routes_in(folder: &Path) -> Vec<String> {
-    let mut routes = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            routes.extend(routes_in(&path));
-            continue;
-        }
-        let text = fs::read_to_string(path).unwrap();
-        let calls = text.split(".route(").skip(1);
-        routes.extend(calls.map(|call| call.split('"').nth(1).unwrap().to_owned()));
+#[tokio::test]
+async fn every_operation_of_the_document_is_in_this_table_and_asks_for_its_scope() {
+    let served = Served::start(&[]).await;
+    served.key(Scope::Admin).await;
+    let reply = served.ask("GET", "/openapi.json", None).await;
+    let document = Document::new(reply.json());
+    let operations = document.operations();
+    assert!(operations.len() > 20, "{operations:?}");
+    let mut entered = 0;
+    for (method, path) in operations {
+        let row = ROUTES.iter().find(|(known, row, _)| {
+            *known == method && document.pattern(row).as_deref() == Some(&path)
+        });
+        let (_, _, scope) =
+            row.unwrap_or_else(|| panic!("{method} {path}: say here who may use it"));
+        let needed = document.operation(&method, &path)["security"][0]["bearer"][0].clone();
+        assert_eq!(needed, json!(scope), "{method} {path}");
+        entered += 1;
     }
-    routes
-}
-
-#[test]
-fn every_route_of_the_server_is_in_this_table() {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http");
-    let routes = routes_in(&sources);
-    assert!(routes.len() > 10, "{routes:?}");
-    for route in routes {
-        let parts = |path: &str| path.split('/').map(str::to_owned).collect::<Vec<_>>();
-        let pattern = parts(&route);
-        let fits = |path: &str| {
-            let path = parts(path);
-            let pairs = path.iter().zip(&pattern);
-            let same = pairs.filter(|(part, of)| of.starts_with('{') || part == of);
-            path.len() == pattern.len() && same.count() == pattern.len()
-        };
-        assert!(
-            ROUTES.iter().any(|(_, path, _)| fits(path)),
-            "{route}: say here and in access.rs who may use it"
-        );
-    }
+    // The other rows: two of HEAD, one without such a method, one without such a path.
+    assert_eq!(entered, ROUTES.len() - 4);
 }
 
 #[tokio::test]

@@ -1,0 +1,98 @@
+//! What the derived schemas leave out: rules about several fields, and examples.
+
+use serde_json::{Value, json};
+
+/// A PNG of 2 × 2 pixels, as the examples send it.
+const IMAGE: &str = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAAAD91JpzAAAAE0lEQVR42mM4wSAHRAwnNOSACAAc9gPpIW17aAAAAABJRU5ErkJggg==";
+
+/// Completes the schemas of the document.
+pub(super) fn complete(document: &mut Value) {
+    any_of(document);
+    let schemas = &mut document["components"]["schemas"];
+    exactly_one(&mut schemas["ImageObject"], &["image", "image_url"]);
+    exactly_one(&mut schemas["SideRequest"], &["image", "id"]);
+    for update in ["TrainingUpdate", "CheckpointUpdate"] {
+        at_least_one(&mut schemas[update]);
+    }
+    for (name, example) in examples() {
+        schemas[name]["examples"] = json!([example]);
+    }
+}
+
+/// Of derived alternatives several may fit, such as an empty list of either type.
+fn any_of(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            if let Some(alternatives) = fields.remove("oneOf") {
+                fields.insert("anyOf".to_owned(), alternatives);
+            }
+            fields.values_mut().for_each(any_of);
+        }
+        Value::Array(items) => items.iter_mut().for_each(any_of),
+        _ => {}
+    }
+}
+
+/// Allows objects in which one of `fields` is given and the others are not.
+fn exactly_one(schema: &mut Value, fields: &[&str]) {
+    let alternatives = fields.iter().map(|given| {
+        let mut alternative = schema.clone();
+        for field in fields {
+            let property = &mut alternative["properties"][field];
+            if field == given {
+                never_null(property);
+            } else {
+                *property = json!({"type": "null"});
+            }
+        }
+        alternative["required"] = json!([given]);
+        alternative
+    });
+    let alternatives: Vec<_> = alternatives.collect();
+    *schema = json!({"oneOf": alternatives});
+}
+
+/// Refuses objects in which no field is given.
+fn at_least_one(schema: &mut Value) {
+    let names = schema["properties"].as_object().into_iter().flatten();
+    let alternatives = names.map(|(name, property)| {
+        let mut property = property.clone();
+        never_null(&mut property);
+        json!({"required": [name], "properties": {name: property}})
+    });
+    schema["anyOf"] = alternatives.collect();
+}
+
+fn never_null(schema: &mut Value) {
+    if let Some(types) = schema["type"].as_array_mut() {
+        types.retain(|name| name != "null");
+    }
+    if let Some(others) = schema["anyOf"].as_array_mut() {
+        others.retain(|other| other["type"] != "null");
+    }
+}
+
+fn examples() -> [(&'static str, Value); 8] {
+    [
+        (
+            "EmbeddingsRequest",
+            json!({"model": "kith", "input": [IMAGE]}),
+        ),
+        (
+            "EmbedRequest",
+            json!({"model": "kith", "input_type": "image", "images": [IMAGE], "embedding_types": ["float"]}),
+        ),
+        ("ImageRequest", json!({"image": IMAGE})),
+        (
+            "PairsRequest",
+            json!({"pairs": [{"anchor": {"image": IMAGE}, "group": "sku-81"}]}),
+        ),
+        ("TrainingUpdate", json!({"state": "paused"})),
+        ("SnapshotRequest", json!({"note": "before the sale"})),
+        (
+            "CheckpointUpdate",
+            json!({"note": "as shipped", "keep": true}),
+        ),
+        ("AliasRequest", json!({"checkpoint": "auto"})),
+    ]
+}
