@@ -9,7 +9,7 @@ use super::{
     store::{blocking, damaged},
 };
 use crate::{
-    db::{CheckpointRow, DecidedBy, Decision, Verdict},
+    db::{Canary, CheckpointRow, DecidedBy, Decision, Verdict},
     events::Kind,
     types::CheckpointId,
 };
@@ -37,7 +37,10 @@ impl Checkpoints {
         let mut rows = self.db.checkpoints().await?;
         rows.reverse();
         let aliases = self.db.aliases().await?;
-        let aliased: HashSet<CheckpointId> = aliases.iter().filter_map(|a| a.checkpoint).collect();
+        let canaries = self.db.canaries().await?;
+        let aliased = aliases.iter().filter_map(|alias| alias.checkpoint);
+        let aliased = aliased.chain(canaries.iter().map(|canary| canary.checkpoint));
+        let aliased: HashSet<CheckpointId> = aliased.collect();
         let entries = rows.into_iter().map(|row| {
             let (aliased, in_use) = (aliased.contains(&row.id), self.usage.is_used(row.id));
             entry(row, aliased, in_use)
@@ -178,7 +181,7 @@ impl Checkpoints {
         Ok(self.row(id).await?.is_none())
     }
 
-    /// Points a name at a complete checkpoint, or at whichever is live.
+    /// Points a name at a complete checkpoint, or at whichever is live, and has a canary tried under it, or none.
     ///
     /// # Errors
     /// [`CheckpointError::Unknown`] or [`CheckpointError::Damaged`] if its manifest is not there or cannot be read, or a failure of a store.
@@ -186,13 +189,17 @@ impl Checkpoints {
         &self,
         name: &str,
         checkpoint: Option<CheckpointId>,
+        canary: Option<&Canary>,
     ) -> Result<(), CheckpointError> {
-        // Nothing may remove the checkpoint between the check and the new name.
+        // Nothing may remove the checkpoints between the check and the new name.
         let _roles = self.roles.lock().await;
-        if let Some(id) = checkpoint {
+        for id in checkpoint
+            .into_iter()
+            .chain(canary.map(|canary| canary.checkpoint))
+        {
             self.manifest(id).await?;
         }
-        Ok(self.db.set_alias(name, checkpoint).await?)
+        Ok(self.db.set_alias(name, checkpoint, canary).await?)
     }
 
     /// Keeps a checkpoint from being pruned until the guard goes.

@@ -11,8 +11,8 @@ use sqlx::{
 use uuid::Uuid;
 
 use super::{
+    aliases::{Alias, Canary},
     checkpoint_row::CheckpointRow,
-    choices::Alias,
     error::DbError,
     records::{Erasure, ImageRow, KeyRow, PairKeys, PairRow, StepMetrics},
 };
@@ -169,6 +169,17 @@ impl FromRow<'_, SqliteRow> for Alias {
             name: row.try_get("name")?,
             checkpoint: row.try_get("checkpoint")?,
             updated_at: parsed(row, "updated_at")?,
+        })
+    }
+}
+
+impl FromRow<'_, SqliteRow> for Canary {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            name: row.try_get("name")?,
+            checkpoint: row.try_get("checkpoint")?,
+            percent: row.try_get("percent")?,
+            shadow: row.try_get("shadow")?,
         })
     }
 }

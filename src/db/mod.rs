@@ -1,5 +1,6 @@
 //! All SQL statements of the server. SQLite (WAL, synchronous FULL) with migrations embedded from `migrations/`.
 
+mod aliases;
 mod checkpoint_row;
 mod checkpoints;
 mod choices;
@@ -19,10 +20,11 @@ mod reserve;
 mod split;
 
 pub use self::{
+    aliases::{Alias, Canary},
     checkpoint_row::{
         CheckpointRole, CheckpointRow, CheckpointStatus, DecidedBy, Decision, Verdict,
     },
-    choices::{Alias, TrainingChoices},
+    choices::TrainingChoices,
     counts::StoredCounts,
     error::DbError,
     handle::Db,

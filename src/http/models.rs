@@ -99,7 +99,8 @@ async fn list_models(State(app): State<App>) -> Result<Json<ModelList>, ApiError
             Err(_) => continue,
         }
     }
-    for alias in app.db.aliases().await? {
+    let aliases = app.db.aliases().await?.into_iter();
+    for alias in aliases.filter(|alias| alias.name != LIVE) {
         let target = alias.checkpoint.or(app.serving.live().map(|live| live.id));
         if let Some(id) = target
             && let Ok(model) = describe(&app, alias.name, id).await

@@ -21,6 +21,7 @@ use super::{
     Embedded, ModelInfo, Priority, Row, ServeConfig, ServeError, Which,
     batcher::{Batcher, Job, PassSizes},
     cache::VectorCache,
+    canary::Canaries,
     decode::{DecodePool, decode},
     instruments::Instruments,
     live::Live,
@@ -29,7 +30,7 @@ use super::{
     queue::Origin,
 };
 use crate::{
-    checkpoint::Checkpoints,
+    checkpoint::{CheckpointError, Checkpoints},
     db::Db,
     telemetry::{Metrics, Stage, traces::STAGE},
     types::{CheckpointId, Sha256},
@@ -46,7 +47,7 @@ const MAX_HASHED_INLINE: usize = 256 * 1024;
 /// Handle to serving; cheap to clone.
 #[derive(Clone)]
 pub struct Serving {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 /// What serving reads from, and where it counts.
@@ -59,7 +60,7 @@ pub struct Stores {
     pub metrics: Metrics,
 }
 
-struct Shared {
+pub(super) struct Shared {
     config: ServeConfig,
     live: Live,
     loader: Loader,
@@ -67,6 +68,7 @@ struct Shared {
     decoders: DecodePool,
     batcher: Arc<Batcher>,
     cache: VectorCache,
+    pub(super) canaries: Canaries,
     instruments: Instruments,
     places: Arc<Semaphore>,
     /// Held while places are counted and taken.
@@ -116,6 +118,7 @@ impl Serving {
             pool: encoders,
         };
         let shared = Arc::new(Shared {
+            canaries: Canaries::new(db.clone()),
             live: Live::new(db, loader.clone()),
             loader,
             pinned: Pinned::new(config.pinned),
@@ -137,6 +140,11 @@ impl Serving {
             }
             followed => followed?,
         }
+        shared
+            .canaries
+            .follow()
+            .await
+            .map_err(CheckpointError::from)?;
         let follower = tokio::spawn(follow(Arc::downgrade(&shared)));
         *shared.follower() = Some(follower);
         Ok(Self { shared })
@@ -196,8 +204,7 @@ impl Serving {
     }
 
     /// Embeds images: decode on the bounded pool, then the batcher. Dropping the future drops the images from the queue.
-    /// The encoder is captured once, so all rows come from one checkpoint.
-    /// Without a `priority` a request of few images is interactive.
+    /// The encoder is captured once, so all rows come from one checkpoint. Without a `priority` a request of few images is interactive.
     ///
     /// # Errors
     /// Those of [`Serving::admit`] and [`Serving::model`], [`ServeError::Pixels`] for the first image that cannot be decoded, or
@@ -237,7 +244,9 @@ impl Serving {
     /// # Errors
     /// Whatever keeps that checkpoint from being loaded; the one before then goes on serving.
     pub async fn follow_now(&self) -> Result<(), ServeError> {
-        self.shared.live.follow().await
+        self.shared.live.follow().await?;
+        let followed = self.shared.canaries.follow().await;
+        Ok(followed.map_err(CheckpointError::from)?)
     }
 
     /// Drops a deleted checkpoint from memory.
@@ -358,6 +367,9 @@ async fn follow(shared: Weak<Shared>) {
     while let Some(strong) = shared.upgrade() {
         let pause = Duration::from_millis(strong.config.follow_ms);
         strong.live.tick().await;
+        if let Err(error) = strong.canaries.follow().await {
+            tracing::debug!(%error, "the canaries cannot be read: those from before count");
+        }
         drop(strong);
         tokio::time::sleep(pause).await;
     }

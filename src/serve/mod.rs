@@ -4,16 +4,20 @@
 mod answer;
 mod batcher;
 mod cache;
+mod canary;
 mod config;
 mod decode;
 mod handle;
 mod instruments;
 mod live;
 mod loaded;
+mod neighbours;
 mod pinned;
 pub mod quantize;
 mod queue;
+mod trial;
 
 pub use answer::{Embedded, ModelInfo, Priority, Row, ServeError, Which};
+pub use canary::Comparison;
 pub use config::ServeConfig;
 pub use handle::{Admission, Serving, Stores};

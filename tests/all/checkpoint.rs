@@ -209,7 +209,7 @@ async fn a_checkpoint_in_use_is_not_pruned() {
     lab.checkpoints.promote(ids[0], true).await.unwrap();
     lab.checkpoints.keep(ids[1], true).await.unwrap();
     lab.checkpoints
-        .set_alias("shop", Some(ids[2]))
+        .set_alias("shop", Some(ids[2]), None)
         .await
         .unwrap();
     let download = lab.checkpoints.begin_use(ids[3]);
@@ -219,7 +219,7 @@ async fn a_checkpoint_in_use_is_not_pruned() {
     assert_eq!(lab.checkpoints.prune().await.unwrap(), ids[3..4]);
     let refused = lab.checkpoints.delete(ids[2]).await.unwrap_err();
     assert!(matches!(refused, CheckpointError::Aliased(_)), "{refused}");
-    lab.checkpoints.set_alias("shop", None).await.unwrap();
+    lab.checkpoints.set_alias("shop", None, None).await.unwrap();
     lab.checkpoints.keep(ids[1], false).await.unwrap();
     assert_eq!(lab.checkpoints.prune().await.unwrap(), ids[1..3]);
 }

@@ -131,7 +131,9 @@ async fn an_older_schema_has_no_keys_and_is_not_migrated_beside_a_server() {
     let app = App::start(settings(&folder, &[])).await.unwrap();
     let database = database(&folder);
     execute(&database, "DELETE FROM _sqlx_migrations WHERE version > 5").await;
-    execute(&database, "DROP TABLE api_keys").await;
+    for later in ["DROP TABLE api_keys", "DROP TABLE canaries"] {
+        execute(&database, later).await;
+    }
     let public = settings(&folder, &["server.listen=0.0.0.0:0"]);
     let refused = kith::app::check_exposure(&public).await.unwrap_err();
     assert!(refused.to_string().contains("there is no key"), "{refused}");

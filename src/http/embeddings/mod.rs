@@ -9,13 +9,14 @@ mod options;
 use axum::{
     extract::{FromRequest, Request, State},
     http::{
-        HeaderMap, HeaderName, HeaderValue,
+        Extensions, HeaderMap, HeaderName, HeaderValue,
         header::{ACCEPT, CONTENT_TYPE},
     },
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
 use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
 
 use self::{
     cohere::{EmbedRequest, EmbedResponse},
@@ -38,7 +39,8 @@ use super::{
 use crate::{
     app::App,
     config::Settings,
-    serve::{Embedded, Priority},
+    keys::Caller,
+    serve::{Embedded, Priority, Which},
 };
 
 /// The checkpoint that an answer's vectors come from, as `model` names it.
@@ -65,14 +67,14 @@ async fn create_embeddings(
 ) -> Result<Response, ApiError> {
     const ACCEPTED: [MediaType; 3] = [MediaType::Json, MediaType::Image, MediaType::Multipart];
     let raw = accepts_raw(request.headers());
-    let priority = priority(request.headers())?;
+    let asker = Asker::new(request.headers(), request.extensions())?;
     let (images, options) = match MediaType::require(request.headers(), &ACCEPTED)? {
         MediaType::Json => read_json(&app.settings, query, request).await?,
         MediaType::Multipart => (read_form(&app.settings, request).await?, query),
         _ => (vec![Body::from_request(request, &()).await?.0], query),
     };
     let format = options.encoding_format.unwrap_or_default();
-    let embedded = embed(&app, &options, &[format], images, priority).await?;
+    let embedded = embed(&app, &options, &[format], images, asker).await?;
     let response = if raw {
         respond_raw(&options, format, &embedded)
     } else {
@@ -86,13 +88,14 @@ async fn create_embeddings(
 async fn embed_as_cohere(
     State(app): State<App>,
     headers: HeaderMap,
+    extensions: Extensions,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
-    let priority = priority(&headers)?;
+    let asker = Asker::new(&headers, &extensions)?;
     let limits = Limits::from(&*app.settings);
     let mut request = parse(body, move |document: EmbedRequest| document.read(&limits)).await?;
     let images = std::mem::take(&mut request.images);
-    let embedded = embed(&app, &request.options, &request.formats, images, priority).await?;
+    let embedded = embed(&app, &request.options, &request.formats, images, asker).await?;
     Ok(with_model(request.respond(&embedded), &embedded))
 }
 
@@ -101,16 +104,43 @@ async fn embed(
     options: &Options,
     formats: &[Format],
     images: Vec<Bytes>,
-    priority: Option<Priority>,
+    asker: Asker,
 ) -> Result<Embedded, ApiError> {
-    let model = options.model.as_deref().unwrap_or(models::LIVE);
-    let which = models::resolve(app, model).await?;
+    let name = options.model.as_deref().unwrap_or(models::LIVE);
+    let own = models::resolve(app, name).await?;
+    let which = match app.serving.canary(name, asker.key).map(Which::Pinned) {
+        // A candidate that cannot be loaded answers nobody.
+        Some(candidate) if app.serving.model(candidate).await.is_ok() => candidate,
+        _ => own,
+    };
     let model = app.serving.model(which).await?;
     options.check(&model, formats)?;
-    let embedded = app.serving.embed(which, images, priority).await?;
+    // Several images of one request say little more than one: shadows are for what callers send, not for bulk.
+    let only = (images.len() == 1).then(|| images[0].clone());
+    let embedded = app.serving.embed(which, images, asker.priority).await?;
     // A promotion in between may have changed the number of dimensions.
     options.check(&embedded.model, formats)?;
+    if let Some(image) = only {
+        app.serving.shadow(name, &image, &embedded);
+    }
     Ok(embedded)
+}
+
+/// What a request says about its sender.
+#[derive(Clone, Copy)]
+struct Asker {
+    priority: Option<Priority>,
+    /// Id of the API key.
+    key: Option<Uuid>,
+}
+
+impl Asker {
+    fn new(headers: &HeaderMap, extensions: &Extensions) -> Result<Self, ApiError> {
+        Ok(Self {
+            priority: priority(headers)?,
+            key: extensions.get().map(Caller::id),
+        })
+    }
 }
 
 async fn read_json(

@@ -72,7 +72,7 @@ const ROUTES: &[(&str, &str, Option<Scope>)] = &[
 
 impl Served {
     /// A new key, which the server knows when this returns.
-    async fn key(&self, scope: Scope) -> (KeyRow, Secret) {
+    pub(super) async fn key(&self, scope: Scope) -> (KeyRow, Secret) {
         let name = format!("{scope:?}-{}", Timestamp::now().as_nanosecond());
         self.key_until(&name, scope, None).await
     }
@@ -105,7 +105,12 @@ impl Served {
     }
 }
 
-fn with_key(method: &str, path: &str, key: Option<&Secret>, body: Body) -> Request<Body> {
+pub(super) fn with_key(
+    method: &str,
+    path: &str,
+    key: Option<&Secret>,
+    body: Body,
+) -> Request<Body> {
     let mut request = Request::builder()
         .method(method)
         .uri(path)

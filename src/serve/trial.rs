@@ -1,0 +1,45 @@
+//! Candidates on trial, as serving's callers see them.
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::{Comparison, Embedded, Priority, ServeError, Serving, Which};
+use crate::types::CheckpointId;
+
+impl Serving {
+    /// The candidate that answers the holder of `key` under the name `model`, if one is tried on it.
+    pub fn canary(&self, model: &str, key: Option<Uuid>) -> Option<CheckpointId> {
+        self.shared.canaries.answering(model, key)
+    }
+
+    /// Compares what was answered under the name `model` with its shadow, if it has one, in the background and behind all requests.
+    pub fn shadow(&self, model: &str, image: &Bytes, own: &Embedded) {
+        let [row] = &own.rows[..] else { return };
+        let Some((candidate, permit)) = self.shared.canaries.shadowing(model, image) else {
+            return;
+        };
+        let own = Embedded {
+            model: own.model,
+            rows: vec![row.clone()],
+        };
+        let (serving, model, image) = (self.clone(), model.to_owned(), image.clone());
+        tokio::spawn(async move {
+            let _permit = permit;
+            let which = Which::Pinned(candidate);
+            match serving
+                .embed(which, vec![image], Some(Priority::Bulk))
+                .await
+            {
+                Ok(candidate) => serving.shared.canaries.compare(&model, &own, &candidate),
+                // There is more to do than comparing.
+                Err(ServeError::Overloaded | ServeError::Stopping) => {}
+                Err(error) => tracing::warn!(model, %error, "a shadow cannot be compared"),
+            }
+        });
+    }
+
+    /// How the shadow of the name `model` compared so far.
+    pub fn comparison(&self, model: &str) -> Comparison {
+        self.shared.canaries.comparison(model)
+    }
+}
