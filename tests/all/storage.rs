@@ -5,6 +5,7 @@ use std::{fs, path::PathBuf};
 use axum::http::StatusCode;
 use kith::{
     app::{App, StartError},
+    blobs::{BlobKey, Blobs},
     types::{CheckpointId, Sha256},
 };
 use serde_json::json;
@@ -318,4 +319,17 @@ async fn looking_at_a_folder_whose_database_is_lost_or_empty_says_so() {
         );
         fs::write(data.join("kith.db"), "").unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_start_removes_the_bytes_of_images_that_have_no_row() {
+    let folder = used_folder().await;
+    let orphan = Sha256::digest(&png(9));
+    let blobs = Blobs::local(&folder.path().join("data/blobs")).unwrap();
+    let key = BlobKey::Image(orphan);
+    blobs.put(&key, png(9).into()).await.unwrap();
+    start_and_stop(&folder).await;
+    assert!(blobs.get(&key).await.is_err());
+    let kept = BlobKey::Image(Sha256::digest(&png(1)));
+    assert!(blobs.get(&kept).await.is_ok());
 }
