@@ -217,4 +217,22 @@ mod tests {
         }
         assert_eq!(db.count_images().await.unwrap(), 3);
     }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_transaction_that_sqlite_itself_rolled_back_does_not_spoil_those_after_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Db::open(&folder.path().join("kith.db")).await.unwrap();
+        let mut writer = db.writer().await.unwrap();
+        // What a full disk, a read that fails or a lack of memory do to a transaction.
+        let trigger = "CREATE TEMP TRIGGER full BEFORE INSERT ON main.images WHEN NEW.bytes = 13
+                       BEGIN SELECT RAISE(ROLLBACK, 'rolled back'); END";
+        sqlx::query(trigger).execute(&mut *writer).await.unwrap();
+        drop(writer);
+        let mut unlucky = images(0..2);
+        unlucky[1].bytes = 13;
+        db.insert_images(&unlucky).await.unwrap_err();
+        assert_eq!(db.count_images().await.unwrap(), 0);
+        db.insert_images(&images(0..2)).await.unwrap();
+        assert_eq!(db.count_images().await.unwrap(), 2);
+    }
 }
