@@ -42,13 +42,15 @@ async fn list_routes() -> &'static str {
         env!("CARGO_PKG_VERSION"),
         ": image embeddings that keep learning from the pairs you post\n\n",
         "POST /v1/embeddings    an image in, a vector out; try: curl THIS/v1/embeddings -H 'content-type: image/png' --data-binary @a.png\n",
-        "GET  /v1/models        the names that can be asked for\n",
+        "POST /v2/embed         the same in Cohere's shape\n",
+        "GET  /v1/models        the names that can be asked for; /v1/aliases gives checkpoints names, and tries candidates under them\n",
         "POST /v1/pairs         two images that belong together; try: curl THIS/v1/pairs -F anchor=@a.png -F positive=@b.png\n",
         "     /v1/images        stored images\n",
         "GET  /v1/training      the state of training; PATCH pauses and resumes it; /v1/training/metrics has its series\n",
         "POST /v1/checkpoints   a snapshot; GET lists them; POST /v1/checkpoints/ID/promote serves one\n",
-        "GET  /metrics         figures of this server for Prometheus\n",
-        "GET  /docs            the whole interface, to read and to try; /openapi.json is the document\n",
+        "GET  /v1/events        what happens, as server-sent events\n",
+        "GET  /metrics          figures of this server for Prometheus\n",
+        "GET  /docs             the whole interface, to read and to try; /openapi.json is the document\n",
         "GET  /healthz /readyz  for supervisors and load balancers\n",
     )
 }
