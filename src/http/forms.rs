@@ -39,7 +39,7 @@ impl PartialSchema for PairForm {
         let form = ObjectBuilder::new()
             .property("anchor", file())
             .property("positive", file())
-            .property("group", group.min_length(Some(1)).max_length(Some(512)))
+            .property("group", group.max_length(Some(512)))
             .required("anchor");
         form.additional_properties(Some(AdditionalProperties::FreeForm(false)))
             .into()
@@ -57,7 +57,7 @@ fn file() -> Object {
 }
 
 fn files() -> Object {
-    let form = ObjectBuilder::new().schema_type(Type::Object);
+    let form = ObjectBuilder::new().property("file", file());
     form.additional_properties(Some(RefOr::T(Schema::Object(file()))))
         .build()
 }

@@ -77,6 +77,7 @@ struct Url(String);
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct UrlObject {
+    #[schema(format = "image-base64")]
     url: String,
     /// Of chat interfaces; an image is always seen whole.
     #[serde(default, rename = "detail")]

@@ -67,10 +67,11 @@ fn requested_timeout(headers: &HeaderMap) -> Result<Option<Duration>, ApiError> 
         .to_str()
         .ok()
         .and_then(|text| text.trim().parse().ok());
-    let duration = seconds.and_then(|seconds: f64| Duration::try_from_secs_f64(seconds).ok());
+    let positive = seconds.filter(|seconds: &f64| *seconds > 0.0);
+    let duration = positive.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    // Less than a nanosecond is no wait at all, but a number above 0.
     duration
-        .filter(|time| !time.is_zero())
-        .map(Some)
+        .map(|time| Some(time.max(Duration::from_nanos(1))))
         .ok_or_else(|| {
             let message = "this header must be a number of seconds above 0";
             ApiError::invalid("invalid_header", TIMEOUT.as_str(), message)
@@ -106,6 +107,7 @@ mod tests {
     fn a_timeout_is_a_number_of_seconds_above_0() {
         assert_eq!(requested_timeout(&HeaderMap::new()), Ok(None));
         assert_eq!(timeout_of("1.5"), Ok(Some(Duration::from_millis(1500))));
+        assert_eq!(timeout_of("1e-99"), Ok(Some(Duration::from_nanos(1))));
         for bad in ["0", "-1", "soon", "inf", "NaN", "1e300", ""] {
             let error = timeout_of(bad).unwrap_err();
             assert_eq!(

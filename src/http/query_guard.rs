@@ -38,6 +38,10 @@ fn reads_query(request: &Request) -> bool {
         // There is no such route: 404 is the better answer.
         return true;
     };
+    if request.method() == Method::TRACE {
+        // No route has it: 405 is the better answer.
+        return true;
+    }
     // HEAD runs the handler of GET.
     let method = if request.method() == Method::HEAD {
         &Method::GET

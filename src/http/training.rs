@@ -25,7 +25,7 @@ const MAX_ROWS: u32 = 2000;
 pub(super) fn router() -> OpenApiRouter<Context> {
     OpenApiRouter::new()
         .routes(routes!(get_training, update_training))
-        .routes(routes!(get_metrics))
+        .routes(routes!(get_training_metrics))
 }
 
 #[derive(Serialize, utoipa::ToSchema)]
@@ -55,6 +55,7 @@ struct CheckpointSummary {
 struct UpdateRequest {
     #[serde(default, deserialize_with = "optional_name")]
     state: Option<RequestedState>,
+    #[schema(exclusive_minimum = 0.0, maximum = 1e30)]
     learning_rate: Option<f32>,
 }
 
@@ -142,8 +143,8 @@ async fn update_training(
 }
 
 /// The series of training, thinned evenly above 2,000 rows, and the evaluations of its checkpoints.
-#[utoipa::path(get, path = "/v1/training/metrics", params(("since" = Option<u64>, Query, description = "the first step; 0 unless given", maximum = 9223372036854775807i64)), responses((status = 200, body = MetricsResponse)))]
-async fn get_metrics(
+#[utoipa::path(get, path = "/v1/training/metrics", params(("since" = Option<u64>, Query, description = "the first step; 0 unless given", exclusive_maximum = 18446744073709551616.0)), responses((status = 200, body = MetricsResponse)))]
+async fn get_training_metrics(
     State(app): State<App>,
     Params(MetricsParams { since }): Params<MetricsParams>,
 ) -> Result<Json<MetricsResponse>, ApiError> {

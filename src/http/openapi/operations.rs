@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     answers::{self, Route},
-    value::{binary_bodies, object},
+    value::{binary_bodies, object, without_null},
 };
 use crate::{
     http::access::{Access, access},
@@ -32,11 +32,11 @@ pub(super) fn complete(document: &mut Value, keys: bool, open_metrics: bool) {
             let access = access(&method, path, open_metrics);
             operation["tags"] = json!([tag(path)]);
             complete_parameters(operation);
-            binary_bodies(&mut operation["requestBody"]);
-            if operation["requestBody"].is_null() {
-                operation
-                    .as_object_mut()
-                    .map(|all| all.remove("requestBody"));
+            if let Some(body) = operation.get_mut("requestBody") {
+                binary_bodies(body);
+                // A body that may be left out is never `null`.
+                let json = body.pointer_mut("/content/application~1json/schema");
+                json.map(without_null);
             }
             if let (Access::Scope(scope), true) = (access, keys) {
                 operation["security"] = json!([{"bearer": [scope_name(scope)]}]);
@@ -88,24 +88,5 @@ fn complete_parameters(operation: &mut Value) {
     }
     for name in ["RequestId", "RequestTimeout"] {
         parameters.push(json!({"$ref": format!("#/components/parameters/{name}")}));
-    }
-}
-
-fn without_null(schema: &mut Value) {
-    if let Some(types) = schema["type"].as_array_mut() {
-        types.retain(|name| name != "null");
-        if let [one] = &types[..] {
-            schema["type"] = one.clone();
-        }
-    }
-    let mut others = schema["anyOf"].as_array().cloned().unwrap_or_default();
-    others.retain(|other| other["type"] != "null");
-    if let [one] = &others[..] {
-        *schema = one.clone();
-    } else if schema["anyOf"].is_null() {
-        schema.as_object_mut().map(|schema| schema.remove("anyOf"));
-    }
-    if schema["type"].is_null() {
-        schema.as_object_mut().map(|schema| schema.remove("type"));
     }
 }

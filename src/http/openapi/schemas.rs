@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::value::without_null;
+
 /// A PNG of 2 × 2 pixels, as the examples send it.
 const IMAGE: &str = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAAAD91JpzAAAAE0lEQVR42mM4wSAHRAwnNOSACAAc9gPpIW17aAAAAABJRU5ErkJggg==";
 
@@ -14,6 +16,10 @@ pub(super) fn complete(document: &mut Value) {
     for update in ["TrainingUpdate", "CheckpointUpdate"] {
         at_least_one(&mut schemas[update]);
     }
+    // The images of Cohere's shape are in one of two fields, or in both.
+    let given =
+        |name| json!({"required": [name], "properties": {name: {"type": "array", "minItems": 1}}});
+    schemas["EmbedRequest"]["anyOf"] = json!([given("images"), given("inputs")]);
     for (name, example) in examples() {
         schemas[name]["examples"] = json!([example]);
     }
@@ -40,7 +46,7 @@ fn exactly_one(schema: &mut Value, fields: &[&str]) {
         for field in fields {
             let property = &mut alternative["properties"][field];
             if field == given {
-                never_null(property);
+                without_null(property);
             } else {
                 *property = json!({"type": "null"});
             }
@@ -57,19 +63,10 @@ fn at_least_one(schema: &mut Value) {
     let names = schema["properties"].as_object().into_iter().flatten();
     let alternatives = names.map(|(name, property)| {
         let mut property = property.clone();
-        never_null(&mut property);
+        without_null(&mut property);
         json!({"required": [name], "properties": {name: property}})
     });
     schema["anyOf"] = alternatives.collect();
-}
-
-fn never_null(schema: &mut Value) {
-    if let Some(types) = schema["type"].as_array_mut() {
-        types.retain(|name| name != "null");
-    }
-    if let Some(others) = schema["anyOf"].as_array_mut() {
-        others.retain(|other| other["type"] != "null");
-    }
 }
 
 fn examples() -> [(&'static str, Value); 8] {

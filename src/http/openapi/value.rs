@@ -22,3 +22,22 @@ pub(super) fn binary_bodies(holder: &mut Value) {
         }
     }
 }
+
+/// The schema of the same values but for `null`.
+pub(super) fn without_null(schema: &mut Value) {
+    if let Some(types) = schema.get_mut("type").and_then(Value::as_array_mut) {
+        types.retain(|name| name != "null");
+        if let [one] = &types[..] {
+            schema["type"] = one.clone();
+        }
+    }
+    if let Some(names) = schema.get_mut("enum").and_then(Value::as_array_mut) {
+        names.retain(|name| !name.is_null());
+    }
+    if let Some(others) = schema.get_mut("anyOf").and_then(Value::as_array_mut) {
+        others.retain(|other| other.get("type").is_none_or(|kind| kind != "null"));
+        if let [one] = &others[..] {
+            *schema = one.clone();
+        }
+    }
+}

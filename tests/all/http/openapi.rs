@@ -1,6 +1,6 @@
 //! `GET /openapi.json` and `GET /docs`. That every answer of the tests is in the document is checked by `support::Served::send`.
 
-use std::{fs, path::Path};
+use std::{collections::HashSet, fs, path::Path};
 
 use axum::http::StatusCode;
 use serde_json::Value;
@@ -49,8 +49,11 @@ async fn the_document_is_openapi_3_1_and_describes_every_operation() {
     let document = Document::new(served.get("/openapi.json").await.json());
     assert!(document.0["openapi"].as_str().unwrap().starts_with("3.1."));
     follow(&document, &document.0);
+    let mut ids = HashSet::new();
     for (method, path) in document.operations() {
         let operation = document.operation(&method, &path);
+        let id = operation["operationId"].as_str().unwrap();
+        assert!(ids.insert(id), "{id} is the name of two operations");
         for field in ["operationId", "summary"] {
             assert!(operation[field].is_string(), "{method} {path}: {field}");
         }
