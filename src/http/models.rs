@@ -85,8 +85,11 @@ fn unknown(model: &str) -> ApiError {
 #[utoipa::path(get, path = "/v1/models", responses((status = 200, body = ModelList)))]
 async fn list_models(State(app): State<App>) -> Result<Json<ModelList>, ApiError> {
     let mut data = Vec::new();
-    if let Some(live) = app.serving.live() {
-        data.push(describe(&app, LIVE.to_owned(), live.id).await?);
+    // Its files may go while this is read, where another is promoted meanwhile.
+    if let Some(live) = app.serving.live()
+        && let Ok(model) = describe(&app, LIVE.to_owned(), live.id).await
+    {
+        data.push(model);
     }
     let rows = app.db.checkpoints().await?;
     for row in rows

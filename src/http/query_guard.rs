@@ -19,6 +19,16 @@ const ROUTES_WITH_QUERY: &[(Method, &str)] = &[
     (Method::POST, "/v1/checkpoints"),
 ];
 
+/// The methods that routes have.
+const METHODS: [Method; 6] = [
+    Method::GET,
+    Method::HEAD,
+    Method::POST,
+    Method::PUT,
+    Method::PATCH,
+    Method::DELETE,
+];
+
 /// Refuses a query on any other route.
 pub(super) async fn check_query(request: Request, next: Next) -> Response {
     let query = request.uri().query().unwrap_or_default();
@@ -38,8 +48,8 @@ fn reads_query(request: &Request) -> bool {
         // There is no such route: 404 is the better answer.
         return true;
     };
-    if request.method() == Method::TRACE {
-        // No route has it: 405 is the better answer.
+    if !METHODS.contains(request.method()) {
+        // No route has such a method: 405 is the better answer.
         return true;
     }
     // HEAD runs the handler of GET.

@@ -55,7 +55,7 @@ struct CheckpointSummary {
 struct UpdateRequest {
     #[serde(default, deserialize_with = "optional_name")]
     state: Option<RequestedState>,
-    #[schema(exclusive_minimum = 0.0, maximum = 1e30)]
+    #[schema(exclusive_minimum = 7.006492321624085e-46, maximum = 1e30)]
     learning_rate: Option<f32>,
 }
 
@@ -143,7 +143,7 @@ async fn update_training(
 }
 
 /// The series of training, thinned evenly above 2,000 rows, and the evaluations of its checkpoints.
-#[utoipa::path(get, path = "/v1/training/metrics", params(("since" = Option<u64>, Query, description = "the first step; 0 unless given", exclusive_maximum = 18446744073709551616.0)), responses((status = 200, body = MetricsResponse)))]
+#[utoipa::path(get, path = "/v1/training/metrics", params(("since" = Option<u64>, Query, description = "the first step; 0 unless given")), responses((status = 200, body = MetricsResponse)))]
 async fn get_training_metrics(
     State(app): State<App>,
     Params(MetricsParams { since }): Params<MetricsParams>,

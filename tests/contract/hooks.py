@@ -44,4 +44,9 @@ def filter_case(context, case):
         return False
     if UNKNOWN_HEADER in (case.headers or {}):
         return False
+    options = {**body, **(case.query or {})}
+    # The encoder of this test has 16 values, and hidden features have neither dimensions nor 8-bit formats.
+    sizes = (options.get("dimensions"), options.get("output_dimension"))
+    if any(isinstance(size, int) and size > 16 for size in sizes) or options.get("layer") == "hidden":
+        return False
     return not set(body) & set(case.query or {})

@@ -10,6 +10,7 @@ const IMAGE: &str = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAA
 /// Completes the schemas of the document.
 pub(super) fn complete(document: &mut Value) {
     any_of(document);
+    unsigned(document);
     let schemas = &mut document["components"]["schemas"];
     exactly_one(&mut schemas["ImageObject"], &["image", "image_url"]);
     exactly_one(&mut schemas["SideRequest"], &["image", "id"]);
@@ -17,8 +18,7 @@ pub(super) fn complete(document: &mut Value) {
         at_least_one(&mut schemas[update]);
     }
     // The images of Cohere's shape are in one of two fields, or in both.
-    let given =
-        |name| json!({"required": [name], "properties": {name: {"type": "array", "minItems": 1}}});
+    let given = |name: &str| json!({"required": [name], "properties": {name: {"type": "array", "minItems": 1}}});
     schemas["EmbedRequest"]["anyOf"] = json!([given("images"), given("inputs")]);
     for (name, example) in examples() {
         schemas[name]["examples"] = json!([example]);
@@ -35,6 +35,22 @@ fn any_of(value: &mut Value) {
             fields.values_mut().for_each(any_of);
         }
         Value::Array(items) => items.iter_mut().for_each(any_of),
+        _ => {}
+    }
+}
+
+/// Unsigned integers of 64 bits are derived as signed ones that are not negative.
+fn unsigned(value: &mut Value) {
+    let field = |name| value.get(name);
+    let long = field("format").is_some_and(|format| format == "int64");
+    let minimum = field("minimum").and_then(Value::as_f64);
+    if long && minimum >= Some(0.0) {
+        value["format"] = json!("uint64");
+        value["maximum"] = json!(u64::MAX);
+    }
+    match value {
+        Value::Object(fields) => fields.values_mut().for_each(unsigned),
+        Value::Array(items) => items.iter_mut().for_each(unsigned),
         _ => {}
     }
 }
