@@ -19,6 +19,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 START_SECONDS = 120
+REOPEN_SECONDS = 20
 
 
 class Refused(Exception):
@@ -35,10 +36,15 @@ class Connection:
     def __init__(self, url, timeout=600):
         parts = urlsplit(url)
         self.http = http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout)
+        self.used = time.monotonic()
 
     def raw(self, method, path, body=None, content_type=None):
         """The status and the body's bytes."""
         headers = {"content-type": content_type} if content_type else {}
+        # The server closes connections that idle (server.idle_timeout_seconds): after a pause a new one is opened.
+        if time.monotonic() - self.used > REOPEN_SECONDS:
+            self.http.close()
+        self.used = time.monotonic()
         try:
             self.http.request(method, path, body, headers)
             answer = self.http.getresponse()

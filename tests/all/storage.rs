@@ -333,3 +333,33 @@ async fn a_start_removes_the_bytes_of_images_that_have_no_row() {
     let kept = BlobKey::Image(Sha256::digest(&png(1)));
     assert!(blobs.get(&kept).await.is_ok());
 }
+
+#[tokio::test]
+async fn a_damaged_page_that_a_start_does_not_need_refuses_it_all_the_same() {
+    let folder = used_folder().await;
+    let database = database(&folder);
+    // Nothing reads this table.
+    execute(&database, "CREATE TABLE aside (text TEXT) STRICT").await;
+    execute(
+        &database,
+        "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 20)
+         INSERT INTO aside SELECT 'needle' || hex(zeroblob(1000)) FROM numbers",
+    )
+    .await;
+    let mut bytes = fs::read(&database).unwrap();
+    let page = bytes.windows(6).position(|six| six == b"needle").unwrap() / 4096 * 4096;
+    // The page's own header, not its texts.
+    bytes[page..page + 8].fill(0xa5);
+    fs::write(&database, &bytes).unwrap();
+    assert!(refusal(&folder).await.contains("damaged"));
+}
+
+#[tokio::test]
+async fn a_server_whose_blobs_take_no_write_is_not_ready_though_its_database_does() {
+    let served = Served::start(&[]).await;
+    let blobs = served.app.settings.storage.data_dir.join("blobs");
+    fs::rename(&blobs, blobs.with_file_name("away")).unwrap();
+    served.app.db.probe_write().await.unwrap();
+    let reply = served.get("/readyz").await;
+    assert_eq!(reply.error(StatusCode::SERVICE_UNAVAILABLE).0, "not_ready");
+}
