@@ -181,6 +181,9 @@ impl From<DbError> for ApiError {
     fn from(error: DbError) -> Self {
         match error {
             DbError::Full => storage_full(&error),
+            DbError::MissingCheckpoint(_) => {
+                Self::NotFound(Problem::new("unknown_checkpoint", error.to_string()))
+            }
             DbError::OtherGroup { index, .. } => {
                 let problem = Problem::new("group_conflict", error.to_string());
                 Self::Conflict(problem.with_param(format!("pairs[{index}].group")))
@@ -243,6 +246,13 @@ mod tests {
             let error = ApiError::from(TrainError::Unwritten { id, failure });
             assert_eq!(error.into_response().status(), status, "{failure:?}");
         }
+    }
+
+    #[test]
+    fn a_checkpoint_that_is_not_there_is_404() {
+        let error = DbError::MissingCheckpoint(crate::types::CheckpointId::now());
+        let error = ApiError::from(error);
+        assert_eq!(error.into_response().status(), StatusCode::NOT_FOUND);
     }
 
     #[test]
