@@ -55,7 +55,10 @@ struct CheckpointSummary {
 struct UpdateRequest {
     #[serde(default, deserialize_with = "optional_name")]
     state: Option<RequestedState>,
-    #[schema(exclusive_minimum = 7.006492321624085e-46, maximum = 1e30)]
+    #[schema(
+        exclusive_minimum = 7.006492321624085e-46,
+        maximum = 3.4028234663852886e38
+    )]
     learning_rate: Option<f32>,
 }
 

@@ -169,3 +169,15 @@ async fn puts_of_one_key_side_by_side_leave_one_of_them_whole() {
     assert!(whole.iter().all(|byte| *byte == whole[0]));
     assert_eq!(files(folder.path()).len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_of_the_disk_that_overlap_do_not_fail_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = Blobs::local(folder.path()).unwrap();
+    for _ in 0..20 {
+        let probes = (0..8).map(|_| blobs.probe_write());
+        for probed in futures::future::join_all(probes).await {
+            probed.unwrap();
+        }
+    }
+}
