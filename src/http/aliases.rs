@@ -155,7 +155,7 @@ async fn put_alias(
     app.checkpoints
         .set_alias(&name, target, canary.as_ref())
         .await?;
-    app.serving.follow_now().await?;
+    app.serving.follow_trials().await?;
     let mut aliases = all(&app).await?.into_iter();
     let alias = aliases.find(|alias| alias.name == name);
     alias.map(Json).ok_or_else(|| unknown(&name))
@@ -170,7 +170,7 @@ async fn delete_alias(
     if !app.db.delete_alias(&name).await? {
         return Err(unknown(&name));
     }
-    app.serving.follow_now().await?;
+    app.serving.follow_trials().await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -244,9 +244,7 @@ impl Serving {
     /// # Errors
     /// Whatever keeps that checkpoint from being loaded; the one before then goes on serving.
     pub async fn follow_now(&self) -> Result<(), ServeError> {
-        self.shared.live.follow().await?;
-        let followed = self.shared.canaries.follow().await;
-        Ok(followed.map_err(CheckpointError::from)?)
+        self.shared.live.follow().await
     }
 
     /// Drops a deleted checkpoint from memory.

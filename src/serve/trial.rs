@@ -4,9 +4,18 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::{Comparison, Embedded, Priority, ServeError, Serving, Which};
-use crate::types::CheckpointId;
+use crate::{checkpoint::CheckpointError, types::CheckpointId};
 
 impl Serving {
+    /// Reads now which candidates are on trial (after a change), whatever the live checkpoint is like.
+    ///
+    /// # Errors
+    /// [`ServeError::Checkpoint`] if the database cannot be read.
+    pub async fn follow_trials(&self) -> Result<(), ServeError> {
+        let followed = self.shared.canaries.follow().await;
+        Ok(followed.map_err(CheckpointError::from)?)
+    }
+
     /// The candidate that answers the holder of `key` under the name `model`, if one is tried on it.
     pub fn canary(&self, model: &str, key: Option<Uuid>) -> Option<CheckpointId> {
         self.shared.canaries.answering(model, key)

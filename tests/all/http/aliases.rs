@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::{body::Body, http::StatusCode};
 use kith::{
+    db::{DecidedBy, Decision},
     keys::{Scope, Secret},
     types::CheckpointId,
 };
@@ -217,4 +218,24 @@ async fn invalid_canaries_are_refused_by_field() {
     let body = json!({"checkpoint": "auto", "canary": {"checkpoint": nowhere, "percent": 5}});
     let reply = served.put("/v1/aliases/shop", &body).await;
     assert_eq!(reply.error(StatusCode::NOT_FOUND).0, "unknown_checkpoint");
+}
+
+#[tokio::test]
+async fn a_name_is_set_and_removed_whatever_the_live_checkpoint_is_like() {
+    let served = Served::start(&[]).await;
+    let broken = served.write_broken_checkpoint().await;
+    let decision = Decision {
+        by: DecidedBy::Gate,
+        why: String::new(),
+        hold: false,
+    };
+    // Past all that keeps such a checkpoint from being promoted.
+    let db = &served.app.db;
+    assert!(db.promote_checkpoint(broken, &decision).await.unwrap());
+    assert_eq!(
+        put_alias(&served, "shop", "auto").await.status,
+        StatusCode::OK
+    );
+    let removed = served.delete("/v1/aliases/shop").await;
+    assert_eq!(removed.status, StatusCode::NO_CONTENT, "{}", removed.text());
 }
