@@ -58,6 +58,8 @@ pub struct RunConfig {
     pub cache_mb: usize,
     /// Niceness of all training threads (0–19): serving comes first.
     pub nice: i32,
+    /// Whether the threads that compute run in the scheduler's idle class.
+    pub idle_class: bool,
     /// Training stops (serving goes on) after this many skipped steps in a row.
     pub max_skipped: u32,
     /// Training stops at this step; 0: never.

@@ -40,17 +40,22 @@ impl Context {
         &self.checkpoints.policy().gate
     }
 
-    /// A pool whose threads run at lower priority than serving; 0 threads: one for each core.
+    /// A pool whose threads compute at lower priority than serving; 0 threads: one for each core.
     pub(super) fn pool(
         &self,
         name: &'static str,
         threads: usize,
     ) -> Result<ThreadPool, TrainFailure> {
-        let nice = self.config.run.nice;
+        let (nice, idle_class) = (self.config.run.nice, self.config.run.idle_class);
         Ok(ThreadPoolBuilder::new()
             .num_threads(threads)
             .thread_name(move |number| format!("{name}-{number}"))
-            .start_handler(move |_| lower_priority(nice))
+            .start_handler(move |_| {
+                if idle_class {
+                    enter_idle_class();
+                }
+                lower_priority(nice);
+            })
             .build()?)
     }
 
@@ -76,3 +81,24 @@ fn lower_priority(nice: i32) {
         tracing::warn!(nice, %error, "a training thread keeps its priority");
     }
 }
+
+/// Puts this thread into the scheduler's idle class. Niceness alone is not enough: a nice thread that computes is not interrupted at once
+/// when a request wakes another, and takes a share of its own from a busy core.
+#[cfg(target_os = "linux")]
+fn enter_idle_class() {
+    use thread_priority::{
+        NormalThreadSchedulePolicy::Idle, ThreadPriority, ThreadSchedulePolicy,
+        set_thread_priority_and_policy, thread_native_id,
+    };
+    let idle = ThreadSchedulePolicy::Normal(Idle);
+    let entered = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle);
+    if let Err(error) = entered {
+        tracing::warn!(
+            ?error,
+            "a training thread stays out of the scheduler's idle class"
+        );
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn enter_idle_class() {}

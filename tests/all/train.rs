@@ -358,3 +358,40 @@ async fn another_shape_is_refused_by_name_and_a_damaged_live_one_replaced() {
     assert_eq!(lab.db.live_checkpoint().await.unwrap().unwrap().step, 3);
     trainer.stop().await.unwrap();
 }
+
+/// Scheduling policies of this process's threads whose names begin with `name`, as `sched(7)` numbers them.
+#[cfg(target_os = "linux")]
+fn policies(name: &str) -> Vec<u32> {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let stats =
+        tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("stat")).ok());
+    let policy = |stat: String| {
+        let (head, fields) = stat.rsplit_once(')')?;
+        let own = head.split_once('(')?.1.starts_with(name);
+        // The 41st field, of which two come before the bracket.
+        own.then(|| fields.split_whitespace().nth(38)?.parse().ok())?
+    };
+    stats.filter_map(policy).collect()
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn threads_that_compute_run_in_the_idle_class_unless_told_otherwise() {
+    const OTHER: u32 = 0;
+    const IDLE: u32 = 5;
+    for (sets, policy) in [(&[][..], IDLE), (&["training.idle_class=false"][..], OTHER)] {
+        let lab = Lab::new(0.0).await;
+        let trainer = lab.start(config(sets)).await;
+        // A pool's threads take a moment to begin.
+        let entered = async {
+            while policies("kith-learn") != [policy; 2] {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        let entered = tokio::time::timeout(std::time::Duration::from_secs(30), entered).await;
+        entered.unwrap_or_else(|_| panic!("{:?}", policies("kith-learn")));
+        // What callers wait for is not held up by a busy machine.
+        assert_eq!(policies("kith-train"), [OTHER]);
+        trainer.stop().await.unwrap();
+    }
+}

@@ -34,6 +34,7 @@ const HOMES: &[(&str, &str)] = &[
     ("subtle", "keys"),
     ("getrandom", "keys"),
     ("arc_swap", "serve"),
+    ("thread_priority", "train"),
     ("metrics", "telemetry"),
     ("opentelemetry", "telemetry"),
     ("opentelemetry_http", "telemetry"),
