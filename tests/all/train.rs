@@ -391,7 +391,11 @@ async fn threads_that_compute_run_in_the_idle_class_unless_told_otherwise() {
         let entered = tokio::time::timeout(std::time::Duration::from_secs(30), entered).await;
         entered.unwrap_or_else(|_| panic!("{:?}", policies("kith-learn")));
         // What callers wait for is not held up by a busy machine.
-        assert_eq!(policies("kith-train"), [OTHER]);
+        let trains = policies("kith-train");
+        assert!(
+            !trains.is_empty() && trains.iter().all(|policy| *policy == OTHER),
+            "{trains:?}"
+        );
         trainer.stop().await.unwrap();
     }
 }
