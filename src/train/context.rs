@@ -46,17 +46,8 @@ impl Context {
         name: &'static str,
         threads: usize,
     ) -> Result<ThreadPool, TrainFailure> {
-        let (nice, idle_class) = (self.config.run.nice, self.config.run.idle_class);
-        Ok(ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(move |number| format!("{name}-{number}"))
-            .start_handler(move |_| {
-                if idle_class {
-                    enter_idle_class();
-                }
-                lower_priority(nice);
-            })
-            .build()?)
+        let run = &self.config.run;
+        Ok(computing_pool(name, threads, run.nice, run.idle_class)?)
     }
 
     /// A thread that runs at lower priority than serving.
@@ -71,6 +62,25 @@ impl Context {
             body();
         })
     }
+}
+
+/// A pool whose threads compute at lower priority than serving.
+fn computing_pool(
+    name: &'static str,
+    threads: usize,
+    nice: i32,
+    idle_class: bool,
+) -> Result<ThreadPool, rayon::ThreadPoolBuildError> {
+    ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(move |number| format!("{name}-{number}"))
+        .start_handler(move |_| {
+            if idle_class {
+                enter_idle_class();
+            }
+            lower_priority(nice);
+        })
+        .build()
 }
 
 /// Lowers the priority of this thread and gives it scratch buffers of its own. On Linux `setpriority` accepts a thread's id.
@@ -102,3 +112,23 @@ fn enter_idle_class() {
 
 #[cfg(not(target_os = "linux"))]
 fn enter_idle_class() {}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    /// The scheduling policy of the calling thread, as sched(7) numbers them: the 41st field, of which two come before the bracket.
+    fn policy() -> u32 {
+        let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+        let (_, fields) = stat.rsplit_once(')').unwrap();
+        fields.split_whitespace().nth(38).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn threads_that_compute_are_in_the_idle_class_unless_told_otherwise() {
+        for (idle_class, expected) in [(true, 5), (false, 0)] {
+            let pool = computing_pool("test", 2, 10, idle_class).unwrap();
+            assert_eq!(pool.broadcast(|_| policy()), [expected; 2]);
+        }
+    }
+}
