@@ -113,17 +113,20 @@ fn enter_idle_class() {
 #[cfg(not(target_os = "linux"))]
 fn enter_idle_class() {}
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
+    #[cfg(target_os = "linux")]
     use super::*;
 
     /// The scheduling policy of the calling thread, as sched(7) numbers them: the 41st field, of which two come before the bracket.
+    #[cfg(target_os = "linux")]
     fn policy() -> u32 {
         let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
         let (_, fields) = stat.rsplit_once(')').unwrap();
         fields.split_whitespace().nth(38).unwrap().parse().unwrap()
     }
 
+    #[cfg(target_os = "linux")]
     #[test]
     fn threads_that_compute_are_in_the_idle_class_unless_told_otherwise() {
         for (idle_class, expected) in [(true, 5), (false, 0)] {
