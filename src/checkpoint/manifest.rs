@@ -68,7 +68,8 @@ pub struct Manifest {
     /// Its place in the order in which checkpoints were taken, should the database be lost.
     #[serde(default)]
     pub sequence: Option<u64>,
-    /// Largest magnitude of a value in the embeddings of stored images, for embeddings in 8 bits. `None`: too few images were stored.
+    /// Largest magnitude of a value in the embeddings of the last training steps, for embeddings in 8 bits. `None`: no step was made since
+    /// the start.
     #[serde(default)]
     pub range: Option<f32>,
 }

@@ -12,20 +12,16 @@ use super::{
     status::{CandidateVerdict, Judgement},
 };
 use crate::{
-    checkpoint::{Action, CheckpointError, Event, Outcome, Snapshot},
+    checkpoint::{Action, CheckpointError, Event, Outcome},
     db::Verdict,
     types::CheckpointId,
 };
 use kith_eval::{EvalReport, EvaluationSet};
-use kith_nn::Encoder;
 
 /// With fewer held-out anchors than this, the geometry of the embeddings is taken from trained pairs instead.
 const MIN_HELD_OUT: usize = 8;
 /// Trained pairs whose geometry is used then.
 const TRAINED_SAMPLE: usize = 32;
-
-/// Fewest images that the range of 8-bit embeddings is measured on.
-const MIN_CALIBRATION: usize = 8;
 
 /// Judges checkpoints in a pool of one thread, beside the training pool.
 pub(super) struct Judge {
@@ -80,21 +76,6 @@ impl Judge {
             tracing::debug!(checkpoints = gone.len(), "pruned");
         }
         Ok(())
-    }
-
-    /// Largest magnitude of a value in a sample's embeddings; `None`: too few images are stored.
-    pub(super) fn range(&self, snapshot: &Snapshot) -> Result<Option<f32>, CheckpointError> {
-        let context = &self.context;
-        let sample = context.wait(context.checkpoints.trained_set(TRAINED_SAMPLE))?;
-        if sample.anchors.len() < MIN_CALIBRATION {
-            return Ok(None);
-        }
-        let encoder = Encoder::from_arrays(&snapshot.encoder, &snapshot.model, &context.device)?;
-        let limits = &context.config.limits;
-        let largest = self
-            .pool
-            .install(|| sample.largest_value(&encoder, limits))?;
-        Ok((largest > 0.0 && largest.is_finite()).then_some(largest))
     }
 
     /// The outcome of evaluating the candidate; `None` if stopped on the way.

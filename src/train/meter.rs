@@ -1,6 +1,6 @@
 //! Averages of step reports: means over an interval for the training series, moving averages for the status.
 
-use std::time::Instant;
+use std::{collections::VecDeque, time::Instant};
 
 use super::status::TrainingStatus;
 use crate::db::StepMetrics;
@@ -8,6 +8,9 @@ use kith_learn::StepReport;
 
 /// Weight of the newest step in a moving average: about the last 20 steps count.
 const SMOOTHING: f32 = 0.05;
+
+/// Steps whose embeddings the range of 8-bit answers is taken from.
+const RANGE_STEPS: usize = 32;
 
 /// Averages of step reports.
 #[derive(Debug)]
@@ -17,6 +20,8 @@ pub(super) struct Meter {
     smooth: Option<Smooth>,
     /// Of the last step.
     max_chain_age: u32,
+    /// Largest magnitudes in the embeddings of the last steps.
+    largest_values: VecDeque<f32>,
 }
 
 /// Sums since the last row.
@@ -49,6 +54,7 @@ impl Meter {
             since: Instant::now(),
             smooth: None,
             max_chain_age: 0,
+            largest_values: VecDeque::new(),
         }
     }
 
@@ -63,6 +69,10 @@ impl Meter {
         interval.spread += report.spread;
         interval.images += images as f32;
         self.max_chain_age = report.max_chain_age;
+        if self.largest_values.len() == RANGE_STEPS {
+            self.largest_values.pop_front();
+        }
+        self.largest_values.push_back(report.largest_value);
         let newest = Smooth {
             loss: report.loss,
             global_loss_estimate: report.global_loss_estimate,
@@ -91,6 +101,11 @@ impl Meter {
             images_per_second: sums.images / seconds,
             at: jiff::Timestamp::now(),
         })
+    }
+
+    /// Largest magnitude of a value in the embeddings of the last steps; `None` before the first.
+    pub(super) fn range(&self) -> Option<f32> {
+        self.largest_values.iter().copied().reduce(f32::max)
     }
 
     /// Writes the moving averages to `status`.
@@ -140,5 +155,22 @@ mod tests {
         let row = meter.row(10, 0.1).unwrap();
         assert_eq!((row.step, row.loss, row.learning_rate), (10, 2.0, 0.1));
         assert_eq!(meter.row(20, 0.1), None);
+    }
+
+    #[test]
+    fn the_range_is_that_of_the_last_steps() {
+        let mut meter = Meter::new();
+        assert_eq!(meter.range(), None);
+        for step in 0..=RANGE_STEPS {
+            let largest_value = if step == 0 { 0.9 } else { 0.1 };
+            let report = StepReport {
+                largest_value,
+                ..StepReport::default()
+            };
+            meter.add(&report, 1, 1.0);
+            // The first step is forgotten with the last of these.
+            let expected = if step < RANGE_STEPS { 0.9 } else { 0.1 };
+            assert_eq!(meter.range(), Some(expected));
+        }
     }
 }

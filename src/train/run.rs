@@ -245,6 +245,7 @@ impl<'a> Run<'a> {
             },
             step: row.step,
             snapshot: None,
+            range: None,
             run_id: self.run_id,
         })
     }

@@ -7,6 +7,8 @@ pub(super) struct SnapshotJob {
     pub(super) label: Label,
     pub(super) step: u64,
     pub(super) snapshot: Option<Box<Snapshot>>,
+    /// See [`crate::checkpoint::Manifest::range`].
+    pub(super) range: Option<f32>,
     /// The run that it comes from.
     pub(super) run_id: u64,
 }

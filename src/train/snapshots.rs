@@ -94,6 +94,7 @@ impl Run<'_> {
             label,
             step,
             snapshot,
+            range: self.meter.range(),
             run_id: self.run_id,
         })
     }

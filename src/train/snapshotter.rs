@@ -181,11 +181,8 @@ impl Writer {
             context.wait(context.db.fail_checkpoint(id, reason))?;
             return Err(CheckpointError::NotFinite(id));
         }
-        let range = self.judge.range(&snapshot).unwrap_or_else(|error| {
-            tracing::warn!(checkpoint = %id, %error, "the range of its values could not be measured");
-            None
-        });
-        let row = context.wait(context.checkpoints.write(&job.label, snapshot, range))?;
+        let written = context.checkpoints.write(&job.label, snapshot, job.range);
+        let row = context.wait(written)?;
         tracing::info!(checkpoint = %id, step = row.step, bytes = row.bytes, "snapshot written");
         Ok(())
     }

@@ -188,3 +188,19 @@ async fn a_snapshot_deleted_before_it_was_judged_is_no_error() {
     assert_eq!(trainer.status().last_error, None, "{live:?}");
     trainer.stop().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_keeps_the_range_of_its_embeddings_and_fresh_weights_have_none() {
+    let lab = Lab::new(0.0).await;
+    let trainer = lab.start(config(&[])).await;
+    let fresh = trainer.status().resumed_from.unwrap();
+    assert_eq!(lab.checkpoints.manifest(fresh).await.unwrap().range, None);
+    lab.post(0..8).await;
+    until(&trainer, |status| status.step > 2).await;
+    let id = trainer.snapshot(None).await.unwrap();
+    trainer.written(id).await.unwrap();
+    let range = lab.checkpoints.manifest(id).await.unwrap().range.unwrap();
+    // Of 16 values of a unit vector the largest is at least 1 / 4; rounding may take it a little beyond 1.
+    assert!((0.25..1.001).contains(&range), "{range}");
+    trainer.stop().await.unwrap();
+}

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     EvalError, EvaluationSet, Geometry, Retrieval, Score, embedded::Embedded, geometry, ranks,
 };
-use kith_nn::{Encoder, NnError};
+use kith_nn::Encoder;
 use kith_pixels::Limits;
 
 /// Images encoded at once, whatever the set's size.
@@ -78,26 +78,6 @@ impl EvaluationSet {
         // The same images at another side are other questions.
         report.score.questions = format!("{}-{}", self.questions, config.side);
         Ok(Some(report))
-    }
-}
-
-impl EvaluationSet {
-    /// Largest magnitude of a value in the embeddings of all images; 0 without images. Decoding runs in rayon's current pool.
-    ///
-    /// # Errors
-    /// [`NnError`] where the encoder fails.
-    pub fn largest_value(&self, encoder: &Encoder, limits: &Limits) -> Result<f32, NnError> {
-        let mut all = Embedded::default();
-        for (images, labels) in [
-            (&self.anchors, &self.anchor_labels),
-            (&self.positives, &self.positive_labels),
-        ] {
-            for (images, labels) in images.chunks(CHUNK).zip(labels.chunks(CHUNK)) {
-                all.encode(images, labels, encoder, limits)?;
-            }
-        }
-        let magnitudes = all.vectors.iter().map(|value| value.abs());
-        Ok(magnitudes.fold(0.0, f32::max))
     }
 }
 

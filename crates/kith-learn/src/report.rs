@@ -17,6 +17,8 @@ pub struct StepReport {
     pub positive_cosine: f32,
     /// [`kith_eval::Geometry::spread`] of the batch.
     pub spread: f32,
+    /// Largest magnitude of a value in the batch's embeddings.
+    pub largest_value: f32,
     /// Mean cosine of anchors and their candidate negatives in the batch.
     pub mean_cosine: f32,
     /// Walk: accepted share of the proposals. Subset kernel: share of the chains that moved. 0 without chains.
@@ -58,16 +60,18 @@ impl StepReport {
         let ages = || forward.terms.iter().flatten().filter_map(|term| term.age);
         // ln of the number of slots that may be negatives.
         let slots_of_set = (2.0 * pairs.saturating_sub(1) as f64).max(1.0).ln();
-        let spread = kith_eval::spread(
-            forward.embeddings.with_grad.dim,
-            &forward.embeddings.with_grad.embedding[..slots * forward.embeddings.with_grad.dim],
-        );
+        let dim = forward.embeddings.with_grad.dim;
+        let embeddings = &forward.embeddings.with_grad.embedding[..slots * dim];
+        let spread = kith_eval::spread(dim, embeddings);
         Self {
             global_loss_estimate: mean(&|figures| {
                 figures.log_mean + slots_of_set - figures.positive
             }) as f32,
             positive_cosine: mean(&|figures| figures.positive / f64::from(beta)) as f32,
             spread: spread as f32,
+            largest_value: embeddings
+                .iter()
+                .fold(0.0, |most, value| value.abs().max(most)),
             mean_cosine: (sum / f64::from(beta) / candidates.max(1) as f64) as f32,
             acceptance_rate: acceptance_rate(&forward.terms),
             chain_age: ages().map(f64::from).sum::<f64>() as f32 / ages().count().max(1) as f32,
