@@ -109,6 +109,8 @@ pub(crate) fn config(sets: &[&str]) -> TrainConfig {
         "training.batch=4",
         "training.min_pairs=4",
         "training.threads=2",
+        // Other tests keep the machine busy, and these wait for steps.
+        "training.idle_class=false",
         "training.metrics_every=2",
         "schedule.warmup_steps=2",
         "snapshots.every_steps=0",

@@ -31,6 +31,8 @@ pub(crate) fn settings(folder: &TempDir, sets: &[&str]) -> Settings {
         "encoder.dim=16",
         "training.enabled=false",
         "training.threads=1",
+        // Other tests keep the machine busy, and some of these wait for steps.
+        "training.idle_class=false",
         "serving.threads=1",
         "serving.decode_threads=1",
     ];

@@ -40,7 +40,7 @@ use crate::{
     app::App,
     config::Settings,
     keys::Caller,
-    serve::{Embedded, Priority, Which},
+    serve::{Embedded, ModelInfo, Priority, Which},
 };
 
 /// The checkpoint that an answer's vectors come from, as `model` names it.
@@ -107,13 +107,7 @@ async fn embed(
     asker: Asker,
 ) -> Result<Embedded, ApiError> {
     let name = options.model.as_deref().unwrap_or(models::LIVE);
-    let own = models::resolve(app, name).await?;
-    let which = match app.serving.canary(name, asker.key).map(Which::Pinned) {
-        // A candidate that cannot be loaded answers nobody.
-        Some(candidate) if app.serving.model(candidate).await.is_ok() => candidate,
-        _ => own,
-    };
-    let model = app.serving.model(which).await?;
+    let (which, model) = choose(app, name, asker.key).await?;
     options.check(&model, formats)?;
     // Several images of one request say little more than one: shadows are for what callers send, not for bulk.
     let only = (images.len() == 1).then(|| images[0].clone());
@@ -124,6 +118,17 @@ async fn embed(
         app.serving.shadow(name, &image, &embedded);
     }
     Ok(embedded)
+}
+
+/// The checkpoint that answers under a name: the candidate that is tried on this caller, unless it cannot be loaded, or the name's own.
+async fn choose(app: &App, name: &str, key: Option<Uuid>) -> Result<(Which, ModelInfo), ApiError> {
+    let own = models::resolve(app, name).await?;
+    if let Some(candidate) = app.serving.canary(name, key).map(Which::Pinned)
+        && let Ok(model) = app.serving.model(candidate).await
+    {
+        return Ok((candidate, model));
+    }
+    Ok((own, app.serving.model(own).await?))
 }
 
 /// What a request says about its sender.

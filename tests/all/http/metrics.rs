@@ -1,4 +1,4 @@
-//! `GET /metrics`: what it counts, that its labels are bounded, who may read it, and that the queries in `docs/monitoring/` find their series.
+//! `GET /metrics`: what it counts, that its labels are bounded, who may read it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,16 +12,8 @@ use axum::{
     http::{Method, StatusCode},
 };
 use futures::stream;
-use kith::{
-    keys::{self, NewKey, Scope},
-    telemetry::series,
-};
-use promql_parser::{
-    label::MatchOp,
-    parser::{self, AggregateExpr, Expr, LabelModifier, VectorSelector},
-    util::{ExprVisitor, walk_expr},
-};
-use serde_json::{Value, json};
+use kith::keys::{self, NewKey, Scope};
+use serde_json::json;
 use tokio::time::{sleep, timeout};
 
 use crate::support::{Served, data_uri, png, request};
@@ -29,18 +21,15 @@ use crate::support::{Served, data_uri, png, request};
 /// More than anything here takes.
 const CEILING: Duration = Duration::from_secs(60);
 
-/// Labels that Prometheus adds.
-const ADDED: [&str; 2] = ["instance", "job"];
-
 /// The values of each label of each series, by the series' name as it stands in a line.
 #[derive(Debug, Default)]
-struct Output {
-    lines: BTreeMap<String, f64>,
-    labels: BTreeMap<String, BTreeMap<String, BTreeSet<String>>>,
+pub(super) struct Output {
+    pub(super) lines: BTreeMap<String, f64>,
+    pub(super) labels: BTreeMap<String, BTreeMap<String, BTreeSet<String>>>,
 }
 
 impl Output {
-    async fn of(served: &Served) -> Self {
+    pub(super) async fn of(served: &Served) -> Self {
         let reply = served.get("/metrics").await;
         assert_eq!(reply.status, StatusCode::OK, "{}", reply.text());
         let media = reply.header("content-type").unwrap();
@@ -108,7 +97,7 @@ async fn overload(served: &Served) {
 }
 
 /// A server that has served, refused and trained a little.
-async fn used() -> Served {
+pub(super) async fn used() -> Served {
     used_until(3).await
 }
 
@@ -279,141 +268,5 @@ async fn a_key_is_needed_unless_the_settings_say_otherwise() {
         let bearer = format!("Bearer {}", key.reveal()).parse().unwrap();
         keyed.headers_mut().insert("authorization", bearer);
         assert_eq!(served.send(keyed).await.status, StatusCode::OK);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn every_query_of_the_dashboard_and_the_alerts_finds_its_series() {
-    let served = used().await;
-    let output = Output::of(&served).await;
-    let (dashboard, alerts) = (dashboard_queries(), alert_queries());
-    assert!(dashboard.len() > 50 && alerts.len() > 10);
-    for query in dashboard.iter().chain(&alerts) {
-        check_query(query, &output);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_page_on_monitoring_lists_every_series_and_no_other() {
-    let page = document("docs/monitoring.md");
-    let words = page.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
-    let named: BTreeSet<&str> = words.filter(|word| word.starts_with("kith_")).collect();
-    let known: BTreeSet<&str> = series::ALL.iter().map(|series| series.name).collect();
-    assert_eq!(named, known);
-    let served = used().await;
-    let text = served.get("/metrics").await.text();
-    for name in known {
-        assert!(
-            text.contains(&format!("# TYPE {name} ")),
-            "{name} is never given"
-        );
-        assert!(
-            text.contains(&format!("# HELP {name} ")),
-            "{name} is not explained"
-        );
-    }
-}
-
-fn document(path: &str) -> String {
-    let path = format!("{}/{path}", env!("CARGO_MANIFEST_DIR"));
-    std::fs::read_to_string(path).unwrap()
-}
-
-fn dashboard_queries() -> Vec<String> {
-    fn collect(value: &Value, found: &mut Vec<String>) {
-        match value {
-            Value::Object(fields) => fields.iter().for_each(|(name, value)| match value {
-                Value::String(query) if name == "expr" => found.push(query.clone()),
-                _ => collect(value, found),
-            }),
-            Value::Array(values) => values.iter().for_each(|value| collect(value, found)),
-            _ => {}
-        }
-    }
-    let mut found = Vec::new();
-    collect(
-        &serde_json::from_str(&document("docs/monitoring/dashboard.json")).unwrap(),
-        &mut found,
-    );
-    // Grafana puts these in.
-    let filled = found.iter().map(|query| {
-        query
-            .replace("$__rate_interval", "5m")
-            .replace("$instance", ".*")
-    });
-    filled.collect()
-}
-
-fn alert_queries() -> Vec<String> {
-    let rules = document("docs/monitoring/alerts.yml");
-    let queries = rules
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("expr: "));
-    let queries: Vec<String> = queries.map(str::to_owned).collect();
-    assert_eq!(
-        queries.len(),
-        rules.matches("- alert: ").count(),
-        "a rule without a query on its line"
-    );
-    queries
-}
-
-/// The selectors of a query, and the labels by which it groups.
-#[derive(Default)]
-struct Parts {
-    selectors: Vec<VectorSelector>,
-    groups: Vec<String>,
-}
-
-impl ExprVisitor for Parts {
-    type Error = String;
-
-    fn pre_visit(&mut self, expr: &Expr) -> Result<bool, String> {
-        match expr {
-            Expr::VectorSelector(selector) => self.selectors.push(selector.clone()),
-            Expr::MatrixSelector(selector) => self.selectors.push(selector.vs.clone()),
-            Expr::Aggregate(AggregateExpr {
-                modifier: Some(LabelModifier::Include(labels)),
-                ..
-            }) => {
-                self.groups.extend(labels.labels.iter().cloned());
-            }
-            _ => {}
-        }
-        Ok(true)
-    }
-}
-
-fn check_query(query: &str, output: &Output) {
-    let parsed = parser::parse(query).unwrap_or_else(|error| panic!("{query}: {error}"));
-    let mut parts = Parts::default();
-    walk_expr(&mut parts, &parsed).unwrap();
-    assert!(!parts.selectors.is_empty(), "{query}");
-    for selector in &parts.selectors {
-        let name = selector.name.as_deref().unwrap();
-        // Prometheus' own.
-        if name == "up" {
-            continue;
-        }
-        let labels = output
-            .labels
-            .get(name)
-            .unwrap_or_else(|| panic!("{query}: no series {name}"));
-        let matchers = selector.matchers.matchers.iter();
-        for matcher in matchers.filter(|matcher| !ADDED.contains(&matcher.name.as_str())) {
-            let values = labels.get(&matcher.name);
-            let values = values.unwrap_or_else(|| panic!("{query}: no label {}", matcher.name));
-            let equal = matches!(matcher.op, MatchOp::Equal);
-            assert!(
-                !equal || values.contains(&matcher.value),
-                "{query}: {} is never {}",
-                matcher.name,
-                matcher.value
-            );
-        }
-        for label in &parts.groups {
-            let known = labels.contains_key(label) || ADDED.contains(&label.as_str());
-            assert!(known, "{query}: {name} has no label {label}");
-        }
     }
 }
