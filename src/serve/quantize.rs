@@ -70,7 +70,8 @@ mod tests {
     }
 
     #[test]
-    fn values_beyond_the_range_are_cut_off() {
+    fn the_range_takes_all_numbers_and_values_beyond_it_are_cut_off() {
+        assert_eq!(to_int8(&[0.5, -0.5, 0.25], 0.5), [127, -127, 64]);
         assert_eq!(to_int8(&[2.0, -2.0], 0.5), [127, -127]);
         assert_eq!(to_uint8(&[2.0, -2.0], 0.5), [255, 1]);
     }

@@ -115,6 +115,13 @@ async fn a_canary_answers_the_same_share_of_keys_every_time() {
     assert_eq!(models().await, half);
     put(100.0).await;
     assert!(models().await.iter().all(|model| *model != live));
+    let shadow = json!({"checkpoint": candidate, "percent": 100, "shadow": true});
+    let body = json!({"checkpoint": "auto", "canary": shadow});
+    ask(&served, "PUT", "/v1/aliases/kith", &admin, body).await;
+    assert!(
+        models().await.iter().all(|model| *model == live),
+        "a shadow answers nobody"
+    );
     let refused = ask(
         &served,
         "DELETE",
