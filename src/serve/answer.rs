@@ -24,6 +24,21 @@ pub enum Priority {
     Bulk,
 }
 
+/// Most images of a request that is interactive by itself.
+const SMALL_REQUEST: usize = 4;
+
+impl Priority {
+    /// The class of a request: what its caller asks for, or else by its number of images.
+    pub(super) fn of(asked: Option<Self>, images: usize) -> Self {
+        let by_size = if images <= SMALL_REQUEST {
+            Self::Interactive
+        } else {
+            Self::Bulk
+        };
+        asked.unwrap_or(by_size)
+    }
+}
+
 /// What callers may know of a model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ModelInfo {
@@ -143,4 +158,23 @@ pub enum ServeError {
     /// The encoder failed on the batch that the request was part of.
     #[error("the encoder failed: {0}")]
     Encode(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_images_are_interactive_unless_the_caller_says_otherwise() {
+        use Priority::{Bulk, Interactive};
+        for (asked, images, class) in [
+            (None, 1, Interactive),
+            (None, 4, Interactive),
+            (None, 5, Bulk),
+            (Some(Bulk), 1, Bulk),
+            (Some(Interactive), 256, Interactive),
+        ] {
+            assert_eq!(Priority::of(asked, images), class, "{asked:?} {images}");
+        }
+    }
 }

@@ -38,9 +38,6 @@ use crate::{
 use kith_nn::Device;
 use kith_pixels::Limits;
 
-/// Most images of a request that counts as small: small requests go first.
-const SMALL_REQUEST: usize = 4;
-
 /// Bytes of images that are hashed at once; more are hashed on a blocking thread.
 const MAX_HASHED_INLINE: usize = 256 * 1024;
 
@@ -220,9 +217,7 @@ impl Serving {
         let model = encoder.info;
         let origin = Origin {
             request: self.shared.requests.fetch_add(1, SeqCst),
-            small: priority.map_or(images.len() <= SMALL_REQUEST, |priority| {
-                priority == Priority::Interactive
-            }),
+            small: Priority::of(priority, images.len()) == Priority::Interactive,
         };
         let keys = self.shared.keys(&images, model.id).await;
         let images = images.into_iter().zip(keys).zip(admission.places());
