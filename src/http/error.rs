@@ -277,3 +277,18 @@ impl IntoResponse for ApiError {
         response
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_never_sends_more_than_its_bounds_whatever_it_was_made_from() {
+        let long = "a".repeat(1 << 20);
+        let error = ApiError::invalid("code", long.clone(), long);
+        let document = error.to_value();
+        let length = |field: &str| document["error"][field].as_str().unwrap().len();
+        assert!(length("message") <= MAX_MESSAGE, "{}", length("message"));
+        assert!(length("param") <= MAX_PARAM, "{}", length("param"));
+    }
+}
