@@ -261,6 +261,21 @@ async fn a_sweep_follows_no_link_and_removes_only_names_that_kith_makes() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn a_sweep_leaves_a_folder_of_images_that_is_itself_a_link() {
+    let (folder, foreign) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let torn = foreign.path().join(format!("ab/{}#1", "ab".repeat(32)));
+    fs::create_dir(foreign.path().join("ab")).unwrap();
+    fs::write(&torn, "mine").unwrap();
+    let blobs = Blobs::local(folder.path()).unwrap();
+    let images = folder.path().join("images");
+    let _ = fs::remove_dir_all(&images);
+    std::os::unix::fs::symlink(foreign.path(), &images).unwrap();
+    blobs.sweep().unwrap();
+    assert!(torn.exists());
+}
+
 /// Empties the file of a stored image.
 fn damage(served: &Served, id: Sha256) {
     let hex = id.to_string();
