@@ -27,12 +27,13 @@ use crate::{
     config::Settings,
     db::Db,
     events::Events,
+    foreground::Foreground,
     image_store::ImageStore,
     ingest::{Ingest, IngestError},
     keys::Keys,
     serve::{Serving, Stores},
     telemetry::Metrics,
-    train::Trainer,
+    train::{self, Trainer},
 };
 use kith_nn::{Device, Purpose};
 
@@ -62,6 +63,8 @@ pub struct App {
     pub metrics: Metrics,
     /// What happens.
     pub events: Events,
+    /// The requests that training pauses for.
+    pub foreground: Foreground,
     /// Whether the data folder can be written.
     pub(crate) writable: Writable,
     lock: Arc<FolderLock>,
@@ -86,24 +89,18 @@ impl App {
         let checkpoints = checkpoints.with_events(events.clone());
         let (limits, holdout_share) = (settings.limits.clone(), settings.pairs.holdout_share);
         let ingest = Ingest::new(blobs.clone(), db.clone(), limits, holdout_share);
-        // No other process uses the folder, so writes and erasures that a kill interrupted can be finished.
-        blobs.sweep().map_err(because("the blob store"))?;
-        let finished = ingest.finish_erasures().await;
-        match finished {
-            // Bytes that cannot be removed are logged one by one, and tried again at the next start.
-            Ok(_) | Err(IngestError::Blobs(_)) => {}
-            Err(error) => return Err(because("finishing interrupted erasures")(error)),
-        }
-        let swept = ingest.sweep_orphans().await;
-        swept.map_err(because("removing images without a row"))?;
-        recheck_damaged(&blobs, &db).await?;
+        finish_interrupted(&blobs, &db, &ingest).await?;
+        let foreground = Foreground::new(settings.background_share());
         // The trainer comes first: it writes checkpoint 0 if there is none to serve.
         let trainer = Trainer::start(
             settings.train_config(),
             device,
-            blobs.clone(),
-            db.clone(),
-            checkpoints.clone(),
+            train::Stores {
+                blobs: blobs.clone(),
+                db: db.clone(),
+                checkpoints: checkpoints.clone(),
+                foreground: foreground.clone(),
+            },
         )
         .await
         .map_err(because("the trainer"))?;
@@ -112,6 +109,7 @@ impl App {
             db: db.clone(),
             checkpoints: checkpoints.clone(),
             metrics: metrics.clone(),
+            foreground: foreground.clone(),
         };
         let serving = start_serving(&settings, open(Purpose::Serving)?, stores).await?;
         tracing::info!(folder = %folder.display(), device = %settings.encoder.device, "started");
@@ -128,6 +126,7 @@ impl App {
             draining: Arc::new(draining(&metrics)),
             metrics,
             events,
+            foreground,
             lock,
         })
     }
@@ -181,6 +180,19 @@ async fn start_serving(
     )
     .await
     .map_err(because("serving"))
+}
+
+/// Finishes writes and erasures that a kill interrupted. No other process uses the folder.
+async fn finish_interrupted(blobs: &Blobs, db: &Db, ingest: &Ingest) -> Result<(), StartError> {
+    blobs.sweep().map_err(because("the blob store"))?;
+    match ingest.finish_erasures().await {
+        // Bytes that cannot be removed are logged one by one, and tried again at the next start.
+        Ok(_) | Err(IngestError::Blobs(_)) => {}
+        Err(error) => return Err(because("finishing interrupted erasures")(error)),
+    }
+    let swept = ingest.sweep_orphans().await;
+    swept.map_err(because("removing images without a row"))?;
+    recheck_damaged(blobs, db).await
 }
 
 /// Clears the mark of damaged images whose files were put back.

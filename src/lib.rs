@@ -13,6 +13,7 @@ pub mod config;
 pub mod db;
 mod disk;
 pub mod events;
+pub mod foreground;
 pub mod http;
 pub mod image_store;
 pub mod ingest;

@@ -1,6 +1,6 @@
 //! The settings: one struct a section, and what other modules read from them.
 
-use std::path::PathBuf;
+use std::{num::NonZero, path::PathBuf, thread};
 
 use serde::{Deserialize, Serialize};
 
@@ -153,6 +153,18 @@ impl Settings {
     /// Opens the device that the encoder runs on.
     pub fn device(&self, purpose: Purpose) -> Result<Device, NnError> {
         Device::open(&self.encoder.device, purpose, &self.cuda)
+    }
+
+    /// The share of the time that training has beside requests without end: all of it where its threads take no core from serving's.
+    pub fn background_share(&self) -> f64 {
+        let cores = thread::available_parallelism().map_or(1, NonZero::get);
+        let cores_of = |threads| if threads == 0 { cores } else { threads };
+        let wanted = cores_of(self.serving.threads) + cores_of(self.training.threads);
+        if self.encoder.device == "cpu" && wanted > cores {
+            self.training.least_share
+        } else {
+            1.0
+        }
     }
 
     /// The network's shape.

@@ -60,7 +60,7 @@ impl StateGauges {
         if started < *due {
             return;
         }
-        set_training(metrics, &app.trainer.status());
+        set_training(metrics, &app.trainer.status(), app.foreground.paused());
         let failed = [
             set_checkpoints(app).await.err(),
             set_stored(app).await.err(),
@@ -83,7 +83,7 @@ fn set_serving(app: &App) {
     metrics.set(&series::CACHE_BYTES, serving.cache_bytes() as f64);
 }
 
-fn set_training(metrics: &Metrics, status: &TrainingStatus) {
+fn set_training(metrics: &Metrics, status: &TrainingStatus, paused_for_requests: Duration) {
     for (state, name) in [
         (TrainingState::Running, "running"),
         (TrainingState::Paused, "paused"),
@@ -128,6 +128,8 @@ fn set_training(metrics: &Metrics, status: &TrainingStatus) {
     for (series, value) in values {
         metrics.set(series, value);
     }
+    let paused = metrics.counter(&series::TRAINING_PAUSED, Vec::new());
+    paused.absolute(paused_for_requests.as_secs());
     let recoveries = metrics.counter(&series::TRAINING_RECOVERIES, Vec::new());
     recoveries.absolute(status.recoveries);
 }

@@ -32,6 +32,7 @@ use super::{
 use crate::{
     checkpoint::{CheckpointError, Checkpoints},
     db::Db,
+    foreground::Foreground,
     telemetry::{Metrics, Stage, traces::STAGE},
     types::{CheckpointId, Sha256},
 };
@@ -55,6 +56,8 @@ pub struct Stores {
     pub checkpoints: Checkpoints,
     /// The series of the server.
     pub metrics: Metrics,
+    /// Where requests come before training.
+    pub foreground: Foreground,
 }
 
 pub(super) struct Shared {
@@ -67,6 +70,7 @@ pub(super) struct Shared {
     cache: VectorCache,
     pub(super) canaries: Canaries,
     instruments: Instruments,
+    foreground: Foreground,
     places: Arc<Semaphore>,
     /// Held while places are counted and taken.
     admitting: Mutex<()>,
@@ -97,6 +101,7 @@ impl Serving {
             db,
             checkpoints,
             metrics,
+            foreground,
         } = stores;
         let instruments = Instruments::new(&metrics);
         let encoders = Arc::new(pool("kith-encode", config.threads)?);
@@ -123,6 +128,7 @@ impl Serving {
             batcher: Arc::new(batcher),
             cache: VectorCache::new(config.cache_mb << 20).counted_by(instruments.clone()),
             instruments,
+            foreground,
             places: Arc::new(Semaphore::new(config.queue_images)),
             admitting: Mutex::new(()),
             requests: AtomicU64::new(0),
@@ -213,6 +219,7 @@ impl Serving {
         priority: Option<Priority>,
     ) -> Result<Embedded, ServeError> {
         let admission = self.admit(images.len())?;
+        let _busy = self.shared.foreground.enter();
         let encoder = self.shared.encoder(which).await?;
         let model = encoder.info;
         let origin = Origin {

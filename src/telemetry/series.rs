@@ -83,6 +83,7 @@ series! {
     TRAINING_SKIPPED = "kith_training_skipped_steps", Gauge, "Steps skipped for a loss or gradient that was not finite, over all runs";
     TRAINING_RATE_SCALE = "kith_training_rate_scale_ratio", Gauge, "Factor that recoveries have left of the learning rate";
     TRAINING_ERROR = "kith_training_error", Gauge, "1 while GET /v1/training shows an error (last_error)";
+    TRAINING_PAUSED = "kith_training_paused_seconds_total", Counter, "Seconds that training paused for requests";
     TRAINING_RECOVERIES = "kith_training_recoveries_total", Counter, "Returns to the best checkpoint";
 
     CHECKPOINT_LIVE_STEP = "kith_checkpoint_live_step", Gauge, "Step of the checkpoint that serves";

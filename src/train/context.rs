@@ -13,6 +13,7 @@ use crate::{
     blobs::Blobs,
     checkpoint::{Checkpoints, GateConfig},
     db::Db,
+    foreground::Foreground,
 };
 use kith_nn::Device;
 
@@ -25,6 +26,8 @@ pub(super) struct Context {
     pub(super) db: Db,
     pub(super) checkpoints: Checkpoints,
     pub(super) status: Arc<SharedStatus>,
+    /// What training gives way to.
+    pub(super) foreground: Foreground,
     /// The async runtime that stores are reached through; computing never happens on it.
     pub(super) runtime: Handle,
 }
@@ -47,7 +50,13 @@ impl Context {
         threads: usize,
     ) -> Result<ThreadPool, TrainFailure> {
         let run = &self.config.run;
-        Ok(computing_pool(name, threads, run.nice, run.idle_class)?)
+        let foreground = self.foreground.clone();
+        Ok(computing_pool(
+            name,
+            threads,
+            (run.nice, run.idle_class),
+            foreground,
+        )?)
     }
 
     /// A thread that runs at lower priority than serving.
@@ -56,9 +65,9 @@ impl Context {
         name: &str,
         body: impl FnOnce() + Send + 'static,
     ) -> Result<JoinHandle<()>, std::io::Error> {
-        let nice = self.config.run.nice;
+        let (nice, foreground) = (self.config.run.nice, self.foreground.clone());
         thread::Builder::new().name(name.to_owned()).spawn(move || {
-            lower_priority(nice);
+            lower_priority(nice, foreground);
             body();
         })
     }
@@ -68,8 +77,8 @@ impl Context {
 fn computing_pool(
     name: &'static str,
     threads: usize,
-    nice: i32,
-    idle_class: bool,
+    (nice, idle_class): (i32, bool),
+    foreground: Foreground,
 ) -> Result<ThreadPool, rayon::ThreadPoolBuildError> {
     ThreadPoolBuilder::new()
         .num_threads(threads)
@@ -78,14 +87,14 @@ fn computing_pool(
             if idle_class {
                 enter_idle_class();
             }
-            lower_priority(nice);
+            lower_priority(nice, foreground.clone());
         })
         .build()
 }
 
-/// Lowers the priority of this thread and gives it scratch buffers of its own. On Linux `setpriority` accepts a thread's id.
-fn lower_priority(nice: i32) {
-    kith_nn::compute_in_background();
+/// Lowers the priority of this thread, which from now on computes in the background. On Linux `setpriority` accepts a thread's id.
+fn lower_priority(nice: i32, foreground: Foreground) {
+    kith_nn::compute_in_background(move || foreground.give_way());
     let this = rustix::thread::gettid();
     if let Err(error) = rustix::process::setpriority_process(Some(this), nice) {
         tracing::warn!(nice, %error, "a training thread keeps its priority");
@@ -130,7 +139,8 @@ mod tests {
     #[test]
     fn threads_that_compute_are_in_the_idle_class_unless_told_otherwise() {
         for (idle_class, expected) in [(true, 5), (false, 0)] {
-            let pool = computing_pool("test", 2, 10, idle_class).unwrap();
+            let pool = computing_pool("test", 2, (10, idle_class), Foreground::new(1.0));
+            let pool = pool.unwrap();
             assert_eq!(pool.broadcast(|_| policy()), [expected; 2]);
         }
     }

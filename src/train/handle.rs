@@ -24,6 +24,7 @@ use crate::{
     blobs::Blobs,
     checkpoint::{CheckpointError, Checkpoints},
     db::{CheckpointRow, CheckpointStatus, Db},
+    foreground::Foreground,
     types::CheckpointId,
 };
 use kith_learn::{LearnConfig, ObjectiveKind};
@@ -39,10 +40,23 @@ pub struct Trainer {
     shared: Arc<Shared>,
 }
 
+/// What training reads from and writes to, and what it gives way to.
+pub struct Stores {
+    /// Images and the files of checkpoints.
+    pub blobs: Blobs,
+    /// Pairs, and the rows of checkpoints.
+    pub db: Db,
+    /// The checkpoints.
+    pub checkpoints: Checkpoints,
+    /// The requests that it pauses for.
+    pub foreground: Foreground,
+}
+
 struct Shared {
     commands: mpsc::Sender<Command>,
     status: Arc<SharedStatus>,
     db: Db,
+    foreground: Foreground,
     enabled: bool,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -56,15 +70,19 @@ impl Trainer {
     pub async fn start(
         config: TrainConfig,
         device: Device,
-        blobs: Blobs,
-        db: Db,
-        checkpoints: Checkpoints,
+        stores: Stores,
     ) -> Result<Self, TrainError> {
         if config.run.batch < 2 {
             let reason =
                 "training.batch must be at least 2: a pair's negatives are the other pairs";
             return Err(TrainError::Invalid(reason.to_owned()));
         }
+        let Stores {
+            blobs,
+            db,
+            checkpoints,
+            foreground,
+        } = stores;
         let status = Arc::new(SharedStatus::new(
             objective(&config.learn),
             checkpoints.events().clone(),
@@ -80,6 +98,7 @@ impl Trainer {
             db: db.clone(),
             checkpoints,
             status: status.clone(),
+            foreground: foreground.clone(),
             runtime: Handle::current(),
         });
         let (id, start) = origin::open(&context).await?;
@@ -105,6 +124,7 @@ impl Trainer {
                 commands,
                 status,
                 db,
+                foreground,
                 enabled,
                 thread: Mutex::new(Some(thread)),
             }),
@@ -149,6 +169,7 @@ impl Trainer {
     /// # Errors
     /// [`TrainError::Unwritten`] if it could not be written.
     pub async fn written(&self, id: CheckpointId) -> Result<CheckpointRow, TrainError> {
+        let _hurry = self.shared.foreground.hurry();
         let mut writes = self.shared.status.subscribe_writes();
         loop {
             writes.mark_unchanged();
@@ -207,6 +228,7 @@ impl Trainer {
         &self,
         command: impl FnOnce(oneshot::Sender<T>) -> Command,
     ) -> Result<T, TrainError> {
+        let _hurry = self.shared.foreground.hurry();
         let (answer, answered) = oneshot::channel();
         let sent = self.shared.commands.send(command(answer)).await;
         sent.map_err(|_| TrainError::Stopped)?;

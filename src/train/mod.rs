@@ -29,5 +29,5 @@ mod triggers;
 
 pub use config::{RunConfig, SnapshotConfig, TrainConfig};
 pub use error::{TrainError, WriteFailure};
-pub use handle::Trainer;
+pub use handle::{Stores, Trainer};
 pub use status::{TrainingState, TrainingStatus};

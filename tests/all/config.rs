@@ -270,3 +270,27 @@ fn a_photo_of_48_megapixels_is_within_the_default_limits() {
     let photo = kith_pixels::sample(kith_pixels::SampleFormat::Jpeg, 8064, 6048);
     kith_pixels::inspect(&photo, &limits).unwrap();
 }
+
+#[test]
+fn training_pauses_beside_requests_unless_its_threads_have_cores_of_their_own() {
+    let share = |sets: &[&str]| load(None, &[], sets).unwrap().background_share();
+    assert_eq!(share(&["training.least_share=0.25"]), 0.25);
+    assert_eq!(
+        share(&["training.least_share=0.25", "encoder.device=cuda:0"]),
+        1.0
+    );
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let threads = |serving: usize, training: usize| {
+        let sets = [
+            "training.least_share=0.25".to_owned(),
+            format!("serving.threads={serving}"),
+            format!("training.threads={training}"),
+        ];
+        share(&sets.each_ref().map(String::as_str))
+    };
+    assert_eq!(threads(cores, 1), 0.25);
+    if cores > 1 {
+        assert_eq!(threads(cores - 1, 1), 1.0);
+    }
+    assert!(load(None, &[], &["training.least_share=1.5"]).is_err());
+}

@@ -9,8 +9,9 @@ use kith::{
     checkpoint::Checkpoints,
     config::Settings,
     db::{CheckpointRow, Db, PairRow},
+    foreground::Foreground,
     ingest::{Ingest, PairUpload, Upload},
-    train::{TrainConfig, Trainer, TrainingStatus},
+    train::{Stores, TrainConfig, Trainer, TrainingStatus},
 };
 use kith_nn::Device;
 use tempfile::TempDir;
@@ -76,15 +77,27 @@ impl Lab {
     }
 
     pub(crate) async fn start(&self, config: TrainConfig) -> Trainer {
-        Trainer::start(
-            config,
-            Device::cpu(),
-            self.blobs.clone(),
-            self.db.clone(),
-            self.checkpoints.clone(),
-        )
-        .await
-        .unwrap()
+        self.start_behind(config, Foreground::new(1.0)).await
+    }
+
+    /// A trainer that gives way to `foreground`.
+    pub(crate) async fn start_behind(
+        &self,
+        config: TrainConfig,
+        foreground: Foreground,
+    ) -> Trainer {
+        let stores = self.stores(foreground);
+        Trainer::start(config, Device::cpu(), stores).await.unwrap()
+    }
+
+    /// What a trainer of this folder works with.
+    pub(crate) fn stores(&self, foreground: Foreground) -> Stores {
+        Stores {
+            blobs: self.blobs.clone(),
+            db: self.db.clone(),
+            checkpoints: self.checkpoints.clone(),
+            foreground,
+        }
     }
 }
 

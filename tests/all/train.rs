@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use kith::{
     checkpoint::Snapshot,
     db::{CheckpointStatus, Split},
+    foreground::Foreground,
     train::{TrainConfig, TrainError, Trainer, TrainingState},
     types::CheckpointId,
 };
@@ -336,9 +337,7 @@ async fn another_shape_is_refused_by_name_and_a_damaged_live_one_replaced() {
     let refused = Trainer::start(
         config(&["encoder.width=16"]),
         Device::cpu(),
-        lab.blobs.clone(),
-        lab.db.clone(),
-        lab.checkpoints.clone(),
+        lab.stores(Foreground::new(1.0)),
     )
     .await;
     let Err(TrainError::Invalid(message)) = refused else {

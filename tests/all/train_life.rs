@@ -3,6 +3,7 @@
 use kith::{
     checkpoint::CheckpointError,
     db::{CheckpointRow, DecidedBy, Verdict},
+    foreground::Foreground,
     train::{TrainError, Trainer, TrainingState},
     types::CheckpointId,
 };
@@ -234,9 +235,7 @@ async fn lost_checkpoints_are_replaced_by_fresh_weights_only_when_told_to() {
         Trainer::start(
             config(sets),
             kith_nn::Device::cpu(),
-            lab.blobs.clone(),
-            lab.db.clone(),
-            lab.checkpoints.clone(),
+            lab.stores(Foreground::new(1.0)),
         )
     };
     let refused = start(&["training.enabled=false"]).await;

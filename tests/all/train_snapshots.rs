@@ -1,8 +1,11 @@
 //! Snapshots while training runs: kept, refused, deleted, and those that cannot be written.
 
+use std::time::Duration;
+
 use kith::{
     checkpoint::CheckpointError,
     db::CheckpointStatus,
+    foreground::Foreground,
     train::{TrainError, TrainingState, WriteFailure},
 };
 use kith_mcmc::SlotKey;
@@ -202,5 +205,23 @@ async fn a_snapshot_keeps_the_range_of_its_embeddings_and_fresh_weights_have_non
     let range = lab.checkpoints.manifest(id).await.unwrap().range.unwrap();
     // Of 16 values of a unit vector the largest is at least 1 / 4; rounding may take it a little beyond 1.
     assert!((0.25..1.001).contains(&range), "{range}");
+    trainer.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn training_stands_still_beside_requests_but_not_for_a_caller_who_waits_for_it() {
+    let lab = Lab::new(0.0).await;
+    lab.post(0..6).await;
+    let foreground = Foreground::new(0.0);
+    let trainer = lab.start_behind(config(&[]), foreground.clone()).await;
+    until(&trainer, |status| status.step > 2).await;
+    let request = foreground.enter();
+    lab.take(&trainer, None).await;
+    // The step that it is in may end.
+    let step = trainer.status().step;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(trainer.status().step <= step + 1);
+    drop(request);
+    until(&trainer, |status| status.step > step + 1).await;
     trainer.stop().await.unwrap();
 }

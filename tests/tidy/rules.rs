@@ -6,7 +6,7 @@ use super::modules::Crate;
 
 /// The server's modules from the ground up: a module may use those of lower layers only, and its own.
 const LAYERS: &[&[&str]] = &[
-    &["types", "telemetry", "disk", "events"],
+    &["types", "telemetry", "disk", "events", "foreground"],
     &["blobs", "db"],
     &["image_store"],
     &["checkpoint", "ingest", "keys"],

@@ -6,7 +6,6 @@ use super::backend::Backend;
 use super::config::{CudaConfig, Purpose};
 use super::cpu::Cpu;
 use super::error::NnError;
-use super::kernels::scratch;
 
 /// Where the encoder runs: `cpu`, or `cuda:N` in a build with the feature `cuda`. Clones share one queue of work.
 #[derive(Clone)]
@@ -20,11 +19,6 @@ impl Drop for Device {
     fn drop(&mut self) {
         self.backend.bind_thread();
     }
-}
-
-/// Makes the calling thread a background thread, which shares no lock with serving threads. Threads of low priority call it when they start.
-pub fn compute_in_background() {
-    scratch::use_background_buffers();
 }
 
 impl Device {

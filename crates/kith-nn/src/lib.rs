@@ -28,12 +28,13 @@ mod tests;
 mod update;
 
 pub use arrays_file::{ArraysFileError, arrays_from_bytes, arrays_to_bytes};
+
 pub use config::{Compute, CudaConfig, EncoderConfig, Precision, Purpose};
-pub use device::{Device, compute_in_background};
+pub use device::Device;
 pub use encoder::{Encoder, Features, Tape, Vectors};
 pub use error::NnError;
 pub use gradients::Gradients;
-pub use kernels::{product, product_with_transposed, transposed_product};
+pub use kernels::{compute_in_background, product, product_with_transposed, transposed_product};
 pub use measure::{LayerProbe, LayerShape, PeakFlops, layer_shapes};
 pub use named_array::NamedArray;
 pub use optimizer::Optimizer;

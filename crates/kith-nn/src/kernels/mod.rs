@@ -4,6 +4,7 @@
 //! caller's rayon pool. Every sum is taken in an order that depends on shapes alone. So a result is the same, bit for bit, for any number
 //! of threads, and an image's output does not depend on the other images of its batch.
 
+mod background;
 mod conv;
 mod direct;
 mod elementwise;
@@ -19,6 +20,8 @@ mod tile;
 mod weights;
 mod winograd;
 
+pub use background::compute_in_background;
+pub(super) use background::give_way;
 #[cfg(any(test, feature = "cuda"))]
 pub(super) use elementwise::EPSILON;
 pub(super) use elementwise::{
