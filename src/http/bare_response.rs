@@ -10,9 +10,9 @@ use super::{
     security_headers::{ALWAYS, NO_STORE},
 };
 
-/// The response in place of `written`, if hyper made that: a complete head without a body and without the request id that every response
+/// The error in place of `written`, if hyper made that: a complete head without a body and without the request id that every response
 /// of a route has.
-pub(super) fn replace(written: &[u8]) -> Option<Bytes> {
+pub(super) fn error_of(written: &[u8]) -> Option<ApiError> {
     let head = std::str::from_utf8(written.strip_suffix(b"\r\n\r\n")?).ok()?;
     let (first, headers) = head.split_once("\r\n")?;
     let status = first
@@ -22,14 +22,14 @@ pub(super) fn replace(written: &[u8]) -> Option<Bytes> {
     let headers = headers.to_ascii_lowercase();
     let routed = headers.contains(REQUEST_ID.as_str()) || head.contains("\r\n\r\n");
     let bare = !routed && headers.contains("content-length: 0");
-    (bare && status.is_client_error()).then(|| render(&status_error(status)))
+    (bare && status.is_client_error()).then(|| status_error(status))
 }
 
 /// 408 for a head that was not complete in time.
-pub(super) fn head_timeout() -> Bytes {
+pub(super) fn head_timeout() -> ApiError {
     let message =
         "the request's head took longer than server.header_timeout_seconds: send it without pauses";
-    render(&ApiError::Timeout(Problem::new("timeout", message)))
+    ApiError::Timeout(Problem::new("timeout", message))
 }
 
 fn status_error(status: StatusCode) -> ApiError {
@@ -37,7 +37,8 @@ fn status_error(status: StatusCode) -> ApiError {
         .unwrap_or_else(|| ApiError::internal(format!("hyper answered {status}")))
 }
 
-fn render(error: &ApiError) -> Bytes {
+/// The whole response of `error`, with a line in the log.
+pub(super) fn render(error: &ApiError) -> Bytes {
     let (id, status) = (new_id(), error.status());
     tracing::info!(%id, status = status.as_u16(), code = error.problem().code, "refused a request whose head could not be read");
     let body = error.to_value().to_string();
@@ -62,7 +63,7 @@ mod tests {
     fn only_a_bare_head_of_hyper_is_replaced() {
         let bare =
             b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\ndate: x\r\n\r\n";
-        let text = String::from_utf8(replace(bare).unwrap().to_vec()).unwrap();
+        let text = String::from_utf8(render(&error_of(bare).unwrap()).to_vec()).unwrap();
         assert!(text.starts_with("HTTP/1.1 431 ") && text.contains("headers_too_large"));
         assert!(text.contains("x-request-id: "));
         assert!(text.contains("\r\nx-content-type-options: nosniff\r\n"));
@@ -74,7 +75,7 @@ mod tests {
             "HTTP/1.1 100 Continue\r\n\r\n",
             "an image that ends like a head\r\n\r\n",
         ] {
-            assert_eq!(replace(other.as_bytes()), None, "{other}");
+            assert_eq!(error_of(other.as_bytes()), None, "{other}");
         }
     }
 }

@@ -28,9 +28,10 @@ use tokio::{
 
 use super::{
     activity::{Activity, TrackedBody},
+    measure::Requests,
     transport::{Timeouts, Transport},
 };
-use crate::telemetry::{Gauge, LogThrottle};
+use crate::telemetry::{Gauge, LogThrottle, Metrics, series};
 
 /// Most bytes that are buffered for a connection, or a stream of HTTP/2, in each direction; also of a request's head in HTTP/1.1.
 const BUFFER: usize = 128 * 1024;
@@ -61,6 +62,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 pub(super) struct Connections {
     router: Router,
     timeouts: Timeouts,
+    requests: Requests,
     max_connections: usize,
     stopping: watch::Receiver<bool>,
     tasks: JoinSet<()>,
@@ -76,17 +78,18 @@ impl Connections {
         router: Router,
         timeouts: Timeouts,
         max_connections: usize,
-        count: Gauge,
+        metrics: &Metrics,
         stopping: watch::Receiver<bool>,
     ) -> Self {
         Self {
             router,
             timeouts,
+            requests: Requests::new(metrics),
             max_connections,
             stopping,
             tasks: JoinSet::new(),
             open: HashMap::new(),
-            count,
+            count: metrics.gauge(&series::HTTP_CONNECTIONS, Vec::new()),
             accept_errors: LogThrottle::default(),
         }
     }
@@ -128,7 +131,12 @@ impl Connections {
         // Answers are written whole, so Nagle's algorithm would only delay their last packet.
         let _ = stream.set_nodelay(true);
         let activity = Activity::new();
-        let transport = Transport::new(stream, activity.clone(), self.timeouts);
+        let transport = Transport::new(
+            stream,
+            activity.clone(),
+            self.timeouts,
+            self.requests.clone(),
+        );
         let (router, stopping) = (self.router.clone(), self.stopping.clone());
         let write_timeout = self.timeouts.write();
         let connection =

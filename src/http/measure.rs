@@ -9,11 +9,13 @@ use axum::{
     response::Response,
 };
 
-use super::error::ErrorCode;
+use super::error::{ApiError, ErrorCode};
 use crate::telemetry::{Gauge, Metrics, series, traces};
 
 /// The route of a request that no route matches.
 const UNMATCHED: &str = "none";
+/// A method that no route has, or none that could be read.
+const OTHER: &str = "other";
 
 /// Counts requests; cheap to clone.
 #[derive(Clone)]
@@ -28,6 +30,22 @@ impl Requests {
             in_flight: metrics.gauge(&series::HTTP_IN_FLIGHT, Vec::new()),
             metrics: metrics.clone(),
         }
+    }
+
+    /// Counts an error answer to a request whose head could not be read: it has no route and no method, and nothing is known of its time.
+    pub(super) fn count_unread(&self, error: &ApiError) {
+        let labels = labels(UNMATCHED, OTHER, error.status().as_str());
+        self.metrics
+            .counter(&series::HTTP_REQUESTS, labels)
+            .increment(1);
+        self.count_refusal(error.problem().code);
+    }
+
+    fn count_refusal(&self, code: &str) {
+        let labels = vec![("code", code.to_owned())];
+        self.metrics
+            .counter(&series::HTTP_REFUSALS, labels)
+            .increment(1);
     }
 
     fn begin(&self, request: &Request) -> Measured {
@@ -80,18 +98,21 @@ impl Measured {
             .histogram(&series::HTTP_SECONDS, labels)
             .record(seconds);
         if let Some(ErrorCode(code)) = response.extensions().get() {
-            let labels = vec![("code", (*code).to_owned())];
-            metrics.counter(&series::HTTP_REFUSALS, labels).increment(1);
+            self.requests.count_refusal(code);
         }
     }
 
     fn labels(&self, status: &str) -> Vec<(&'static str, String)> {
-        vec![
-            ("route", self.route.clone()),
-            ("method", self.method.to_owned()),
-            ("status", status.to_owned()),
-        ]
+        labels(&self.route, self.method, status)
     }
+}
+
+fn labels(route: &str, method: &str, status: &str) -> Vec<(&'static str, String)> {
+    vec![
+        ("route", route.to_owned()),
+        ("method", method.to_owned()),
+        ("status", status.to_owned()),
+    ]
 }
 
 impl Drop for Measured {
@@ -112,5 +133,5 @@ impl Drop for Measured {
 pub(super) fn method_name(method: &Method) -> &'static str {
     const KNOWN: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
     let known = KNOWN.into_iter().find(|known| *known == method.as_str());
-    known.unwrap_or("other")
+    known.unwrap_or(OTHER)
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::{Extension, Router, middleware::from_fn};
+use axum::{Extension, Router, middleware::from_fn_with_state};
 use tokio::{
     net::TcpListener,
     sync::watch,
@@ -21,13 +21,12 @@ use super::{
     measure::Requests,
     middleware, models,
     openapi::{self, Documents},
-    pairs, prometheus, query_guard, training,
+    pairs, prometheus,
+    query_guard::{Operations, check_query},
+    training,
     transport::Timeouts,
 };
-use crate::{
-    app::{App, StartError},
-    telemetry::series,
-};
+use crate::app::{App, StartError};
 
 /// All routes of `app`, for a caller with its own transport.
 pub fn router(app: App) -> Router {
@@ -66,10 +65,11 @@ fn routes(context: Context) -> Router {
     let (always, more) = always.split_for_parts();
     api.merge(more);
     let documents = Documents::new(&api, guard.open_metrics);
+    let operations = Operations::new(&api);
     let routes = load::limit_requests(routes, settings.server.max_requests)
         .merge(always)
         .layer(Extension(documents))
-        .layer(from_fn(query_guard::check_query))
+        .layer(from_fn_with_state(operations, check_query))
         .with_state(context);
     middleware::apply_layers(routes, limits, guard, requests, &settings.server)
 }
@@ -84,9 +84,8 @@ pub async fn serve(
     let grace = Duration::from_secs(server.grace_seconds);
     let (stop, stopping) = watch::channel(false);
     let (timeouts, max_connections) = (Timeouts::new(server), server.max_connections);
-    let count = app.metrics.gauge(&series::HTTP_CONNECTIONS, Vec::new());
     let routes = routes(Context::new(app.clone(), stopping.clone()));
-    let connections = Connections::new(routes, timeouts, max_connections, count, stopping);
+    let connections = Connections::new(routes, timeouts, max_connections, &app.metrics, stopping);
     let mut server = tokio::spawn(connections.serve(listener));
     shutdown.await;
     tracing::info!(grace_seconds = grace.as_secs(), "stopping");

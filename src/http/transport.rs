@@ -15,7 +15,7 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::{activity::Activity, bare_response};
+use super::{activity::Activity, bare_response, error::ApiError, measure::Requests};
 use crate::config::ServerConfig;
 
 /// A client that reads fewer bytes than this within the write timeout counts as one that reads nothing.
@@ -60,6 +60,7 @@ pub(super) struct Transport {
     stream: TcpStream,
     activity: Activity,
     timeouts: Timeouts,
+    requests: Requests,
     awaited: AwaitedRequest,
     /// Runs while a request is awaited.
     timer: Timer,
@@ -123,11 +124,17 @@ struct Replacement {
 }
 
 impl Transport {
-    pub(super) fn new(stream: TcpStream, activity: Activity, timeouts: Timeouts) -> Self {
+    pub(super) fn new(
+        stream: TcpStream,
+        activity: Activity,
+        timeouts: Timeouts,
+        requests: Requests,
+    ) -> Self {
         Self {
             stream,
             activity,
             timeouts,
+            requests,
             awaited: AwaitedRequest::default(),
             timer: None,
             blocked: None,
@@ -188,8 +195,15 @@ impl Transport {
             return Ok(());
         }
         // No answer is being written, so the socket's buffer takes this in one write; if not, the client does not read.
-        let _ = self.stream.try_write(&bare_response::head_timeout());
+        let answer = self.refuse(&bare_response::head_timeout());
+        let _ = self.stream.try_write(&answer);
         Err(io::ErrorKind::TimedOut.into())
+    }
+
+    /// The bytes of an error that no route answers. It is counted here, since no layer sees it.
+    fn refuse(&self, error: &ApiError) -> Bytes {
+        self.requests.count_unread(error);
+        bare_response::render(error)
     }
 
     fn poll_stream(
@@ -279,8 +293,8 @@ impl AsyncWrite for Transport {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         if self.replacement.is_none() && self.activity.next_request().is_some() {
-            self.replacement = bare_response::replace(bytes).map(|answer| Replacement {
-                bytes: answer,
+            self.replacement = bare_response::error_of(bytes).map(|error| Replacement {
+                bytes: self.refuse(&error),
                 replaced: bytes.len(),
             });
         }

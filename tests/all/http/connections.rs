@@ -102,6 +102,8 @@ async fn half_a_head_is_answered_408_and_an_idle_connection_is_closed() {
         .unwrap();
     let reply = answer(half).await;
     assert_eq!((reply.status, reply.error().as_str()), (408, "timeout"));
+    let metrics = metrics(&live).await;
+    assert_counted(&metrics, r#"kith_http_refusals_total{code="timeout"}"#, 1);
     closed(TcpStream::connect(live.address).await.unwrap()).await;
     // After an answer, too.
     let kept = answer(live.send(HEALTHZ, b"").await).await;
@@ -264,4 +266,51 @@ async fn errors_of_the_http_library_have_the_documented_shape_and_an_id() {
             "{start}"
         );
     }
+}
+
+/// What the server says of itself.
+async fn metrics(live: &Live) -> String {
+    let reply = live
+        .ask("GET /metrics HTTP/1.1\r\nhost: localhost", b"")
+        .await;
+    assert_eq!(reply.status, 200);
+    String::from_utf8(reply.body).unwrap()
+}
+
+fn assert_counted(metrics: &str, series: &str, count: u32) {
+    let line = format!("{series} {count}");
+    assert!(
+        metrics.lines().any(|found| found == line),
+        "no {line} in\n{metrics}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_whose_head_cannot_be_read_are_counted() {
+    let live = Live::start(&[]).await;
+    let long = "x".repeat(70_000);
+    for head in [
+        "NO REQUEST AT ALL",
+        "GET /healthz HTTP/1.1\r\nno colon",
+        &format!("GET /{long} HTTP/1.1"),
+    ] {
+        answer(live.send(head, b"").await).await;
+    }
+    let metrics = metrics(&live).await;
+    for (series, count) in [
+        (
+            r#"kith_http_requests_total{route="none",method="other",status="400"}"#,
+            2,
+        ),
+        (
+            r#"kith_http_requests_total{route="none",method="other",status="414"}"#,
+            1,
+        ),
+        (r#"kith_http_refusals_total{code="invalid_request"}"#, 2),
+        (r#"kith_http_refusals_total{code="uri_too_long"}"#, 1),
+    ] {
+        assert_counted(&metrics, series, count);
+    }
+    let timed = r#"kith_http_request_duration_seconds_count{route="none",method="other""#;
+    assert!(!metrics.contains(timed), "nothing is known of their time");
 }

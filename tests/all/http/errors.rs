@@ -205,3 +205,45 @@ async fn null_for_a_field_that_must_be_given_counts_as_missing() {
         assert_eq!(found, ("missing_field".to_owned(), Some(field.to_owned())));
     }
 }
+
+#[tokio::test]
+async fn a_method_that_a_route_has_not_is_405_whatever_the_query_says() {
+    let served = Served::start(&[]).await;
+    let ask = async |method: &str, path: &str| {
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        served
+            .send(request(method, path, None, Body::empty()))
+            .await
+    };
+    for (method, path, allow) in [
+        ("PUT", "/v1/models?colour=red", "GET,HEAD"),
+        ("DELETE", "/v1/embeddings?dimensions=4", "POST"),
+        ("PATCH", "/v1/pairs?limit=1&colour=red", "POST,GET,HEAD"),
+        ("BREW", "/healthz?colour=red", "GET,HEAD"),
+    ] {
+        let reply = ask(method, path).await;
+        let (code, _) = reply.error(StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(code, "method_not_allowed", "{method} {path}");
+        let sorted = |names: &str| {
+            let mut names: Vec<_> = names.split(',').map(str::to_owned).collect();
+            names.sort();
+            names
+        };
+        let found = reply.header("allow").unwrap();
+        assert_eq!(sorted(found), sorted(allow), "{method} {path}");
+    }
+    for (method, path) in [
+        ("GET", "/v1/models?colour=red"),
+        ("GET", "/healthz?colour"),
+        ("DELETE", "/v1/aliases/x?colour=red"),
+    ] {
+        let reply = ask(method, path).await;
+        let (code, param) = reply.error(StatusCode::BAD_REQUEST);
+        assert_eq!(
+            (code.as_str(), param.as_deref()),
+            ("invalid_parameter", Some("colour"))
+        );
+    }
+    let head = ask("HEAD", "/v1/models?colour=red").await;
+    assert_eq!(head.status, StatusCode::BAD_REQUEST);
+}
