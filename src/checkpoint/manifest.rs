@@ -47,7 +47,7 @@ impl Part {
 }
 
 /// `manifest.json`: a checkpoint exists when this does.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Manifest {
     /// Format version.
     pub version: u32,
@@ -60,6 +60,7 @@ pub struct Manifest {
     /// All other parts.
     pub parts: Vec<Part>,
     /// When it was taken.
+    #[schema(value_type = String, format = DateTime)]
     pub created_at: jiff::Timestamp,
     /// The caller's note.
     pub note: Option<String>,

@@ -28,8 +28,9 @@ use crate::{
     serve::Which,
     types::CheckpointId,
 };
+use kith_eval::Evaluation;
 
-/// Most bytes of a note.
+/// Most characters of a note.
 const MAX_NOTE: usize = 4096;
 
 pub(super) fn router() -> OpenApiRouter<Context> {
@@ -48,7 +49,7 @@ pub(super) fn router() -> OpenApiRouter<Context> {
 #[derive(Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct SnapshotRequest {
-    /// At most 4,096 bytes.
+    /// At most 4,096 characters.
     #[schema(max_length = 4096)]
     note: Option<String>,
 }
@@ -64,7 +65,7 @@ struct PromoteRequest {
 #[serde(deny_unknown_fields)]
 #[schema(as = CheckpointUpdate)]
 struct UpdateRequest {
-    /// At most 4,096 bytes. An empty note is removed.
+    /// At most 4,096 characters. An empty note is removed.
     #[schema(max_length = 4096)]
     note: Option<String>,
     keep: Option<bool>,
@@ -98,7 +99,7 @@ struct CheckpointResponse {
     #[serde(skip_serializing_if = "Option::is_none")]
     files: Option<Vec<Part>>,
     /// On held-out pairs.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<Evaluation>)]
     evaluation: Option<Value>,
     /// The gate's verdict on the evaluation.
     verdict: Option<Verdict>,
@@ -211,7 +212,7 @@ async fn describe(app: &App, row: CheckpointRow) -> Result<CheckpointResponse, A
 
 /// Streams one file of a checkpoint.
 // The name is looked up in the manifest, so that no path is made from a client's text.
-#[utoipa::path(get, path = "/v1/checkpoints/{id}/files/{name}", params(("id" = CheckpointId, Path, description = "the checkpoint's id"), ("name" = String, Path, description = "one of the checkpoint's `files`, or `manifest.json`"), ("range" = Option<String>, Header, description = "the bytes wanted, such as `bytes=0-1023`; what is no single range asks for the whole"), ("if-range" = Option<String>, Header, description = "`range` counts only if this is the file's `etag`"), ("if-none-match" = Option<String>, Header, description = "304 if this is the file's `etag`")), responses((status = 200, description = "The whole file.", content((Vec<u8> = "application/octet-stream"), (Object = "application/json")), headers(("etag" = String), ("accept-ranges" = String))), (status = 206, description = "A part of the file.", body = Vec<u8>, content_type = "application/octet-stream", headers(("etag" = String), ("content-range" = String))), (status = 304, description = "The client has this version."), (status = 416, description = "invalid_range"), (status = 404, description = "unknown_id unknown_checkpoint unknown_file not_found"), (status = 409, description = "checkpoint_damaged")))]
+#[utoipa::path(get, path = "/v1/checkpoints/{id}/files/{name}", params(("id" = CheckpointId, Path, description = "the checkpoint's id"), ("name" = String, Path, description = "one of the checkpoint's `files`, or `manifest.json`"), ("range" = Option<String>, Header, description = "the bytes wanted, such as `bytes=0-1023`; what is no single range asks for the whole"), ("if-range" = Option<String>, Header, description = "`range` counts only if this is the file's `etag`"), ("if-none-match" = Option<String>, Header, description = "304 if this is the file's `etag`")), responses((status = 200, description = "The whole file.", content((Vec<u8> = "application/octet-stream"), (Manifest = "application/json")), headers(("etag" = String), ("accept-ranges" = String))), (status = 206, description = "A part of the file.", body = Vec<u8>, content_type = "application/octet-stream", headers(("etag" = String), ("content-range" = String))), (status = 304, description = "The client has this version."), (status = 416, description = "invalid_range"), (status = 404, description = "unknown_id unknown_checkpoint unknown_file not_found"), (status = 409, description = "checkpoint_damaged")))]
 async fn download_file(
     State(app): State<App>,
     Id((id, name)): Id<(String, String)>,
@@ -354,10 +355,10 @@ async fn or_default<T: Default + serde::de::DeserializeOwned + Send + 'static>(
 }
 
 fn check_note(note: Option<&str>) -> Result<(), ApiError> {
-    if note.is_none_or(|note| note.len() <= MAX_NOTE) {
+    if note.is_none_or(|note| note.chars().count() <= MAX_NOTE) {
         return Ok(());
     }
-    let message = format!("a note has at most {MAX_NOTE} bytes");
+    let message = format!("a note has at most {MAX_NOTE} characters");
     Err(ApiError::invalid("invalid_field", "note", message))
 }
 

@@ -237,12 +237,13 @@ impl ApiError {
         self.parts().2
     }
 
-    /// The error as a JSON document, such as a line of a stream.
+    /// The error as a JSON document.
     pub(super) fn to_value(&self) -> serde_json::Value {
         serde_json::json!(self.document())
     }
 
-    fn document(&self) -> ErrorDocument {
+    /// The error as it stands in an answer, or in a line of a stream.
+    pub(super) fn document(&self) -> ErrorDocument {
         let (_, r#type, problem) = self.parts();
         let Problem {
             message,

@@ -5,12 +5,16 @@ use axum::{
     extract::{FromRequest, FromRequestParts, Path, Request},
     http::request::Parts,
 };
-use serde::de::DeserializeOwned;
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error, Unexpected},
+};
 
 use super::{
     body_error::BodyError,
     error::{ApiError, Problem},
     field_error::field_problem,
+    json::whole,
 };
 
 /// The whole body, within [`super::body_limits`].
@@ -50,6 +54,25 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
                 ApiError::BadRequest(field_problem("invalid_parameter", &path, &reason))
             })
     }
+}
+
+/// Reads a whole number of a query. `4.0` is one, as in JSON bodies.
+pub(super) fn whole_parameter<'de, D: Deserializer<'de>, T: TryFrom<u64>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let number = text.parse().ok().or_else(|| whole(text.parse().ok()?));
+    let number = number.and_then(|number: u64| number.try_into().ok());
+    number.ok_or_else(|| {
+        D::Error::invalid_value(Unexpected::Str(&text), &"a whole number, 0 or above")
+    })
+}
+
+/// [`whole_parameter`] of one that may be left out.
+pub(super) fn optional_whole_parameter<'de, D: Deserializer<'de>, T: TryFrom<u64>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    whole_parameter(deserializer).map(Some)
 }
 
 impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Id<T> {

@@ -18,7 +18,7 @@ use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
         ArrayBuilder, ObjectBuilder, OneOfBuilder, Ref, RefOr,
-        schema::{Schema, SchemaFormat, Type as SchemaType},
+        schema::{Schema, SchemaFormat, SchemaType as SchemaTypes, Type as SchemaType},
     },
 };
 
@@ -66,8 +66,10 @@ enum Type {
 
 /// Derived schemas leave aliases out.
 fn image_type() -> Schema {
-    let text = ObjectBuilder::new().schema_type(SchemaType::String);
-    text.enum_values(Some(["image_url", "image", "input_image"]))
+    let types = SchemaTypes::from_iter([SchemaType::String, SchemaType::Null]);
+    let text = ObjectBuilder::new().schema_type(types);
+    let names = ["image_url", "image", "input_image"].map(Some);
+    text.enum_values(Some(names.into_iter().chain([None])))
         .into()
 }
 

@@ -6,7 +6,7 @@ use axum::body::Bytes;
 use serde::{
     Deserialize, Deserializer,
     de::{
-        DeserializeOwned, IntoDeserializer, MapAccess, Visitor,
+        DeserializeOwned, Error, IntoDeserializer, MapAccess, Unexpected, Visitor,
         value::{MapAccessDeserializer, StringDeserializer},
     },
 };
@@ -51,6 +51,46 @@ pub(super) fn optional_name<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     let text = Option::<String>::deserialize(deserializer)?;
     let text = text.map(|text| -> StringDeserializer<D::Error> { text.into_deserializer() });
     text.map(T::deserialize).transpose()
+}
+
+/// Reads a whole number, or `null`. `4.0` is one, as in JSON Schema; derived integers refuse it.
+pub(super) fn optional_whole<'de, D: Deserializer<'de>, T: TryFrom<u64>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    struct Whole<T>(PhantomData<T>);
+    impl<T: TryFrom<u64>> Visitor<'_> for Whole<T> {
+        type Value = Option<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a whole number, 0 or above")
+        }
+        fn visit_unit<E>(self) -> Result<Option<T>, E> {
+            Ok(None)
+        }
+        fn visit_u64<E: Error>(self, number: u64) -> Result<Option<T>, E> {
+            let too_large = |_| E::invalid_value(Unexpected::Unsigned(number), &self);
+            T::try_from(number).map(Some).map_err(too_large)
+        }
+        fn visit_i64<E: Error>(self, number: i64) -> Result<Option<T>, E> {
+            match u64::try_from(number) {
+                Ok(number) => self.visit_u64(number),
+                Err(_) => Err(E::invalid_value(Unexpected::Signed(number), &self)),
+            }
+        }
+        fn visit_f64<E: Error>(self, number: f64) -> Result<Option<T>, E> {
+            match whole(number) {
+                Some(number) => self.visit_u64(number),
+                None => Err(E::invalid_value(Unexpected::Float(number), &self)),
+            }
+        }
+    }
+    deserializer.deserialize_any(Whole(PhantomData))
+}
+
+/// `number` as an integer, if it is whole and fits.
+pub(super) fn whole(number: f64) -> Option<u64> {
+    let fits = number.fract() == 0.0 && (0.0..u64::MAX as f64).contains(&number);
+    fits.then_some(number as u64)
 }
 
 /// Parses a JSON body and passes it to `then`; a large body on a blocking thread, since both may take long.

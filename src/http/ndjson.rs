@@ -10,7 +10,7 @@ use axum::{
 };
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, stream};
-use serde_json::Value;
+use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::codec::{AnyDelimiterCodec, Decoder};
 
@@ -21,7 +21,7 @@ use super::{
     error::{ApiError, Problem},
     json,
     pair_request::PairRequest,
-    pair_response::PairResponse,
+    pair_response::{PairLine, PairResponse},
 };
 use crate::{db::PairRow, ingest::PairUpload};
 
@@ -48,7 +48,7 @@ pub(super) fn respond(context: Context, permit: BodyPermit, body: Body) -> Respo
                 Some((results, Some((context, lines))))
             }
             // The rest of the stream cannot be read: the last line is the error.
-            Err(error) => Some((to_line(&error.to_value()), None)),
+            Err(error) => Some((to_line(Err(error)), None)),
         }
     });
     let body = Body::from_stream(results.map(Ok::<_, std::convert::Infallible>));
@@ -148,7 +148,7 @@ async fn store(context: &Context, batch: Vec<Bytes>) -> Bytes {
     });
     let parsed = match parsed.await {
         Ok(parsed) => parsed,
-        Err(panic) => return to_line(&ApiError::internal(panic).to_value()),
+        Err(panic) => return to_line(Err(ApiError::internal(panic))),
     };
     let good: Vec<PairUpload> = parsed
         .iter()
@@ -164,10 +164,7 @@ async fn store(context: &Context, batch: Vec<Bytes>) -> Bytes {
             (Ok(_), Some(stored)) => response(stored.pop_front()),
             (Ok(pair), None) => store_one(context, pair).await,
         };
-        results.extend_from_slice(&match result {
-            Ok(pair) => to_line(&serde_json::json!(pair)),
-            Err(error) => to_line(&error.to_value()),
-        });
+        results.extend_from_slice(&to_line(result));
     }
     results.freeze()
 }
@@ -196,6 +193,6 @@ fn without_index(error: ApiError) -> ApiError {
     }
 }
 
-fn to_line(value: &Value) -> Bytes {
-    format!("{value}\n").into()
+fn to_line(result: Result<PairResponse, ApiError>) -> Bytes {
+    format!("{}\n", json!(PairLine::from(result))).into()
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::error::ApiError;
+use super::{error::ApiError, extract::whole_parameter};
 
 /// Most rows of a page.
 const MAX_LIMIT: u32 = 1000;
@@ -12,7 +12,7 @@ const MAX_LIMIT: u32 = 1000;
 #[serde(deny_unknown_fields)]
 pub(super) struct PageParams {
     /// Rows, 1 to 1000.
-    #[serde(default = "default_limit")]
+    #[serde(default = "default_limit", deserialize_with = "whole_parameter")]
     pub(super) limit: u32,
     /// The previous page's `next`.
     pub(super) after: Option<String>,

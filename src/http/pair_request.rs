@@ -14,7 +14,7 @@ use crate::{
     types::Sha256,
 };
 
-/// Most bytes of a group's name.
+/// Most characters of a group's name.
 const MAX_GROUP: usize = 512;
 
 /// The JSON body of `POST /v1/pairs`.
@@ -35,7 +35,7 @@ pub(super) struct PairRequest {
     /// Without it two views of the anchor are the pair.
     #[schema(value_type = Option<SideRequest>)]
     positive: Option<Object<SideRequest>>,
-    /// Images of one group are never each other's negatives. At most 512 bytes.
+    /// Images of one group are never each other's negatives. At most 512 characters.
     #[schema(min_length = 1, max_length = 512)]
     group: Option<String>,
 }
@@ -127,10 +127,10 @@ fn group_name(bytes: Bytes) -> Result<String, ApiError> {
 
 fn check_group(group: Option<&str>, path: &str) -> Result<(), ApiError> {
     match group {
-        Some(group) if group.is_empty() || group.len() > MAX_GROUP => {
+        Some(group) if !(1..=MAX_GROUP).contains(&group.chars().count()) => {
             let message = format!(
-                "group has {} bytes: send 1 to {MAX_GROUP}, or leave it out",
-                group.len()
+                "group has {} characters: send 1 to {MAX_GROUP}, or leave it out",
+                group.chars().count()
             );
             Err(ApiError::invalid(
                 "invalid_field",

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::error::{ApiError, ErrorDocument};
 use crate::db::{PairRow, Split};
 
 /// One pair in an answer.
@@ -22,6 +23,23 @@ pub(super) struct PairResponse {
     /// Whether the pair was stored before. In the answer to a post only.
     #[serde(skip_serializing_if = "Option::is_none")]
     duplicate: Option<bool>,
+}
+
+/// One line of the answer to a stream of pairs.
+#[derive(Serialize, utoipa::ToSchema)]
+#[serde(untagged)]
+pub(super) enum PairLine {
+    Pair(PairResponse),
+    Error(ErrorDocument),
+}
+
+impl From<Result<PairResponse, ApiError>> for PairLine {
+    fn from(result: Result<PairResponse, ApiError>) -> Self {
+        match result {
+            Ok(pair) => Self::Pair(pair),
+            Err(error) => Self::Error(error.document()),
+        }
+    }
 }
 
 impl From<PairRow> for PairResponse {

@@ -9,7 +9,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     context::Context,
     error::{ApiError, Problem},
-    extract::{Body, Params},
+    extract::{Body, Params, whole_parameter},
     json::{optional_name, parse},
 };
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
     train::TrainingStatus,
     types::CheckpointId,
 };
+use kith_eval::Evaluation;
 
 /// Most rows of the series in one answer; a longer series is thinned.
 const MAX_ROWS: u32 = 2000;
@@ -72,7 +73,7 @@ enum RequestedState {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct MetricsParams {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole_parameter")]
     since: u64,
 }
 
@@ -89,7 +90,7 @@ struct EvaluationRow {
     step: u64,
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
-    #[schema(value_type = Object)]
+    #[schema(value_type = Evaluation)]
     evaluation: Value,
 }
 

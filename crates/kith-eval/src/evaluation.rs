@@ -23,7 +23,7 @@ pub struct EvalReport {
 }
 
 /// Figures of an encoder on pairs of images.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Evaluation {
     /// Anchors that have a positive. The geometry uses the first positive of each.
     pub pairs: usize,

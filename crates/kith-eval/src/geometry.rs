@@ -9,7 +9,7 @@ use super::{spectrum::eigenvalues, vectors::dot};
 pub const PAIRWISE_ROWS: usize = 2_000;
 
 /// The geometry of a set of unit vectors.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Geometry {
     /// Mean squared distance of positive pairs (Wang & Isola 2020); 0 is best.
     pub alignment: f64,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::vectors::dot;
 
 /// How well queries find their match in a gallery.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Retrieval {
     /// Fraction of queries whose match ranks first (ties count against the match).
     pub recall_at_1: f64,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::error::NnError;
 
 /// The shape of the network.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EncoderConfig {
     /// Channels of the first stage; 64 is ResNet-18. The hidden features have 8 × width values.

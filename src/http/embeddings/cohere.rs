@@ -33,14 +33,26 @@ pub(super) struct EmbedRequest {
     #[serde(default, deserialize_with = "json::optional_name")]
     input_type: Option<InputType>,
     embedding_types: Option<Vec<Format>>,
+    #[serde(default, deserialize_with = "json::optional_whole")]
     #[schema(minimum = 1)]
     output_dimension: Option<usize>,
     /// Images are never cut.
     #[serde(default, rename = "truncate")]
     _truncate: Option<String>,
     /// Of texts.
-    #[serde(default, rename = "max_tokens")]
+    #[serde(
+        default,
+        rename = "max_tokens",
+        deserialize_with = "json::optional_whole"
+    )]
     _max_tokens: Option<u64>,
+    /// Cohere's order among requests, 0 first. kith has `x-kith-priority`, and ignores this.
+    #[serde(
+        default,
+        rename = "priority",
+        deserialize_with = "json::optional_whole"
+    )]
+    _priority: Option<u64>,
     /// Some clients send an empty list.
     #[schema(value_type = Option<Vec<Object>>, max_items = 0)]
     texts: Option<Vec<Value>>,

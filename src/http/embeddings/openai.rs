@@ -34,6 +34,7 @@ pub(super) struct EmbeddingsRequest {
     #[serde(default, deserialize_with = "json::optional_name")]
     embedding_type: Option<Format>,
     /// Keeps the first values of the embedding, to unit length again. At most the model's.
+    #[serde(default, deserialize_with = "json::optional_whole")]
     #[schema(minimum = 1)]
     dimensions: Option<usize>,
     #[serde(default, deserialize_with = "json::optional_name")]

@@ -11,7 +11,7 @@ use utoipa::{
 
 use super::format::Format;
 use crate::{
-    http::{error::ApiError, json},
+    http::{error::ApiError, extract::optional_whole_parameter, json},
     serve::{ModelInfo, Row, quantize},
 };
 
@@ -23,6 +23,7 @@ pub(super) struct Options {
     pub(super) model: Option<String>,
     #[serde(default, deserialize_with = "json::optional_name")]
     pub(super) encoding_format: Option<Format>,
+    #[serde(default, deserialize_with = "optional_whole_parameter")]
     #[param(minimum = 1)]
     pub(super) dimensions: Option<usize>,
     #[serde(default, deserialize_with = "json::optional_name")]

@@ -276,3 +276,24 @@ async fn a_change_that_was_made_is_answered_although_the_manifest_is_gone() {
     let download = served.get(&format!("{path}/files/{MANIFEST}")).await;
     assert_eq!(download.error(StatusCode::CONFLICT).0, "checkpoint_damaged");
 }
+
+#[tokio::test]
+async fn the_length_of_a_note_is_counted_in_characters() {
+    let served = Served::start(&[]).await;
+    let id = served.app.serving.live().unwrap().id;
+    let path = format!("/v1/checkpoints/{id}");
+    let note = "é".repeat(4096);
+    let reply = served.patch(&path, &json!({"note": note})).await;
+    assert_eq!(reply.json()["note"], note, "{}", reply.text());
+    let longer = json!({"note": note + "é"});
+    for reply in [
+        served.patch(&path, &longer).await,
+        served.post("/v1/checkpoints", &longer).await,
+    ] {
+        let (code, param) = reply.error(StatusCode::BAD_REQUEST);
+        assert_eq!(
+            (code.as_str(), param.as_deref()),
+            ("invalid_field", Some("note"))
+        );
+    }
+}

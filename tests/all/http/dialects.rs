@@ -303,3 +303,74 @@ async fn equal_images_of_a_request_and_of_later_ones_have_equal_vectors_cached_o
         assert_ne!(vector(&embed(&served, pinned).await.json(), 0), own);
     }
 }
+
+/// JSON Schema's `integer` has no other meaning: a client that keeps all numbers as floats may send `4.0`.
+#[tokio::test]
+async fn a_whole_number_may_be_written_as_a_float() {
+    let served = Served::start(&[]).await;
+    let uri = data_uri(&png(1));
+    let first = vector(
+        &embed(&served, json!({"input": uri, "dimensions": 4}))
+            .await
+            .json(),
+        0,
+    );
+    assert_eq!(first.len(), 4);
+    let float = embed(&served, json!({"input": uri, "dimensions": 4.0})).await;
+    assert_eq!(vector(&float.json(), 0), first);
+    let body =
+        json!({"images": [uri], "output_dimension": 4.0, "max_tokens": 9.0, "priority": 3.0});
+    let cohere = served.post("/v2/embed", &body).await.json();
+    assert_eq!(
+        cohere["embeddings"]["float"][0].as_array().unwrap().len(),
+        4
+    );
+    let query = served
+        .post_as("/v1/embeddings?dimensions=4.0", "image/png", png(1))
+        .await;
+    assert_eq!(vector(&query.json(), 0), first);
+    for path in ["/v1/pairs?limit=2.0", "/v1/training/metrics?since=1.0"] {
+        assert_eq!(served.get(path).await.status, StatusCode::OK, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_number_that_is_not_whole_or_does_not_fit_is_refused_with_its_field() {
+    let served = Served::start(&[]).await;
+    let uri = data_uri(&png(1));
+    for number in [
+        json!(4.5),
+        json!(-1),
+        json!(-4.0),
+        json!(1e30),
+        json!("4"),
+        json!(true),
+    ] {
+        let body = json!({"input": uri, "dimensions": number});
+        let reply = served.post("/v1/embeddings", &body).await;
+        let (code, param) = reply.error(StatusCode::BAD_REQUEST);
+        assert_eq!(
+            (code.as_str(), param.as_deref()),
+            ("invalid_field", Some("dimensions"))
+        );
+        assert!(
+            reply.text().contains("a whole number, 0 or above"),
+            "{}",
+            reply.text()
+        );
+    }
+    for number in ["4.5", "-1", "1e30", "NaN", "inf", "", "four"] {
+        let path = format!("/v1/embeddings?dimensions={number}");
+        let reply = served.post_as(&path, "image/png", png(1)).await;
+        let (code, param) = reply.error(StatusCode::BAD_REQUEST);
+        assert_eq!(
+            (code.as_str(), param.as_deref()),
+            ("invalid_parameter", Some("dimensions"))
+        );
+        assert!(
+            reply.text().contains("a whole number, 0 or above"),
+            "{}",
+            reply.text()
+        );
+    }
+}

@@ -47,6 +47,83 @@ async fn the_page_on_monitoring_lists_every_series_and_no_other() {
     }
 }
 
+/// The panels of the dashboard that show something, rows and what they fold left out.
+fn panels(dashboard: &Value) -> Vec<&Value> {
+    let all = dashboard["panels"].as_array().unwrap().iter();
+    let folded = |panel: &Value| panel["type"] == "row" && panel["collapsed"] == true;
+    let inner = all.clone().filter(|panel| folded(panel));
+    let inner = inner.flat_map(|row| row["panels"].as_array().unwrap());
+    let shown = all.chain(inner).filter(|panel| panel["type"] != "row");
+    shown.collect()
+}
+
+/// Whether two panels share a place of the grid of 24 columns.
+fn overlap(a: &Value, b: &Value) -> bool {
+    let apart = |from: &str, size: &str| {
+        let (start, length) = (
+            |panel: &Value| panel["gridPos"][from].as_u64().unwrap(),
+            |panel: &Value| panel["gridPos"][size].as_u64().unwrap(),
+        );
+        start(a) + length(a) <= start(b) || start(b) + length(b) <= start(a)
+    };
+    !apart("x", "w") && !apart("y", "h")
+}
+
+/// Units of Grafana that the dashboard may use; Grafana shows any other text as it is.
+const UNITS: [&str; 6] = ["short", "s", "bytes", "percentunit", "reqps", "sci"];
+
+#[test]
+fn the_dashboard_is_one_that_grafana_can_import() {
+    let dashboard: Value =
+        serde_json::from_str(&document("docs/monitoring/dashboard.json")).unwrap();
+    assert!(dashboard["title"].is_string() && dashboard["uid"].as_str().unwrap().len() <= 40);
+    assert!(dashboard["schemaVersion"].as_u64().unwrap() >= 36);
+    let variables = dashboard["templating"]["list"].as_array().unwrap();
+    let source = variables
+        .iter()
+        .find(|variable| variable["name"] == "datasource")
+        .unwrap();
+    assert_eq!(
+        (&source["type"], &source["query"]),
+        (&"datasource".into(), &"prometheus".into())
+    );
+    let panels = panels(&dashboard);
+    let mut ids = BTreeSet::new();
+    for (at, panel) in panels.iter().enumerate() {
+        let title = panel["title"].as_str().unwrap();
+        assert!(
+            ids.insert(panel["id"].as_u64().unwrap()),
+            "{title}: its id is taken"
+        );
+        let place = &panel["gridPos"];
+        assert!(
+            place["x"].as_u64().unwrap() + place["w"].as_u64().unwrap() <= 24,
+            "{title}"
+        );
+        for other in &panels[at + 1..] {
+            assert!(!overlap(panel, other), "{title} lies on {}", other["title"]);
+        }
+        let unit = panel["fieldConfig"]["defaults"]["unit"].as_str();
+        assert!(
+            unit.is_some_and(|unit| UNITS.contains(&unit)),
+            "{title}: {unit:?}"
+        );
+        let mut letters = BTreeSet::new();
+        for target in panel["targets"].as_array().unwrap() {
+            for holder in [*panel, target] {
+                assert_eq!(holder["datasource"]["uid"], "${datasource}", "{title}");
+                assert_eq!(holder["datasource"]["type"], "prometheus", "{title}");
+            }
+            assert!(letters.insert(target["refId"].as_str().unwrap()), "{title}");
+            assert!(
+                target["expr"].as_str().unwrap().contains("$instance"),
+                "{title}"
+            );
+        }
+        assert!(!letters.is_empty(), "{title} shows nothing");
+    }
+}
+
 fn document(path: &str) -> String {
     let path = format!("{}/{path}", env!("CARGO_MANIFEST_DIR"));
     std::fs::read_to_string(path).unwrap()

@@ -108,3 +108,54 @@ async fn the_page_runs_its_own_script_only_and_names_no_other_host() {
         assert!(!text.contains(other), "{other}");
     }
 }
+
+/// The fields of an object, and those of its schema.
+fn assert_described(document: &Document, name: &str, value: &Value) {
+    let schema = &document.0["components"]["schemas"][name];
+    let keys = |object: &Value| {
+        let fields = object
+            .as_object()
+            .unwrap_or_else(|| panic!("{name}: {object}"));
+        fields.keys().cloned().collect::<HashSet<_>>()
+    };
+    assert_eq!(keys(&schema["properties"]), keys(value), "{name}");
+}
+
+#[tokio::test]
+async fn manifests_and_evaluations_are_described_to_their_last_field() {
+    let served = Served::start(&[]).await;
+    let document = served.document().await;
+    let id = served.app.serving.live().unwrap().id;
+    let path = format!("/v1/checkpoints/{id}/files/manifest.json");
+    let manifest = served.get(&path).await.json();
+    assert_described(document, "Manifest", &manifest);
+    assert_described(document, "EncoderConfig", &manifest["encoder"]);
+    assert_described(document, "Part", &manifest["parts"][0]);
+    let evaluation = serde_json::to_value(kith_eval::Evaluation::default()).unwrap();
+    assert_described(document, "Evaluation", &evaluation);
+    assert_described(document, "Retrieval", &evaluation["anchor_to_positive"]);
+    assert_described(document, "Geometry", &evaluation["geometry"]);
+    let of = |name: &str| {
+        document.0["components"]["schemas"][name]["properties"]["evaluation"].to_string()
+    };
+    for holder in ["CheckpointResponse", "EvaluationRow"] {
+        assert!(
+            of(holder).contains("#/components/schemas/Evaluation"),
+            "{holder}: {}",
+            of(holder)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_line_of_a_stream_of_pairs_is_described_as_a_pair_or_an_error() {
+    let served = Served::start(&[]).await;
+    let document = served.document().await;
+    let answer = &document.operation("POST", "/v1/pairs")["responses"]["200"];
+    let line = document.resolve(&answer["content"]["application/x-ndjson"]["schema"]);
+    let names = line["anyOf"].as_array().unwrap().iter();
+    let names: Vec<_> = names.map(|name| name["$ref"].as_str().unwrap()).collect();
+    let schemas =
+        ["PairResponse", "ErrorDocument"].map(|name| format!("#/components/schemas/{name}"));
+    assert_eq!(names, schemas);
+}

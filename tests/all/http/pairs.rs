@@ -288,3 +288,22 @@ async fn the_same_pair_with_another_group_is_refused_in_every_form() {
     let reply = served.post_as("/v1/pairs", media, body).await;
     assert_eq!(reply.error(StatusCode::CONFLICT).0, "group_conflict");
 }
+
+/// As the document says it: JSON Schema's `maxLength` counts characters.
+#[tokio::test]
+async fn the_length_of_a_group_is_counted_in_characters() {
+    let served = Served::start(&[]).await;
+    let uri = data_uri(&png(1));
+    for (length, status) in [(512, StatusCode::CREATED), (513, StatusCode::BAD_REQUEST)] {
+        let group = "é".repeat(length);
+        let pair = json!({"pairs": [{"anchor": {"image": uri}, "group": group}]});
+        let reply = served.post("/v1/pairs", &pair).await;
+        assert_eq!(reply.status, status, "{}", reply.text());
+        let (media, body) = form(&[
+            ("anchor", Some("a.png"), &png(1)),
+            ("group", None, group.as_bytes()),
+        ]);
+        let reply = served.post_as("/v1/pairs", media, body).await;
+        assert_eq!(reply.status, status, "{}", reply.text());
+    }
+}

@@ -92,12 +92,12 @@ function answerPart(responses) {
 }
 
 function tryPart(path, method, operation, parameters) {
-  const fields = parameters.map((parameter) => [parameter, make("input", { placeholder: parameter.name })]);
+  const fields = parameters.map((parameter) => [parameter, make("input", { placeholder: parameter.name, ariaLabel: parameter.name })]);
   const medias = Object.entries((operation.requestBody || { content: {} }).content);
-  const media = make("select", {}, ...medias.map(([name]) => make("option", {}, name)));
-  const text = make("textarea", { value: medias.length ? example(medias[0][1].schema) : "" });
-  const file = make("input", { type: "file", multiple: true });
-  const output = make("pre", { hidden: true });
+  const media = make("select", { ariaLabel: "media type of the body" }, ...medias.map(([name]) => make("option", {}, name)));
+  const text = make("textarea", { ariaLabel: "body", value: medias.length ? example(medias[0][1].schema) : "" });
+  const file = make("input", { type: "file", multiple: true, ariaLabel: "files of the body" });
+  const output = make("pre", { hidden: true, tabIndex: 0, ariaLive: "polite" });
   const send = make("button", { onclick: () => request(path, method, fields, { media: media.value, text, file }, output) }, "Send");
   return [
     make("h3", {}, "Try it"),
@@ -173,6 +173,8 @@ function operationPart(path, method, operation) {
     if (operation.requestBody) part.append(...bodyPart(operation.requestBody));
     part.append(...answerPart(operation.responses));
     part.append(...tryPart(path, method, operation, parameters).filter(Boolean));
+    // Who has no mouse scrolls what has the focus.
+    for (const text of part.querySelectorAll("pre")) if (text.scrollHeight > text.clientHeight) text.tabIndex = 0;
   };
   part.addEventListener("toggle", fill, { once: true });
   return part;
