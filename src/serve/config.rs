@@ -14,6 +14,9 @@ pub struct ServeConfig {
     pub decode_threads: usize,
     /// Images accepted and not yet answered; beyond it requests are refused (429).
     pub queue_images: usize,
+    /// Milliseconds that a request of few images may wait for those before it, as far as can be foreseen; beyond it such requests are refused
+    /// (429). 0: no bound.
+    pub max_wait_ms: u64,
     /// How the encoder reads its weights.
     pub precision: Precision,
     /// Most images encoded in one pass.

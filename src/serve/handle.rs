@@ -5,7 +5,7 @@ use std::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -26,6 +26,7 @@ use super::{
     instruments::Instruments,
     live::Live,
     loaded::{Loaded, Loader},
+    pace::{Pace, SmallImages},
     pinned::Pinned,
     queue::Origin,
 };
@@ -71,6 +72,7 @@ pub(super) struct Shared {
     pub(super) canaries: Canaries,
     instruments: Instruments,
     foreground: Foreground,
+    pace: Pace,
     places: Arc<Semaphore>,
     /// Held while places are counted and taken.
     admitting: Mutex<()>,
@@ -129,6 +131,7 @@ impl Serving {
             cache: VectorCache::new(config.cache_mb << 20).counted_by(instruments.clone()),
             instruments,
             foreground,
+            pace: Pace::default(),
             places: Arc::new(Semaphore::new(config.queue_images)),
             admitting: Mutex::new(()),
             requests: AtomicU64::new(0),
@@ -219,12 +222,16 @@ impl Serving {
         priority: Option<Priority>,
     ) -> Result<Embedded, ServeError> {
         let admission = self.admit(images.len())?;
+        let small = Priority::of(priority, images.len()) == Priority::Interactive;
+        let _waiting = small
+            .then(|| self.shared.wait_in_line(images.len()))
+            .transpose()?;
         let _busy = self.shared.foreground.enter();
         let encoder = self.shared.encoder(which).await?;
         let model = encoder.info;
         let origin = Origin {
             request: self.shared.requests.fetch_add(1, SeqCst),
-            small: Priority::of(priority, images.len()) == Priority::Interactive,
+            small,
         };
         let keys = self.shared.keys(&images, model.id).await;
         let images = images.into_iter().zip(keys).zip(admission.places());
@@ -288,6 +295,15 @@ impl Shared {
         }
     }
 
+    /// Counts `images` of a small request as waiting, unless those before them take too long.
+    fn wait_in_line(&self, images: usize) -> Result<SmallImages, ServeError> {
+        let longest = Duration::from_millis(self.config.max_wait_ms);
+        if !longest.is_zero() && self.pace.wait() > longest {
+            return Err(ServeError::Overloaded);
+        }
+        Ok(self.pace.enter(images))
+    }
+
     /// The keys of images in the cache; none where nothing is kept.
     async fn keys(
         &self,
@@ -317,6 +333,7 @@ impl Shared {
         permit: OwnedSemaphorePermit,
         (origin, encoder): (Origin, Arc<Loaded>),
     ) -> Result<Row, ServeError> {
+        let came = Instant::now();
         let (reply, answer) = oneshot::channel();
         let (batcher, instruments) = (self.batcher.clone(), self.instruments.clone());
         let waiting = Stage::begin(
@@ -354,7 +371,9 @@ impl Shared {
                 }
             }
         });
-        answer.await.unwrap_or(Err(ServeError::Stopping))
+        let answer = answer.await.unwrap_or(Err(ServeError::Stopping));
+        self.pace.answered(came, Instant::now());
+        answer
     }
 
     fn follower(&self) -> std::sync::MutexGuard<'_, Option<JoinHandle<()>>> {

@@ -12,6 +12,7 @@ mod instruments;
 mod live;
 mod loaded;
 mod neighbours;
+mod pace;
 mod pinned;
 pub mod quantize;
 mod queue;

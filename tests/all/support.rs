@@ -33,6 +33,8 @@ pub(crate) fn settings(folder: &TempDir, sets: &[&str]) -> Settings {
         "training.threads=1",
         // Other tests keep the machine busy, and some of these wait for steps.
         "training.idle_class=false",
+        // Tests send more at once than a busy machine answers soon.
+        "serving.max_wait_ms=0",
         "serving.threads=1",
         "serving.decode_threads=1",
     ];

@@ -65,6 +65,27 @@ async fn more_requests_than_may_be_answered_at_once_are_refused_and_health_is_no
 }
 
 #[tokio::test]
+async fn a_small_request_that_would_wait_long_is_refused_and_a_bulk_one_is_not() {
+    let served = Served::start(&["serving.max_wait_ms=1", "serving.cache_mb=0"]).await;
+    // Twelve megabytes of pixels take more than a millisecond anywhere, which is known after the first.
+    let slow = large(2000);
+    let reply = embed(&served, &[], slow.clone()).await;
+    assert_eq!(reply.status, StatusCode::OK, "{}", reply.text());
+    let (first, bulk, small) = tokio::join!(
+        embed(&served, &[], slow.clone()),
+        embed(&served, &[("x-kith-priority", "bulk")], slow),
+        embed(&served, &[], png(1)),
+    );
+    assert_eq!(small.error(StatusCode::TOO_MANY_REQUESTS).0, "overloaded");
+    assert_eq!(
+        (first.status, bulk.status),
+        (StatusCode::OK, StatusCode::OK)
+    );
+    let reply = embed(&served, &[], png(1)).await;
+    assert_eq!(reply.status, StatusCode::OK, "{}", reply.text());
+}
+
+#[tokio::test]
 async fn a_request_that_its_caller_no_longer_waits_for_is_given_up() {
     let served = Served::start(&[]).await;
     let late = embed(&served, &[("x-request-timeout", "0.000001")], large(2000)).await;
