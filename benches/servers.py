@@ -140,7 +140,8 @@ def compare(side, args):
     """Rows of one side: one a server, batch and number of clients."""
     folder = Path(tempfile.mkdtemp(prefix="kith-servers-"))
     images = list(pictures(160 if side < 128 else 320))
-    sets = [f"encoder.side={side}", "training.enabled=false", f"serving.threads={args.threads}", *args.set]
+    # The others queue without a bound.
+    sets = [f"encoder.side={side}", "training.enabled=false", "serving.queue_images=2048", "serving.max_wait_ms=0", f"serving.threads={args.threads}", *args.set]
     server = Server(args.kith, folder / "data", sets, folder / "log").start()
     processes = []
     try:

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+        atomic::{AtomicU64, Ordering::SeqCst},
     },
     time::{Duration, Instant},
 };
@@ -12,13 +12,14 @@ use bytes::Bytes;
 use futures::{StreamExt, stream::FuturesOrdered};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot},
+    sync::{OwnedSemaphorePermit, oneshot},
     task::JoinHandle,
 };
 use tracing::{Span, trace_span};
 
 use super::{
     Embedded, ModelInfo, Priority, Row, ServeConfig, ServeError, Which,
+    admission::{Admission, Admissions},
     batcher::{Batcher, Job, PassSizes},
     cache::VectorCache,
     canary::Canaries,
@@ -26,7 +27,6 @@ use super::{
     instruments::Instruments,
     live::Live,
     loaded::{Loaded, Loader},
-    pace::{Pace, SmallImages},
     pinned::Pinned,
     queue::Origin,
 };
@@ -72,19 +72,10 @@ pub(super) struct Shared {
     pub(super) canaries: Canaries,
     instruments: Instruments,
     foreground: Foreground,
-    pace: Pace,
-    places: Arc<Semaphore>,
-    /// Held while places are counted and taken.
-    admitting: Mutex<()>,
+    admissions: Admissions,
     /// Requests so far.
     requests: AtomicU64,
-    stopping: AtomicBool,
     follower: Mutex<Option<JoinHandle<()>>>,
-}
-
-/// Places in the queue for the images of one request; given back when dropped or when the images are encoded.
-pub struct Admission {
-    permit: OwnedSemaphorePermit,
 }
 
 impl Serving {
@@ -131,11 +122,11 @@ impl Serving {
             cache: VectorCache::new(config.cache_mb << 20).counted_by(instruments.clone()),
             instruments,
             foreground,
-            pace: Pace::default(),
-            places: Arc::new(Semaphore::new(config.queue_images)),
-            admitting: Mutex::new(()),
+            admissions: Admissions::new(
+                config.queue_images,
+                Duration::from_millis(config.max_wait_ms),
+            ),
             requests: AtomicU64::new(0),
-            stopping: AtomicBool::new(false),
             follower: Mutex::new(None),
             config,
         });
@@ -163,9 +154,7 @@ impl Serving {
 
     /// Images that were accepted and not answered yet.
     pub fn waiting(&self) -> usize {
-        let shared = &self.shared;
-        let free = shared.places.available_permits();
-        shared.config.queue_images.saturating_sub(free)
+        self.shared.admissions.waiting()
     }
 
     /// Bytes of the vectors that are kept.
@@ -181,32 +170,13 @@ impl Serving {
         self.shared.encoder(which).await.map(|loaded| loaded.info)
     }
 
-    /// Takes places in the queue for `images` images, at once or not at all. A large request leaves an eighth of the queue to smaller
-    /// ones, unless it has the queue for itself.
+    /// Takes places in the queue for `images` images, at once or not at all.
     ///
     /// # Errors
     /// [`ServeError::TooMany`] if the queue never holds that many, [`ServeError::Overloaded`] if it does not at the moment, or
     /// [`ServeError::Stopping`].
     pub fn admit(&self, images: usize) -> Result<Admission, ServeError> {
-        let shared = &self.shared;
-        let limit = shared.config.queue_images;
-        if shared.stopping.load(SeqCst) {
-            return Err(ServeError::Stopping);
-        }
-        let places = u32::try_from(images).ok().filter(|_| images <= limit);
-        let places = places.ok_or(ServeError::TooMany { images, limit })?;
-        let left_to_others = images.saturating_sub(1).min(limit / 8);
-        // Between the count and the taking, places can only become free.
-        let _one_at_a_time = (shared.admitting.lock()).unwrap_or_else(PoisonError::into_inner);
-        let free = shared.places.available_permits();
-        if free < limit && free < images + left_to_others {
-            return Err(ServeError::Overloaded);
-        }
-        match shared.places.clone().try_acquire_many_owned(places) {
-            Ok(permit) => Ok(Admission { permit }),
-            Err(TryAcquireError::NoPermits) => Err(ServeError::Overloaded),
-            Err(TryAcquireError::Closed) => Err(ServeError::Stopping),
-        }
+        self.shared.admissions.admit(images)
     }
 
     /// Embeds images: decode on the bounded pool, then the batcher. Dropping the future drops the images from the queue.
@@ -224,7 +194,7 @@ impl Serving {
         let admission = self.admit(images.len())?;
         let small = Priority::of(priority, images.len()) == Priority::Interactive;
         let _waiting = small
-            .then(|| self.shared.wait_in_line(images.len()))
+            .then(|| self.shared.admissions.wait_in_line(images.len()))
             .transpose()?;
         let _busy = self.shared.foreground.enter();
         let encoder = self.shared.encoder(which).await?;
@@ -263,23 +233,14 @@ impl Serving {
 
     /// Answers what was accepted, then ends the threads.
     pub async fn stop(&self) {
-        self.shared.stopping.store(true, SeqCst);
+        self.shared.admissions.close();
         if let Some(follower) = self.shared.follower().take() {
             follower.abort();
         }
-        // All places free means all accepted images are answered; the configured bound fits a u32 or nothing was ever admitted.
-        let all = u32::try_from(self.shared.config.queue_images).unwrap_or(u32::MAX);
-        let _ = self.shared.places.acquire_many(all).await;
+        self.shared.admissions.drained().await;
         let batcher = self.shared.batcher.clone();
         // Joining blocks; the thread has nothing left to do but end.
         let _ = tokio::task::spawn_blocking(move || batcher.stop()).await;
-    }
-}
-
-impl Admission {
-    /// One place for each image.
-    fn places(mut self) -> impl Iterator<Item = OwnedSemaphorePermit> {
-        std::iter::from_fn(move || self.permit.split(1))
     }
 }
 
@@ -293,15 +254,6 @@ impl Shared {
                 None => self.pinned.get(id, self.loader.load(id)).await,
             },
         }
-    }
-
-    /// Counts `images` of a small request as waiting, unless those before them take too long.
-    fn wait_in_line(&self, images: usize) -> Result<SmallImages, ServeError> {
-        let longest = Duration::from_millis(self.config.max_wait_ms);
-        if !longest.is_zero() && self.pace.wait() > longest {
-            return Err(ServeError::Overloaded);
-        }
-        Ok(self.pace.enter(images))
     }
 
     /// The keys of images in the cache; none where nothing is kept.
@@ -372,7 +324,7 @@ impl Shared {
             }
         });
         let answer = answer.await.unwrap_or(Err(ServeError::Stopping));
-        self.pace.answered(came, Instant::now());
+        self.admissions.answered(came);
         answer
     }
 

@@ -1,6 +1,7 @@
 //! Encodes images: it keeps the live checkpoint's encoder in memory, follows the database row that says which checkpoint is live, and
 //! batches the images of all requests.
 
+mod admission;
 mod answer;
 mod batcher;
 mod cache;
@@ -18,7 +19,8 @@ pub mod quantize;
 mod queue;
 mod trial;
 
+pub use admission::Admission;
 pub use answer::{Embedded, ModelInfo, Priority, Row, ServeError, Which};
 pub use canary::Comparison;
 pub use config::ServeConfig;
-pub use handle::{Admission, Serving, Stores};
+pub use handle::{Serving, Stores};

@@ -1,0 +1,108 @@
+//! Which requests may join the queue.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
+
+use super::{
+    ServeError,
+    pace::{Pace, SmallImages},
+};
+
+/// The places of the queue, and the wait of small requests.
+pub(super) struct Admissions {
+    places: Arc<Semaphore>,
+    /// Of places.
+    limit: usize,
+    /// Held while places are counted and taken.
+    admitting: Mutex<()>,
+    pace: Pace,
+    /// Zero: no bound.
+    longest_wait: Duration,
+    closed: AtomicBool,
+}
+
+/// Places in the queue for the images of one request; given back when dropped or when the images are encoded.
+pub struct Admission {
+    permit: OwnedSemaphorePermit,
+}
+
+impl Admissions {
+    /// `limit`: of images; `longest_wait`: of a small request, zero without a bound.
+    pub(super) fn new(limit: usize, longest_wait: Duration) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(limit)),
+            limit,
+            admitting: Mutex::new(()),
+            pace: Pace::default(),
+            longest_wait,
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// Images that were accepted and not answered yet.
+    pub(super) fn waiting(&self) -> usize {
+        self.limit.saturating_sub(self.places.available_permits())
+    }
+
+    /// Takes places for `images` images, at once or not at all. A large request leaves an eighth of the queue to smaller ones, unless it has the
+    /// queue for itself. Its errors are those of [`super::Serving::admit`].
+    pub(super) fn admit(&self, images: usize) -> Result<Admission, ServeError> {
+        let limit = self.limit;
+        if self.closed.load(SeqCst) {
+            return Err(ServeError::Stopping);
+        }
+        let places = u32::try_from(images).ok().filter(|_| images <= limit);
+        let places = places.ok_or(ServeError::TooMany { images, limit })?;
+        let left_to_others = images.saturating_sub(1).min(limit / 8);
+        // Between the count and the taking, places can only become free.
+        let _one_at_a_time = (self.admitting.lock()).unwrap_or_else(PoisonError::into_inner);
+        let free = self.places.available_permits();
+        if free < limit && free < images + left_to_others {
+            return Err(ServeError::Overloaded);
+        }
+        match self.places.clone().try_acquire_many_owned(places) {
+            Ok(permit) => Ok(Admission { permit }),
+            Err(TryAcquireError::NoPermits) => Err(ServeError::Overloaded),
+            Err(TryAcquireError::Closed) => Err(ServeError::Stopping),
+        }
+    }
+
+    /// Counts `images` of a small request as waiting, unless those before them take too long.
+    pub(super) fn wait_in_line(&self, images: usize) -> Result<SmallImages, ServeError> {
+        if !self.longest_wait.is_zero() && self.pace.wait() > self.longest_wait {
+            return Err(ServeError::Overloaded);
+        }
+        Ok(self.pace.enter(images))
+    }
+
+    /// Notes that an image that came at `came` is answered.
+    pub(super) fn answered(&self, came: Instant) {
+        self.pace.answered(came, Instant::now());
+    }
+
+    /// Refuses all that comes from now on.
+    pub(super) fn close(&self) {
+        self.closed.store(true, SeqCst);
+    }
+
+    /// Waits until all accepted images are answered: until all places are free.
+    pub(super) async fn drained(&self) {
+        // The configured bound fits a u32, or nothing was ever admitted.
+        let all = u32::try_from(self.limit).unwrap_or(u32::MAX);
+        let _ = self.places.acquire_many(all).await;
+    }
+}
+
+impl Admission {
+    /// One place for each image.
+    pub(super) fn places(mut self) -> impl Iterator<Item = OwnedSemaphorePermit> {
+        std::iter::from_fn(move || self.permit.split(1))
+    }
+}
