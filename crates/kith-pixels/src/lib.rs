@@ -9,6 +9,7 @@ mod encode;
 mod format;
 mod jitter;
 mod jpeg;
+mod preprocessing;
 mod resize;
 mod sample;
 
@@ -18,6 +19,7 @@ pub use self::augment::{AugmentConfig, augment};
 pub use self::decode::{decode, decode_cost, decode_with, inspect, is_affordable};
 pub use self::encode::encode_png;
 pub use self::format::{EXTENSIONS, supported_formats};
+pub use self::preprocessing::Preprocessing;
 pub use self::resize::fit;
 pub use self::sample::{SampleFormat, sample};
 

@@ -8,8 +8,8 @@ use fast_image_resize::{
 use super::DecodedImage;
 
 /// Mean and standard deviation of ImageNet's pixels by channel, in 0–1, as torchvision's models use them.
-const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
-const DEVIATION: [f32; 3] = [0.229, 0.224, 0.225];
+pub(super) const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+pub(super) const DEVIATION: [f32; 3] = [0.229, 0.224, 0.225];
 
 /// A rectangle inside an image, in pixels.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,0 +1,72 @@
+//! Opens a file of named arrays, whichever format it has.
+
+use std::{
+    fs::{self, File},
+    io::{Read, Seek},
+    path::Path,
+};
+
+use sha2::{Digest, Sha256};
+
+use super::{
+    WeightsError, safetensors_file::SafetensorsFile, source::Source, torch_file::TorchFile,
+};
+
+/// Most bytes of a file. ResNet-18 in 64 bits with an optimiser's moments stays below it.
+const MAX_BYTES: u64 = 1 << 30;
+/// Where a tar archive says that it is one.
+const TAR_MARK: std::ops::Range<usize> = 257..262;
+
+/// Opens a file by what its first bytes say.
+pub(super) fn open(path: &Path) -> Result<Box<dyn Source>, WeightsError> {
+    let about = fs::metadata(path)?;
+    if !about.is_file() {
+        return Err(WeightsError::malformed("it is not a regular file"));
+    }
+    if about.len() > MAX_BYTES {
+        return Err(WeightsError::TooLarge {
+            found: about.len(),
+            max: MAX_BYTES,
+        });
+    }
+    let mut file = File::open(path)?;
+    let mut head = Vec::with_capacity(512);
+    file.by_ref().take(512).read_to_end(&mut head)?;
+    file.rewind()?;
+    if head.starts_with(b"PK") {
+        Ok(Box::new(TorchFile::open(file, about.len())?))
+    } else if is_pickle(&head) || head.get(TAR_MARK) == Some(b"ustar") {
+        Err(WeightsError::OldTorch)
+    } else if head.starts_with(b"version https://git-lfs") {
+        Err(WeightsError::malformed(
+            "it is a pointer of Git LFS: fetch the file itself",
+        ))
+    } else {
+        let mut bytes = Vec::new();
+        // The limit holds should the file grow meanwhile.
+        file.take(MAX_BYTES).read_to_end(&mut bytes)?;
+        Ok(Box::new(SafetensorsFile::new(bytes)?))
+    }
+}
+
+/// Whether a file begins as a pickle does. A safetensors file may begin with the same byte, but its first eight are a small number.
+fn is_pickle(head: &[u8]) -> bool {
+    head.starts_with(&[0x80]) && head.get(4..8) != Some(&[0; 4])
+}
+
+/// The hexadecimal SHA-256 of a file.
+pub(super) fn sha256(path: &Path) -> Result<String, WeightsError> {
+    let mut file = File::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hex(&hasher.finalize())),
+            read => hasher.update(&buffer[..read]),
+        }
+    }
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

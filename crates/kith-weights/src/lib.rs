@@ -1,0 +1,25 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod error;
+mod file;
+mod fold;
+mod keys;
+mod network;
+mod onnx;
+mod onnx_proto;
+mod projection;
+mod safetensors_file;
+mod source;
+mod starter;
+mod torch_file;
+mod torch_pickle;
+mod torchvision;
+mod weights;
+
+pub use error::{KeyProblems, WeightsError};
+pub use onnx::onnx;
+pub use projection::{PrincipalComponents, Projection, ProjectionKind};
+pub use starter::{STARTER_WIDTH, starter};
+pub use torchvision::TorchvisionFiles;
+pub use weights::Weights;

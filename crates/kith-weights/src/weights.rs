@@ -1,0 +1,195 @@
+//! ResNet-18 from a file, as kith runs it: convolutions with biases, and a head that leaves the features as they are.
+
+use std::path::Path;
+
+use kith_nn::NamedArray;
+
+use super::{
+    Projection, ProjectionKind, WeightsError, file,
+    fold::{Norm, fold},
+    keys::Layout,
+    network::{Convolution, convolutions, features},
+    source::Source,
+};
+
+/// The network of a file, and what else was in it.
+#[derive(Clone, Debug)]
+pub struct Weights {
+    width: usize,
+    /// Weights and biases of the convolutions under kith's names.
+    network: Vec<NamedArray>,
+    /// Weight and bias of kith's hidden layer, if the file is kith's.
+    hidden: Option<[Vec<f32>; 2]>,
+    own: Option<Projection>,
+    dropped: Vec<String>,
+    sha256: String,
+}
+
+impl Weights {
+    /// Reads a `.safetensors` or `.pth` file. Its content says which it is.
+    ///
+    /// # Errors
+    /// [`WeightsError`] says what is wrong with it. No more memory is taken than the file has bytes, times three.
+    pub fn read(path: &Path) -> Result<Self, WeightsError> {
+        // What is no regular file is refused before its bytes are waited for.
+        let mut source = file::open(path)?;
+        let sha256 = file::sha256(path)?;
+        Self::from_source(&mut *source, sha256)
+    }
+
+    pub(super) fn from_source(file: &mut dyn Source, sha256: String) -> Result<Self, WeightsError> {
+        let layout = Layout::find(&file.shapes())?;
+        let mut reader = Reader {
+            file,
+            layout: &layout,
+        };
+        let mut network = Vec::new();
+        for conv in convolutions(layout.width) {
+            network.extend(reader.convolution(&conv)?);
+        }
+        let hidden = layout.hidden.then(|| reader.pair("fc")).transpose()?;
+        let own = layout.projection.map(|dim| {
+            let [weight, bias] = reader.pair("projection")?;
+            Ok::<_, WeightsError>(Projection {
+                kind: ProjectionKind::Own,
+                dim,
+                weight,
+                bias,
+            })
+        });
+        Ok(Self {
+            width: layout.width,
+            network,
+            hidden,
+            own: own.transpose()?,
+            dropped: layout.dropped,
+            sha256,
+        })
+    }
+
+    /// Channels of the first stage; 64 is ResNet-18.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Values of the features below the projection.
+    pub fn features(&self) -> usize {
+        features(self.width)
+    }
+
+    /// Keys of the file that are no part of the network, such as the head of a classifier.
+    pub fn dropped(&self) -> &[String] {
+        &self.dropped
+    }
+
+    /// Hexadecimal SHA-256 of the file.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+
+    /// The projection to `dim` values that needs no images: the file's own if it has so many, else the features themselves or a fixed orthogonal
+    /// projection of them.
+    pub fn projection(&self, dim: usize) -> Projection {
+        match &self.own {
+            Some(own) if own.dim == dim => own.clone(),
+            _ => Projection::plain(self.features(), dim),
+        }
+    }
+
+    /// All arrays of an encoder with this network and `projection`, as `Encoder::from_arrays` takes them.
+    ///
+    /// Between the two lies kith's hidden layer. Unless the file has one it is the identity, which with the ReLU after it changes nothing, since pooled
+    /// features are never negative.
+    pub fn arrays(&self, projection: &Projection) -> Vec<NamedArray> {
+        let size = self.features();
+        let [weight, bias] = self.hidden.clone().unwrap_or_else(|| {
+            let weight = Projection::plain(size, size).weight;
+            [weight, vec![0.0; size]]
+        });
+        let mut arrays = self.network.clone();
+        arrays.extend(linear("fc", [size, size], weight, bias));
+        let shape = [projection.dim, size];
+        let (weight, bias) = (projection.weight.clone(), projection.bias.clone());
+        arrays.extend(linear("projection", shape, weight, bias));
+        arrays
+    }
+}
+
+fn linear(
+    name: &str,
+    [outputs, inputs]: [usize; 2],
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+) -> [NamedArray; 2] {
+    [
+        NamedArray {
+            name: format!("{name}.weight"),
+            shape: vec![outputs, inputs],
+            data: weight,
+        },
+        NamedArray {
+            name: format!("{name}.bias"),
+            shape: vec![outputs],
+            data: bias,
+        },
+    ]
+}
+
+/// Reads arrays under the names of a layout.
+struct Reader<'a> {
+    file: &'a mut dyn Source,
+    layout: &'a Layout,
+}
+
+impl Reader<'_> {
+    /// The array of a key, which is finite.
+    fn array(&mut self, key: &str) -> Result<Vec<f32>, WeightsError> {
+        let name = self.layout.name(key).unwrap_or(key);
+        let values = self.file.read(name)?;
+        if values.iter().all(|value| value.is_finite()) {
+            Ok(values)
+        } else {
+            Err(WeightsError::NotFinite(name.to_owned()))
+        }
+    }
+
+    fn pair(&mut self, layer: &str) -> Result<[Vec<f32>; 2], WeightsError> {
+        let weight = self.array(&format!("{layer}.weight"))?;
+        Ok([weight, self.array(&format!("{layer}.bias"))?])
+    }
+
+    fn norm(&mut self, layer: &str) -> Result<Norm, WeightsError> {
+        let [weight, bias] = self.pair(layer)?;
+        Ok(Norm {
+            weight,
+            bias,
+            mean: self.array(&format!("{layer}.running_mean"))?,
+            variance: self.array(&format!("{layer}.running_var"))?,
+        })
+    }
+
+    /// The weight and bias of a convolution, with its BatchNorm folded in.
+    fn convolution(&mut self, conv: &Convolution) -> Result<[NamedArray; 2], WeightsError> {
+        let mut weight = self.array(&format!("{}.weight", conv.name))?;
+        let bias_key = format!("{}.bias", conv.name);
+        let has_bias = self.layout.name(&bias_key).is_some();
+        let mut bias = has_bias.then(|| self.array(&bias_key)).transpose()?;
+        if self.layout.normed {
+            let norm = self.norm(&conv.norm)?;
+            let folded = fold(&conv.name, weight, bias, &norm)?;
+            (weight, bias) = (folded.0, Some(folded.1));
+        }
+        Ok([
+            NamedArray {
+                name: format!("{}.weight", conv.name),
+                shape: conv.shape.to_vec(),
+                data: weight,
+            },
+            NamedArray {
+                name: bias_key,
+                shape: vec![conv.outputs()],
+                data: bias.unwrap_or_else(|| vec![0.0; conv.outputs()]),
+            },
+        ])
+    }
+}

@@ -1,0 +1,82 @@
+"""What a server gives before it has learned anything: held-out figures of first weights.
+
+    python3 tools/starter/day0.py --kith target/release/kith --data FOLDER [--side 64,96,128,224] [--start starter,fresh]
+
+FOLDER holds the unpacked images: emoji (`manifest.csv` with codepoint, split, vendor, path), omniglot (`omniglot/manifest.csv` with pair_key, split,
+drawer, path), flowers and imagenette (`flowers96_manifest.csv`, `imagenette96_manifest.csv` with path, split, label). Figures are recall@1: emoji and
+omniglot by `kith evaluate` on held-out images, one drawing against all of another vendor or of ten other drawers; flowers and imagenette the share of test images
+whose nearest training image has the same label.
+"""
+
+import argparse
+import csv
+import json
+import pathlib
+import re
+import signal
+import subprocess
+import tempfile
+
+
+def rows(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def questions(data, out):
+    """Name -> (query CSV, gallery CSV)."""
+    def write(name, pairs):
+        path = out / f"{name}.csv"
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("path", "key"), *((data / path, key) for path, key in pairs)])
+        return path
+
+    emoji = [row for row in rows(data / "manifest.csv") if row["split"] == "holdout"]
+    vendor = {v: write(v, [(r["path"], r["codepoint"]) for r in emoji if r["vendor"] == v]) for v in ("google", "twitter", "openmoji")}
+    found = {"emoji G>T": (vendor["google"], vendor["twitter"]), "emoji G>O": (vendor["google"], vendor["openmoji"])}
+    drawn = [row for row in rows(data / "omniglot/manifest.csv") if row["split"] != "train"]
+    halves = [[r for r in drawn if (int(r["drawer"]) > 10) == late] for late in (False, True)]
+    found["omniglot"] = tuple(write(f"drawers{n}", [(f"omniglot/{r['path']}", r["pair_key"]) for r in half]) for n, half in enumerate(halves))
+    for name in ("flowers96", "imagenette96"):
+        all_rows = rows(data / f"{name}_manifest.csv")
+        split = {s: write(f"{name}-{s}", [(r["path"], r["label"]) for r in all_rows if r["split"] == s]) for s in ("train", "test")}
+        found[name] = (split["test"], split["train"])
+    return found
+
+
+def first_checkpoint(kith, start, side, folder):
+    """A data folder with checkpoint 0."""
+    sets = {"encoder.start": start, "encoder.side": side, "training.enabled": "false", "log.filter": "warn"}
+    sets = [part for key, value in sets.items() for part in ("--set", f"{key}={value}")]
+    command = [kith, "serve", "--listen", "127.0.0.1:0", "--data-dir", folder, *sets]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert re.search("http://", process.stdout.readline())
+    process.send_signal(signal.SIGTERM)
+    process.wait(120)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kith", required=True)
+    parser.add_argument("--data", type=pathlib.Path, required=True)
+    parser.add_argument("--side", default="64,96,128,224")
+    parser.add_argument("--start", default="starter,fresh")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as out:
+        out = pathlib.Path(out)
+        asked = questions(args.data.resolve(), out)
+        print("| weights | side | " + " | ".join(asked) + " |")
+        print("|---|---|" + "---|" * len(asked))
+        for start, side in ((start, side) for start in args.start.split(",") for side in args.side.split(",")):
+            folder = str(out / f"{pathlib.Path(start).name}-{side}")
+            first_checkpoint(args.kith, start, side, folder)
+            cells = []
+            for query, gallery in asked.values():
+                command = [args.kith, "evaluate", "--data-dir", folder, "--query", query, "--gallery", gallery, "--json"]
+                answer = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+                cells.append(f"{answer['anchor_to_positive']['recall_at_1']:.3f}" if "anchor_to_positive" in answer else str(answer))
+            print(f"| {start} | {side} | " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
