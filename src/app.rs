@@ -3,6 +3,7 @@
 mod error;
 mod exposure;
 mod folder;
+mod import;
 mod lock;
 mod writable;
 
@@ -14,6 +15,7 @@ pub use self::{
     error::StartError,
     exposure::check_exposure,
     folder::{ChangedFolder, open_database_read_only, open_for_changes, open_read_only},
+    import::import_weights,
 };
 use self::{
     error::because,
@@ -72,7 +74,7 @@ pub struct App {
 }
 
 impl App {
-    /// Locks and opens the data folder, migrates the database, resumes training (or writes checkpoint 0), and serves.
+    /// Locks and opens the data folder, migrates the database, resumes training (or writes checkpoint 0 from first weights), and serves.
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
         let folder = &settings.storage.data_dir;
         let lock = Arc::new(FolderLock::take(folder)?);

@@ -55,6 +55,14 @@ pub enum FileError {
         /// The step in the manifest.
         wanted: u64,
     },
+    /// Images must be prepared in a way that this program does not know.
+    #[error("its images must be prepared as {wanted}, and this program prepares them as {known}")]
+    Preprocessing {
+        /// What the manifest says.
+        wanted: String,
+        /// What this program does.
+        known: String,
+    },
     /// A file of JSON cannot be read or written.
     #[error(transparent)]
     Json(#[from] serde_json::Error),

@@ -144,6 +144,7 @@ impl Model {
         let manifest = Manifest::parse(manifest)?;
         let part = manifest.part(MODEL).ok_or(FileError::Unnamed(MODEL))?;
         part.check(model)?;
+        manifest.check_preprocessing()?;
         Ok(Self {
             id: manifest.id,
             step: manifest.step,

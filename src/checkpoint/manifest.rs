@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::files::{FORMAT, FileError, PARTS};
 use crate::types::{CheckpointId, Sha256};
 use kith_nn::EncoderConfig;
+use kith_pixels::Preprocessing;
 
 /// One part in the manifest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -46,6 +47,37 @@ impl Part {
     }
 }
 
+/// Where the weights that training started from came from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Origin {
+    /// The kind of weights.
+    pub kind: OriginKind,
+    /// Name of the file that they were read from, without its folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// Hexadecimal SHA-256 of that file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// What the embedding is of the file's features.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub projection: Option<String>,
+    /// Keys of the file that were left out, such as a classifier's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<String>,
+}
+
+/// A kind of first weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OriginKind {
+    /// Random ones.
+    Fresh,
+    /// Those that come with the program.
+    Starter,
+    /// Those of a file.
+    File,
+}
+
 /// `manifest.json`: a checkpoint exists when this does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Manifest {
@@ -73,9 +105,51 @@ pub struct Manifest {
     /// the start.
     #[serde(default)]
     pub range: Option<f32>,
+    /// What is done to an image before the network sees it. `None`: the checkpoint is older than this field, and its side is the encoder's.
+    #[serde(default)]
+    pub preprocessing: Option<Preprocessing>,
+    /// Where the first weights came from, of which these were trained. `None`: nobody knows any more.
+    #[serde(default)]
+    pub origin: Option<Origin>,
 }
 
 impl Manifest {
+    /// What is done to an image before the network sees it.
+    pub fn preprocessing(&self) -> Preprocessing {
+        let known = self.preprocessing.clone();
+        known.unwrap_or_else(|| Preprocessing::new(self.encoder.side))
+    }
+
+    /// Twelve hexadecimal digits that change with what is done to an image.
+    pub fn preprocessing_hash(&self) -> String {
+        let Preprocessing {
+            side,
+            crop,
+            filter,
+            mean,
+            deviation,
+            background,
+        } = self.preprocessing();
+        let text = format!("{side} {crop} {filter} {mean:?} {deviation:?} {background}");
+        Sha256::digest(text.as_bytes()).to_string()[..12].to_owned()
+    }
+
+    /// Checks that this program prepares images as the checkpoint wants them.
+    ///
+    /// # Errors
+    /// [`FileError::Preprocessing`] names both.
+    pub fn check_preprocessing(&self) -> Result<(), FileError> {
+        let (wanted, known) = (self.preprocessing(), Preprocessing::new(self.encoder.side));
+        if wanted == known {
+            return Ok(());
+        }
+        let text = |value: &Preprocessing| serde_json::to_string(value);
+        Err(FileError::Preprocessing {
+            wanted: text(&wanted)?,
+            known: text(&known)?,
+        })
+    }
+
     /// Sum of the parts' sizes.
     pub fn bytes(&self) -> u64 {
         self.parts.iter().map(|part| part.bytes).sum()
@@ -199,6 +273,8 @@ mod tests {
             parent: None,
             range: None,
             sequence: Some(1),
+            preprocessing: Some(Preprocessing::new(32)),
+            origin: None,
         }
     }
 
@@ -220,6 +296,28 @@ mod tests {
         short.parts.pop();
         let refused = reread(&short, good.id).unwrap_err().to_string();
         assert!(refused.contains(TRAINER), "{refused}");
+    }
+
+    #[test]
+    fn images_that_this_program_would_prepare_otherwise_are_refused() {
+        let good = manifest();
+        good.check_preprocessing().unwrap();
+        let mut older = good.clone();
+        older.preprocessing = None;
+        older.check_preprocessing().unwrap();
+        let changes: [fn(&mut Preprocessing); 4] = [
+            |changed| changed.side = 64,
+            |changed| changed.crop = "all".to_owned(),
+            |changed| changed.mean[1] = 0.5,
+            |changed| changed.background = "black".to_owned(),
+        ];
+        for change in changes {
+            let mut other = good.clone();
+            other.preprocessing.iter_mut().for_each(change);
+            assert_ne!(other.preprocessing_hash(), good.preprocessing_hash());
+            let refused = other.check_preprocessing().unwrap_err().to_string();
+            assert!(refused.contains("centre_square"), "{refused}");
+        }
     }
 
     #[test]

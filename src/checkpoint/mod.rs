@@ -18,7 +18,7 @@ mod usage;
 pub use files::{CHAINS, FORMAT, FileError, MANIFEST, MODEL, OPTIMIZER, PARTS, TRAINER};
 pub use gate::{Finding, GateConfig};
 pub use life::{Action, Entry, Event, Life, Outcome};
-pub use manifest::{CollapseWatch, Manifest, Part, Recovery, TrainerState};
+pub use manifest::{CollapseWatch, Manifest, Origin, OriginKind, Part, Recovery, TrainerState};
 pub use policy::Policy;
 pub use retention::Retention;
 pub use store::Checkpoints;
@@ -56,6 +56,8 @@ pub struct Label {
     pub parent: Option<CheckpointId>,
     /// Whether retention leaves it alone: a caller asked for it.
     pub kept: bool,
+    /// Where its weights come from. `None`: from its parent.
+    pub origin: Option<Origin>,
 }
 
 impl Label {
@@ -66,6 +68,7 @@ impl Label {
             note: None,
             parent,
             kept: false,
+            origin: None,
         }
     }
 }

@@ -98,6 +98,7 @@ impl Checkpoints {
                 note: manifest.note.clone(),
                 parent: manifest.parent,
                 kept: manifest.note.is_some(),
+                origin: manifest.origin.clone(),
             };
             let row = new_row(&label, manifest.step, manifest.created_at);
             self.db.insert_checkpoint(&row).await?;

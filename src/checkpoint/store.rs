@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::{
-    CheckpointError, Label, Manifest, Part, Policy, Snapshot,
+    CheckpointError, Label, Manifest, Origin, Part, Policy, Snapshot,
     files::{CHAINS, FORMAT, FileError, MANIFEST, MODEL, OPTIMIZER, PARTS, TRAINER},
     usage::Usage,
 };
@@ -17,6 +17,7 @@ use crate::{
     events::{Events, Kind},
     types::CheckpointId,
 };
+use kith_pixels::Preprocessing;
 
 /// The checkpoints of a data folder; cheap to clone.
 #[derive(Clone, Debug)]
@@ -102,6 +103,7 @@ impl Checkpoints {
     ) -> Result<CheckpointRow, CheckpointError> {
         let id = label.id;
         let row = self.row(id).await?.ok_or(CheckpointError::Unknown(id))?;
+        let preprocessing = Some(Preprocessing::new(snapshot.encoder.side));
         let mut manifest = Manifest {
             version: FORMAT,
             id,
@@ -113,6 +115,8 @@ impl Checkpoints {
             parent: label.parent,
             sequence: Some(row.sequence),
             range,
+            preprocessing,
+            origin: self.origin(label).await,
         };
         // Each source is dropped when its bytes are made, so that a large state is never there three times.
         let (model, optimizer) = (snapshot.model, snapshot.optimizer);
@@ -140,6 +144,16 @@ impl Checkpoints {
         .await?;
         self.db.complete_checkpoint(id, manifest.bytes()).await?;
         self.row(id).await?.ok_or(CheckpointError::Unknown(id))
+    }
+
+    /// Where the weights come from: what the label says, or what its parent's manifest says.
+    async fn origin(&self, label: &Label) -> Option<Origin> {
+        match (&label.origin, label.parent) {
+            (Some(origin), _) => Some(origin.clone()),
+            // A parent that was removed meanwhile leaves the question open.
+            (None, Some(parent)) => self.stored_manifest(parent).await.ok()?.origin,
+            (None, None) => None,
+        }
     }
 
     /// Makes one file's bytes, stores them, and reads them back against their hash.

@@ -1,4 +1,6 @@
-//! `kith checkpoint`: lists, takes, promotes and deletes checkpoints of a running server, and verifies those of a data folder.
+//! `kith checkpoint`: lists, takes, promotes and deletes checkpoints of a running server; imports weights into a data folder, and verifies its checkpoints.
+
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
@@ -7,9 +9,10 @@ use serde_json::{Value, json};
 use super::{
     client::{Client, ServerArgs},
     data_folder::{DataFolder, block_on},
+    export::{self, ExportArgs},
     settings_args::SettingsArgs,
 };
-use crate::{config::Settings, types::CheckpointId};
+use crate::{app, config::Settings, types::CheckpointId};
 
 #[derive(Args, Debug)]
 pub(crate) struct CheckpointArgs {
@@ -58,6 +61,15 @@ enum Action {
         #[arg(value_parser = checkpoint_id)]
         id: CheckpointId,
     },
+    /// Make a checkpoint of torchvision's or timm's ResNet-18 (.safetensors or .pth); no server may use the data folder meanwhile
+    Import {
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        #[command(flatten)]
+        settings: SettingsArgs,
+    },
+    /// Write a checkpoint as files of other programs; the server may run or not
+    Export(ExportArgs),
     /// Check every file of a checkpoint on disk against its manifest; the server may run or not
     Verify {
         /// live, latest, an id, or all
@@ -87,6 +99,10 @@ pub(crate) fn run(args: &CheckpointArgs) -> anyhow::Result<()> {
             let document = json!({"keep": !off, "note": note});
             client.patch(&format!("/v1/checkpoints/{id}"), &document)?
         }
+        Action::Import { file, settings } => {
+            return block_on(import(file, &settings.load()?, args.json));
+        }
+        Action::Export(args) => return block_on(export::run(args)),
         Action::Verify { name, settings } => return block_on(verify(name, &settings.load()?)),
         Action::Delete { id } => {
             client.delete(&format!("/v1/checkpoints/{id}"))?;
@@ -115,6 +131,26 @@ fn checkpoint_id(text: &str) -> Result<CheckpointId, String> {
          `kith checkpoint list` shows them"
             .to_owned()
     })
+}
+
+/// Imports a file of weights and says what became of it.
+async fn import(file: &Path, settings: &Settings, as_json: bool) -> anyhow::Result<()> {
+    let (id, origin) = app::import_weights(settings, file).await?;
+    if as_json {
+        println!("{:#}", json!({"id": id, "origin": origin}));
+        return Ok(());
+    }
+    println!("{id}  from {}", file.display());
+    if let Some(projection) = origin.projection {
+        println!("embedding: {projection}");
+    }
+    if !origin.dropped.is_empty() {
+        println!("left out: {}", origin.dropped.join(", "));
+    }
+    println!(
+        "the next start goes on from it; where another checkpoint is live, it serves after `kith checkpoint promote {id}`"
+    );
+    Ok(())
 }
 
 /// Verifies one checkpoint, or all of them; an error if any is damaged.

@@ -1,6 +1,6 @@
 //! `kith serve`: reads settings, starts logs, opens the listener and runs [`crate::http::serve`] until a signal.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
 use anyhow::Context;
 use clap::Args;
@@ -30,6 +30,9 @@ pub(crate) struct ServeArgs {
     /// Allow an address that is not loopback although there is no key: whoever reaches the port may then write
     #[arg(long)]
     insecure: bool,
+    /// Weights of the first checkpoint: a .safetensors or .pth of ResNet-18. Where there are checkpoints it has no effect
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: ServeArgs) -> anyhow::Result<()> {
@@ -55,6 +58,10 @@ fn settings(args: ServeArgs) -> anyhow::Result<Settings> {
         settings.server.listen = listen;
     }
     settings.server.insecure |= args.insecure;
+    if let Some(weights) = args.weights {
+        let weights = weights.into_os_string().into_string();
+        settings.encoder.start = weights.map_err(|_| anyhow::anyhow!("--weights must be UTF-8"))?;
+    }
     Ok(settings)
 }
 

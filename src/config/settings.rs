@@ -139,6 +139,8 @@ pub struct EncoderSection {
     pub side: usize,
     /// See [`EncoderConfig::dim`].
     pub dim: usize,
+    /// The first checkpoint's weights: `starter`, `fresh`, or a file.
+    pub start: String,
 }
 
 /// `[pairs]`.
@@ -180,6 +182,7 @@ impl Settings {
         TrainConfig {
             run: self.training.clone(),
             encoder: self.encoder_config(),
+            start: self.encoder.start.as_str().into(),
             learn: self.learning.clone(),
             optimizer: self.optimizer.clone(),
             schedule: self.schedule.clone(),

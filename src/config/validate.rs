@@ -23,6 +23,11 @@ pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
     schedule(settings, &mut rules);
     augment(settings, &mut rules);
     snapshots(settings, &mut rules);
+    rules.rule(
+        "encoder.start",
+        !settings.encoder.start.is_empty(),
+        "starter, fresh, or a file of weights",
+    );
     rules.section("encoder", settings.encoder_config().problems());
     rules.section("optimizer", settings.optimizer.problems());
     rules.section("learning", settings.learning.problems());

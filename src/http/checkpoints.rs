@@ -257,7 +257,7 @@ async fn download_file(
 
 /// A file that a caller asks for by name.
 enum StoredFile {
-    Manifest(Manifest),
+    Manifest(Box<Manifest>),
     /// `None`: the manifest does not name it.
     Part(Option<Part>),
 }
@@ -270,7 +270,7 @@ async fn stored_file(
 ) -> Result<StoredFile, CheckpointError> {
     let manifest = app.checkpoints.manifest(id).await?;
     if name == MANIFEST {
-        return Ok(StoredFile::Manifest(manifest));
+        return Ok(StoredFile::Manifest(manifest.into()));
     }
     let Some(part) = manifest.part(name).cloned() else {
         return Ok(StoredFile::Part(None));

@@ -12,11 +12,12 @@ use super::{
 };
 use crate::{
     app::App,
-    checkpoint::{CheckpointError, Manifest},
+    checkpoint::{CheckpointError, Manifest, Origin},
     db::CheckpointStatus,
     serve::Which,
     types::CheckpointId,
 };
+use kith_pixels::Preprocessing;
 
 /// The name of the live checkpoint.
 pub(super) const LIVE: &str = "kith";
@@ -42,6 +43,12 @@ struct ModelResponse {
     input_size: usize,
     step: u64,
     checkpoint: CheckpointId,
+    /// What is done to an image before the network sees it.
+    preprocessing: Preprocessing,
+    /// Twelve hexadecimal digits that change with `preprocessing`.
+    preprocessing_hash: String,
+    /// Where the first weights came from, of which these were trained; null: not known.
+    origin: Option<Origin>,
 }
 
 #[derive(Serialize, utoipa::ToSchema)]
@@ -136,12 +143,16 @@ async fn describe(
     id: String,
     checkpoint: CheckpointId,
 ) -> Result<ModelResponse, CheckpointError> {
+    let manifest = app.checkpoints.manifest(checkpoint).await?;
+    let (preprocessing, preprocessing_hash) =
+        (manifest.preprocessing(), manifest.preprocessing_hash());
     let Manifest {
         created_at,
         encoder,
         step,
+        origin,
         ..
-    } = app.checkpoints.manifest(checkpoint).await?;
+    } = manifest;
     Ok(ModelResponse {
         id,
         object: "model",
@@ -152,5 +163,8 @@ async fn describe(
         input_size: encoder.side,
         step,
         checkpoint,
+        preprocessing,
+        preprocessing_hash,
+        origin,
     })
 }

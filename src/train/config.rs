@@ -1,6 +1,6 @@
 //! The settings of training.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,8 @@ pub struct TrainConfig {
     pub run: RunConfig,
     /// `[encoder]`.
     pub encoder: EncoderConfig,
+    /// `encoder.start`.
+    pub start: StartWeights,
     /// `[learning]`.
     pub learn: LearnConfig,
     /// `[optimizer]`.
@@ -34,6 +36,27 @@ pub struct TrainConfig {
     pub policy: Policy,
     /// `storage.accept_loss`.
     pub accept_loss: bool,
+}
+
+/// The weights of a first checkpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub enum StartWeights {
+    /// Those that come with the program, if the network has their width; else random ones.
+    Starter,
+    /// Random ones.
+    Fresh,
+    /// Those of a file.
+    File(PathBuf),
+}
+
+impl From<&str> for StartWeights {
+    fn from(text: &str) -> Self {
+        match text {
+            "starter" => Self::Starter,
+            "fresh" => Self::Fresh,
+            path => Self::File(path.into()),
+        }
+    }
 }
 
 /// `[training]`.

@@ -8,7 +8,9 @@ use std::{
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use tokio::runtime::Handle;
 
-use super::{config::TrainConfig, error::TrainFailure, status::SharedStatus};
+use super::{
+    config::TrainConfig, error::TrainFailure, first_weights::FirstWeights, status::SharedStatus,
+};
 use crate::{
     blobs::Blobs,
     checkpoint::{Checkpoints, GateConfig},
@@ -36,6 +38,16 @@ impl Context {
     /// Blocks on a store's future. Only for the trainer's own threads.
     pub(super) fn wait<F: Future>(&self, future: F) -> F::Output {
         self.runtime.block_on(future)
+    }
+
+    /// What first weights are made from.
+    pub(super) fn first_weights(&self) -> FirstWeights<'_> {
+        FirstWeights {
+            config: &self.config,
+            device: &self.device,
+            blobs: &self.blobs,
+            db: &self.db,
+        }
     }
 
     /// The settings of the gate.

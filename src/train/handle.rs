@@ -18,11 +18,11 @@ use super::{
     error::{TrainError, TrainFailure},
     origin,
     status::{SharedStatus, TrainingStatus},
+    stores::Stores,
     supervisor,
 };
 use crate::{
-    blobs::Blobs,
-    checkpoint::{CheckpointError, Checkpoints},
+    checkpoint::CheckpointError,
     db::{CheckpointRow, CheckpointStatus, Db},
     foreground::Foreground,
     types::CheckpointId,
@@ -38,18 +38,6 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Trainer {
     shared: Arc<Shared>,
-}
-
-/// What training reads from and writes to, and what it gives way to.
-pub struct Stores {
-    /// Images and the files of checkpoints.
-    pub blobs: Blobs,
-    /// Pairs, and the rows of checkpoints.
-    pub db: Db,
-    /// The checkpoints.
-    pub checkpoints: Checkpoints,
-    /// The requests that it pauses for.
-    pub foreground: Foreground,
 }
 
 struct Shared {

@@ -1,12 +1,20 @@
-//! The state that training starts from: the newest checkpoint, or fresh weights that become checkpoint 0.
+//! The state that training starts from: the newest checkpoint, or first weights that become checkpoint 0.
 
-use super::{config::TrainConfig, context::Context, error::TrainError};
+use std::path::Path;
+
+use super::{
+    config::{StartWeights, TrainConfig},
+    context::Context,
+    error::TrainError,
+    first_weights::FirstWeights,
+    stores::Stores,
+};
 use crate::{
-    checkpoint::{CheckpointError, Event, Label, Snapshot, TrainerState},
+    checkpoint::{CheckpointError, Checkpoints, Event, Label, Origin, Snapshot},
+    db::Db,
     types::CheckpointId,
 };
-use kith_mcmc::ChainColumns;
-use kith_nn::{Device, Encoder, NnError, Optimizer};
+use kith_nn::{Device, EncoderConfig};
 
 /// A state to start a run from.
 pub(super) struct Start {
@@ -19,14 +27,15 @@ pub(super) struct Start {
 pub(super) async fn open(context: &Context) -> Result<(CheckpointId, Start), TrainError> {
     let found = match context.checkpoints.newest().await {
         Err(error @ CheckpointError::AllLost { .. }) if context.config.accept_loss => {
-            tracing::error!(%error, "fresh weights take the place of what is lost, as storage.accept_loss says");
+            tracing::error!(%error, "first weights take the place of what is lost, as storage.accept_loss says");
             None
         }
         found => found?,
     };
     let (id, snapshot) = match found {
         Some((id, snapshot)) => {
-            check_shape(context, id, &snapshot)?;
+            check_shape(&context.config.encoder, id, &snapshot.encoder)?;
+            check_preprocessing(context, id).await?;
             let chains = snapshot.chains.anchor.len();
             let step = snapshot.trainer.step;
             tracing::info!(checkpoint = %id, step, chains, "resumed");
@@ -34,7 +43,7 @@ pub(super) async fn open(context: &Context) -> Result<(CheckpointId, Start), Tra
         }
         None => create_first(context).await?,
     };
-    ensure_live(context, id).await?;
+    ensure_live(&context.db, &context.checkpoints, id).await?;
     let start = Start {
         parent: Some(id),
         snapshot,
@@ -42,8 +51,11 @@ pub(super) async fn open(context: &Context) -> Result<(CheckpointId, Start), Tra
     Ok((id, start))
 }
 
-fn check_shape(context: &Context, id: CheckpointId, snapshot: &Snapshot) -> Result<(), TrainError> {
-    let (found, wanted) = (&snapshot.encoder, &context.config.encoder);
+fn check_shape(
+    wanted: &EncoderConfig,
+    id: CheckpointId,
+    found: &EncoderConfig,
+) -> Result<(), TrainError> {
     if found == wanted {
         return Ok(());
     }
@@ -54,45 +66,84 @@ fn check_shape(context: &Context, id: CheckpointId, snapshot: &Snapshot) -> Resu
     )))
 }
 
-/// Makes checkpoint 0: every vector that is served names a checkpoint, the first ones too.
-async fn create_first(context: &Context) -> Result<(CheckpointId, Snapshot), TrainError> {
-    let (config, device) = (context.config.clone(), context.device.clone());
-    let made = tokio::task::spawn_blocking(move || fresh(&config, config.run.seed, &device));
-    let snapshot = match made.await {
-        Ok(made) => made.map_err(CheckpointError::from)?,
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        Err(_) => return Err(TrainError::Stopped),
-    };
-    let label = Label::new(None);
-    context.checkpoints.begin(&label, 0).await?;
-    context
-        .checkpoints
-        .write(&label, snapshot.clone(), None)
-        .await?;
-    tracing::info!(checkpoint = %label.id, "started from fresh weights");
-    Ok((label.id, snapshot))
+/// Refuses to serve and train from weights that were made for images prepared otherwise.
+async fn check_preprocessing(context: &Context, id: CheckpointId) -> Result<(), TrainError> {
+    let manifest = context.checkpoints.manifest(id).await?;
+    let fits = manifest.check_preprocessing();
+    fits.map_err(|error| TrainError::Invalid(format!("checkpoint {id}: {error}")))
 }
 
-/// Fresh weights from `seed`, at step 0.
-pub(super) fn fresh(config: &TrainConfig, seed: u64, device: &Device) -> Result<Snapshot, NnError> {
-    let encoder = Encoder::fresh(&config.encoder, seed, device)?;
-    let optimizer = Optimizer::new(&config.optimizer, &encoder)?;
-    Ok(Snapshot {
-        encoder: config.encoder.clone(),
-        model: encoder.to_arrays()?,
-        optimizer: optimizer.to_arrays()?,
-        chains: ChainColumns::default(),
-        trainer: TrainerState::new(0, seed),
-    })
+/// Makes checkpoint 0: every vector that is served names a checkpoint, the first ones too.
+async fn create_first(context: &Context) -> Result<(CheckpointId, Snapshot), TrainError> {
+    let first = context.first_weights();
+    let (snapshot, origin) = first.choose(&context.config.start).await?;
+    let id = write(&context.checkpoints, &snapshot, origin).await?;
+    tracing::info!(checkpoint = %id, "checkpoint 0 is written");
+    Ok((id, snapshot))
+}
+
+/// Writes a checkpoint with weights that come from `origin`.
+async fn write(
+    checkpoints: &Checkpoints,
+    snapshot: &Snapshot,
+    origin: Origin,
+) -> Result<CheckpointId, TrainError> {
+    let label = Label {
+        origin: Some(origin),
+        ..Label::new(None)
+    };
+    checkpoints.begin(&label, snapshot.trainer.step).await?;
+    checkpoints.write(&label, snapshot.clone(), None).await?;
+    Ok(label.id)
+}
+
+/// Makes a checkpoint of the weights in a file, from which training goes on at the next start: checkpoint 0 if the data folder has none.
+/// Nobody else may use the folder.
+///
+/// # Errors
+/// [`TrainError::Invalid`] if the file cannot be used, or a checkpoint of the folder has another shape than the settings; or a failure of a store.
+pub async fn import(
+    config: &TrainConfig,
+    device: &Device,
+    stores: &Stores,
+    file: &Path,
+) -> Result<(CheckpointId, Origin), TrainError> {
+    let Stores {
+        blobs,
+        db,
+        checkpoints,
+        ..
+    } = stores;
+    let newest = checkpoints.newest().await?;
+    if let Some((id, newest)) = &newest {
+        check_shape(&config.encoder, *id, &newest.encoder)?;
+    }
+    let first = FirstWeights {
+        config,
+        device,
+        blobs,
+        db,
+    };
+    let start = StartWeights::File(file.to_owned());
+    let (mut snapshot, origin) = first.choose(&start).await?;
+    // Steps count on, so that the series of training keeps its order.
+    snapshot.trainer.step = newest.map_or(0, |(_, newest)| newest.trainer.step);
+    let id = write(checkpoints, &snapshot, origin.clone()).await?;
+    ensure_live(db, checkpoints, id).await?;
+    Ok((id, origin))
 }
 
 /// Ensures that a checkpoint that loads is live: if the live one does not, the best that is known takes its place, or `newest`, which loads.
-async fn ensure_live(context: &Context, newest: CheckpointId) -> Result<(), TrainError> {
-    let live = context.db.live_checkpoint().await;
+async fn ensure_live(
+    db: &Db,
+    checkpoints: &Checkpoints,
+    newest: CheckpointId,
+) -> Result<(), TrainError> {
+    let live = db.live_checkpoint().await;
     let live_loads = match live.map_err(CheckpointError::from)? {
         None => false,
         Some(row) if row.id == newest => true,
-        Some(row) => match context.checkpoints.load_model(row.id).await {
+        Some(row) => match checkpoints.load_model(row.id).await {
             Ok(_) => true,
             Err(error @ (CheckpointError::Blobs(_) | CheckpointError::Db(_))) => {
                 return Err(error.into());
@@ -104,5 +155,5 @@ async fn ensure_live(context: &Context, newest: CheckpointId) -> Result<(), Trai
         },
     };
     let event = Event::Started { newest, live_loads };
-    Ok(context.checkpoints.decide(&event).await.map(drop)?)
+    Ok(checkpoints.decide(&event).await.map(drop)?)
 }

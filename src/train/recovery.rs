@@ -1,12 +1,12 @@
 //! Recovery from collapse and from bad candidates: when it is suspected, what training rolls back to, and at which learning rate.
 
 use super::{
-    config::SnapshotConfig,
+    config::{SnapshotConfig, StartWeights},
     context::Context,
-    error::TrainFailure,
-    origin::{Start, fresh},
+    error::{TrainError, TrainFailure},
+    origin::Start,
 };
-use crate::checkpoint::{CollapseWatch, GateConfig, Life, Recovery, TrainerState};
+use crate::checkpoint::{CollapseWatch, GateConfig, Life, Recovery, Snapshot, TrainerState};
 use kith_learn::StepReport;
 use kith_seed::mix;
 
@@ -77,7 +77,7 @@ pub(super) fn ever_healthy(life: &Life) -> bool {
     entries.any(|entry| entry.verdict.is_some() && entry.may_serve())
 }
 
-/// The state to go on from: that of the best sound checkpoint, or fresh weights if there is none.
+/// The state to go on from: that of the best sound checkpoint, or first weights if there is none.
 pub(super) fn rollback_start(
     context: &Context,
     rollback: &Rollback,
@@ -92,7 +92,7 @@ pub(super) fn rollback_start(
         },
         None => Start {
             parent: None,
-            snapshot: fresh(&context.config, context.config.run.seed, &context.device)?,
+            snapshot: first_snapshot(context)?,
         },
     };
     let state = &mut start.snapshot.trainer;
@@ -108,6 +108,21 @@ pub(super) fn rollback_start(
     };
     state.watch = CollapseWatch::default();
     Ok(start)
+}
+
+/// First weights as `encoder.start` says; random ones if its file cannot be used any more.
+fn first_snapshot(context: &Context) -> Result<Snapshot, TrainFailure> {
+    let first = context.first_weights();
+    let chosen = context.wait(async {
+        match first.choose(&context.config.start).await {
+            Err(TrainError::Invalid(reason)) => {
+                tracing::error!(reason, "training goes on from random weights");
+                first.choose(&StartWeights::Fresh).await
+            }
+            chosen => chosen,
+        }
+    });
+    Ok(chosen.map_err(TrainFailure::broken)?.0)
 }
 
 /// Adds a step to the moving averages of what the batches' embeddings show; whether collapse is suspected now. A suspicion calls for a

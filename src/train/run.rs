@@ -242,6 +242,7 @@ impl<'a> Run<'a> {
                 note: row.note,
                 parent: row.parent,
                 kept: row.kept,
+                origin: None,
             },
             step: row.step,
             snapshot: None,

@@ -11,6 +11,8 @@ mod cli;
 mod config;
 mod db;
 mod document;
+mod exports;
+mod first_weights;
 mod http;
 mod ingest;
 mod key_commands;

@@ -1,0 +1,134 @@
+//! What an exported checkpoint says about itself: a README, and the metadata of an ONNX graph.
+
+use serde_json::json;
+
+use super::export_format::Format;
+use crate::checkpoint::{Manifest, Origin, OriginKind};
+
+const TORCHVISION: &str = r#"## Use it with torchvision
+
+```python
+import torch, torchvision
+from safetensors.torch import load_file
+
+network = torchvision.models.resnet18()
+network.load_state_dict(load_file("resnet18.safetensors"), strict=True)
+network.fc = torch.nn.Identity()  # the file's fc is zero: it is only there for the strict load
+network.eval()                    # BatchNorm adds the biases of the convolutions, and nothing else
+head = load_file("head.safetensors")
+
+def embed(pixels):                # [batch, 3, side, side], prepared as above
+    hidden = torch.relu(network(pixels) @ head["fc.weight"].T + head["fc.bias"])
+    return torch.nn.functional.normalize(hidden @ head["projection.weight"].T + head["projection.bias"])
+```
+
+Training on with BatchNorm in training mode would replace its statistics: keep `eval()`, or replace the BatchNorms.
+"#;
+
+const ONNX: &str = r#"## Use it with onnxruntime
+
+```python
+import onnxruntime
+
+session = onnxruntime.InferenceSession("model.onnx")
+embedding, hidden = session.run(["embedding", "hidden"], {"pixels": pixels})  # [batch, 3, side, side], float32, prepared as above
+session.get_modelmeta().custom_metadata_map                                   # the same facts as here
+```
+"#;
+
+const KITH: &str = r#"## Use it with kith
+
+```sh
+kith evaluate --checkpoint . --query QUERIES.csv --gallery GALLERY.csv
+kith checkpoint import model.safetensors --data-dir OTHER
+```
+"#;
+
+/// The README of an export.
+pub(super) fn text(manifest: &Manifest, format: Format) -> anyhow::Result<String> {
+    let encoder = &manifest.encoder;
+    let (width, side, dim) = (encoder.width, encoder.side, encoder.dim);
+    let preprocessing = manifest.preprocessing();
+    let (mean, deviation) = (preprocessing.mean, preprocessing.deviation);
+    let usage = match format {
+        Format::Torchvision => TORCHVISION,
+        Format::Onnx => ONNX,
+        Format::Kith => KITH,
+    };
+    let narrow = if format == Format::Torchvision && width != 64 {
+        "torchvision's `resnet18()` has width 64: this file needs a network with other numbers of channels.\n\n"
+    } else {
+        ""
+    };
+    Ok(format!(
+        "# An image encoder of kith
+
+Checkpoint {id}, step {step}, taken {created}.
+
+- Network: ResNet-18 of width {width}, each convolution with a bias in place of BatchNorm; `fc` and ReLU give {hidden} hidden features, `projection`
+  and a division by the length give an embedding of {dim} values. Compare embeddings by their dot product.
+- Images: apply the orientation in the metadata; lay transparent pixels over {background}; crop the largest square in the middle; scale it to
+  {side} x {side} with antialiased bilinear (Pillow's `resize((side, side), BILINEAR, box=…)`), bytes to bytes; divide by 255, subtract the mean {mean:?},
+  divide by the deviation {deviation:?} (red, green, blue).
+- Preprocessing: {hash}
+- Origin: {origin}
+
+{narrow}{usage}",
+        id = manifest.id,
+        step = manifest.step,
+        created = manifest.created_at,
+        hidden = 8 * width,
+        background = preprocessing.background,
+        hash = manifest.preprocessing_hash(),
+        origin = origin_text(manifest),
+    ))
+}
+
+/// Keys and values for an ONNX graph.
+pub(super) fn metadata(manifest: &Manifest) -> anyhow::Result<Vec<(String, String)>> {
+    let encoder = &manifest.encoder;
+    let pairs = [
+        ("kith.checkpoint", manifest.id.to_string()),
+        ("kith.step", manifest.step.to_string()),
+        ("kith.origin", origin_text(manifest)),
+        ("kith.network", json!(encoder).to_string()),
+        (
+            "kith.preprocessing",
+            serde_json::to_string(&manifest.preprocessing())?,
+        ),
+        ("kith.preprocessing_hash", manifest.preprocessing_hash()),
+        (
+            "kith.layout",
+            "pixels [batch, 3, side, side], red, green, blue".to_owned(),
+        ),
+    ];
+    Ok(pairs.map(|(key, value)| (key.to_owned(), value)).into())
+}
+
+fn origin_text(manifest: &Manifest) -> String {
+    let Some(Origin {
+        kind,
+        file,
+        sha256,
+        projection,
+        ..
+    }) = &manifest.origin
+    else {
+        return "not known".to_owned();
+    };
+    let from = match kind {
+        OriginKind::Fresh => "random weights".to_owned(),
+        OriginKind::Starter => "the starter encoder of kith, made from ImageNet images".to_owned(),
+        OriginKind::File => format!("the file {}", file.as_deref().unwrap_or("without a name")),
+    };
+    let hash = sha256
+        .as_ref()
+        .map_or(String::new(), |hash| format!(" (SHA-256 {hash})"));
+    let head = projection.as_ref().map_or(String::new(), |head| {
+        format!(", embedding at the start: {head}")
+    });
+    format!(
+        "{from}{hash}{head}; trained by kith for {} steps",
+        manifest.step
+    )
+}
