@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
 """Serving and training at once for a long time: does memory stay flat, does every request get its answer?
 
-    python3 benches/soak.py --kith target/release/kith [--minutes 10] [--threads 2] [--every 0.05] [--set SECTION.KEY=VALUE ...] [--out FILE.json]
+    python3 benches/soak.py --kith target/release/kith [--minutes 10] [--threads 2] [--every 0.05] [--mixed] [--set SECTION.KEY=VALUE ...] [--out FILE.json]
 
 Random ones of the example's pictures are sent as raw bodies, while training steps, takes snapshots and swaps models as the settings say. Each
 window of ten seconds gives the process's resident memory, on an NVIDIA GPU its memory there (`nvidia-smi`), latencies, failures and steps.
 The first third is for caches to fill, which are bounded; memory is flat if the median of the last third is at most a twentieth above that
-of the middle one: windows differ by that much. Exits 1 if memory grew, a request failed, or nothing was trained.
+of the middle one: windows differ by that much. With --mixed all else that callers do goes on beside it (mixed.py). Exits 1 if memory grew, a request failed
+(of the mixed ones: none but with a status of 4xx), or nothing was trained.
 """
 
 import argparse
+import contextlib
 import json
 import shutil
 import statistics
@@ -20,6 +22,7 @@ import time
 from pathlib import Path
 
 from harness import Load, Server, note, table
+from mixed import Mixed
 from throughput import EXAMPLE, wait_for_steps, watch
 
 WINDOW = 10
@@ -63,6 +66,7 @@ def main():
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--threads", type=int, default=2, help="requests in flight")
     parser.add_argument("--every", type=float, default=0.05, help="seconds between a thread's requests; 0: no pause")
+    parser.add_argument("--mixed", action="store_true")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -75,7 +79,8 @@ def main():
         note(server.run("ingest", "--server", server.url, EXAMPLE / "pairs.csv").strip())
         wait_for_steps(connection)
         until = time.monotonic() + 60 * args.minutes
-        with Load(server.url, images, 1, args.threads, args.every) as load:
+        mixed = Mixed(server.url, images)
+        with Load(server.url, images, 1, args.threads, args.every) as load, mixed if args.mixed else contextlib.nullcontext():
             while time.monotonic() < until:
                 windows.append(window(server, connection, load))
                 note(str(windows[-1]))
@@ -87,6 +92,9 @@ def main():
     print(table(["third", *names], rows))
     grown = {name: growth(windows, name) for name in ("rss_mb", "gpu_mb")}
     failures, steps = sum(one["failures"] for one in windows), sum(one["steps_per_second"] for one in windows)
+    for (what, status), count in sorted(mixed.statuses.items()):
+        print(f"{what}: {status}: {count}")
+    failures += mixed.failures()
     flat = all(factor is None or factor <= MOST_GROWTH for factor in grown.values())
     print(f"last third over middle third: {grown}; {failures} failures; the server ended with {code}")
     if args.out:
