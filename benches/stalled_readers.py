@@ -3,7 +3,7 @@
 
     python3 benches/stalled_readers.py --kith target/release/kith [--readers 50] [--seconds 10] [--set SECTION.KEY=VALUE ...] [--out FILE.json]
 
-The file is `optimizer.safetensors` of a fresh ResNet-18 (about 90 MB). Each reader takes the head of the answer and nothing more. Also told: how
+The file is `model.safetensors` of a first checkpoint (45 MB). Each reader takes the head of the answer and nothing more. Also told: how
 long a small request takes meanwhile, and how long one takes beside eight connections that announce 64 MiB each and send nothing.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from harness import Server, note
 
-FILE = "optimizer.safetensors"
+FILE = "model.safetensors"
 
 
 def resident_mb(pid):

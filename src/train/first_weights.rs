@@ -14,7 +14,7 @@ use crate::{
 };
 use bytes::Bytes;
 use kith_mcmc::{ChainColumns, ImageKey};
-use kith_nn::{Device, Encoder, EncoderConfig, NnError, Optimizer};
+use kith_nn::{Device, Encoder, EncoderConfig, NamedArray, NnError};
 use kith_pixels::Limits;
 use kith_weights::{PrincipalComponents, Projection, ProjectionKind, STARTER_WIDTH, Weights};
 
@@ -65,7 +65,7 @@ impl FirstWeights<'_> {
         let (config, device) = (self.config.clone(), self.device.clone());
         let made = blocking(move || {
             let encoder = Encoder::fresh(&config.encoder, config.run.seed, &device)?;
-            at_step_0(&config, &encoder)
+            Ok::<_, NnError>(at_step_0(&config, encoder.to_arrays()?))
         });
         let snapshot = made.await?.map_err(CheckpointError::from)?;
         let width = snapshot.encoder.width;
@@ -112,9 +112,10 @@ impl FirstWeights<'_> {
         };
         let (config, device) = (self.config.clone(), self.device.clone());
         let made = blocking(move || {
-            let arrays = weights.arrays(&projection);
-            let encoder = Encoder::from_arrays(&config.encoder, &arrays, &device)?;
-            at_step_0(&config, &encoder)
+            let arrays = weights.into_arrays(projection);
+            // The device may refuse them.
+            Encoder::from_arrays(&config.encoder, &arrays, &device)?;
+            Ok::<_, NnError>(at_step_0(&config, arrays))
         });
         let snapshot = made.await?.map_err(CheckpointError::from)?;
         let (projection, dropped) = (origin.projection.as_deref(), origin.dropped.join(", "));
@@ -188,16 +189,16 @@ impl FirstWeights<'_> {
     }
 }
 
-/// A state at step 0 with the weights of `encoder`.
-fn at_step_0(config: &TrainConfig, encoder: &Encoder) -> Result<Snapshot, NnError> {
-    let optimizer = Optimizer::new(&config.optimizer, encoder)?;
-    Ok(Snapshot {
+/// A state at step 0 with the weights in `model`.
+fn at_step_0(config: &TrainConfig, model: Vec<NamedArray>) -> Snapshot {
+    Snapshot {
         encoder: config.encoder.clone(),
-        model: encoder.to_arrays()?,
-        optimizer: optimizer.to_arrays()?,
+        model,
+        // Moments begin at zero when training does. Written down they would be two thirds of the checkpoint.
+        optimizer: Vec::new(),
         chains: ChainColumns::default(),
         trainer: TrainerState::new(0, config.run.seed),
-    })
+    }
 }
 
 /// Adds the features of those `images` that can be decoded.

@@ -128,7 +128,7 @@ fn a_second_signal_ends_the_process_at_once() {
     let id = answer.split("\"checkpoint\":\"").nth(1).unwrap();
     let id = &id[..36];
     // A client that reads on, slowly, is waited for: half of the grace, which is longer than this test.
-    let mut reader = process.get(&format!("/v1/checkpoints/{id}/files/optimizer.safetensors"));
+    let mut reader = process.get(&format!("/v1/checkpoints/{id}/files/model.safetensors"));
     // The download has begun: a connection without a request would be closed at once.
     reader.read_exact(&mut [0]).unwrap();
     std::thread::spawn(move || {

@@ -100,18 +100,27 @@ impl Weights {
     ///
     /// Between the two lies kith's hidden layer. Unless the file has one it is the identity, which with the ReLU after it changes nothing, since pooled
     /// features are never negative.
-    pub fn arrays(&self, projection: &Projection) -> Vec<NamedArray> {
+    pub fn into_arrays(self, projection: Projection) -> Vec<NamedArray> {
         let size = self.features();
-        let [weight, bias] = self.hidden.clone().unwrap_or_else(|| {
+        let [weight, bias] = self.hidden.unwrap_or_else(|| {
             let weight = Projection::plain(size, size).weight;
             [weight, vec![0.0; size]]
         });
-        let mut arrays = self.network.clone();
+        let mut arrays = self.network;
         arrays.extend(linear("fc", [size, size], weight, bias));
         let shape = [projection.dim, size];
-        let (weight, bias) = (projection.weight.clone(), projection.bias.clone());
-        arrays.extend(linear("projection", shape, weight, bias));
+        arrays.extend(linear(
+            "projection",
+            shape,
+            projection.weight,
+            projection.bias,
+        ));
         arrays
+    }
+
+    /// [`Weights::into_arrays`] of a copy.
+    pub fn arrays(&self, projection: &Projection) -> Vec<NamedArray> {
+        self.clone().into_arrays(projection.clone())
     }
 }
 

@@ -15,7 +15,7 @@ const SILENT: &str = "POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ncontent
 /// A file that no socket's buffers hold.
 async fn large_file(live: &Live) -> String {
     let id = live.app.serving.live().unwrap().id;
-    format!("GET /v1/checkpoints/{id}/files/optimizer.safetensors HTTP/1.1\r\nhost: localhost")
+    format!("GET /v1/checkpoints/{id}/files/model.safetensors HTTP/1.1\r\nhost: localhost")
 }
 
 async fn closed(mut stream: TcpStream) {

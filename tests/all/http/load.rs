@@ -180,7 +180,7 @@ async fn an_idle_connection_of_http_2_is_closed_and_so_is_one_whose_answer_is_no
     let mut reader = http2(&live).await;
     let id = live.app.serving.live().unwrap().id;
     let path = format!(
-        "http://{}/v1/checkpoints/{id}/files/optimizer.safetensors",
+        "http://{}/v1/checkpoints/{id}/files/model.safetensors",
         live.address
     );
     let answer = reader
