@@ -36,7 +36,8 @@ def watch(connection, load, seconds):
     began, before = time.monotonic(), connection.json("GET", "/v1/training")["step"]
     time.sleep(seconds)
     taken, failed = load.take()
-    lasted, steps = time.monotonic() - began, connection.json("GET", "/v1/training")["step"] - before
+    # A recovery sets the step back.
+    lasted, steps = time.monotonic() - began, max(0, connection.json("GET", "/v1/training")["step"] - before)
     if failed:
         note(f"{len(failed)} requests failed, the first with {failed[0]}")
     latencies = [taking for _, taking in taken]
