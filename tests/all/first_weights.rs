@@ -6,7 +6,7 @@ use bytes::Bytes;
 use kith::{
     app::{self, App},
     blobs::BlobKey,
-    checkpoint::{MANIFEST, Manifest, OriginKind},
+    checkpoint::{Label, MANIFEST, Manifest, OriginKind},
     types::CheckpointId,
 };
 use kith_nn::{Device, Encoder, EncoderConfig};
@@ -91,9 +91,12 @@ async fn a_first_start_from_a_file_serves_its_features_and_says_where_they_come_
     // Where there is a checkpoint, the file is not asked for any more; what is trained from it still says where it began.
     std::fs::remove_file(&path).unwrap();
     let served = served.restart(&[&from_file(&path), "encoder.dim=64"]).await;
-    let id = served.app.trainer.snapshot(None).await.unwrap();
-    served.app.trainer.written(id).await.unwrap();
-    let origin = manifest(&served.app, id).await.origin.unwrap();
+    let (checkpoints, parent) = (&served.app.checkpoints, live(&served.app).await);
+    let trained = Label::new(Some(parent));
+    checkpoints.begin(&trained, 0).await.unwrap();
+    let snapshot = checkpoints.load(parent).await.unwrap();
+    checkpoints.write(&trained, snapshot, None).await.unwrap();
+    let origin = manifest(&served.app, trained.id).await.origin.unwrap();
     assert_eq!(origin.kind, OriginKind::File);
 }
 

@@ -35,7 +35,7 @@ pub(super) fn open(path: &Path) -> Result<Box<dyn Source>, WeightsError> {
     file.rewind()?;
     if head.starts_with(b"PK") {
         Ok(Box::new(TorchFile::open(file, about.len())?))
-    } else if is_pickle(&head) || head.get(TAR_MARK) == Some(b"ustar") {
+    } else if is_pickle(&head) || is_old_archive(&head) {
         Err(WeightsError::OldTorch)
     } else if head.starts_with(b"version https://git-lfs") {
         Err(WeightsError::malformed(
@@ -52,6 +52,12 @@ pub(super) fn open(path: &Path) -> Result<Box<dyn Source>, WeightsError> {
 /// Whether a file begins as a pickle does. A safetensors file may begin with the same byte, but its first eight are a small number.
 fn is_pickle(head: &[u8]) -> bool {
     head.starts_with(&[0x80]) && head.get(4..8) != Some(&[0; 4])
+}
+
+/// Whether a file begins as the tar archives of the first versions of PyTorch do.
+fn is_old_archive(head: &[u8]) -> bool {
+    let members: [&[u8]; 4] = [b"sys_info\0", b"pickle\0", b"storages\0", b"tensors\0"];
+    head.get(TAR_MARK) == Some(b"ustar") && members.iter().any(|name| head.starts_with(name))
 }
 
 /// The hexadecimal SHA-256 of a file.

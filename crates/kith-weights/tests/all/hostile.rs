@@ -165,6 +165,8 @@ fn a_compressed_part_is_refused_before_it_unfolds() {
 fn a_pickle_from_before_pytorch_1_6_is_answered_with_the_line_that_converts_it() {
     let mut tar = vec![0; 512];
     tar[257..262].copy_from_slice(b"ustar");
+    assert!(!refusal(&tar).contains("torch.save"));
+    tar[..8].copy_from_slice(b"sys_info");
     for old in [b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.".to_vec(), tar] {
         let refused = refusal(&old);
         assert!(
