@@ -14,6 +14,7 @@ use candle_core::{Result, Tensor};
 
 use super::arrays::{ActivationType, Span};
 use super::stream_context::CudaStreamContext;
+use super::switches;
 use crate::kernels::Conv;
 
 /// Maximum number of plans: more than the batch sizes of a server times the layers of a network. When there are as many, all are dropped.
@@ -22,9 +23,42 @@ const MAX_PLANS: usize = 16_384;
 /// A convolution on a batch of images of one size. Its channels are multiples of eight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Shape {
-    pub(super) conv: Conv,
-    pub(super) side: usize,
     pub(super) batch: usize,
+    /// Height and width of an image.
+    pub(super) input: [usize; 2],
+    /// Height and width of the kernel.
+    pub(super) kernel: [usize; 2],
+    pub(super) stride: usize,
+    pub(super) pad: usize,
+    /// Channels of the input and of the output.
+    pub(super) channels: [usize; 2],
+}
+
+impl Shape {
+    /// The shape of `conv` on `batch` images of `side`.
+    pub(super) fn square(conv: Conv, side: usize, batch: usize) -> Self {
+        Self {
+            batch,
+            input: [side; 2],
+            kernel: [conv.kernel; 2],
+            stride: conv.stride,
+            pad: conv.pad,
+            channels: [conv.inputs, conv.outputs],
+        }
+    }
+
+    /// Height and width of an image of the output.
+    pub(super) fn output(&self) -> [usize; 2] {
+        let size =
+            |axis: usize| (self.input[axis] + 2 * self.pad - self.kernel[axis]) / self.stride + 1;
+        [size(0), size(1)]
+    }
+
+    /// Number of weights.
+    pub(super) fn weights(&self) -> usize {
+        let numbers = self.kernel.iter().chain(&self.channels);
+        numbers.product()
+    }
 }
 
 /// An algorithm with the bytes of its working memory.
@@ -41,13 +75,14 @@ struct Plan<T> {
     bias: TensorDescriptor<T>,
     filter: FilterDescriptor<T>,
     conv: ConvDescriptor<f32>,
-    relu: ActivationDescriptor<f32>,
+    /// The identity, and ReLU.
+    activations: [ActivationDescriptor<f32>; 2],
     /// The algorithms, chosen when first needed.
     forward: Option<Choice<sys::cudnnConvolutionFwdAlgo_t>>,
     data: Option<Choice<sys::cudnnConvolutionBwdDataAlgo_t>>,
     weights: Option<Choice<sys::cudnnConvolutionBwdFilterAlgo_t>>,
-    /// Whether cuDNN has a kernel with an epilogue (bias, residual, ReLU) for this shape. True until it refuses.
-    fuses: bool,
+    /// Whether cuDNN has a kernel with an epilogue (bias, residual) for this shape, without ReLU and with it. True until it refuses.
+    fuses: [bool; 2],
 }
 
 /// cuDNN on one stream.
@@ -86,10 +121,12 @@ impl Workspace {
 // SAFETY: cuDNN allows a handle and its descriptors to be used by several threads one after the other, and the mutex sees to that.
 unsafe impl<T> Send for Inner<T> {}
 
-/// The epilogue of a forward convolution. A ReLU always follows.
+/// The epilogue of a forward convolution.
+#[derive(Clone, Copy)]
 pub(super) struct Epilogue<'a, T> {
     pub(super) bias: Span<'a, T>,
     pub(super) residual: Option<Span<'a, T>>,
+    pub(super) relu: bool,
 }
 
 impl<T: ActivationType> Convolutions<T>
@@ -137,7 +174,11 @@ where
         ctx: &CudaStreamContext,
         shape: Shape,
         [x, filter, mut out]: [Span<'_, T>; 3],
-        epilogue: Option<Epilogue<'_, T>>,
+        Epilogue {
+            bias,
+            residual,
+            relu,
+        }: Epilogue<'_, T>,
     ) -> Result<bool> {
         ctx.stream.context().bind_to_thread().map_err(failed)?;
         let mut inner = self.lock();
@@ -161,10 +202,15 @@ where
         let Choice { algorithm, bytes } = self.choose(&mut plan.forward, candidates, size)?;
         let mut work = work.get(ctx, bytes)?;
         let (one, zero) = (T::from_f32(1.0), T::from_f32(0.0));
-        if let Some(Epilogue { bias, residual }) = epilogue.filter(|_| plan.fuses) {
+        // cuDNN knows the identity as an activation with this algorithm only.
+        let may_fuse = relu
+            || (algorithm
+                == sys::cudnnConvolutionFwdAlgo_t::CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM
+                && !switches::bias_apart());
+        if may_fuse && plan.fuses[usize::from(relu)] {
             let fused = ConvBiasActivationForward {
                 conv: &plan.conv,
-                act: &plan.relu,
+                act: &plan.activations[usize::from(relu)],
                 x: &plan.x,
                 w: &plan.filter,
                 z: &plan.y,
@@ -191,7 +237,7 @@ where
                 Ok(()) => return Ok(true),
                 Err(error) => {
                     tracing::debug!(?shape, %error, "cuDNN has no kernel with an epilogue for this shape");
-                    plan.fuses = false;
+                    plan.fuses[usize::from(relu)] = false;
                 }
             }
         }
@@ -329,30 +375,39 @@ where
         cudnn: &Arc<Cudnn>,
         shape: Shape,
     ) -> std::result::Result<Plan<T>, CudnnError> {
-        let Shape { conv, side, batch } = shape;
+        let Shape {
+            batch,
+            input,
+            kernel: [height, width],
+            channels: [inputs, outputs],
+            ..
+        } = shape;
         let last = sys::cudnnTensorFormat_t::CUDNN_TENSOR_NHWC;
-        let tensor = |images: usize, channels: usize, side: usize| {
-            let dims = [images, channels, side, side].map(|size| size as i32);
+        let tensor = |images: usize, channels: usize, [height, width]: [usize; 2]| {
+            let dims = [images, channels, height, width].map(|size| size as i32);
             cudnn.create_4d_tensor::<T>(last, dims)
         };
-        let (pad, stride) = (conv.pad as i32, conv.stride as i32);
+        let (pad, stride) = (shape.pad as i32, shape.stride as i32);
         let mode = sys::cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION;
         let mut description = cudnn.create_conv2d::<f32>([pad; 2], [stride; 2], [1; 2], mode)?;
         description.set_math_type(self.math)?;
-        let taps = [conv.outputs, conv.inputs, conv.kernel, conv.kernel];
-        let relu = sys::cudnnActivationMode_t::CUDNN_ACTIVATION_RELU;
+        let taps = [outputs, inputs, height, width];
         let nan = sys::cudnnNanPropagation_t::CUDNN_PROPAGATE_NAN;
+        let activation = |mode| cudnn.create_activation::<f32>(mode, nan, 0.0);
         Ok(Plan {
-            x: tensor(batch, conv.inputs, side)?,
-            y: tensor(batch, conv.outputs, conv.output_side(side))?,
-            bias: tensor(1, conv.outputs, 1)?,
+            x: tensor(batch, inputs, input)?,
+            y: tensor(batch, outputs, shape.output())?,
+            bias: tensor(1, outputs, [1; 2])?,
             filter: cudnn.create_4d_filter::<T>(last, taps.map(|size| size as i32))?,
             conv: description,
-            relu: cudnn.create_activation::<f32>(relu, nan, 0.0)?,
+            activations: [
+                activation(sys::cudnnActivationMode_t::CUDNN_ACTIVATION_IDENTITY)?,
+                activation(sys::cudnnActivationMode_t::CUDNN_ACTIVATION_RELU)?,
+            ],
             forward: None,
             data: None,
             weights: None,
-            fuses: true,
+            fuses: [true; 2],
         })
     }
 }

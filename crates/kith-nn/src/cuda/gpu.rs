@@ -10,12 +10,18 @@ use super::convolution::{Convolutions, Epilogue, Shape};
 use super::launch::Arg;
 use super::product::Products;
 use super::stream_context::CudaStreamContext;
+use super::switches;
 use crate::kernels::Conv;
 use crate::layer::Layer;
 use crate::{Compute, CudaConfig};
 
-/// Channels of uploaded pixels after padding.
+/// Channels are padded to a multiple of this.
 const PIXEL_CHANNELS: usize = 8;
+/// Kernel and input channels of the stem after folding (`fold_pixels` in `kernels.cu`).
+const FOLDED_KERNEL: [usize; 2] = [1, 4];
+const FOLDED_CHANNELS: usize = 64;
+/// Threads of a block of the pool's kernels: they fill rows of 24 and 56 pixels of 64 channels without rest.
+const POOL_BLOCK: (u32, u32) = (64, 1);
 /// Minimum rows that a block sums.
 const MIN_SUM_ROWS: usize = 256;
 /// Maximum blocks that share a column.
@@ -120,6 +126,11 @@ where
             let weight = self.floats(&layer.weight)?;
             let weight = if is_product(&conv) {
                 self.narrowed(weight)?
+            } else if is_folded(&conv) {
+                let count = conv.outputs * FOLDED_KERNEL[1] * FOLDED_CHANNELS;
+                self.ctx.build::<T>(count, |out| {
+                    self.fold("fold_weights", &conv, [weight.into(), out.into()])
+                })?
             } else {
                 let count = conv.outputs * conv.kernel * conv.kernel * padded_channels(conv.inputs);
                 self.ctx.build::<T>(count, |out| {
@@ -128,6 +139,18 @@ where
             };
             Ok([weight, self.narrowed(self.floats(&layer.bias)?)?])
         })
+    }
+
+    /// Folds the stem's weights from the layout of [`Layer`], or unfolds them.
+    fn fold(&self, kernel: &str, conv: &Conv, [from, to]: [Arg; 2]) -> Result<()> {
+        let count = conv.outputs * FOLDED_KERNEL[1] * FOLDED_CHANNELS;
+        let args = [
+            from,
+            to,
+            Arg::Int(conv.outputs as i32),
+            Arg::Size(count as u64),
+        ];
+        self.ctx.each(kernel, count, &args)
     }
 
     /// `values` in the type of activations.
@@ -161,19 +184,21 @@ where
         let conv = layer.spec.conv;
         let [weight, bias] = self.cast(layer)?;
         let (weight, bias) = (self.activations(&weight)?, self.activations(&bias)?);
-        let out_side = conv.output_side(x.side);
-        let shape = (x.batch, out_side, out_side, conv.outputs);
+        let plan = convolution(conv, x.side, x.batch);
+        let [height, width] = plan.output();
+        let shape = (x.batch, height, width, conv.outputs);
         self.ctx.build::<T>(shape, |out| {
+            let arrays = [x.data, weight, out];
             let fused = if is_product(&conv) {
-                let arrays = [x.data, weight, out];
                 self.products.forward(&conv, x.pixels(), arrays)?;
                 false
             } else {
-                let shape = convolution(conv, x.side, x.batch);
-                let wanted = relu.then_some(Epilogue { bias, residual });
-                let arrays = [x.data, weight, out];
-                self.convolutions
-                    .forward(&self.ctx, shape, arrays, wanted)?
+                let wanted = Epilogue {
+                    bias,
+                    residual,
+                    relu,
+                };
+                self.convolutions.forward(&self.ctx, plan, arrays, wanted)?
             };
             if fused {
                 return Ok(());
@@ -211,15 +236,19 @@ where
             self.ctx.recycle(product);
             return wide;
         }
-        let count = conv.kernel * conv.kernel * padded_channels(conv.inputs) * conv.outputs;
-        let transposed = self.ctx.scratch::<T>(count)?;
+        let plan = convolution(conv, x.side, x.batch);
+        let transposed = self.ctx.scratch::<T>(plan.weights())?;
         let span = self.activations(&transposed)?;
         let arrays = [x.data, span, gradient];
-        let ctx = &self.ctx;
         self.convolutions
-            .backward_weights(ctx, convolution(conv, x.side, x.batch), arrays)?;
+            .backward_weights(&self.ctx, plan, arrays)?;
         let back = self.ctx.build::<f32>(&shape[..], |out| {
-            self.transpose_weights("unpack_weights", &conv, [span.into(), out.into()])
+            let arrays = [span.into(), out.into()];
+            if is_folded(&conv) {
+                self.fold("unfold_weights", &conv, arrays)
+            } else {
+                self.transpose_weights("unpack_weights", &conv, arrays)
+            }
         });
         self.ctx.recycle(transposed);
         back
@@ -245,8 +274,27 @@ where
         total
     }
 
+    /// Pixels `[batch, side, side, 3]` as the stem reads them: with 2 × 2 of them and four rows of these in the channels, `[batch, half, half + 3,
+    /// 64]`, where `half` is the side of the stem's output.
+    pub(super) fn stem_input(&self, pixels: &Tensor) -> Result<Tensor> {
+        let (batch, side, _, _) = pixels.dims4()?;
+        if switches::plain_stem() {
+            return self.padded(pixels);
+        }
+        let pixels = self.activations(pixels)?;
+        let half = side.div_ceil(2);
+        let shape = (batch, half, half + 3, FOLDED_CHANNELS);
+        self.ctx.build::<T>(shape, |out| {
+            let sizes = [side, half].map(|size| Arg::Int(size as i32));
+            let args = [pixels.into(), out.into(), sizes[0], sizes[1]];
+            let tiles = (half + 3).div_ceil(64) as u32;
+            let grid = ((batch * half) as u32, tiles);
+            self.ctx.launch("fold_pixels", grid, (32, 8), &args)
+        })
+    }
+
     /// `[batch, side, side, 3]` with channels added up to [`PIXEL_CHANNELS`].
-    pub(super) fn padded(&self, pixels: &Tensor) -> Result<Tensor> {
+    fn padded(&self, pixels: &Tensor) -> Result<Tensor> {
         let (batch, side, _, _) = pixels.dims4()?;
         let (count, pixels) = (batch * side * side, self.activations(pixels)?);
         let shape = (batch, side, side, PIXEL_CHANNELS);
@@ -268,32 +316,31 @@ where
         })
     }
 
-    /// The max-pool 3×3/2 and its argmax indices.
-    pub(super) fn max_pool(&self, activations: &Tensor) -> Result<(Tensor, Tensor)> {
+    /// The max-pool 3×3/2, with `save` also its argmax indices.
+    pub(super) fn max_pool(
+        &self,
+        activations: &Tensor,
+        save: bool,
+    ) -> Result<(Tensor, Option<Tensor>)> {
         let (batch, side, _, channels) = activations.dims4()?;
         let pooled = (side - 1) / 2 + 1;
         let input = self.activations(activations)?;
         let shape = (batch, pooled, pooled, channels);
-        let count = batch * pooled * pooled * channels / 8;
-        let mut out = None;
-        let argmax = self.ctx.build::<u8>(shape, |argmax| {
-            out = Some(self.ctx.build::<T>(shape, |out| {
-                let sizes = [side, pooled, channels / 8].map(|size| Arg::Int(size as i32));
-                let [side, pooled, eights] = sizes;
-                let args = [
-                    input.into(),
-                    out.into(),
-                    argmax.into(),
-                    side,
-                    pooled,
-                    eights,
-                    Arg::Size(count as u64),
-                ];
-                self.ctx.each("max_pool", count, &args)
-            })?);
-            Ok(())
+        // The launch below writes it.
+        let argmax = save.then(|| self.ctx.build::<u8>(shape, |_| Ok(())));
+        let argmax = argmax.transpose()?;
+        let indices = match &argmax {
+            Some(argmax) => self.ctx.span::<u8>(argmax)?.into(),
+            None => Arg::At(0),
+        };
+        let out = self.ctx.build::<T>(shape, |out| {
+            let sizes = [side, pooled, channels / 8].map(|size| Arg::Int(size as i32));
+            let [side, pooled_side, eights] = sizes;
+            let args = [input.into(), out.into(), indices, side, pooled_side, eights];
+            self.ctx
+                .launch("max_pool", rows(batch, pooled), POOL_BLOCK, &args)
         })?;
-        out.map_or_else(missing, |out| Ok((out, argmax)))
+        Ok((out, argmax))
     }
 
     /// The gradient of the max-pool with respect to activations of `side`.
@@ -306,22 +353,26 @@ where
         let (batch, pooled, _, channels) = gradient.dims4()?;
         let argmax = self.ctx.span::<u8>(argmax)?;
         let gradient = self.activations(gradient)?;
-        let count = batch * side * side * channels / 8;
         self.ctx.build::<T>((batch, side, side, channels), |out| {
             let sizes = [side, pooled, channels / 8].map(|size| Arg::Int(size as i32));
-            let [side, pooled, eights] = sizes;
+            let [width, pooled, eights] = sizes;
             let args = [
                 gradient.into(),
                 argmax.into(),
                 out.into(),
-                side,
+                width,
                 pooled,
                 eights,
-                Arg::Size(count as u64),
             ];
-            self.ctx.each("max_pool_gradient", count, &args)
+            self.ctx
+                .launch("max_pool_gradient", rows(batch, side), POOL_BLOCK, &args)
         })
     }
+}
+
+/// A block for each row of `side` pixels of a batch.
+fn rows(batch: usize, side: usize) -> (u32, u32) {
+    ((batch * side) as u32, 1)
 }
 
 /// The error of a result that was not computed.
@@ -334,17 +385,29 @@ pub(super) fn is_product(conv: &Conv) -> bool {
     conv.kernel == 1 && conv.stride == 1
 }
 
+/// Whether a convolution is computed on folded pixels: the stem.
+fn is_folded(conv: &Conv) -> bool {
+    (conv.kernel, conv.stride, conv.pad, conv.inputs) == (7, 2, 3, 3) && !switches::plain_stem()
+}
+
 /// Channels rounded up to what cuDNN's fast kernels take.
 fn padded_channels(channels: usize) -> usize {
     channels.next_multiple_of(PIXEL_CHANNELS)
 }
 
-/// The shape of `conv` on `batch` images of `side`, with padded channels.
+/// How cuDNN computes `conv` on `batch` images of `side`: on padded channels or, if it is the stem, on folded pixels. `side` is the first one of
+/// its array.
 pub(super) fn convolution(conv: Conv, side: usize, batch: usize) -> Shape {
-    let inputs = padded_channels(conv.inputs);
-    Shape {
-        conv: Conv { inputs, ..conv },
-        side,
-        batch,
+    if is_folded(&conv) {
+        return Shape {
+            batch,
+            input: [side, side + FOLDED_KERNEL[1] - 1],
+            kernel: FOLDED_KERNEL,
+            stride: 1,
+            pad: 0,
+            channels: [FOLDED_CHANNELS, conv.outputs],
+        };
     }
+    let inputs = padded_channels(conv.inputs);
+    Shape::square(Conv { inputs, ..conv }, side, batch)
 }

@@ -236,7 +236,7 @@ where
         let pixels = self.ctx.build::<T>(&shape, |_| Ok(()))?;
         self.ctx.stream.synchronize().w()?;
         // Once without capture: it chooses algorithms and loads kernels, which is not allowed during a capture.
-        let once = pass(gpu, gpu.padded(&pixels)?);
+        let once = pass(gpu, gpu.stem_input(&pixels)?);
         gpu.convolutions.drop_workspace();
         let lengths = once?.map(|tensor| tensor.elem_count());
         gpu.ctx.stream.synchronize().w()?;
@@ -244,7 +244,7 @@ where
         let [embedding, hidden] = lengths.map(|length| gpu.ctx.pinned(length));
         let mut outputs = [embedding?, hidden?];
         let graph = gpu.ctx.capture(|| {
-            let queued = pass(gpu, gpu.padded(&pixels)?).and_then(|results| {
+            let queued = pass(gpu, gpu.stem_input(&pixels)?).and_then(|results| {
                 for (tensor, output) in results.iter().zip(&mut outputs) {
                     let wide = gpu.widened(tensor)?;
                     gpu.ctx.fetch(gpu.floats(&wide)?, output)?;

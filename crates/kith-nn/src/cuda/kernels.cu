@@ -46,6 +46,57 @@ extern "C" __global__ void pad_pixels(const value *in, Eight *out, size pixels) 
     out[i] = eight;
 }
 
+struct alignas(2 * sizeof(value)) Pair {
+    value at[2];
+};
+
+// The stem's input: 7 x 7 / 2 on three channels as 1 x 4 / 1 on 64, which fill cuDNN's fast kernels. Pixel (y, x) of `out` [batch, half, half + 3, 64]
+// holds the rows 2y - 4 to 2y + 3 of the pixels' columns 2x - 4 and 2x - 3, eight values a row, the last two of them 0. Outside the image there are
+// zeros, so that the convolution needs no padding. Blocks of 32 x 8 threads, each for 64 pixels of a row of `out`.
+extern "C" __global__ void fold_pixels(const value *in, Eight *out, int side, int half) {
+    __shared__ Pair rows[8][196];  // 3 pairs a pixel; with 4 more, no two threads of a warp read the same bank
+    int columns = half + 3, first = blockIdx.y * 64, pixels = columns - first < 64 ? columns - first : 64;
+    int y = 2 * (int)(blockIdx.x % half) - 4 + threadIdx.y, start = 6 * first - 12;
+    const value *row = in + ((size)(blockIdx.x / half) * side + y) * side * 3;
+    for (int i = threadIdx.x; i < 6 * pixels; i += 32) {
+        bool there = y >= 0 && y < side && start + i >= 0 && start + i < 3 * side;
+        rows[threadIdx.y][i / 2].at[i % 2] = there ? row[start + i] : narrow(0.0f);
+    }
+    __syncthreads();
+    Eight *to = out + ((size)blockIdx.x * columns + first) * 8;
+    for (int i = threadIdx.y * 32 + threadIdx.x; i < 8 * pixels; i += 256) {
+        Eight eight = {};
+        for (int pair = 0; pair < 3; ++pair) {
+            Pair two = rows[i % 8][3 * (i / 8) + pair];
+            eight.at[2 * pair] = two.at[0];
+            eight.at[2 * pair + 1] = two.at[1];
+        }
+        to[i] = eight;
+    }
+}
+
+// The place in [7, 7, 3] of value `i` of the stem's folded weights [4, 64]; -1 if there is none.
+__device__ inline int unfolded(int i) {
+    int c = i % 8, y = i / 8 % 8 - 1, x = 2 * (i / 64) + c / 3 - 1;
+    return c < 6 && y >= 0 && x >= 0 && x < 7 ? (7 * y + x) * 3 + c % 3 : -1;
+}
+
+// The stem's weights [7, 7, 3, outputs] to [outputs, 4, 64], as fold_pixels lays out its input.
+extern "C" __global__ void fold_weights(const float *in, value *out, int outputs, size count) {
+    size i = place();
+    if (i >= count) return;
+    int from = unfolded(i % 256);
+    out[i] = narrow(from < 0 ? 0.0f : in[(size)from * outputs + i / 256]);
+}
+
+// The reverse, for gradients: each place of [7, 7, 3, outputs] has one in [outputs, 4, 64].
+extern "C" __global__ void unfold_weights(const value *in, float *out, int outputs, size count) {
+    size i = place();
+    if (i >= count) return;
+    int to = unfolded(i % 256);
+    if (to >= 0) out[(size)to * outputs + i / 256] = widen(in[i]);
+}
+
 // Weights [taps, inputs, outputs] to cuDNN's [outputs, taps, padded], channels from `inputs` on 0. Blocks of 32 x 8 threads turn tiles of
 // 32 x 32 over in shared memory; a row is a (tap, channel).
 extern "C" __global__ void pack_weights(const float *in, value *out, int taps, int inputs, int padded, int outputs) {
@@ -108,57 +159,64 @@ extern "C" __global__ void mask(Eight *gradient, const Eight *output, size eight
     gradient[i] = g;
 }
 
-// Max-pool 3x3/2 with a pad of 1: the maximum of each window and its index in it (0 to 8, the first of equal ones). `eights` is the number of
-// eights in a pixel.
-extern "C" __global__ void max_pool(const Eight *in, Eight *out, unsigned char *argmax, int side, int pooled, int eights, size count) {
-    size i = place();
-    if (i >= count) return;
-    int e = i % eights, px = i / eights % pooled, py = i / eights / pooled % pooled;
-    size image = i / eights / pooled / pooled;
-    float best[8];
-    unsigned char index[8];
-    bool first = true;
-    for (int dy = 0; dy < 3; ++dy)
-        for (int dx = 0; dx < 3; ++dx) {
-            int y = 2 * py + dy - 1, x = 2 * px + dx - 1;
-            if (y < 0 || y >= side || x < 0 || x >= side) continue;
-            Eight here = in[((image * side + y) * side + x) * eights + e];
-            for (int c = 0; c < 8; ++c) {
-                float f = widen(here.at[c]);
-                // NaN wins and stays, so that no pool hides it.
-                if (first || f > best[c] || f != f) {
-                    best[c] = f;
-                    index[c] = 3 * dy + dx;
+// Indices of eight maxima.
+struct alignas(8) Indices {
+    unsigned char at[8];
+};
+
+// Max-pool 3x3/2 with a pad of 1: the maximum of each window and, unless `argmax` is null, its index in it (0 to 8, the first of equal ones).
+// `eights` is the number of eights in a pixel. A block for each row of `out`.
+extern "C" __global__ void max_pool(const Eight *in, Eight *out, Indices *argmax, int side, int pooled, int eights) {
+    int py = blockIdx.x % pooled, row = pooled * eights;
+    const Eight *image = in + (size)(blockIdx.x / pooled) * side * side * eights;
+    for (int i = threadIdx.x; i < row; i += blockDim.x) {
+        int e = i % eights, px = i / eights;
+        float best[8];
+        Indices index;
+        bool first = true;
+        for (int dy = 0; dy < 3; ++dy)
+            for (int dx = 0; dx < 3; ++dx) {
+                int y = 2 * py + dy - 1, x = 2 * px + dx - 1;
+                if (y < 0 || y >= side || x < 0 || x >= side) continue;
+                Eight here = image[((size)y * side + x) * eights + e];
+                for (int c = 0; c < 8; ++c) {
+                    float f = widen(here.at[c]);
+                    // NaN wins and stays, so that no pool hides it.
+                    if (first || f > best[c] || f != f) {
+                        best[c] = f;
+                        index.at[c] = 3 * dy + dx;
+                    }
                 }
+                first = false;
             }
-            first = false;
-        }
-    Eight eight;
-    for (int c = 0; c < 8; ++c) {
-        eight.at[c] = narrow(best[c]);
-        argmax[8 * i + c] = index[c];
+        Eight eight;
+        for (int c = 0; c < 8; ++c) eight.at[c] = narrow(best[c]);
+        out[(size)blockIdx.x * row + i] = eight;
+        if (argmax) argmax[(size)blockIdx.x * row + i] = index;
     }
-    out[i] = eight;
 }
 
-// The gradient of max_pool with respect to its input, gathered: each pixel sums over the windows that cover it, at most four.
-extern "C" __global__ void max_pool_gradient(const Eight *gradient, const unsigned char *argmax, Eight *out, int side, int pooled, int eights, size count) {
-    size i = place();
-    if (i >= count) return;
-    int e = i % eights, x = i / eights % side, y = i / eights / side % side;
-    size image = i / eights / side / side;
-    float sum[8] = {};
-    for (int py = y / 2; py <= (y + 1) / 2 && py < pooled; ++py)
-        for (int px = x / 2; px <= (x + 1) / 2 && px < pooled; ++px) {
-            unsigned char here = 3 * (y - 2 * py + 1) + (x - 2 * px + 1);
-            size window = ((image * pooled + py) * pooled + px) * eights + e;
-            Eight g = gradient[window];
-            for (int c = 0; c < 8; ++c)
-                if (argmax[8 * window + c] == here) sum[c] += widen(g.at[c]);
-        }
-    Eight eight;
-    for (int c = 0; c < 8; ++c) eight.at[c] = narrow(sum[c]);
-    out[i] = eight;
+// The gradient of max_pool with respect to its input, gathered: each pixel sums over the windows that cover it, at most four. A block for each row
+// of `out`.
+extern "C" __global__ void max_pool_gradient(const Eight *gradient, const Indices *argmax, Eight *out, int side, int pooled, int eights) {
+    int y = blockIdx.x % side, row = side * eights;
+    size image = (size)(blockIdx.x / side) * pooled * pooled * eights;
+    for (int i = threadIdx.x; i < row; i += blockDim.x) {
+        int e = i % eights, x = i / eights;
+        float sum[8] = {};
+        for (int py = y / 2; py <= (y + 1) / 2 && py < pooled; ++py)
+            for (int px = x / 2; px <= (x + 1) / 2 && px < pooled; ++px) {
+                unsigned char here = 3 * (y - 2 * py + 1) + (x - 2 * px + 1);
+                size window = image + (size)(py * pooled + px) * eights + e;
+                Eight g = gradient[window];
+                Indices index = argmax[window];
+                for (int c = 0; c < 8; ++c)
+                    if (index.at[c] == here) sum[c] += widen(g.at[c]);
+            }
+        Eight eight;
+        for (int c = 0; c < 8; ++c) eight.at[c] = narrow(sum[c]);
+        out[(size)blockIdx.x * row + i] = eight;
+    }
 }
 
 // The mean over pixels: a thread for each (image, channel).

@@ -12,8 +12,11 @@ use super::stream_context::{CudaStreamContext, text};
 /// The source of the kernels without the choice of their type.
 const SOURCE: &str = include_str!("kernels.cu");
 /// All kernels in it.
-const KERNELS: [&str; 18] = [
+const KERNELS: [&str; 21] = [
     "pad_pixels",
+    "fold_pixels",
+    "fold_weights",
+    "unfold_weights",
     "pack_weights",
     "unpack_weights",
     "narrow_all",

@@ -15,6 +15,7 @@ mod memory;
 mod product;
 mod staging;
 mod stream_context;
+mod switches;
 mod training_graphs;
 mod transfer;
 
@@ -92,7 +93,7 @@ where
         let uploaded = self
             .ctx
             .build::<T>(&shape, |pixels| self.ctx.upload_to(parts, pixels))?;
-        self.padded(&uploaded)
+        self.stem_input(&uploaded)
     }
 
     fn infer(
@@ -207,8 +208,9 @@ where
 
     fn stem(&self, layer: &Layer, pixels: &Tensor, save: bool) -> Result<(Tensor, Option<Tensor>)> {
         let activations = self.convolve(layer, self.images(pixels)?, None, true)?;
-        let (out, argmax) = self.max_pool(&activations)?;
-        Ok((out, save.then_some(argmax)))
+        let pooled = self.max_pool(&activations, save)?;
+        self.ctx.recycle(activations);
+        Ok(pooled)
     }
 
     fn stem_gradient(
@@ -220,7 +222,8 @@ where
     ) -> Result<LayerGradient> {
         let conv = layer.spec.conv;
         let x = self.images(pixels)?;
-        let conv_gradient = self.max_pool_gradient(gradient, argmax, conv.output_side(x.side))?;
+        let [side, _] = convolution(conv, x.side, x.batch).output();
+        let conv_gradient = self.max_pool_gradient(gradient, argmax, side)?;
         Ok(LayerGradient {
             weight: self.weight_gradient(conv, x, self.activations(&conv_gradient)?)?,
             // Each pooled value comes from one place, so the sums over places and over pooled values are the same.

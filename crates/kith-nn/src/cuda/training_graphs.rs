@@ -135,7 +135,7 @@ where
         let mut pool = GraphBufferPool::default();
         self.with_capturer(|gpu| {
             // Once without capture: it chooses algorithms and loads kernels, which is not allowed during a capture.
-            let once = pass(gpu, gpu.padded(&pixels)?);
+            let once = pass(gpu, gpu.stem_input(&pixels)?);
             gpu.convolutions.drop_workspace();
             let (_, embedding) = once?;
             let (count, dims) = (embedding.elem_count(), embedding.shape().clone());
@@ -145,7 +145,7 @@ where
             let mut output = gpu.ctx.pinned(count)?;
             let mut saved = None;
             let forward = gpu.capture_with_pool(&mut pool, || {
-                let (activations, embedding) = pass(gpu, gpu.padded(&pixels)?)?;
+                let (activations, embedding) = pass(gpu, gpu.stem_input(&pixels)?)?;
                 saved = Some(activations);
                 gpu.ctx.fetch(gpu.floats(&embedding)?, &mut output)
             })?;

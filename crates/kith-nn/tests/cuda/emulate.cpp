@@ -66,6 +66,13 @@ static void each(size count, Kernel kernel) {
         for (threadIdx = {0, 0}; threadIdx.x < 256; ++threadIdx.x) kernel();
 }
 
+// Blocks of 64 threads that do not wait for each other.
+static void blocks(unsigned count, Kernel kernel) {
+    gridDim = {count, 1}, blockDim = {64, 1};
+    for (blockIdx = {0, 0}; blockIdx.x < count; ++blockIdx.x)
+        for (threadIdx = {0, 0}; threadIdx.x < 64; ++threadIdx.x) kernel();
+}
+
 // bf16 keeps 8 bits; float differs by the order of sums.
 static const double ROUNDING = HALF ? 1.0 / 256 : 1e-5, SUMS = 1e-5;
 
@@ -128,6 +135,43 @@ static void layouts() {
     }
 }
 
+// A convolution of folded pixels with folded weights is the stem's; so is the gradient of its weights, unfolded.
+static void folding(int side) {
+    int batch = 2, half = (side + 1) / 2, columns = half + 3, outputs = 5;
+    auto wide = floats(batch * side * side * 3), weights = floats(49 * 3 * outputs);
+    auto pixels = activations(wide);
+    vector<Eight> folded(batch * half * columns * 8);
+    memset(folded.data(), 0xff, folded.size() * sizeof(Eight));
+    launch({unsigned(batch * half), unsigned(columns + 63) / 64}, {32, 8}, [&] { fold_pixels(pixels.data(), folded.data(), side, half); });
+    vector<value> taps(256 * outputs, narrow(9));
+    each(taps.size(), [&] { fold_weights(weights.data(), taps.data(), outputs, taps.size()); });
+    auto in = (const value *)folded.data();
+    auto slope = floats(batch * half * half * outputs);
+    vector<double> wanted(weights.size()), sums(taps.size());
+    for (int i = 0; i < int(slope.size()); ++i) {
+        int o = i % outputs, x = i / outputs % half, y = i / outputs / half % half, image = i / outputs / half / half;
+        double direct = 0, found = 0;
+        for (int t = 0; t < 147; ++t) {
+            int from_y = 2 * y - 3 + t / 21, from_x = 2 * x - 3 + t / 3 % 7;
+            if (from_y < 0 || from_x < 0 || from_y >= side || from_x >= side) continue;
+            double pixel = wide[((image * side + from_y) * side + from_x) * 3 + t % 3];
+            direct += pixel * widen(narrow(weights[t * outputs + o]));
+            wanted[t * outputs + o] += pixel * slope[i];
+        }
+        for (int t = 0; t < 256; ++t) {
+            double pixel = widen(in[((image * half + y) * columns + x) * 64 + t]);
+            found += pixel * widen(taps[o * 256 + t]);
+            sums[o * 256 + t] += pixel * slope[i];
+        }
+        same("a convolution of folded pixels", found, direct, SUMS);
+    }
+    vector<value> gradient;
+    for (double sum : sums) gradient.push_back(narrow(sum));
+    vector<float> back(weights.size(), 9);
+    each(taps.size(), [&] { unfold_weights(gradient.data(), back.data(), outputs, taps.size()); });
+    for (size_t i = 0; i < back.size(); ++i) same("unfold_weights", back[i], wanted[i], ROUNDING);
+}
+
 static void pointwise() {
     int channels = 24, count = 24 * 50;
     auto sums = floats(count), bias = floats(channels), residual = floats(count);
@@ -158,8 +202,12 @@ static void pool(int side) {
     for (auto &one : wide) one = std::floor(std::fabs(random_float()) * 3);
     auto in = activations(wide);
     vector<value> out(batch * pooled * pooled * channels), slopes(in.size(), narrow(9));
-    vector<unsigned char> argmax(out.size());
-    each(out.size() / 8, [&] { max_pool(eights(in), eights(out), argmax.data(), side, pooled, channels / 8, out.size() / 8); });
+    vector<Indices> indices(out.size() / 8);
+    auto argmax = (unsigned char *)indices.data();
+    blocks(batch * pooled, [&] { max_pool(eights(in), eights(out), nullptr, side, pooled, channels / 8); });
+    auto unsaved = out;
+    blocks(batch * pooled, [&] { max_pool(eights(in), eights(out), indices.data(), side, pooled, channels / 8); });
+    same("max_pool without its argmax", out == unsaved, 1, 0);
     auto gradient = floats(out.size());
     auto g = activations(gradient);
     vector<double> wanted(wide.size());
@@ -177,11 +225,11 @@ static void pool(int side) {
         same("its argmax", argmax[i], pick, 0);
         wanted[from] += gradient[i];
     }
-    each(in.size() / 8, [&] { max_pool_gradient(eights(g), argmax.data(), eights(slopes), side, pooled, channels / 8, in.size() / 8); });
+    blocks(batch * side, [&] { max_pool_gradient(eights(g), indices.data(), eights(slopes), side, pooled, channels / 8); });
     for (size_t i = 0; i < in.size(); ++i) same("max_pool_gradient", widen(slopes[i]), wanted[i], ROUNDING);
     // Not the first that its window meets, if there are two.
     in[side > 1 ? channels : 0] = narrow(NAN);
-    each(out.size() / 8, [&] { max_pool(eights(in), eights(out), argmax.data(), side, pooled, channels / 8, out.size() / 8); });
+    blocks(batch * pooled, [&] { max_pool(eights(in), eights(out), nullptr, side, pooled, channels / 8); });
     same("max_pool of what is no number", std::isnan(widen(out[0])), 1, 0);
 }
 
@@ -274,6 +322,7 @@ static void updates(int kind) {
 int main() {
     rounding();
     layouts();
+    for (int side : {1, 2, 7, 10, 131}) folding(side);
     pointwise();
     for (int side : {1, 2, 5, 6, 16}) pool(side);
     means();
