@@ -13,6 +13,7 @@ use super::arrays::ActivationType;
 use super::captured::{CapturedGraphs, CapturedPass};
 use super::gpu::Gpu;
 use super::graph_table::Entry;
+use super::switches;
 use crate::backend::{GraphCache, InferencePass, Pixels};
 
 /// Maximum number of graphs of one encoder. When there are as many, all are dropped.
@@ -82,7 +83,8 @@ pub(super) fn note_seen(graphs: &GraphCache, batch: usize) {
 
 /// Images in a part of a batch of `images`. `None` if the batch is computed as one.
 pub(super) fn images_of_part(images: usize, side: usize) -> Option<usize> {
-    let max_images = (PART_PIXELS / (side * side)).max(1);
+    let pixels = switches::part_pixels().map_or(PART_PIXELS, |log2| 1 << log2);
+    let max_images = (pixels / (side * side)).max(1);
     let part = 1 << max_images.ilog2();
     (images >= 2 * part).then_some(part)
 }
