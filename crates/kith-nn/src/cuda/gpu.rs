@@ -20,8 +20,8 @@ const PIXEL_CHANNELS: usize = 8;
 /// Kernel and input channels of the stem after folding (`fold_pixels` in `kernels.cu`).
 const FOLDED_KERNEL: [usize; 2] = [1, 4];
 const FOLDED_CHANNELS: usize = 64;
-/// Threads of a block of the pool's kernels: they fill rows of 24 and 56 pixels of 64 channels without rest.
-const POOL_BLOCK: (u32, u32) = (64, 1);
+/// Threads of a block of kernels with a block for each row of pixels: they fill rows of 24 and 56 pixels of 64 channels without rest.
+const ROW_BLOCK: (u32, u32) = (64, 1);
 /// Minimum rows that a block sums.
 const MIN_SUM_ROWS: usize = 256;
 /// Maximum blocks that share a column.
@@ -192,6 +192,13 @@ where
             let fused = if is_product(&conv) {
                 self.products.forward(&conv, x.pixels(), arrays)?;
                 false
+            } else if is_strided_product(&conv) {
+                let even = self.even_pixels(x, conv)?;
+                let arrays = [self.activations(&even)?, weight, out];
+                let pixels = x.batch * height * width;
+                self.products.forward_transposed(&conv, pixels, arrays)?;
+                self.ctx.recycle(even);
+                false
             } else {
                 let wanted = Epilogue {
                     bias,
@@ -203,17 +210,37 @@ where
             if fused {
                 return Ok(());
             }
+            if conv.outputs % 8 > 0 {
+                // The projection, which has neither.
+                debug_assert!(residual.is_none() && !relu);
+                let channels = Arg::Int(conv.outputs as i32);
+                let args = [out.into(), bias.into(), channels, Arg::Size(out.len as u64)];
+                return self.ctx.each("add_bias", out.len, &args);
+            }
             let residual = residual.map_or(Arg::At(0), Arg::from);
             let args = [
                 out.into(),
                 bias.into(),
                 residual,
-                Arg::Int(conv.outputs as i32),
+                Arg::Int((conv.outputs / 8) as i32),
                 Arg::Int(i32::from(relu)),
-                Arg::Size(out.len as u64),
+                Arg::Size((out.len / 8) as u64),
             ];
-            self.ctx.each("epilogue", out.len, &args)
+            self.ctx.each("epilogue", out.len / 8, &args)
         })
+    }
+
+    /// The pixels that a 1 × 1 convolution of stride 2 reads.
+    fn even_pixels(&self, x: ImageBatch<'_, T>, conv: Conv) -> Result<Tensor> {
+        let half = conv.output_side(x.side);
+        self.ctx
+            .build::<T>((x.batch, half, half, conv.inputs), |out| {
+                let sizes = [x.side, half, conv.inputs / 8].map(|size| Arg::Int(size as i32));
+                let [side, width, eights] = sizes;
+                let args = [x.data.into(), out.into(), side, width, eights];
+                self.ctx
+                    .launch("take_even", rows(x.batch, half), ROW_BLOCK, &args)
+            })
     }
 
     /// The gradient of the weights, from activations whose channels are padded.
@@ -338,7 +365,7 @@ where
             let [side, pooled_side, eights] = sizes;
             let args = [input.into(), out.into(), indices, side, pooled_side, eights];
             self.ctx
-                .launch("max_pool", rows(batch, pooled), POOL_BLOCK, &args)
+                .launch("max_pool", rows(batch, pooled), ROW_BLOCK, &args)
         })?;
         Ok((out, argmax))
     }
@@ -365,7 +392,7 @@ where
                 eights,
             ];
             self.ctx
-                .launch("max_pool_gradient", rows(batch, side), POOL_BLOCK, &args)
+                .launch("max_pool_gradient", rows(batch, side), ROW_BLOCK, &args)
         })
     }
 }
@@ -383,6 +410,12 @@ pub(super) fn missing<T>() -> Result<T> {
 /// Whether a convolution is one product of matrices.
 pub(super) fn is_product(conv: &Conv) -> bool {
     conv.kernel == 1 && conv.stride == 1
+}
+
+/// Whether the forward pass of a convolution is one product of matrices after its pixels are gathered. Its weights are laid out as for cuDNN, which
+/// computes the backward pass.
+fn is_strided_product(conv: &Conv) -> bool {
+    (conv.kernel, conv.stride, conv.pad) == (1, 2, 0) && !switches::cudnn_shortcut()
 }
 
 /// Whether a convolution is computed on folded pixels: the stem.

@@ -140,13 +140,32 @@ extern "C" __global__ void widen_all(const value *in, float *out, size count) {
     if (i < count) out[i] = widen(in[i]);
 }
 
-// sums + bias (+ residual), then ReLU if asked; in place. `residual` may be null.
-extern "C" __global__ void epilogue(value *sums, const value *bias, const value *residual, int channels, int relu, size count) {
+// sums + bias (+ residual), then ReLU if asked; in place. `residual` may be null. `eights` is the number of eights in a pixel.
+extern "C" __global__ void epilogue(Eight *sums, const Eight *bias, const Eight *residual, int eights, int relu, size count) {
     size i = place();
     if (i >= count) return;
-    float f = widen(sums[i]) + widen(bias[i % channels]);
-    if (residual) f += widen(residual[i]);
-    sums[i] = narrow(relu && f <= 0.0f ? 0.0f : f);
+    Eight out = sums[i], b = bias[i % eights], r = {};
+    if (residual) r = residual[i];
+    for (int c = 0; c < 8; ++c) {
+        float f = widen(out.at[c]) + widen(b.at[c]);
+        if (residual) f += widen(r.at[c]);
+        out.at[c] = narrow(relu && f <= 0.0f ? 0.0f : f);
+    }
+    sums[i] = out;
+}
+
+// sums + bias for any number of channels, in place.
+extern "C" __global__ void add_bias(value *sums, const value *bias, int channels, size count) {
+    size i = place();
+    if (i < count) sums[i] = narrow(widen(sums[i]) + widen(bias[i % channels]));
+}
+
+// The pixels of even rows and columns: [images, side, side] to [images, half, half]. A block for each row of `out`.
+extern "C" __global__ void take_even(const Eight *in, Eight *out, int side, int half, int eights) {
+    int y = blockIdx.x % half, row = half * eights;
+    const Eight *from = in + ((size)(blockIdx.x / half) * side + 2 * y) * side * eights;
+    for (int i = threadIdx.x; i < row; i += blockDim.x)
+        out[(size)blockIdx.x * row + i] = from[(size)(i / eights * 2) * eights + i % eights];
 }
 
 // ReLU's gradient, in place.

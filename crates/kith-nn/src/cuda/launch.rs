@@ -12,7 +12,7 @@ use super::stream_context::{CudaStreamContext, text};
 /// The source of the kernels without the choice of their type.
 const SOURCE: &str = include_str!("kernels.cu");
 /// All kernels in it.
-const KERNELS: [&str; 21] = [
+const KERNELS: [&str; 23] = [
     "pad_pixels",
     "fold_pixels",
     "fold_weights",
@@ -22,6 +22,8 @@ const KERNELS: [&str; 21] = [
     "narrow_all",
     "widen_all",
     "epilogue",
+    "add_bias",
+    "take_even",
     "mask",
     "max_pool",
     "max_pool_gradient",

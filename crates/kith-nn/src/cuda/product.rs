@@ -54,6 +54,20 @@ where
         self.multiply([outputs, rows, inputs], factors, [weight, x, out], false)
     }
 
+    /// `out = x · weightᵀ`, for weights `[outputs, inputs]` as cuDNN reads them.
+    pub(super) fn forward_transposed(
+        &self,
+        conv: &Conv,
+        rows: usize,
+        [x, weight, out]: [Span<'_, T>; 3],
+    ) -> Result<()> {
+        let Conv {
+            inputs, outputs, ..
+        } = *conv;
+        let factors = [(TRANSPOSED, inputs), (PLAIN, inputs)];
+        self.multiply([outputs, rows, inputs], factors, [weight, x, out], false)
+    }
+
     /// `dx = dy · weightᵀ`, added to what is there if `add`.
     pub(super) fn input(
         &self,

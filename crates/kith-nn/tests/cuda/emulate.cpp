@@ -178,12 +178,15 @@ static void pointwise() {
     for (int relu : {0, 1})
         for (bool added : {false, true}) {
             auto out = activations(sums), b = activations(bias), r = activations(residual);
-            each(count, [&] { epilogue(out.data(), b.data(), added ? r.data() : nullptr, channels, relu, count); });
+            each(count / 8, [&] { epilogue(eights(out), eights(b), added ? eights(r) : nullptr, channels / 8, relu, count / 8); });
             for (int i = 0; i < count; ++i) {
                 double wanted = sums[i] + bias[i % channels] + (added ? residual[i] : 0);
                 same("epilogue", widen(out[i]), relu ? std::fmax(wanted, 0) : wanted, ROUNDING);
             }
         }
+    auto odd = activations(sums), odd_bias = activations(bias);
+    each(count, [&] { add_bias(odd.data(), odd_bias.data(), 15, count); });
+    for (int i = 0; i < count; ++i) same("add_bias", widen(odd[i]), sums[i] + bias[i % 15], ROUNDING);
     auto gradient = activations(sums), output = activations(residual);
     each(count / 8, [&] { mask(eights(gradient), eights(output), count / 8); });
     for (int i = 0; i < count; ++i) same("mask", widen(gradient[i]), residual[i] > 0 ? sums[i] : 0, 0);
@@ -231,6 +234,17 @@ static void pool(int side) {
     in[side > 1 ? channels : 0] = narrow(NAN);
     blocks(batch * pooled, [&] { max_pool(eights(in), eights(out), nullptr, side, pooled, channels / 8); });
     same("max_pool of what is no number", std::isnan(widen(out[0])), 1, 0);
+}
+
+static void even(int side) {
+    int batch = 2, channels = 16, half = (side + 1) / 2;
+    auto in = activations(floats(batch * side * side * channels));
+    vector<value> out(batch * half * half * channels, narrow(9));
+    blocks(batch * half, [&] { take_even(eights(in), eights(out), side, half, channels / 8); });
+    for (int i = 0; i < int(out.size()); ++i) {
+        int c = i % channels, x = i / channels % half, y = i / channels / half % half, image = i / channels / half / half;
+        same("take_even", widen(out[i]), widen(in[((image * side + 2 * y) * side + 2 * x) * channels + c]), 0);
+    }
 }
 
 static void means() {
@@ -325,6 +339,7 @@ int main() {
     for (int side : {1, 2, 7, 10, 131}) folding(side);
     pointwise();
     for (int side : {1, 2, 5, 6, 16}) pool(side);
+    for (int side : {1, 2, 5, 34}) even(side);
     means();
     for (int dim : {7, 128, 300}) lengths(dim);
     for (int rows : {1, 255, 700}) sums(rows);
