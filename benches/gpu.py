@@ -2,7 +2,7 @@
 """kith on an NVIDIA GPU beside PyTorch on the same one: embeddings, and training steps of EMC².
 
     pip install torch onnxruntime numpy
-    python3 benches/gpu.py --kith target/release/kith [--device cuda:0] [--rounds 5] [--seconds 1] [--steps 200] [--compile 96:1,96:64] [--json FILE]
+    python3 benches/gpu.py --kith target/release/kith [--study target/release/kith-study] [--device cuda:0] [--rounds 5] [--seconds 1] [--steps 200] [--compile 96:1,96:64] [--json FILE]
 
 Both start from float pixels in the host's memory and end with vectors there. PyTorch runs bf16, channels last, `cudnn.benchmark`, from pinned
 memory: with weights in bf16 ("eager"), with weights in float and autocast, which casts them in each pass ("autocast"), and, for the cells that
@@ -147,7 +147,7 @@ def kith_steps(args, batch, side):
     with tempfile.TemporaryDirectory() as out:
         sets = [f"batch={batch}", f"side={side}", f"dim={DIM}", f"steps={args.steps}", "small_steps=1", f"chains=[{CHAINS}]"]
         options = [part for one in sets for part in ("--set", one)]
-        command = [args.kith, "study", "cost", "--out", out, "--scale", "laptop", "--seeds", "1", "--device", args.device, *options]
+        command = [args.study or Path(args.kith).with_name("kith-study"), "cost", "--out", out, "--scale", "laptop", "--seeds", "1", "--device", args.device, *options]
         # The study judges what it measures; here only the points matter.
         done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
         lines = Path(out) / "points.jsonl"
@@ -250,6 +250,7 @@ def cells(text):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kith", default="target/release/kith", help="a build with --features cuda")
+    parser.add_argument("--study", help="kith-study, built with --features cuda; by default beside --kith")
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="for each program, cell and round")
