@@ -5,7 +5,9 @@ use std::{hint::black_box, time::Duration};
 use rayon::prelude::*;
 
 use super::{BenchError, DecodeStage, Figure, Pass, Setup, clock::watch};
-use kith_learn::{Batch, CarriedViews, LearnConfig, Learner, ObjectiveKind, SharedView};
+use kith_learn::{
+    Batch, CarriedViews, LearnConfig, Learner, ObjectiveKind, SharedView, StepImages,
+};
 use kith_mcmc::{
     BatchSlot, Carried, ChainState, ChainTable, ImageKey, PairEntry, PairGraph, PairKey,
     SamplerConfig, SlotKey, Visit,
@@ -83,9 +85,20 @@ pub(super) fn train(
             pairs: keys,
             pixels: pixels(2 * pairs, side),
         };
+        // Another batch would count as memory where nothing is uploaded ahead.
+        let mut next = learner.encoder.uploads_ahead().then(|| batch.clone());
         watch(budget, || {
             batch.step += 1;
-            black_box(learner.step(&batch, &graph, &NoViews, RATE)?);
+            if let Some(next) = &mut next {
+                next.step = batch.step + 1;
+                std::mem::swap(&mut batch.pixels, &mut next.pixels);
+            }
+            let images = |batch| StepImages {
+                batch,
+                carried: &NoViews,
+            };
+            let step = (images(&batch), next.as_ref().map(images));
+            black_box(learner.step_ahead(step, &graph, RATE)?);
             Ok(())
         })
     });

@@ -49,6 +49,8 @@ struct Job {
 pub(super) struct BatchLoader {
     jobs: Option<SyncSender<Job>>,
     ahead: VecDeque<Receiver<Result<LoadedBatch, TrainFailure>>>,
+    /// The answer to the oldest plan, if it was looked at before its turn.
+    ready: Option<Result<LoadedBatch, TrainFailure>>,
     max_ahead: usize,
     thread: Option<JoinHandle<()>>,
 }
@@ -68,6 +70,7 @@ impl BatchLoader {
         Ok(Self {
             jobs: Some(jobs),
             ahead: VecDeque::with_capacity(max_ahead),
+            ready: None,
             max_ahead,
             thread: Some(thread),
         })
@@ -75,7 +78,7 @@ impl BatchLoader {
 
     /// Whether another plan may be given.
     pub(super) fn has_room(&self) -> bool {
-        self.ahead.len() < self.max_ahead
+        self.ahead.len() + usize::from(self.ready.is_some()) < self.max_ahead
     }
 
     /// Gives a plan to the threads; does not wait as long as there is room.
@@ -89,12 +92,31 @@ impl BatchLoader {
 
     /// Waits for the oldest plan that was given; there must be one.
     pub(super) fn next(&mut self) -> Result<LoadedBatch, TrainFailure> {
+        if let Some(ready) = self.ready.take() {
+            return ready;
+        }
         let oldest = self.ahead.pop_front().ok_or_else(ended)?;
         oldest.recv().map_err(|_| ended())?
     }
 
+    /// Takes the answer to the oldest plan if it is there, for [`BatchLoader::upcoming`]. Does not wait.
+    pub(super) fn look_ahead(&mut self) {
+        if self.ready.is_none()
+            && let Some(answer) = self.ahead.front().and_then(|oldest| oldest.try_recv().ok())
+        {
+            self.ahead.pop_front();
+            self.ready = Some(answer);
+        }
+    }
+
+    /// The batch that [`BatchLoader::next`] returns next, if [`BatchLoader::look_ahead`] found it loaded.
+    pub(super) fn upcoming(&self) -> Option<&LoadedBatch> {
+        self.ready.as_ref()?.as_ref().ok()
+    }
+
     /// Drops all plans that were given.
     pub(super) fn clear(&mut self) {
+        self.ready = None;
         self.ahead.clear();
     }
 }
@@ -162,6 +184,16 @@ fn load(plan: Plan, loader: &ImageLoader) -> Result<LoadedBatch, TrainFailure> {
             .collect(),
         after,
     })
+}
+
+/// Views that were loaded ahead, and no others.
+pub(super) struct LoadedViews<'a>(pub(super) &'a HashMap<ImageKey, SharedView>);
+
+impl CarriedViews for LoadedViews<'_> {
+    fn views(&self, _: u64, images: &[ImageKey]) -> Vec<Option<SharedView>> {
+        let view = |image| self.0.get(image).cloned();
+        images.iter().map(view).collect()
+    }
 }
 
 /// Views that were loaded ahead; other images' views come from `fallback`.

@@ -60,6 +60,16 @@ impl Batches {
         self.loader.next()
     }
 
+    /// Looks whether the batch of the next step is loaded by now, for [`Batches::upcoming`].
+    pub(super) fn look_ahead(&mut self) {
+        self.loader.look_ahead();
+    }
+
+    /// The batch of the next step, if it was loaded when it was last looked for.
+    pub(super) fn upcoming(&self) -> Option<&LoadedBatch> {
+        self.loader.upcoming()
+    }
+
     /// Drops all planned batches: they are planned again from `step` and `position` on.
     pub(super) fn restart(&mut self, set: &mut TrainingSet, step: u64, position: Position) {
         self.loader.clear();

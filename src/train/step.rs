@@ -2,9 +2,14 @@
 
 use std::{collections::HashMap, time::Instant};
 
-use super::{batch_loader::LoadedBatch, error::TrainFailure, recovery, run::Run};
+use super::{
+    batch_loader::{LoadedBatch, LoadedViews},
+    error::TrainFailure,
+    recovery,
+    run::Run,
+};
 use crate::events::Kind;
-use kith_learn::{Batch, LearnError, SharedView, StepReport};
+use kith_learn::{Batch, LearnError, SharedView, StepImages, StepReport};
 use kith_mcmc::{ImageKey, PairKey};
 use kith_nn::NnError;
 
@@ -62,11 +67,21 @@ impl Run<'_> {
             return Ok(None);
         }
         let rate = self.rate();
-        let views = self.batches.views(carried);
+        self.batches.look_ahead();
+        let (views, upcoming) = (self.batches.views(carried), self.batches.upcoming());
         let (learner, graph) = (&mut self.learner, &self.training_set.graph);
-        self.pool
-            .install(|| learner.step(batch, graph, &views, rate))
-            .map(Some)
+        let step = || {
+            let now = StepImages {
+                batch,
+                carried: &views,
+            };
+            let loaded = upcoming.map(|next| (&next.batch, LoadedViews(&next.carried)));
+            let next = loaded
+                .as_ref()
+                .map(|(batch, carried)| StepImages { batch, carried });
+            learner.step_ahead((now, next), graph, rate)
+        };
+        self.pool.install(step).map(Some)
     }
 
     fn record(&mut self, report: &StepReport) {

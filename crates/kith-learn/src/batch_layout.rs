@@ -62,6 +62,15 @@ impl AnchorMask {
 impl BatchLayout {
     /// Lays out a batch of `pairs`; `table` is `None` for an objective without chains. Runs in rayon's current pool.
     pub(super) fn new(pairs: &[PairKey], graph: &PairGraph, table: Option<&ChainTable>) -> Self {
+        Self::with_states(pairs, graph, (table, &HashMap::new()))
+    }
+
+    /// The same with `states` in place of those that `table` has for their anchors.
+    pub(super) fn with_states(
+        pairs: &[PairKey],
+        graph: &PairGraph,
+        (table, states): (Option<&ChainTable>, &HashMap<SlotKey, ChainState>),
+    ) -> Self {
         let keys: Vec<SlotKey> = pairs.iter().flat_map(|pair| pair.slots()).collect();
         let candidates: Vec<Option<Candidate<'_>>> =
             keys.iter().map(|key| graph.candidate(*key)).collect();
@@ -84,7 +93,8 @@ impl BatchLayout {
             .filter_map(|(slot, image)| Some(((*image)?, slot)))
             .collect();
         let chain = |anchor: SlotKey, positives: &Positives<'_>| {
-            let state = table?.get(anchor)?;
+            let table = table?;
+            let state = states.get(&anchor).copied().or_else(|| table.get(anchor))?;
             Chain::new(state, positives, graph, (&positions, &images))
         };
         let masks = keys.par_iter().map(|anchor| {

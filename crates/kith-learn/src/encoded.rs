@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::views::View;
 use kith_mcmc::ImageKey;
-use kith_nn::{Encoder, Gradients, NnError, Tape};
+use kith_nn::{Encoder, Gradients, NnError, Tape, UploadedPixels};
 
 /// Rows of embeddings: those of the batch, if any, then those of images outside of it.
 #[derive(Default)]
@@ -19,12 +19,13 @@ pub(super) struct Encoded {
 }
 
 impl Encoded {
-    /// Encodes `pixels`, `[images, side, side, 3]`, and after them `views`, in one pass. Does nothing if both are empty.
+    /// Encodes `pixels`, `[images, side, side, 3]`, and after them `views`, in one pass; `uploaded` are the same, if they are on the device. Does
+    /// nothing if both are empty.
     pub(super) fn push(
         &mut self,
         encoder: &Encoder,
-        pixels: &[f32],
-        views: &[View],
+        (pixels, views): (&[f32], &[View]),
+        uploaded: Option<UploadedPixels>,
     ) -> Result<(), NnError> {
         let whole = Some(pixels).filter(|pixels| !pixels.is_empty());
         let parts: Vec<&[f32]> = whole
@@ -34,7 +35,7 @@ impl Encoded {
         if parts.is_empty() {
             return Ok(());
         }
-        let tape = encoder.forward_train_all(&parts)?;
+        let tape = encoder.forward_train_uploaded(&parts, uploaded)?;
         self.dim = tape.embedding().dim;
         self.embedding.extend_from_slice(&tape.embedding().data);
         self.tapes.push(tape);
@@ -88,11 +89,11 @@ impl Encoded {
         &self.embedding[row * self.dim..(row + 1) * self.dim]
     }
 
-    /// The gradient of the weights from that of the rows, `[rows, dim]`; `None` if nothing was encoded.
-    pub(super) fn backward(self, gradient: &[f32]) -> Result<Option<Gradients>, NnError> {
+    /// The gradient of the weights from that of the rows, `[rows, dim]`; `None` if nothing was encoded. Uses up the tapes, the rows stay.
+    pub(super) fn backward(&mut self, gradient: &[f32]) -> Result<Option<Gradients>, NnError> {
         let mut sum: Option<Gradients> = None;
         let mut rest = gradient;
-        for tape in self.tapes {
+        for tape in std::mem::take(&mut self.tapes) {
             let (own, others) = rest.split_at(tape.embedding().data.len());
             rest = others;
             let gradients = tape.backward(own)?;

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use super::{
     Batch, CarriedViews, LearnError,
+    ahead::Ahead,
     anchor::{Anchor, StepScores},
     batch::step_stamp,
     batch_layout::BatchLayout,
@@ -46,6 +47,8 @@ pub(super) struct Forward {
     pub(super) score_seconds: f64,
     pub(super) walk_seconds: f64,
     pub(super) encode_seconds: f64,
+    /// Whether the images of the first pass were on the device before the step.
+    pub(super) uploaded_ahead: bool,
     pub(super) beta: f32,
     pub(super) step: u64,
 }
@@ -62,13 +65,18 @@ impl Forward {
             score_seconds: 0.0,
             walk_seconds: 0.0,
             encode_seconds: 0.0,
+            uploaded_ahead: false,
             beta,
             step,
         }
     }
 
-    /// Runs the forward half of a step over `batch`.
-    pub(super) fn run(inputs: StepInputs<'_>, batch: &Batch) -> Result<Self, LearnError> {
+    /// Runs the forward half of a step over `batch`, whose images may have been uploaded `ahead`.
+    pub(super) fn run(
+        inputs: StepInputs<'_>,
+        batch: &Batch,
+        ahead: Option<Ahead>,
+    ) -> Result<Self, LearnError> {
         let started = Instant::now();
         let chains = inputs.objective.chains();
         let layout = BatchLayout::new(&batch.pairs, inputs.graph, chains);
@@ -81,7 +89,7 @@ impl Forward {
         {
             return Ok(forward.without_anchors());
         }
-        forward.encode_batch(inputs, &batch.pixels, &extra)?;
+        forward.encode_batch(inputs, (batch, ahead), &extra)?;
         forward.visit_all(inputs.objective, inputs.graph, inputs.seed);
         forward.encode_wanted(inputs)?;
         Ok(forward)
@@ -98,7 +106,7 @@ impl Forward {
     fn encode_batch(
         &mut self,
         inputs: StepInputs<'_>,
-        pixels: &[f32],
+        (batch, ahead): (&Batch, Option<Ahead>),
         extra: &ExtraImages,
     ) -> Result<(), LearnError> {
         let started = Instant::now();
@@ -110,7 +118,9 @@ impl Forward {
             (Vec::new(), views)
         };
         let with_grad = &mut self.embeddings.with_grad;
-        with_grad.push(inputs.encoder, pixels, &along)?;
+        let uploaded = ahead.and_then(|ahead| ahead.of(batch, &along));
+        self.uploaded_ahead = uploaded.is_some();
+        with_grad.push(inputs.encoder, (&batch.pixels, &along), uploaded)?;
         self.check_rows(along.len())?;
         self.check_finite(&self.embeddings.with_grad)?;
         self.embeddings.without_grad = Encoded::without_tape(inputs.encoder, &apart)?;
@@ -198,7 +208,7 @@ impl Forward {
             self.visit_without(inputs, missing);
         }
         let with_grad = &mut self.embeddings.with_grad;
-        with_grad.push(inputs.encoder, &[], &views)?;
+        with_grad.push(inputs.encoder, (&[], &views), None)?;
         self.check_finite(&self.embeddings.with_grad)?;
         self.encode_seconds += started.elapsed().as_secs_f64();
         Ok(())

@@ -6,7 +6,8 @@ use std::{
 };
 
 use super::{
-    Batch, CarriedViews, LearnConfig, LearnError, ObjectiveKind, StepReport,
+    Batch, CarriedViews, LearnConfig, LearnError, ObjectiveKind, StepImages, StepReport,
+    ahead::Ahead,
     embedding_cache::{CacheLimits, EmbeddingCache, FreshEmbeddings},
     forward::{Forward, StepInputs},
     objectives::objective,
@@ -23,6 +24,8 @@ pub struct Learner {
     /// The chains, or the objective's other states ([`ObjectiveKind::states`]).
     pub table: ChainTable,
     cache: EmbeddingCache,
+    /// The images of the next step, if they are on the device.
+    ahead: Option<Ahead>,
     config: LearnConfig,
     seed: u64,
 }
@@ -44,6 +47,7 @@ impl Learner {
             optimizer,
             table: of_fitting_kind(&config, table),
             cache: EmbeddingCache::default(),
+            ahead: None,
             config,
             seed,
         }
@@ -67,8 +71,22 @@ impl Learner {
         carried: &dyn CarriedViews,
         rate: f32,
     ) -> Result<StepReport, LearnError> {
+        self.step_ahead((StepImages { batch, carried }, None), graph, rate)
+    }
+
+    /// [`Learner::step`] on the first images, while those of the `next` step are uploaded if the device can do both. The results are the same.
+    ///
+    /// `next` must be the step after this one, and keep its pixels where they are. If another one follows, its images are uploaded then.
+    pub fn step_ahead(
+        &mut self,
+        (StepImages { batch, carried }, next): (StepImages<'_>, Option<StepImages<'_>>),
+        graph: &PairGraph,
+        rate: f32,
+    ) -> Result<StepReport, LearnError> {
+        let ahead = self.ahead.take();
         finite("learning rate", rate, batch.step)?;
-        let mut estimate = self.estimate(batch, graph, carried)?;
+        let mut estimate = self.estimate((batch, ahead), next, graph, carried)?;
+        self.ahead = estimate.ahead.take();
         let started = Instant::now();
         if let Some(gradients) = &estimate.gradients {
             let norm = estimate.report.gradient_norm;
@@ -88,7 +106,7 @@ impl Learner {
         graph: &PairGraph,
         carried: &dyn CarriedViews,
     ) -> Result<(StepReport, Option<Gradients>), LearnError> {
-        let estimate = self.estimate(batch, graph, carried)?;
+        let estimate = self.estimate((batch, None), None, graph, carried)?;
         self.write(estimate.states, estimate.fresh, (batch.step, graph));
         Ok((estimate.report, estimate.gradients))
     }
@@ -100,14 +118,15 @@ impl Learner {
         graph: &PairGraph,
         carried: &dyn CarriedViews,
     ) -> Result<(StepReport, Option<Gradients>), LearnError> {
-        let estimate = self.estimate(batch, graph, carried)?;
+        let estimate = self.estimate((batch, None), None, graph, carried)?;
         Ok((estimate.report, estimate.gradients))
     }
 
-    /// Computes a step without writing anything.
+    /// Computes a step without writing anything, and uploads the images of the `next` one meanwhile.
     fn estimate(
         &self,
-        batch: &Batch,
+        (batch, ahead): (&Batch, Option<Ahead>),
+        next: Option<StepImages<'_>>,
         graph: &PairGraph,
         carried: &dyn CarriedViews,
     ) -> Result<Estimate, LearnError> {
@@ -120,10 +139,14 @@ impl Learner {
             graph,
             source: carried,
         };
-        let forward = Forward::run(inputs, batch)?;
-        let report = StepReport::new(&forward, self.config.beta, graph.len());
+        let forward = Forward::run(inputs, batch, ahead)?;
         let fresh = objective.keeps_vectors().then(|| forward.fresh());
-        let mut estimate = Estimate::new(forward, report, batch.step)?;
+        let meanwhile = |forward: &Forward, states: &[(SlotKey, ChainState)]| {
+            let ahead = next.and_then(|next| Ahead::upload(inputs, next, states));
+            let report = StepReport::new(forward, self.config.beta, graph.len());
+            (ahead, report)
+        };
+        let mut estimate = Estimate::new(forward, batch.step, meanwhile)?;
         estimate.fresh = fresh;
         Ok(estimate)
     }
@@ -195,29 +218,43 @@ struct Estimate {
     gradients: Option<Gradients>,
     states: Vec<(SlotKey, ChainState)>,
     fresh: Option<FreshEmbeddings>,
+    ahead: Option<Ahead>,
 }
 
 impl Estimate {
-    fn new(forward: Forward, mut report: StepReport, step: u64) -> Result<Self, LearnError> {
+    /// Computes the gradients. `meanwhile` gets the chains' new states and is called while the device computes.
+    fn new(
+        mut forward: Forward,
+        step: u64,
+        meanwhile: impl FnOnce(&Forward, &[(SlotKey, ChainState)]) -> (Option<Ahead>, StepReport),
+    ) -> Result<Self, LearnError> {
         let started = Instant::now();
         let states = forward.next_states();
-        let mut gradients = None;
-        if report.anchors > 0 {
+        let (mut loss, mut gradients) = (0.0, None);
+        if forward.anchors() > 0 {
             let encoded = &forward.embeddings.with_grad;
             let cosines = forward.cosines();
             let (value, gradient) = cosines.value_and_grad(encoded.dim, &encoded.embedding);
-            report.loss = finite("loss", value + forward.offset(), step)?;
+            loss = finite("loss", value + forward.offset(), step)?;
             gradients = forward.embeddings.with_grad.backward(&gradient)?;
         }
-        if let Some(gradients) = &gradients {
-            report.gradient_norm = finite("gradient", gradients.norm()?, step)?;
-        }
-        report.backward_seconds = started.elapsed().as_secs_f64();
+        let (ahead, report) = meanwhile(&forward, &states);
+        let gradient_norm = match &gradients {
+            Some(gradients) => finite("gradient", gradients.norm()?, step)?,
+            None => report.gradient_norm,
+        };
+        let report = StepReport {
+            loss,
+            gradient_norm,
+            backward_seconds: started.elapsed().as_secs_f64(),
+            ..report
+        };
         Ok(Self {
             report,
             gradients,
             states,
             fresh: None,
+            ahead,
         })
     }
 }

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod anchor;
 mod batch;
 mod batch_layout;
@@ -24,6 +25,7 @@ mod softmax;
 mod unbiased;
 mod views;
 
+pub use ahead::StepImages;
 pub use batch::Batch;
 pub use config::{LearnConfig, ObjectiveKind, Scores};
 pub use error::LearnError;

@@ -31,6 +31,9 @@ pub struct StepReport {
     pub anchors: usize,
     /// Number of carried negatives that were encoded.
     pub carried_encoded: usize,
+    /// Whether the images of the first pass were on the device before the step.
+    #[serde(default)]
+    pub uploaded_ahead: bool,
     /// Global L2 norm of the gradient, before clipping.
     pub gradient_norm: f32,
     /// Seconds spent on masks and scores, which every objective needs.
@@ -78,6 +81,7 @@ impl StepReport {
             max_chain_age: ages().max().unwrap_or_default(),
             anchors: anchors.len(),
             carried_encoded: forward.embeddings.with_grad.carried.len(),
+            uploaded_ahead: forward.uploaded_ahead,
             score_seconds: forward.score_seconds,
             walk_seconds: forward.walk_seconds,
             encode_seconds: forward.encode_seconds,

@@ -59,6 +59,9 @@ pub(super) type SavedActivations = Arc<dyn Any + Send + Sync>;
 /// The right to the arrays of a captured graph. As long as it is held, the device does not run the graph again.
 pub(super) type GraphLease = Arc<dyn Any + Send + Sync>;
 
+/// Pixels on the device that were uploaded before their pass.
+pub(super) type PixelsAhead = Box<dyn Any + Send + Sync>;
+
 /// The result of a forward pass that a backward pass may follow.
 pub(super) struct TrainingForward {
     pub(super) saved: SavedActivations,
@@ -129,11 +132,18 @@ pub(super) trait Backend: Send + Sync {
     /// be zero.
     fn training_rows(&self, batch: usize) -> usize;
 
-    /// Runs `pass` on `pixels`. A device may capture it in `graphs`, which outlive updates of the weights, and launch it again.
+    /// Whether [`Backend::upload_ahead`] is of any use.
+    fn uploads_ahead(&self) -> bool;
+
+    /// Uploads the pixels of a later [`Backend::forward_train`] while the device computes. `None`: the device does not, or is not able to now.
+    fn upload_ahead(&self, pixels: Pixels<'_>) -> Option<PixelsAhead>;
+
+    /// Runs `pass` on `pixels`, which are on the device if they were uploaded `ahead`. A device may capture it in `graphs`, which outlive updates of
+    /// the weights, and launch it again.
     fn forward_train(
         &self,
         graphs: &GraphCache,
-        pixels: Pixels<'_>,
+        pixels: (Pixels<'_>, Option<PixelsAhead>),
         pass: TrainingPass<'_>,
     ) -> Result<TrainingForward>;
 

@@ -6,7 +6,7 @@ use candle_core::{Device, Result, Tensor, bail};
 
 use super::backend::{
     Backend, BackwardPass, GradientTarget, GraphCache, GraphLease, InferencePass, LayerGradient,
-    Parameter, Pixels, SavedActivations, TrainingForward, TrainingPass,
+    Parameter, Pixels, PixelsAhead, SavedActivations, TrainingForward, TrainingPass,
 };
 use super::kernels::{self, Epilogue, Images, InputGradient, Stem};
 use super::layer::Layer;
@@ -66,10 +66,18 @@ impl Backend for Cpu {
         batch
     }
 
+    fn uploads_ahead(&self) -> bool {
+        false
+    }
+
+    fn upload_ahead(&self, _: Pixels<'_>) -> Option<PixelsAhead> {
+        None
+    }
+
     fn forward_train(
         &self,
         _: &GraphCache,
-        pixels: Pixels<'_>,
+        (pixels, _): (Pixels<'_>, Option<PixelsAhead>),
         pass: TrainingPass<'_>,
     ) -> Result<TrainingForward> {
         let (saved, embedding) = pass(self, self.upload_pixels(pixels)?)?;

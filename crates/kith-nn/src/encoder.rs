@@ -6,7 +6,7 @@ use candle_core::{Tensor, bail};
 
 use super::architecture::{LayerSpec, layers};
 use super::arrays::{Import, slots};
-use super::backend::{Backend, GraphCache, Pixels, SavedActivations, TrainingForward};
+use super::backend::{Backend, GraphCache, Pixels, PixelsAhead, SavedActivations, TrainingForward};
 use super::layer::Layer;
 use super::resnet::{ForwardTrace, Network};
 use super::{Device, EncoderConfig, Gradients, NamedArray, NnError, Precision, init};
@@ -186,6 +186,38 @@ impl Encoder {
     /// # Errors
     /// As [`Encoder::forward_train`].
     pub fn forward_train_all(&self, parts: &[&[f32]]) -> Result<Tape, NnError> {
+        self.forward_train_uploaded(parts, None)
+    }
+
+    /// Whether the device uploads pixels while it computes, so that [`Encoder::upload_ahead`] is of use.
+    pub fn uploads_ahead(&self) -> bool {
+        self.device.backend.uploads_ahead()
+    }
+
+    /// Uploads `parts` for a later [`Encoder::forward_train_uploaded`] while the device computes what is queued. `None`: the device is the CPU, or
+    /// it holds pixels of another pass already.
+    ///
+    /// # Errors
+    /// `parts` are not one or more whole images.
+    pub fn upload_ahead(&self, parts: &[&[f32]]) -> Result<Option<UploadedPixels>, NnError> {
+        let mut pixels = self.pixels(parts)?;
+        let backend = &self.device.backend;
+        let batch = pixels.shape[0];
+        pixels.shape[0] = backend.training_rows(batch);
+        let ahead = backend.upload_ahead(pixels);
+        Ok(ahead.map(|ahead| UploadedPixels { batch, ahead }))
+    }
+
+    /// [`Encoder::forward_train_all`] of `parts`, which [`Encoder::upload_ahead`] may have uploaded. Uploads of another number of images are
+    /// dropped.
+    ///
+    /// # Errors
+    /// As [`Encoder::forward_train`].
+    pub fn forward_train_uploaded(
+        &self,
+        parts: &[&[f32]],
+        uploaded: Option<UploadedPixels>,
+    ) -> Result<Tape, NnError> {
         let pass = |backend: &dyn Backend, pixels: Tensor| {
             let layers: Vec<Layer> = self.layers.iter().map(Layer::without_cache).collect();
             let network = Network {
@@ -202,7 +234,9 @@ impl Encoder {
         let batch = pixels.shape[0];
         pixels.shape[0] = backend.training_rows(batch);
         let graphs = &self.training_graphs;
-        let forward = backend.forward_train(graphs, pixels, &pass);
+        let uploaded = uploaded.filter(|uploaded| uploaded.batch == batch);
+        let ahead = uploaded.map(|uploaded| uploaded.ahead);
+        let forward = backend.forward_train(graphs, (pixels, ahead), &pass);
         let mut forward = forward.map_err(|error| free_graphs(graphs, error))?;
         let (rows, dim) = (pixels.shape[0], self.config.dim);
         let mut data = std::mem::take(&mut forward.embedding);
@@ -229,6 +263,12 @@ impl Encoder {
         let shape = [batch, side, side, 3];
         Ok(Pixels { parts, shape })
     }
+}
+
+/// Pixels of a training pass that are on the device before it.
+pub struct UploadedPixels {
+    batch: usize,
+    ahead: PixelsAhead,
 }
 
 /// A forward pass that can be differentiated once, before the next step of the optimiser.

@@ -31,7 +31,7 @@ pub use arrays_file::{ArraysFileError, arrays_from_bytes, arrays_to_bytes};
 
 pub use config::{Compute, CudaConfig, EncoderConfig, Precision, Purpose};
 pub use device::Device;
-pub use encoder::{Encoder, Features, Tape, Vectors};
+pub use encoder::{Encoder, Features, Tape, UploadedPixels, Vectors};
 pub use error::NnError;
 pub use gradients::Gradients;
 pub use kernels::{compute_in_background, product, product_with_transposed, transposed_product};

@@ -131,9 +131,9 @@ impl Cost {
         let mut times = vec![Vec::new(); fixtures.len()];
         for step in 0..=small_steps {
             for (fixture, times) in fixtures.iter_mut().zip(&mut times) {
-                let batch = fixture.batch(step);
+                let [batch, next] = [step, step + 1].map(|step| fixture.batch(step));
                 let started = Instant::now();
-                let report = fixture.step(&batch)?;
+                let report = fixture.step(&batch, &next)?;
                 // The first step meets cold memory.
                 if step > 0 {
                     let images = (2 * self.settings.batch + report.carried_encoded) as f64;
@@ -164,15 +164,17 @@ impl Cost {
         let chains = 10_000.min(self.max_chains());
         let mut fixture = Fixture::new(&recipe, self.settings.batch, chains)?;
         let (mut walk, mut scores, mut times) = (0.0, 0.0, Vec::new());
+        let mut batch = fixture.batch(0);
         for step in 0..=steps {
-            let batch = fixture.batch(step);
+            let next = fixture.batch(step + 1);
             let started = Instant::now();
-            let report = fixture.step(&batch)?;
+            let report = fixture.step(&batch, &next)?;
             if step > 0 {
                 walk += report.walk_seconds;
                 scores += report.score_seconds;
                 times.push(started.elapsed().as_secs_f64());
             }
+            batch = next;
         }
         let total: f64 = times.iter().sum();
         recorder.record(

@@ -11,7 +11,7 @@ use super::{
     recipe::{Recipe, chain_table},
     views::distinct_pairs,
 };
-use kith_learn::{Batch, CarriedViews, Learner, SharedView, StepReport};
+use kith_learn::{Batch, CarriedViews, Learner, SharedView, StepImages, StepReport};
 use kith_mcmc::{ChainColumns, ImageKey, PairGraph, PairKey};
 use kith_seed::mix;
 
@@ -67,10 +67,13 @@ impl Fixture {
         }
     }
 
-    /// One training step on `batch`.
-    pub(super) fn step(&mut self, batch: &Batch) -> Result<StepReport, StudyError> {
-        let (learner, graph, noise) = (&mut self.learner, &self.graph, &self.noise);
-        let step = || learner.step(batch, graph, noise, 1e-4);
+    /// One training step on `batch`, while the images of the `next` one are uploaded.
+    pub(super) fn step(&mut self, batch: &Batch, next: &Batch) -> Result<StepReport, StudyError> {
+        let (learner, graph, carried) = (&mut self.learner, &self.graph, &self.noise);
+        let step = || {
+            let [now, next] = [batch, next].map(|batch| StepImages { batch, carried });
+            learner.step_ahead((now, Some(next)), graph, 1e-4)
+        };
         Ok(self.pool.install(step)?)
     }
 }

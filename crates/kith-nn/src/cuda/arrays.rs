@@ -87,6 +87,12 @@ impl<'a, T> Span<'a, T> {
             values: PhantomData,
         }
     }
+
+    /// The first `len` values.
+    pub(super) fn first(self, len: usize) -> Self {
+        debug_assert!(len <= self.len);
+        Self { len, ..self }
+    }
 }
 
 impl<'a, T: CudaDType> Span<'a, T> {

@@ -11,15 +11,15 @@ use super::launch::Arg;
 use super::product::Products;
 use super::stream_context::CudaStreamContext;
 use super::switches;
+use crate::backend::{Pixels, PixelsAhead};
 use crate::kernels::Conv;
 use crate::layer::Layer;
 use crate::{Compute, CudaConfig};
 
 /// Channels are padded to a multiple of this.
 const PIXEL_CHANNELS: usize = 8;
-/// Kernel and input channels of the stem after folding (`fold_pixels` in `kernels.cu`).
-const FOLDED_KERNEL: [usize; 2] = [1, 4];
-const FOLDED_CHANNELS: usize = 64;
+/// Number of weights of the stem after folding, for each output.
+const FOLDED_WEIGHTS: usize = 256;
 /// Threads of a block of kernels with a block for each row of pixels: they fill rows of 24 and 56 pixels of 64 channels without rest.
 const ROW_BLOCK: (u32, u32) = (64, 1);
 /// Minimum rows that a block sums.
@@ -127,7 +127,7 @@ where
             let weight = if is_product(&conv) {
                 self.narrowed(weight)?
             } else if is_folded(&conv) {
-                let count = conv.outputs * FOLDED_KERNEL[1] * FOLDED_CHANNELS;
+                let count = conv.outputs * FOLDED_WEIGHTS;
                 self.ctx.build::<T>(count, |out| {
                     self.fold("fold_weights", &conv, [weight.into(), out.into()])
                 })?
@@ -143,13 +143,10 @@ where
 
     /// Folds the stem's weights from the layout of [`Layer`], or unfolds them.
     fn fold(&self, kernel: &str, conv: &Conv, [from, to]: [Arg; 2]) -> Result<()> {
-        let count = conv.outputs * FOLDED_KERNEL[1] * FOLDED_CHANNELS;
-        let args = [
-            from,
-            to,
-            Arg::Int(conv.outputs as i32),
-            Arg::Size(count as u64),
-        ];
+        let count = conv.outputs * FOLDED_WEIGHTS;
+        let [outputs, rows] =
+            [conv.outputs, switches::stem_rows()].map(|size| Arg::Int(size as i32));
+        let args = [from, to, outputs, rows, Arg::Size(count as u64)];
         self.ctx.each(kernel, count, &args)
     }
 
@@ -301,23 +298,38 @@ where
         total
     }
 
+    /// `pixels` on the GPU, as the stem reads them.
+    pub(super) fn stem_input_of(
+        &self,
+        pixels: Pixels<'_>,
+        ahead: Option<PixelsAhead>,
+    ) -> Result<Tensor> {
+        let uploaded = self.ctx.build::<T>(&pixels.shape, |target| {
+            self.ctx.fill_pixels(pixels, ahead, target)
+        })?;
+        self.stem_input(&uploaded)
+    }
+
     /// Pixels `[batch, side, side, 3]` as the stem reads them: with 2 × 2 of them and four rows of these in the channels, `[batch, half, half + 3,
     /// 64]`, where `half` is the side of the stem's output.
     pub(super) fn stem_input(&self, pixels: &Tensor) -> Result<Tensor> {
         let (batch, side, _, _) = pixels.dims4()?;
-        if switches::plain_stem() {
+        let rows = switches::stem_rows();
+        if rows == 0 {
             return self.padded(pixels);
         }
         let pixels = self.activations(pixels)?;
         let half = side.div_ceil(2);
-        let shape = (batch, half, half + 3, FOLDED_CHANNELS);
-        self.ctx.build::<T>(shape, |out| {
-            let sizes = [side, half].map(|size| Arg::Int(size as i32));
-            let args = [pixels.into(), out.into(), sizes[0], sizes[1]];
-            let tiles = (half + 3).div_ceil(64) as u32;
-            let grid = ((batch * half) as u32, tiles);
-            self.ctx.launch("fold_pixels", grid, (32, 8), &args)
-        })
+        let height = if rows == 8 { half } else { half + 3 };
+        self.ctx
+            .build::<T>((batch, height, half + 3, 8 * rows), |out| {
+                let sizes = [side, half, height].map(|size| Arg::Int(size as i32));
+                let args = [pixels.into(), out.into(), sizes[0], sizes[1], sizes[2]];
+                let tiles = (half + 3).div_ceil(64) as u32;
+                let grid = ((batch * height) as u32, tiles);
+                self.ctx
+                    .launch("fold_pixels", grid, (32, rows as u32), &args)
+            })
     }
 
     /// `[batch, side, side, 3]` with channels added up to [`PIXEL_CHANNELS`].
@@ -420,7 +432,7 @@ fn is_strided_product(conv: &Conv) -> bool {
 
 /// Whether a convolution is computed on folded pixels: the stem.
 fn is_folded(conv: &Conv) -> bool {
-    (conv.kernel, conv.stride, conv.pad, conv.inputs) == (7, 2, 3, 3) && !switches::plain_stem()
+    (conv.kernel, conv.stride, conv.pad, conv.inputs) == (7, 2, 3, 3) && switches::stem_rows() > 0
 }
 
 /// Channels rounded up to what cuDNN's fast kernels take.
@@ -432,13 +444,19 @@ fn padded_channels(channels: usize) -> usize {
 /// its array.
 pub(super) fn convolution(conv: Conv, side: usize, batch: usize) -> Shape {
     if is_folded(&conv) {
+        let rows = switches::stem_rows();
+        let (input, kernel) = if rows == 8 {
+            ([side, side + 3], [1, 4])
+        } else {
+            ([side; 2], [4; 2])
+        };
         return Shape {
             batch,
-            input: [side, side + FOLDED_KERNEL[1] - 1],
-            kernel: FOLDED_KERNEL,
+            input,
+            kernel,
             stride: 1,
             pad: 0,
-            channels: [FOLDED_CHANNELS, conv.outputs],
+            channels: [8 * rows, conv.outputs],
         };
     }
     let inputs = padded_channels(conv.inputs);

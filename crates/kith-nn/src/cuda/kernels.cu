@@ -50,24 +50,25 @@ struct alignas(2 * sizeof(value)) Pair {
     value at[2];
 };
 
-// The stem's input: 7 x 7 / 2 on three channels as 1 x 4 / 1 on 64, which fill cuDNN's fast kernels. Pixel (y, x) of `out` [batch, half, half + 3, 64]
-// holds the rows 2y - 4 to 2y + 3 of the pixels' columns 2x - 4 and 2x - 3, eight values a row, the last two of them 0. Outside the image there are
-// zeros, so that the convolution needs no padding. Blocks of 32 x 8 threads, each for 64 pixels of a row of `out`.
-extern "C" __global__ void fold_pixels(const value *in, Eight *out, int side, int half) {
-    __shared__ Pair rows[8][196];  // 3 pairs a pixel; with 4 more, no two threads of a warp read the same bank
-    int columns = half + 3, first = blockIdx.y * 64, pixels = columns - first < 64 ? columns - first : 64;
-    int y = 2 * (int)(blockIdx.x % half) - 4 + threadIdx.y, start = 6 * first - 12;
-    const value *row = in + ((size)(blockIdx.x / half) * side + y) * side * 3;
+// The stem's input. 7 x 7 / 2 on three channels is computed as 1 x 4 / 1 on 64 (`rows` is 8), which fill cuDNN's fast kernels, or as 4 x 4 / 1 on
+// 16 (`rows` is 2). Pixel (y, x) of `out` [batch, height, half + 3, 8 * rows] holds the rows 2y - 4 to 2y - 5 + rows of the pixels' columns 2x - 4 and
+// 2x - 3, eight values a row, the last two of them 0. Outside the image there are zeros, so that the convolution needs no padding. `height` is the
+// side of the convolution's output, half, plus 3 if `rows` is 2. Blocks of 32 x `rows` threads, each for 64 pixels of a row of `out`.
+extern "C" __global__ void fold_pixels(const value *in, Eight *out, int side, int half, int height) {
+    __shared__ Pair pairs[8][196];  // 3 pairs a pixel; with 4 more, no two threads of a warp read the same bank
+    int columns = half + 3, first = blockIdx.y * 64, pixels = columns - first < 64 ? columns - first : 64, rows = blockDim.y;
+    int y = 2 * (int)(blockIdx.x % height) - 4 + threadIdx.y, start = 6 * first - 12;
+    const value *row = in + ((size)(blockIdx.x / height) * side + y) * side * 3;
     for (int i = threadIdx.x; i < 6 * pixels; i += 32) {
         bool there = y >= 0 && y < side && start + i >= 0 && start + i < 3 * side;
-        rows[threadIdx.y][i / 2].at[i % 2] = there ? row[start + i] : narrow(0.0f);
+        pairs[threadIdx.y][i / 2].at[i % 2] = there ? row[start + i] : narrow(0.0f);
     }
     __syncthreads();
-    Eight *to = out + ((size)blockIdx.x * columns + first) * 8;
-    for (int i = threadIdx.y * 32 + threadIdx.x; i < 8 * pixels; i += 256) {
+    Eight *to = out + ((size)blockIdx.x * columns + first) * rows;
+    for (int i = threadIdx.y * 32 + threadIdx.x; i < rows * pixels; i += 32 * rows) {
         Eight eight = {};
         for (int pair = 0; pair < 3; ++pair) {
-            Pair two = rows[i % 8][3 * (i / 8) + pair];
+            Pair two = pairs[i % rows][3 * (i / rows) + pair];
             eight.at[2 * pair] = two.at[0];
             eight.at[2 * pair + 1] = two.at[1];
         }
@@ -75,25 +76,25 @@ extern "C" __global__ void fold_pixels(const value *in, Eight *out, int side, in
     }
 }
 
-// The place in [7, 7, 3] of value `i` of the stem's folded weights [4, 64]; -1 if there is none.
-__device__ inline int unfolded(int i) {
-    int c = i % 8, y = i / 8 % 8 - 1, x = 2 * (i / 64) + c / 3 - 1;
+// The place in [7, 7, 3] of value `i` of the stem's folded weights, [4, 64] or [4, 4, 16]; -1 if there is none.
+__device__ inline int unfolded(int i, int rows) {
+    int c = i % 8, y = i / (32 * rows) * 2 + i / 8 % rows - 1, x = i / (8 * rows) % 4 * 2 + c / 3 - 1;
     return c < 6 && y >= 0 && x >= 0 && x < 7 ? (7 * y + x) * 3 + c % 3 : -1;
 }
 
-// The stem's weights [7, 7, 3, outputs] to [outputs, 4, 64], as fold_pixels lays out its input.
-extern "C" __global__ void fold_weights(const float *in, value *out, int outputs, size count) {
+// The stem's weights [7, 7, 3, outputs] to [outputs, 4, 64] or [outputs, 4, 4, 16], as fold_pixels lays out its input.
+extern "C" __global__ void fold_weights(const float *in, value *out, int outputs, int rows, size count) {
     size i = place();
     if (i >= count) return;
-    int from = unfolded(i % 256);
+    int from = unfolded(i % 256, rows);
     out[i] = narrow(from < 0 ? 0.0f : in[(size)from * outputs + i / 256]);
 }
 
-// The reverse, for gradients: each place of [7, 7, 3, outputs] has one in [outputs, 4, 64].
-extern "C" __global__ void unfold_weights(const value *in, float *out, int outputs, size count) {
+// The reverse, for gradients: each place of [7, 7, 3, outputs] has one in the folded weights.
+extern "C" __global__ void unfold_weights(const value *in, float *out, int outputs, int rows, size count) {
     size i = place();
     if (i >= count) return;
-    int to = unfolded(i % 256);
+    int to = unfolded(i % 256, rows);
     if (to >= 0) out[(size)to * outputs + i / 256] = widen(in[i]);
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Activations are `T`, which is bf16 or `f32`. Weights, moments, gradients of weights, embeddings and their gradients are `f32`.
 
+mod ahead;
 mod arrays;
 mod buffer_pool;
 mod capture;
@@ -33,7 +34,7 @@ use stream_context::CudaStreamContext;
 
 use super::backend::{
     Backend, BackwardPass, GradientTarget, GraphCache, GraphLease, InferencePass, LayerGradient,
-    Parameter, Pixels, SavedActivations, TrainingForward, TrainingPass,
+    Parameter, Pixels, PixelsAhead, SavedActivations, TrainingForward, TrainingPass,
 };
 use super::kernels::EPSILON;
 use super::layer::Layer;
@@ -89,11 +90,8 @@ where
             .build::<T>(shape, |target| self.ctx.upload_to(&[values], target))
     }
 
-    fn upload_pixels(&self, Pixels { parts, shape }: Pixels<'_>) -> Result<Tensor> {
-        let uploaded = self
-            .ctx
-            .build::<T>(&shape, |pixels| self.ctx.upload_to(parts, pixels))?;
-        self.stem_input(&uploaded)
+    fn upload_pixels(&self, pixels: Pixels<'_>) -> Result<Tensor> {
+        self.stem_input_of(pixels, None)
     }
 
     fn infer(
@@ -120,16 +118,24 @@ where
         training_graphs::rows(batch)
     }
 
+    fn uploads_ahead(&self) -> bool {
+        !switches::no_upload_ahead()
+    }
+
+    fn upload_ahead(&self, pixels: Pixels<'_>) -> Option<PixelsAhead> {
+        self.ctx.upload_ahead::<T>(pixels)
+    }
+
     fn forward_train(
         &self,
         graphs: &GraphCache,
-        pixels: Pixels<'_>,
+        (pixels, mut ahead): (Pixels<'_>, Option<PixelsAhead>),
         pass: TrainingPass<'_>,
     ) -> Result<TrainingForward> {
-        if let Some(forward) = self.launch_forward(graphs, pixels, pass) {
+        if let Some(forward) = self.launch_forward(graphs, (pixels, &mut ahead), pass) {
             return Ok(forward);
         }
-        let (saved, embedding) = pass(self, self.upload_pixels(pixels)?)?;
+        let (saved, embedding) = pass(self, self.stem_input_of(pixels, ahead)?)?;
         let embedding = self.download(&embedding)?;
         training_graphs::note_seen(graphs, pixels.shape[0], pixels.shape[1]);
         Ok(TrainingForward {

@@ -9,6 +9,7 @@ use candle_core::cuda_backend::cudarc::driver::{CudaFunction, CudaStream, result
 use candle_core::cuda_backend::{CudaDType, CudaDevice};
 use candle_core::{Result, Tensor};
 
+use super::ahead::AheadMemory;
 use super::arrays::Span;
 use super::buffer_pool::GraphBufferPool;
 use super::staging::PinnedStaging;
@@ -29,6 +30,8 @@ pub(super) struct CudaStreamContext {
     pub(super) functions: HashMap<&'static str, CudaFunction>,
     /// Pinned memory that no upload uses. More is allocated when needed.
     pub(super) staging: Mutex<Vec<PinnedStaging>>,
+    /// The memory of pixels that are uploaded ahead.
+    pub(super) ahead: Arc<Mutex<AheadMemory>>,
     /// Maximum bytes of all arrays. 0: no bound.
     pub(super) max_bytes: u64,
 }
@@ -68,6 +71,7 @@ impl CudaStreamContext {
             pool: Mutex::default(),
             functions: HashMap::new(),
             staging: Mutex::default(),
+            ahead: Arc::default(),
             max_bytes: (config.memory_mb as u64) << 20,
         })
     }
@@ -86,6 +90,7 @@ impl CudaStreamContext {
             launch_stream: self.stream.clone(),
             functions: self.functions.clone(),
             staging: Mutex::default(),
+            ahead: Arc::default(),
             max_bytes: self.max_bytes,
         })
     }

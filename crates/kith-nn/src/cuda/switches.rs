@@ -10,10 +10,15 @@ fn number(cell: &'static OnceLock<Option<usize>>, name: &str) -> Option<usize> {
     *cell.get_or_init(|| std::env::var(name).ok()?.parse().ok())
 }
 
-/// `KITH_CUDA_STEM=plain`: the stem's channels are padded to eight and its pixels are not folded.
-pub(super) fn plain_stem() -> bool {
-    static CELL: OnceLock<bool> = OnceLock::new();
-    is(&CELL, "KITH_CUDA_STEM", "plain")
+/// Rows of pixels in the channels of the stem's input: 8, 2 with `KITH_CUDA_STEM=square`, 0 (the channels are padded to eight and nothing is folded)
+/// with `KITH_CUDA_STEM=plain`.
+pub(super) fn stem_rows() -> usize {
+    static CELL: OnceLock<usize> = OnceLock::new();
+    *CELL.get_or_init(|| match std::env::var("KITH_CUDA_STEM").as_deref() {
+        Ok("plain") => 0,
+        Ok("square") => 2,
+        _ => 8,
+    })
 }
 
 /// `KITH_CUDA_BIAS=apart`: a bias without ReLU is added after the convolution.

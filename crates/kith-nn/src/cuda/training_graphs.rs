@@ -18,7 +18,8 @@ use super::captured::{BackwardState, CapturedGraphs, CapturedStep, StepLease};
 use super::gpu::Gpu;
 use super::graph_table::Entry;
 use crate::backend::{
-    BackwardPass, GraphCache, GraphLease, LayerGradient, Pixels, TrainingForward, TrainingPass,
+    BackwardPass, GraphCache, GraphLease, LayerGradient, Pixels, PixelsAhead, TrainingForward,
+    TrainingPass,
 };
 
 /// Rows are a multiple of this: carried negatives change the number of images from step to step.
@@ -56,7 +57,7 @@ where
     pub(super) fn launch_forward(
         &self,
         graphs: &GraphCache,
-        pixels: Pixels<'_>,
+        (pixels, ahead): (Pixels<'_>, &mut Option<PixelsAhead>),
         pass: TrainingPass<'_>,
     ) -> Option<TrainingForward> {
         let [rows, side, ..] = pixels.shape;
@@ -72,7 +73,7 @@ where
             put(Entry::Captured(step.clone()));
             let lease = StepLease::acquire(&step);
             lease
-                .map(|lease| self.run_forward(lease, pixels))
+                .map(|lease| self.run_forward(lease, pixels, ahead.take()))
                 .transpose()
         });
         forward.unwrap_or_else(|error| {
@@ -83,10 +84,15 @@ where
         })
     }
 
-    fn run_forward(&self, lease: StepLease, pixels: Pixels<'_>) -> Result<TrainingForward> {
+    fn run_forward(
+        &self,
+        lease: StepLease,
+        pixels: Pixels<'_>,
+        ahead: Option<PixelsAhead>,
+    ) -> Result<TrainingForward> {
         let step = &lease.0;
-        self.ctx
-            .upload_to(pixels.parts, self.activations(&step.pixels)?)?;
+        let target = self.activations(&step.pixels)?;
+        self.ctx.fill_pixels(pixels, ahead, target)?;
         // SAFETY: the step keeps the arrays that it reads and writes, weights change in place, and there is one lease at a time.
         unsafe { self.ctx.launch_graph(&step.forward) }?;
         self.ctx.stream.synchronize().w()?;

@@ -42,7 +42,7 @@ impl CudaStreamContext {
         result
     }
 
-    fn upload_on<T: UploadType>(
+    pub(super) fn upload_on<T: UploadType>(
         &self,
         stream: &Arc<CudaStream>,
         parts: &[&[f32]],

@@ -136,15 +136,16 @@ static void layouts() {
 }
 
 // A convolution of folded pixels with folded weights is the stem's; so is the gradient of its weights, unfolded.
-static void folding(int side) {
-    int batch = 2, half = (side + 1) / 2, columns = half + 3, outputs = 5;
+static void folding(int side, int rows) {
+    int batch = 2, half = (side + 1) / 2, columns = half + 3, height = rows == 8 ? half : columns, outputs = 5;
     auto wide = floats(batch * side * side * 3), weights = floats(49 * 3 * outputs);
     auto pixels = activations(wide);
-    vector<Eight> folded(batch * half * columns * 8);
+    vector<Eight> folded(batch * height * columns * rows);
     memset(folded.data(), 0xff, folded.size() * sizeof(Eight));
-    launch({unsigned(batch * half), unsigned(columns + 63) / 64}, {32, 8}, [&] { fold_pixels(pixels.data(), folded.data(), side, half); });
+    Dim grid{unsigned(batch * height), unsigned(columns + 63) / 64};
+    launch(grid, {32, unsigned(rows)}, [&] { fold_pixels(pixels.data(), folded.data(), side, half, height); });
     vector<value> taps(256 * outputs, narrow(9));
-    each(taps.size(), [&] { fold_weights(weights.data(), taps.data(), outputs, taps.size()); });
+    each(taps.size(), [&] { fold_weights(weights.data(), taps.data(), outputs, rows, taps.size()); });
     auto in = (const value *)folded.data();
     auto slope = floats(batch * half * half * outputs);
     vector<double> wanted(weights.size()), sums(taps.size());
@@ -159,7 +160,8 @@ static void folding(int side) {
             wanted[t * outputs + o] += pixel * slope[i];
         }
         for (int t = 0; t < 256; ++t) {
-            double pixel = widen(in[((image * half + y) * columns + x) * 64 + t]);
+            int tap_y = t / (32 * rows), along = t % (32 * rows);
+            double pixel = widen(in[((image * height + y + tap_y) * columns + x) * 8 * rows + along]);
             found += pixel * widen(taps[o * 256 + t]);
             sums[o * 256 + t] += pixel * slope[i];
         }
@@ -168,7 +170,7 @@ static void folding(int side) {
     vector<value> gradient;
     for (double sum : sums) gradient.push_back(narrow(sum));
     vector<float> back(weights.size(), 9);
-    each(taps.size(), [&] { unfold_weights(gradient.data(), back.data(), outputs, taps.size()); });
+    each(taps.size(), [&] { unfold_weights(gradient.data(), back.data(), outputs, rows, taps.size()); });
     for (size_t i = 0; i < back.size(); ++i) same("unfold_weights", back[i], wanted[i], ROUNDING);
 }
 
@@ -336,7 +338,8 @@ static void updates(int kind) {
 int main() {
     rounding();
     layouts();
-    for (int side : {1, 2, 7, 10, 131}) folding(side);
+    for (int side : {1, 2, 7, 10, 131})
+        for (int rows : {8, 2}) folding(side, rows);
     pointwise();
     for (int side : {1, 2, 5, 6, 16}) pool(side);
     for (int side : {1, 2, 5, 34}) even(side);

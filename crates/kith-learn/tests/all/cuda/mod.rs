@@ -10,6 +10,7 @@ use kith_nn::{
 
 use crate::tiny::{Store, TINY, batch, config, graph, learner_on};
 
+mod ahead;
 mod captured;
 
 const FULL: EncoderConfig = EncoderConfig {

@@ -1,0 +1,83 @@
+//! The images of the next step, uploaded to the encoder's device while it computes this one.
+
+use std::collections::HashMap;
+
+use super::{
+    Batch, CarriedViews,
+    batch_layout::BatchLayout,
+    forward::StepInputs,
+    views::{self, View},
+};
+use kith_mcmc::{ChainState, PairKey, SlotKey};
+use kith_nn::UploadedPixels;
+
+/// A batch with a source of views of the images that its step needs besides.
+#[derive(Clone, Copy)]
+pub struct StepImages<'a> {
+    /// The batch.
+    pub batch: &'a Batch,
+    /// Views of the negatives outside the batch.
+    pub carried: &'a dyn CarriedViews,
+}
+
+/// Uploaded images with what tells whether they are those of a step.
+pub(super) struct Ahead {
+    step: u64,
+    pairs: Vec<PairKey>,
+    /// The address and the number of the batch's values.
+    pixels: (usize, usize),
+    views: Vec<View>,
+    uploaded: UploadedPixels,
+}
+
+impl Ahead {
+    /// Uploads the images that the step after `inputs`' will encode with a gradient, given the chains' new `states`. `None` if the device does not
+    /// upload them ahead.
+    pub(super) fn upload(
+        inputs: StepInputs<'_>,
+        next: StepImages<'_>,
+        states: &[(SlotKey, ChainState)],
+    ) -> Option<Self> {
+        let (encoder, batch) = (inputs.encoder, next.batch);
+        if !encoder.uploads_ahead() || batch.pixels.is_empty() {
+            return None;
+        }
+        let states: HashMap<SlotKey, ChainState> = states.iter().copied().collect();
+        let chains = inputs.objective.chains();
+        let layout = BatchLayout::with_states(&batch.pairs, inputs.graph, (chains, &states));
+        let extra = inputs.objective.extra_images(&layout, inputs.graph).ok()?;
+        let (views, _) = if extra.with_gradient {
+            views::load(next.carried, batch.step, &extra.images)
+        } else {
+            Default::default()
+        };
+        let parts: Vec<&[f32]> = std::iter::once(&batch.pixels[..])
+            .chain(views.iter().map(|(_, view)| &view[..]))
+            .collect();
+        let uploaded = encoder.upload_ahead(&parts).ok()??;
+        Some(Self {
+            step: batch.step,
+            pairs: batch.pairs.clone(),
+            pixels: identity(batch),
+            views,
+            uploaded,
+        })
+    }
+
+    /// The upload, if it is of `batch` and of `views` after it.
+    pub(super) fn of(self, batch: &Batch, views: &[View]) -> Option<UploadedPixels> {
+        let same_views = self.views.len() == views.len()
+            && self.views.iter().zip(views).all(|(ours, theirs)| {
+                // The same memory, which is held here, and so has not changed.
+                ours.0 == theirs.0 && std::sync::Arc::ptr_eq(&ours.1, &theirs.1)
+            });
+        let same_batch =
+            (self.step, &self.pairs, self.pixels) == (batch.step, &batch.pairs, identity(batch));
+        (same_batch && same_views).then_some(self.uploaded)
+    }
+}
+
+/// Where the batch's pixels are. A step's pixels depend on its number and its pairs alone.
+fn identity(batch: &Batch) -> (usize, usize) {
+    (batch.pixels.as_ptr() as usize, batch.pixels.len())
+}
