@@ -40,17 +40,19 @@ pub(super) struct LoadedBatch {
     pub(super) after: Position,
 }
 
+type Answer = Result<LoadedBatch, TrainFailure>;
+
 struct Job {
     plan: Plan,
-    answer: SyncSender<Result<LoadedBatch, TrainFailure>>,
+    answer: SyncSender<Answer>,
 }
 
 /// Loads batches in the order in which they are planned. All threads of the loader work on one batch at a time.
 pub(super) struct BatchLoader {
     jobs: Option<SyncSender<Job>>,
-    ahead: VecDeque<Receiver<Result<LoadedBatch, TrainFailure>>>,
+    ahead: VecDeque<Receiver<Answer>>,
     /// The answer to the oldest plan, if it was looked at before its turn.
-    ready: Option<Result<LoadedBatch, TrainFailure>>,
+    ready: Option<Answer>,
     max_ahead: usize,
     thread: Option<JoinHandle<()>>,
 }
@@ -239,6 +241,67 @@ mod tests {
                 .map(|image| Some(image).filter(there).map(view))
                 .collect()
         }
+    }
+
+    /// A loader without threads whose plans are answered: the batches of `steps`, and one that is not loaded yet.
+    fn loader(steps: std::ops::Range<u64>) -> (BatchLoader, SyncSender<Answer>) {
+        let mut ahead: VecDeque<Receiver<Answer>> = steps
+            .clone()
+            .map(|step| {
+                let (answer, loaded) = sync_channel(1);
+                answer.send(Ok(batch(step))).expect("room for one");
+                loaded
+            })
+            .collect();
+        let (late, loaded) = sync_channel(1);
+        ahead.push_back(loaded);
+        let max_ahead = ahead.len();
+        let loader = BatchLoader {
+            jobs: None,
+            ahead,
+            ready: None,
+            max_ahead,
+            thread: None,
+        };
+        (loader, late)
+    }
+
+    fn batch(step: u64) -> LoadedBatch {
+        LoadedBatch {
+            batch: Batch {
+                step,
+                pairs: Vec::new(),
+                pixels: Vec::new(),
+            },
+            carried: HashMap::new(),
+            after: Position {
+                epoch: 0,
+                cursor: None,
+            },
+        }
+    }
+
+    #[test]
+    fn a_batch_that_was_looked_at_is_still_the_next() {
+        let (mut loader, late) = loader(3..5);
+        assert!(loader.upcoming().is_none(), "not looked for yet");
+        for step in [3, 4] {
+            for _ in 0..2 {
+                loader.look_ahead();
+                let upcoming = loader.upcoming().expect("it is loaded");
+                assert_eq!(upcoming.batch.step, step);
+            }
+            assert_eq!(loader.has_room(), step == 4);
+            assert_eq!(loader.next().expect("a batch").batch.step, step);
+        }
+        loader.look_ahead();
+        assert!(loader.upcoming().is_none(), "nobody waits for it");
+        late.send(Ok(batch(5))).expect("room for one");
+        loader.look_ahead();
+        assert!(loader.upcoming().is_some());
+        loader.clear();
+        assert!(loader.upcoming().is_none());
+        assert!(loader.next().is_err(), "no plan is left");
     }
 
     #[test]
