@@ -147,7 +147,7 @@ def kith_steps(args, batch, side):
     with tempfile.TemporaryDirectory() as out:
         sets = [f"batch={batch}", f"side={side}", f"dim={DIM}", f"steps={args.steps}", "small_steps=1", f"chains=[{CHAINS}]"]
         options = [part for one in sets for part in ("--set", one)]
-        command = [args.study or Path(args.kith).with_name("kith-study"), "cost", "--out", out, "--scale", "laptop", "--seeds", "1", "--device", args.device, *options]
+        command = [args.study or Path(args.kith).with_name("kith-study"), "cost", "--out", out, "--scale", "laptop", "--seeds", "1", "--device", args.device, "--compute", "bf16", *options]
         # The study judges what it measures; here only the points matter.
         done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
         lines = Path(out) / "points.jsonl"

@@ -50,6 +50,9 @@ struct StudyArgs {
     /// cpu or cuda:N
     #[arg(long, default_value = "cpu")]
     device: String,
+    /// What a GPU computes in: f32, since the studies compare with exact values; the study `cost` may be asked for tf32 or bf16
+    #[arg(long, value_enum, default_value = "f32")]
+    compute: ComputeType,
     /// Number of threads to compute with; 0: one for each core
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
@@ -67,6 +70,13 @@ enum Study {
     Figure1,
     /// Time and memory of a step and of the chain table
     Cost,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ComputeType {
+    F32,
+    Tf32,
+    Bf16,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -123,9 +133,18 @@ fn config(args: &StudyArgs) -> anyhow::Result<StudyConfig> {
         Size::Laptop => Scale::Laptop,
         Size::Paper => Scale::Paper,
     };
-    // The studies compare with exact values, so they compute in f32.
+    if args.compute != ComputeType::F32 && kind != StudyKind::Cost {
+        bail!(
+            "--compute {:?}: only the study cost computes in another type than f32",
+            args.compute
+        );
+    }
     let cuda = CudaConfig {
-        compute: Compute::F32,
+        compute: match args.compute {
+            ComputeType::F32 => Compute::F32,
+            ComputeType::Tf32 => Compute::Tf32,
+            ComputeType::Bf16 => Compute::Bf16,
+        },
         ..CudaConfig::default()
     };
     Ok(StudyConfig {

@@ -14,7 +14,6 @@ use candle_core::{Result, Tensor};
 
 use super::arrays::{ActivationType, Span};
 use super::stream_context::CudaStreamContext;
-use super::switches;
 use crate::kernels::Conv;
 
 /// Maximum number of plans: more than the batch sizes of a server times the layers of a network. When there are as many, all are dropped.
@@ -204,9 +203,8 @@ where
         let (one, zero) = (T::from_f32(1.0), T::from_f32(0.0));
         // cuDNN knows the identity as an activation with this algorithm only.
         let may_fuse = relu
-            || (algorithm
-                == sys::cudnnConvolutionFwdAlgo_t::CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM
-                && !switches::bias_apart());
+            || algorithm
+                == sys::cudnnConvolutionFwdAlgo_t::CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM;
         if may_fuse && plan.fuses[usize::from(relu)] {
             let fused = ConvBiasActivationForward {
                 conv: &plan.conv,

@@ -37,23 +37,13 @@ __device__ inline size place() {
     return (size)blockIdx.x * blockDim.x + threadIdx.x;
 }
 
-// [pixels, 3] values to [pixels, 8], the last five 0: cuDNN's fast kernels want channels by the eight.
-extern "C" __global__ void pad_pixels(const value *in, Eight *out, size pixels) {
-    size i = place();
-    if (i >= pixels) return;
-    Eight eight = {};
-    for (int c = 0; c < 3; ++c) eight.at[c] = in[3 * i + c];
-    out[i] = eight;
-}
-
 struct alignas(2 * sizeof(value)) Pair {
     value at[2];
 };
 
-// The stem's input. 7 x 7 / 2 on three channels is computed as 1 x 4 / 1 on 64 (`rows` is 8), which fill cuDNN's fast kernels, or as 4 x 4 / 1 on
-// 16 (`rows` is 2). Pixel (y, x) of `out` [batch, height, half + 3, 8 * rows] holds the rows 2y - 4 to 2y - 5 + rows of the pixels' columns 2x - 4 and
-// 2x - 3, eight values a row, the last two of them 0. Outside the image there are zeros, so that the convolution needs no padding. `height` is the
-// side of the convolution's output, half, plus 3 if `rows` is 2. Blocks of 32 x `rows` threads, each for 64 pixels of a row of `out`.
+// The stem's input. 7 x 7 / 2 on three channels is computed as 1 x 4 / 1 on 64 (`rows` is 8), which fill cuDNN's fast kernels. Pixel (y, x) of `out` [batch, height, half + 3, 8 * rows] holds the rows 2y - 4 to 2y - 5 + rows of the pixels' columns 2x - 4 and
+// 2x - 3, eight values a row, the last two of them 0. Outside the image there are zeros, so that the convolution needs no padding. `height` is half, the
+// side of the convolution's output. Blocks of 32 x `rows` threads, each for 64 pixels of a row of `out`.
 extern "C" __global__ void fold_pixels(const value *in, Eight *out, int side, int half, int height) {
     __shared__ Pair pairs[8][196];  // 3 pairs a pixel; with 4 more, no two threads of a warp read the same bank
     int columns = half + 3, first = blockIdx.y * 64, pixels = columns - first < 64 ? columns - first : 64, rows = blockDim.y;

@@ -16,7 +16,6 @@ mod memory;
 mod product;
 mod staging;
 mod stream_context;
-mod switches;
 mod training_graphs;
 mod transfer;
 
@@ -119,7 +118,7 @@ where
     }
 
     fn uploads_ahead(&self) -> bool {
-        !switches::no_upload_ahead()
+        true
     }
 
     fn upload_ahead(&self, pixels: Pixels<'_>) -> Option<PixelsAhead> {

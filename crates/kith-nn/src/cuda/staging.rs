@@ -12,12 +12,11 @@ use candle_core::cuda_backend::cudarc::driver::{
 use candle_core::{Result, bail};
 
 use super::arrays::{Span, UploadType};
-use super::switches;
 
-/// Bytes of a page: small, so that the bus starts soon and ends soon after the last one is filled.
-const PAGE_KIB: usize = 512;
-/// Bytes of all pages. While some are copied, the others are filled.
-const ALL_KIB: usize = 6 << 10;
+/// KiB of a page. Pages of 512 to 2,048 KiB were equally fast; of 256, a fifth slower at 64 images of 96 px.
+const PAGE_KIB: usize = 1024;
+/// While some are copied, the others are filled.
+const PAGES: usize = 6;
 /// Values that a thread copies at once. All threads together fill one page, so that it is full soon.
 const PIECE: usize = 1 << 13;
 /// Values that are worth another thread.
@@ -50,18 +49,16 @@ impl Page {
 
 impl PinnedStaging {
     pub(super) fn new(stream: &CudaStream) -> std::result::Result<Self, DriverError> {
-        let kib = switches::page_kib().unwrap_or(PAGE_KIB).max(256);
-        let count = (ALL_KIB / kib).max(PENDING + 1);
         let page = |_| {
             // Cached memory: write-combined memory is neither filled nor copied faster.
             // SAFETY: only read where it has been written before.
-            let memory = unsafe { stream.context().alloc_pinned_with_flags(kib << 8, 0) }?;
+            let memory = unsafe { stream.context().alloc_pinned_with_flags(PAGE_KIB << 8, 0) }?;
             Ok(Page {
                 memory,
                 copied: None,
             })
         };
-        let pages = (0..count).map(page);
+        let pages = (0..PAGES).map(page);
         Ok(Self {
             pages: pages.collect::<std::result::Result<_, _>>()?,
             next: 0,

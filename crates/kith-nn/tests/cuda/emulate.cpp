@@ -115,11 +115,6 @@ static void rounding() {
 }
 
 static void layouts() {
-    auto pixels = activations(floats(3 * 300));
-    vector<Eight> padded(300);
-    each(300, [&] { pad_pixels(pixels.data(), padded.data(), 300); });
-    for (int i = 0; i < 300; ++i)
-        for (int c = 0; c < 8; ++c) same("pad_pixels", widen(padded[i].at[c]), c < 3 ? widen(pixels[3 * i + c]) : 0, 0);
     for (auto [taps, in, room, out] : {std::tuple{49, 3, 8, 40}, {9, 16, 16, 24}, {1, 8, 8, 72}}) {
         auto weights = floats(taps * in * out);
         vector<value> packed(taps * room * out, narrow(9));
