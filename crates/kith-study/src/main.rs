@@ -134,10 +134,7 @@ fn config(args: &StudyArgs) -> anyhow::Result<StudyConfig> {
         Size::Paper => Scale::Paper,
     };
     if args.compute != ComputeType::F32 && kind != StudyKind::Cost {
-        bail!(
-            "--compute {:?}: only the study cost computes in another type than f32",
-            args.compute
-        );
+        bail!("--compute: only the study cost computes in another type than f32");
     }
     let cuda = CudaConfig {
         compute: match args.compute {
@@ -198,5 +195,22 @@ impl Progress for Bar {
 
     fn finish(&self) {
         self.0.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_cost_is_measured_in_another_type_than_f32() {
+        let config = |study: &str, compute: &str| {
+            let command = ["kith-study", study, "--out", "out", "--compute", compute];
+            config(&StudyArgs::parse_from(command))
+        };
+        for compute in ["f32", "tf32", "bf16"] {
+            assert!(config("cost", compute).is_ok());
+            assert_eq!(config("gradient", compute).is_ok(), compute == "f32");
+        }
     }
 }
