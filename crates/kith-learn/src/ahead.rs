@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{
     Batch, CarriedViews,
     batch_layout::BatchLayout,
-    forward::StepInputs,
+    step_inputs::StepInputs,
     views::{self, View},
 };
 use kith_mcmc::{ChainState, PairKey, SlotKey};

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Instant};
 use rayon::prelude::*;
 
 use super::{
-    Batch, CarriedViews, LearnError,
+    Batch, LearnError,
     ahead::Ahead,
     anchor::{Anchor, StepScores},
     batch::step_stamp,
@@ -15,22 +15,11 @@ use super::{
     encoded::Encoded,
     loss::{Cosines, dot, scores},
     objective::{ExtraImages, NegativeTerm, Objective},
+    step_inputs::StepInputs,
     views::{self, View},
 };
 use kith_mcmc::{Carried, ChainState, ImageKey, PairGraph, SlotKey};
-use kith_nn::{Encoder, NnError};
-
-/// The inputs of one training step, except the batch.
-#[derive(Clone, Copy)]
-pub(super) struct StepInputs<'a> {
-    pub(super) beta: f32,
-    /// The run's seed.
-    pub(super) seed: u64,
-    pub(super) encoder: &'a Encoder,
-    pub(super) objective: &'a dyn Objective,
-    pub(super) graph: &'a PairGraph,
-    pub(super) source: &'a dyn CarriedViews,
-}
+use kith_nn::NnError;
 
 /// The results of a step's forward half.
 pub(super) struct Forward {

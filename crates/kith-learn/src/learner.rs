@@ -9,8 +9,9 @@ use super::{
     Batch, CarriedViews, LearnConfig, LearnError, ObjectiveKind, StepImages, StepReport,
     ahead::Ahead,
     embedding_cache::{CacheLimits, EmbeddingCache, FreshEmbeddings},
-    forward::{Forward, StepInputs},
+    forward::Forward,
     objectives::objective,
+    step_inputs::StepInputs,
 };
 use kith_mcmc::{ChainState, ChainTable, ImageKey, PairGraph, PairKey, SlotKey};
 use kith_nn::{Encoder, Gradients, Optimizer};

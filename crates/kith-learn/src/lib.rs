@@ -21,6 +21,7 @@ mod objectives;
 mod report;
 mod schedule;
 mod softmax;
+mod step_inputs;
 #[cfg(test)]
 mod unbiased;
 mod views;

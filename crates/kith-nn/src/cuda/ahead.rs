@@ -3,42 +3,14 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use candle_core::Result;
 use candle_core::cuda_backend::WrapErr;
-use candle_core::cuda_backend::cudarc::driver::{CudaEvent, result};
-use candle_core::{Result, Tensor};
+use candle_core::cuda_backend::cudarc::driver::result;
 
+use super::ahead_memory::{AheadBuffer, AheadMemory};
 use super::arrays::{Span, UploadType};
 use super::stream_context::CudaStreamContext;
 use crate::backend::{Pixels, PixelsAhead};
-
-/// The memory of uploads ahead. There is one for each encoder's stream, which bounds what they take.
-#[derive(Default)]
-pub(super) enum AheadMemory {
-    /// Not in use, and not allocated before the first upload.
-    #[default]
-    Unallocated,
-    Free(AheadBuffer),
-    /// Pixels in it have not been used yet.
-    Taken,
-}
-
-/// Room for the pixels of one pass.
-pub(super) struct AheadBuffer {
-    pixels: Tensor,
-    /// The end of the upload.
-    uploaded: CudaEvent,
-    /// The end of the copy to where the pass reads them.
-    copied: Option<CudaEvent>,
-}
-
-impl Drop for AheadBuffer {
-    fn drop(&mut self) {
-        // The memory is freed on the stream that computes. It must not be freed before the upload has ended.
-        if let Err(error) = self.uploaded.synchronize() {
-            tracing::debug!(%error, "an upload ahead has failed");
-        }
-    }
-}
 
 /// Pixels in a buffer, which returns to its home after use.
 struct Uploaded {

@@ -13,52 +13,11 @@ use candle_core::cuda_backend::cudarc::driver::CudaStream;
 use candle_core::{Result, Tensor};
 
 use super::arrays::{ActivationType, Span};
+use super::shape::Shape;
 use super::stream_context::CudaStreamContext;
-use crate::kernels::Conv;
 
 /// Maximum number of plans: more than the batch sizes of a server times the layers of a network. When there are as many, all are dropped.
 const MAX_PLANS: usize = 16_384;
-
-/// A convolution on a batch of images of one size. Its channels are multiples of eight.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Shape {
-    pub(super) batch: usize,
-    /// Height and width of an image.
-    pub(super) input: [usize; 2],
-    /// Height and width of the kernel.
-    pub(super) kernel: [usize; 2],
-    pub(super) stride: usize,
-    pub(super) pad: usize,
-    /// Channels of the input and of the output.
-    pub(super) channels: [usize; 2],
-}
-
-impl Shape {
-    /// The shape of `conv` on `batch` images of `side`.
-    pub(super) fn square(conv: Conv, side: usize, batch: usize) -> Self {
-        Self {
-            batch,
-            input: [side; 2],
-            kernel: [conv.kernel; 2],
-            stride: conv.stride,
-            pad: conv.pad,
-            channels: [conv.inputs, conv.outputs],
-        }
-    }
-
-    /// Height and width of an image of the output.
-    pub(super) fn output(&self) -> [usize; 2] {
-        let size =
-            |axis: usize| (self.input[axis] + 2 * self.pad - self.kernel[axis]) / self.stride + 1;
-        [size(0), size(1)]
-    }
-
-    /// Number of weights.
-    pub(super) fn weights(&self) -> usize {
-        let numbers = self.kernel.iter().chain(&self.channels);
-        numbers.product()
-    }
-}
 
 /// An algorithm with the bytes of its working memory.
 #[derive(Clone, Copy)]

@@ -21,7 +21,8 @@ const MAX_SIZES: usize = 256;
 /// Maximum pixels of a batch that is captured as one graph, less than twice those of a part.
 const MAX_PIXELS: usize = 1 << 22;
 
-/// Maximum pixels of a part of a batch that has two of them, 128 images of 96 px or 32 of 224; twice as many of a much larger batch. The pixels of one part are uploaded while another is computed.
+/// Maximum pixels of a part of a batch, 128 images of 96 px or 32 of 224; twice as many if the batch has at least four such parts. The pixels of
+/// one part are uploaded while another is computed.
 const PART_PIXELS: usize = MAX_PIXELS / 2;
 
 /// Some images of a batch, as slices of the host's memory.
@@ -262,5 +263,35 @@ where
             pixels,
             outputs,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_of_many_large_parts_are_computed_in_these() {
+        let parts = |side, images: [usize; 5]| images.map(|images| images_of_part(images, side));
+        let [small, large] = [Some(128), Some(256)];
+        let found = parts(96, [255, 256, 1023, 1024, 4096]);
+        assert_eq!(found, [None, small, small, large, large]);
+        let [small, large] = [Some(32), Some(64)];
+        let found = parts(224, [63, 64, 255, 256, 1000]);
+        assert_eq!(found, [None, small, small, large, large]);
+        // Each image is more than a part.
+        assert_eq!(parts(4096, [1, 2, 3, 4, 5])[..2], [None, Some(1)]);
+    }
+
+    #[test]
+    fn a_part_can_be_captured() {
+        for side in 32..512 {
+            let parts = (1..4096).filter_map(|images| images_of_part(images, side));
+            assert!(
+                parts
+                    .map(|images| images * side * side)
+                    .all(|pixels| pixels <= MAX_PIXELS)
+            );
+        }
     }
 }

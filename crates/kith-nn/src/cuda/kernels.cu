@@ -41,9 +41,10 @@ struct alignas(2 * sizeof(value)) Pair {
     value at[2];
 };
 
-// The stem's input. 7 x 7 / 2 on three channels is computed as 1 x 4 / 1 on 64 (`rows` is 8), which fill cuDNN's fast kernels. Pixel (y, x) of `out` [batch, height, half + 3, 8 * rows] holds the rows 2y - 4 to 2y - 5 + rows of the pixels' columns 2x - 4 and
-// 2x - 3, eight values a row, the last two of them 0. Outside the image there are zeros, so that the convolution needs no padding. `height` is half, the
-// side of the convolution's output. Blocks of 32 x `rows` threads, each for 64 pixels of a row of `out`.
+// The stem's input. 7 x 7 / 2 on three channels is computed as 1 x 4 / 1 on 64 (`rows` is 8), which fill cuDNN's fast kernels. Pixel (y, x) of `out`
+// [batch, height, half + 3, 8 * rows] holds the rows 2y - 4 to 2y - 5 + rows of the pixels' columns 2x - 4 and 2x - 3, eight values a row, the last
+// two of them 0. Outside the image there are zeros, so that the convolution needs no padding. `height` is half, the side of the convolution's output.
+// Blocks of 32 x `rows` threads, each for 64 pixels of a row of `out`.
 extern "C" __global__ void fold_pixels(const value *in, Eight *out, int side, int half, int height) {
     __shared__ Pair pairs[8][196];  // 3 pairs a pixel; with 4 more, no two threads of a warp read the same bank
     int columns = half + 3, first = blockIdx.y * 64, pixels = columns - first < 64 ? columns - first : 64, rows = blockDim.y;

@@ -3,6 +3,7 @@
 //! Activations are `T`, which is bf16 or `f32`. Weights, moments, gradients of weights, embeddings and their gradients are `f32`.
 
 mod ahead;
+mod ahead_memory;
 mod arrays;
 mod buffer_pool;
 mod capture;
@@ -12,9 +13,12 @@ mod gpu;
 mod graph_table;
 mod inference_graphs;
 mod launch;
+mod layer;
 mod memory;
 mod product;
+mod shape;
 mod staging;
+mod stem;
 mod stream_context;
 mod training_graphs;
 mod transfer;
@@ -27,8 +31,9 @@ use candle_core::{Result, Tensor};
 use half::bf16;
 
 use arrays::{ActivationType, Span};
-use gpu::{Gpu, convolution, is_product, missing};
+use gpu::{Gpu, missing};
 use launch::{Arg, RuleArg};
+use shape::{Shape, is_product};
 use stream_context::CudaStreamContext;
 
 use super::backend::{
@@ -197,7 +202,7 @@ where
             if is_product(&conv) {
                 return self.products.input(&conv, x.pixels(), arrays, add);
             }
-            let shape = convolution(conv, x.side, x.batch);
+            let shape = Shape::new(conv, x.side, x.batch);
             self.convolutions
                 .backward_data(&self.ctx, shape, arrays, add)
         };
@@ -227,7 +232,7 @@ where
     ) -> Result<LayerGradient> {
         let conv = layer.spec.conv;
         let x = self.images(pixels)?;
-        let [side, _] = convolution(conv, x.side, x.batch).output();
+        let [side, _] = Shape::new(conv, x.side, x.batch).output();
         let conv_gradient = self.max_pool_gradient(gradient, argmax, side)?;
         Ok(LayerGradient {
             weight: self.weight_gradient(conv, x, self.activations(&conv_gradient)?)?,

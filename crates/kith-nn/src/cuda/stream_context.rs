@@ -9,7 +9,7 @@ use candle_core::cuda_backend::cudarc::driver::{CudaFunction, CudaStream, result
 use candle_core::cuda_backend::{CudaDType, CudaDevice};
 use candle_core::{Result, Tensor};
 
-use super::ahead::AheadMemory;
+use super::ahead_memory::AheadMemory;
 use super::arrays::Span;
 use super::buffer_pool::GraphBufferPool;
 use super::staging::PinnedStaging;
