@@ -80,7 +80,7 @@ def main():
         wait_for_steps(connection)
         until = time.monotonic() + 60 * args.minutes
         mixed = Mixed(server.url, images)
-        with Load(server.url, images, 1, args.threads, args.every) as load, mixed if args.mixed else contextlib.nullcontext():
+        with Load(server.url, images, 1, args.threads, args.every, overloaded=args.mixed) as load, mixed if args.mixed else contextlib.nullcontext():
             while time.monotonic() < until:
                 windows.append(window(server, connection, load))
                 note(str(windows[-1]))
