@@ -180,11 +180,16 @@ def compare(side, args):
         cells = [one[name, batch, clients] for one in rounds]
         row = {"side": side, "images": batch, "clients": clients, "server": name}
         row |= {key: round(statistics.median(cell[key] for cell in cells), 1) for key in cells[0]}
-        ratios = [one["kith", batch, clients]["images_per_second"] / one[name, batch, clients]["images_per_second"] for one in rounds]
+        ratios = [ahead(one["kith", batch, clients], one[name, batch, clients]) for one in rounds]
         row |= {"kith_ahead": round(statistics.median(ratios), 2), "least": round(min(ratios), 2)}
         row["p99_ahead"] = round(statistics.median(one[name, batch, clients]["p99_ms"] / one["kith", batch, clients]["p99_ms"] for one in rounds), 2)
         rows.append(row)
     return rows
+
+
+def ahead(own, other):
+    """Infinite where the other answered nothing in time."""
+    return own["images_per_second"] / other["images_per_second"] if other["images_per_second"] else float("inf")
 
 
 def main():
