@@ -189,6 +189,8 @@ def compare(side, args):
 
 def ahead(own, other):
     """Infinite where the other answered nothing in time."""
+    if not own["images_per_second"]:
+        raise RuntimeError("kith answered no request in time: raise --seconds (32 times 16 images of 224 px take some six)")
     return own["images_per_second"] / other["images_per_second"] if other["images_per_second"] else float("inf")
 
 
