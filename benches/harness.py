@@ -122,14 +122,11 @@ class Server:
         return done.stdout
 
 
-class Load:
-    """Threads that send embedding requests without a pause, or one every `every` seconds, and note how long each took. Answers of status 429 are failures, unless
-    something overloads the server on purpose (`overloaded`)."""
+class Threads:
+    """Threads that run while a `with` lasts: each ends when it sees `over`."""
 
-    def __init__(self, url, images, batch=1, threads=1, every=0.0, overloaded=False):
-        self.url, self.images, self.batch, self.every, self.overloaded = url, images, batch, every, overloaded
-        self.taken, self.failed, self.lock, self.over = [], [], threading.Lock(), threading.Event()
-        self.threads = [threading.Thread(target=self.work, args=(i,)) for i in range(threads)]
+    def __init__(self, threads):
+        self.lock, self.over, self.threads = threading.Lock(), threading.Event(), threads
 
     def __enter__(self):
         for thread in self.threads:
@@ -140,6 +137,16 @@ class Load:
         self.over.set()
         for thread in self.threads:
             thread.join()
+
+
+class Load(Threads):
+    """Threads that send embedding requests without a pause, or one every `every` seconds, and note how long each took. Answers of status 429 are failures, unless
+    something overloads the server on purpose (`overloaded`)."""
+
+    def __init__(self, url, images, batch=1, threads=1, every=0.0, overloaded=False):
+        self.url, self.images, self.batch, self.every, self.overloaded = url, images, batch, every, overloaded
+        self.taken, self.failed = [], []
+        super().__init__([threading.Thread(target=self.work, args=(i,)) for i in range(threads)])
 
     def take(self):
         """(start, seconds) of the answered requests and the failures since the last call."""

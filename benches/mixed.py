@@ -10,31 +10,21 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
-from harness import Connection, noise_png
+from harness import Connection, Threads, noise_png
 
 JSON, PNG, LINES = "application/json", "image/png", "application/x-ndjson"
 
 
-class Mixed:
+class Mixed(Threads):
     """Threads that post pairs, erase some, take, download and promote snapshots, send large and wrong requests, stream events, break off, and overload the server
     now and then. `statuses` counts the answers by what was asked and status; a connection that fails unasked counts as status 0."""
 
     def __init__(self, url, images):
         self.url, self.images = url, images
-        self.statuses, self.lock, self.over = Counter(), threading.Lock(), threading.Event()
+        self.statuses = Counter()
         acts = [(self.pairs, 2), (self.batches, 1), (self.other_shapes, 1), (self.wrong, 1), (self.reads, 5), (self.events, 1), (self.broken_off, 2),
                 (self.snapshots, 60), (self.burst, 60)]
-        self.threads = [threading.Thread(target=self.repeat, args=(act, seconds, number)) for number, (act, seconds) in enumerate(acts)]
-
-    def __enter__(self):
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.over.set()
-        for thread in self.threads:
-            thread.join()
+        super().__init__([threading.Thread(target=self.repeat, args=(act, seconds, number)) for number, (act, seconds) in enumerate(acts)])
 
     def repeat(self, act, seconds, number):
         connection, choice = Connection(self.url, timeout=120), random.Random(number)

@@ -1,6 +1,7 @@
 """The servers that kith is measured beside: each answers embeddings of the same network with the same weights and preprocessing.
 
-    python3 rivals.py fastapi-onnxruntime|fastapi-openvino|litserve --folder CHECKPOINT --port PORT [--threads 2]
+    kith checkpoint export live --format onnx --out EXPORT --data-dir DIR
+    python3 rivals.py fastapi-onnxruntime|fastapi-openvino|litserve --folder EXPORT --port PORT [--threads 2]
 
 `POST /batch` takes `{"images": [base64, ...]}`; the answer is `{"embeddings": [[...], ...]}`. The first two also take one image's bytes at
 `POST /embed`; LitServe takes JSON. It gathers up to eight requests into a pass, the others compute each by itself in a thread of FastAPI's pool. Used by servers.py.
@@ -14,46 +15,10 @@ from pathlib import Path
 
 import litserve
 import numpy as np
+import onnxruntime
 from PIL import Image, ImageOps
 
 MEAN, DEVIATION = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
-
-
-def write_onnx(folder, path):
-    """Writes the checkpoint in `folder` as an ONNX graph: `pixels` `[n, 3, side, side]` to `embedding` `[n, dim]`."""
-    from onnx import TensorProto, checker, helper, numpy_helper, save
-    from safetensors.numpy import load_file
-
-    weights = load_file(folder / "model.safetensors")
-    side = json.loads((folder / "manifest.json").read_text())["encoder"]["side"]
-    nodes, seen = [], iter(range(10**6))
-
-    def add(kind, *inputs, **attributes):
-        output = f"v{next(seen)}"
-        nodes.append(helper.make_node(kind, list(inputs), [output], **attributes))
-        return output
-
-    def conv(name, x, stride=1):
-        edge = weights[f"{name}.weight"].shape[2] // 2
-        return add("Conv", x, f"{name}.weight", f"{name}.bias", strides=[stride] * 2, pads=[edge] * 4)
-
-    def linear(name, x):
-        return add("Gemm", x, f"{name}.weight", f"{name}.bias", transB=1)
-
-    x = add("Relu", conv("conv1", "pixels", 2))
-    x = add("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
-    for stage, half in ((stage, half) for stage in range(1, 5) for half in range(2)):
-        name, stride = f"layer{stage}.{half}", 2 if stage > 1 and half == 0 else 1
-        y = conv(f"{name}.conv2", add("Relu", conv(f"{name}.conv1", x, stride)))
-        x = add("Relu", add("Add", y, conv(f"{name}.downsample.0", x, stride) if stride > 1 else x))
-    x = linear("projection", add("Relu", linear("fc", add("Flatten", add("GlobalAveragePool", x)))))
-    nodes.append(helper.make_node("LpNormalization", [x], ["embedding"], axis=1, p=2))
-    arrays = [numpy_helper.from_array(array, name) for name, array in weights.items()]
-    pixels = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", 3, side, side])
-    embedding = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", None])
-    model = helper.make_model(helper.make_graph(nodes, "encoder", [pixels], [embedding], arrays), opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    checker.check_model(model)
-    save(model, path)
 
 
 def preprocess(data, side):
@@ -69,12 +34,10 @@ def preprocess(data, side):
 
 
 def onnxruntime_engine(path, threads):
-    import onnxruntime
-
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return lambda pixels: session.run(None, {"pixels": pixels})[0]
+    return lambda pixels: session.run(["embedding"], {"pixels": pixels})[0]
 
 
 def openvino_engine(path, threads):
@@ -90,7 +53,7 @@ def openvino_engine(path, threads):
     def run(pixels):
         if not hasattr(own, "request"):
             own.request = compiled.create_infer_request()
-        return own.request.infer({0: pixels})[0].copy()
+        return own.request.infer({"pixels": pixels})["embedding"].copy()
 
     return run
 
@@ -155,9 +118,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     path = args.folder / "model.onnx"
-    if not path.exists():
-        write_onnx(args.folder, path)
-    side = json.loads((args.folder / "manifest.json").read_text())["encoder"]["side"]
+    side = onnxruntime.InferenceSession(str(path)).get_inputs()[0].shape[2]
     if args.server == "litserve":
         serve_litserve(path, side, args.port, args.threads)
     else:

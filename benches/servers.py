@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """kith beside FastAPI + onnxruntime, FastAPI + OpenVINO and LitServe: requests a second, p50 and p99, same weights, same images, same machine.
 
-    apt install wrk; pip install fastapi uvicorn litserve onnx onnxruntime openvino pillow numpy safetensors
+    apt install wrk; pip install fastapi uvicorn litserve onnxruntime openvino pillow numpy
     python3 benches/servers.py --kith target/release/kith [--sides 96,224] [--rounds 3] [--seconds 6] [--threads 2] [--out FILE.json]
 
 The images are the example's pictures, enlarged to 160 (320) pixels and saved as JPEG, for an encoder of 96 (224) px. Before anything is measured, the vectors of
@@ -145,17 +145,17 @@ def compare(side, args):
     server = Server(args.kith, folder / "data", sets, folder / "log").start()
     processes = []
     try:
-        live = server.connect().json("GET", "/v1/models/kith")
-        [checkpoint] = (folder / "data" / "blobs" / "checkpoints").iterdir()
+        export = folder / "onnx"
+        server.run("checkpoint", "export", "live", "--format", "onnx", "--out", export, "--data-dir", folder / "data")
         targets = [Target("kith", server.url, requests_of("kith", images), folder)]
         for name in RIVALS:
-            process, url = start_rival(name, checkpoint, args.threads)
+            process, url = start_rival(name, export, args.threads)
             processes.append(process)
             targets.append(Target(name, url, requests_of(name, images), folder))
         own = targets[0].vector()
         for target in targets[1:]:
             cosine = float(own @ target.vector())
-            note(f"{side} px, {target.name}: cosine to kith's vector {cosine:.7f} ({live['id']})")
+            note(f"{side} px, {target.name}: cosine to kith's vector {cosine:.7f}")
             if cosine < 0.999:
                 raise RuntimeError("not the same network, or not the same preprocessing")
         rounds = []

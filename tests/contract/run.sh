@@ -8,26 +8,12 @@ cd "$here"
 
 seconds=${2:-60} seed=${3:-7} examples=${4:-30}
 work=$(mktemp -d)
-server=
-trap '[ -z "$server" ] || kill "$server" 2>/dev/null || true; wait; rm -rf "$work"' EXIT
+source ../server.sh
+trap clean_up EXIT
+install_python contract
 
-venv=$here/../../target/contract-venv
-[ -x "$venv/bin/pip" ] || python3 -m venv "$venv"
-if ! cmp -s requirements.txt "$venv/installed.txt"; then
-    "$venv/bin/pip" install --quiet --requirement requirements.txt
-    cp requirements.txt "$venv/installed.txt"
-fi
-
-tiny=(--set encoder.width=8 --set encoder.side=32 --set encoder.dim=16 --set training.min_pairs=2 --set storage.data_dir="$work/data" --set log.filter=warn)
-key=$("$kith" key create --data-dir "$work/data" --name contract --scope admin --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["key"])')
-port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-url=http://127.0.0.1:$port
-"$kith" serve "${tiny[@]}" --set server.listen="127.0.0.1:$port" >"$work/log" 2>&1 &
-server=$!
-for _ in $(seq 100); do
-    curl -sf "$url/readyz" >/dev/null && break
-    sleep 0.2
-done
+key=$(create_key data contract admin)
+start data training.min_pairs=2
 
 export PYTHONPATH=.:..
 "$venv/bin/python" - "$url" "$key" <<'PYTHON'
@@ -54,6 +40,5 @@ status=0
 SCHEMATHESIS_HOOKS=hooks "$venv/bin/schemathesis" --config-file schemathesis.toml run "$url/openapi.json" \
     --header "Authorization: Bearer $key" --exclude-path /v1/events --checks all --mode all --seed "$seed" --max-examples "$examples" \
     --generation-database none --max-time "$seconds" --request-timeout 30 --continue-on-failure || status=$?
-kill -0 "$server" || { cat "$work/log"; exit 1; }
-if grep panic "$work/log"; then status=1; fi
+all_run || status=1
 exit "$status"

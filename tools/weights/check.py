@@ -29,21 +29,11 @@ import onnx
 import onnxruntime
 import torch
 import torchvision
-from PIL import Image
 from safetensors.torch import load_file
 
-MEAN, DEVIATION = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
-
-
-def pixels_of(path, side):
-    """An image as the README of an export says."""
-    image = Image.open(path).convert("RGBA")
-    image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    edge = min(image.size)
-    left, top = (image.width - edge) / 2, (image.height - edge) / 2
-    if image.size != (side, side):
-        image = image.resize((side, side), Image.BILINEAR, box=(left, top, left + edge, top + edge))
-    return ((np.asarray(image, np.float32) / 255 - MEAN) / DEVIATION).transpose(2, 0, 1)
+# The program that the documentation shows.
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[2] / "examples" / "checkpoint"))
+from embed import preprocess  # noqa: E402
 
 
 class Kith:
@@ -128,7 +118,7 @@ def nearest(vectors):
 
 def check(args, paths, start, dim, side):
     """One row of differences."""
-    pixels = np.stack([pixels_of(path, side) for path in paths])
+    pixels = np.stack([preprocess(path, side) for path in paths])
     with Kith(args.kith, start, dim, side) as kith:
         served = kith.embeddings(paths)
         torched, hidden = by_torch(kith.export("torchvision"), pixels)

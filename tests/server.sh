@@ -1,0 +1,53 @@
+# Functions of the scripts that test a built server: contract/run.sh and clients/run.sh, which source this. They set `kith`, the program, and `work`, a
+# folder of their own that `clean_up` removes.
+
+servers=()
+# A tiny encoder; each server adds to it.
+tiny=(encoder.width=8 encoder.side=32 encoder.dim=16 log.filter=warn)
+
+clean_up() {
+    [ ${#servers[@]} = 0 ] || kill "${servers[@]}" 2>/dev/null || true
+    wait
+    rm -rf "$work"
+}
+
+# Installs requirements.txt of this folder into a virtual environment, once for each content, and sets `venv` to it.
+install_python() { # NAME
+    venv=$(realpath -m "../../target/$1-venv")
+    [ -x "$venv/bin/pip" ] || python3 -m venv "$venv"
+    if ! cmp -s requirements.txt "$venv/installed.txt"; then
+        "$venv/bin/pip" install --quiet --requirement requirements.txt
+        cp requirements.txt "$venv/installed.txt"
+    fi
+}
+
+# Prints a new key of the data folder $work/FOLDER.
+create_key() { # FOLDER NAME SCOPE
+    "$kith" key create --data-dir "$work/$1" --name "$2" --scope "$3" --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["key"])'
+}
+
+# Starts a server on $work/FOLDER with further settings, waits until it is ready, and sets `url` to its address.
+start() { # FOLDER [SETTING...]
+    local folder=$1 port settings
+    shift
+    port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+    url=http://127.0.0.1:$port
+    settings=("${tiny[@]}" "storage.data_dir=$work/$folder" "server.listen=127.0.0.1:$port" "$@")
+    "$kith" serve "${settings[@]/#/--set=}" >"$work/$folder.log" 2>&1 &
+    servers+=($!)
+    for _ in $(seq 300); do
+        curl -sf "$url/readyz" >/dev/null && return
+        sleep 0.1
+    done
+    cat "$work/$folder.log"
+    return 1
+}
+
+# Fails, and prints what the servers logged, if one has ended or panicked.
+all_run() {
+    local server
+    for server in "${servers[@]}"; do
+        kill -0 "$server" || { cat "$work"/*.log; return 1; }
+    done
+    ! grep panic "$work"/*.log
+}
