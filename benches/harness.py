@@ -125,8 +125,8 @@ class Server:
 class Threads:
     """Threads that run while a `with` lasts: each ends when it sees `over`."""
 
-    def __init__(self, threads):
-        self.lock, self.over, self.threads = threading.Lock(), threading.Event(), threads
+    def __init__(self, threads, over=None):
+        self.lock, self.over, self.threads = threading.Lock(), over or threading.Event(), threads
 
     def __enter__(self):
         for thread in self.threads:

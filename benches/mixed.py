@@ -1,6 +1,7 @@
 """All that callers of a server do, at once and for as long as wanted; used by soak.py."""
 
 import base64
+import http.client
 import json
 import random
 import socket
@@ -10,7 +11,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
-from harness import Connection, Threads, noise_png
+from harness import Connection, Threads, noise_png, note
 
 JSON, PNG, LINES = "application/json", "image/png", "application/x-ndjson"
 
@@ -29,7 +30,11 @@ class Mixed(Threads):
     def repeat(self, act, seconds, number):
         connection, choice = Connection(self.url, timeout=120), random.Random(number)
         while not self.over.wait(seconds):
-            act(connection, choice)
+            try:
+                act(connection, choice)
+            except Exception as error:
+                note(f"{act.__name__}: {error!r}")
+                self.count(act.__name__, 0)
 
     def count(self, what, status):
         with self.lock:
@@ -38,7 +43,7 @@ class Mixed(Threads):
     def ask(self, connection, what, method, path, body=None, kind=None):
         try:
             status, data = connection.raw(method, path, body, kind)
-        except OSError:
+        except (OSError, http.client.HTTPException):
             self.count(what, 0)
             return 0, b""
         self.count(what, status)
@@ -113,11 +118,17 @@ class Mixed(Threads):
         images = choice.choices(self.images, k=400)
 
         def send(image):
-            self.ask(Connection(self.url, timeout=60), "burst", "POST", "/v1/embeddings", image, PNG)
+            connection = Connection(self.url, timeout=60)
+            self.ask(connection, "burst", "POST", "/v1/embeddings", image, PNG)
+            connection.http.close()
 
         with ThreadPoolExecutor(64) as pool:
             list(pool.map(send, images))
 
     def failures(self):
-        """Answers that say that the server failed, or none."""
-        return sum(count for (_, status), count in self.statuses.items() if status == 0 or status >= 500)
+        """Answers that say that the server failed, connections that failed, and acts that never came to an answer."""
+        acts = ("pairs", "pairs as lines", "32 images", "cohere", "base64", "wrong", "/metrics", "events", "snapshot", "promote", "download", "burst")
+        never = set(acts) - {what for what, _ in self.statuses}
+        if never:
+            note(f"never answered: {sorted(never)}")
+        return len(never) + sum(count for (_, status), count in self.statuses.items() if status == 0 or status >= 500)

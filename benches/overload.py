@@ -4,8 +4,8 @@
     apt install hey
     python3 benches/overload.py --kith target/release/kith [--minutes 5] [--times 4] [--clients 32] [--set SECTION.KEY=VALUE ...] [--out FILE.json]
 
-First --clients connections send single images without a pause: the rate and p99 at saturation. Then `hey` sends --times that rate, on as many connections as it
-needs, for --minutes, while 500 connections stay idle and 500 have sent half a head. Told are accepted requests' p99, statuses, resident memory, and how long after the end
+First --clients connections send single images without a pause: the rate and p99 at saturation. Then `hey` sends --times that rate on 500
+connections for --minutes, while 500 connections stay idle and 500 have sent half a head. Told are accepted requests' p99, statuses, resident memory, and how long after the end
 a request takes no longer than the slowest of a quiet server. Wanted: p99 at most twice that of saturation, no status but 200 and 429, memory within a
 twentieth, recovery within a second. Exits 1 if one of these fails.
 """
@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from harness import Server, note, percentile
+from harness import Server, Threads, note, percentile
 from soak import resident_mb
 from throughput import EXAMPLE
 
@@ -48,36 +48,28 @@ def accepted(answers):
     return [taken for status, taken in answers if status == 200]
 
 
-def silent_connections(address):
-    """Idle ones and ones with half a head; opened again when the server closes them, until `over` is set."""
-    over = threading.Event()
-    head = b"POST /v1/embeddings HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-"
-
-    def keep():
-        links = {}
-        while not over.is_set():
-            for number in range(2 * SILENT):
-                try:
-                    link = links.get(number)
-                    if link is not None:
-                        link.setblocking(False)
-                        if link.recv(65536):
-                            continue
-                        link.close()
-                    links[number] = socket.create_connection(address, timeout=5)
-                    if number < SILENT:
-                        links[number].sendall(head)
-                except BlockingIOError:
-                    continue
-                except OSError:
-                    links.pop(number, None)
-            over.wait(1)
-        for link in links.values():
-            link.close()
-
-    thread = threading.Thread(target=keep)
-    thread.start()
-    return over, thread
+def keep_silent(address, over):
+    """Keeps idle connections and ones with half a head, and opens them again when the server closes them, until `over` is set."""
+    head, links = b"POST /v1/embeddings HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-", {}
+    while not over.is_set():
+        for number in range(2 * SILENT):
+            try:
+                link = links.get(number)
+                if link is not None:
+                    link.setblocking(False)
+                    if link.recv(65536):
+                        continue
+                    link.close()
+                links[number] = socket.create_connection(address, timeout=5)
+                if number < SILENT:
+                    links[number].sendall(head)
+            except BlockingIOError:
+                continue
+            except OSError:
+                links.pop(number, None)
+        over.wait(1)
+    for link in links.values():
+        link.close()
 
 
 def single(connection, image):
@@ -119,22 +111,16 @@ def main():
         rate = len(saturated) / SATURATION_SECONDS
         note(f"alone {statistics.median(quiet):.1f} ms; saturated by {args.clients} connections: {rate:.0f} a second, p99 {percentile(saturated, 0.99):.0f} ms")
         parts = urlsplit(server.url)
-        over, thread = silent_connections((parts.hostname, parts.port))
-        memory, watched = [], threading.Event()
+        memory, over = [], threading.Event()
 
         def watch():
-            while not watched.wait(2):
+            while not over.wait(2):
                 memory.append(resident_mb(server.process.pid))
 
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        seconds = round(60 * args.minutes)
-        answers = hey(server.url, path, seconds, WORKERS, args.times * rate)
-        took = recovery(server, image, max(quiet))
-        watched.set()
-        over.set()
-        watcher.join()
-        thread.join()
+        with Threads([threading.Thread(target=keep_silent, args=((parts.hostname, parts.port), over)), threading.Thread(target=watch)], over):
+            seconds = round(60 * args.minutes)
+            answers = hey(server.url, path, seconds, WORKERS, args.times * rate)
+            took = recovery(server, image, max(quiet))
     finally:
         server.stop()
         shutil.rmtree(folder)

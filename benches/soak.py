@@ -6,7 +6,7 @@
 Random ones of the example's pictures are sent as raw bodies, while training steps, takes snapshots and swaps models as the settings say. Each
 window of ten seconds gives the process's resident memory, on an NVIDIA GPU its memory there (`nvidia-smi`), latencies, failures and steps.
 The first third is for caches to fill, which are bounded; memory is flat if the median of the last third is at most a twentieth above that
-of the middle one: windows differ by that much. With --mixed all else that callers do goes on beside it (mixed.py). Exits 1 if memory grew, a request failed
+of the middle one: windows differ by that much. With --mixed all else that callers do goes on beside it (mixed.py; take at least three minutes, so that each of its acts has its turn). Exits 1 if memory grew, a request failed
 (of the mixed ones: none but with a status of 4xx), or nothing was trained.
 """
 

@@ -7,7 +7,7 @@ mod import;
 mod lock;
 mod writable;
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZero, sync::Arc, thread, time::Duration};
 
 use tokio::task::JoinHandle;
 
@@ -92,7 +92,7 @@ impl App {
         let (limits, holdout_share) = (settings.limits.clone(), settings.pairs.holdout_share);
         let ingest = Ingest::new(blobs.clone(), db.clone(), limits, holdout_share);
         finish_interrupted(&blobs, &db, &ingest).await?;
-        let foreground = Foreground::new(settings.background_share());
+        let foreground = Foreground::new(settings.background_share(cores()));
         // The trainer comes first: it writes checkpoint 0 if there is none to serve.
         let trainer = Trainer::start(
             settings.train_config(),
@@ -148,6 +148,11 @@ impl App {
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+/// Cores that this process may use.
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, NonZero::get)
 }
 
 /// The task that keeps histograms short; it ends with the last handle to the app.

@@ -12,11 +12,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long nothing must be in the foreground before the background goes on: a client that sends one request after the other takes less
-/// between them. It is also how often a paused thread looks.
+/// How long no request must be in the foreground before the background resumes. A client that sends one request after the other takes less time
+/// between them. A paused thread polls at this interval.
 const GRACE: Duration = Duration::from_millis(2);
-/// How long the background may run before it pauses again, where it had to pause for as long as it ever does.
-const TURN: Duration = Duration::from_millis(50);
+/// How long the background runs after the longest pause.
+const TIME_SLICE: Duration = Duration::from_millis(50);
 
 /// What is in the foreground; cheap to clone.
 #[derive(Clone, Debug)]
@@ -26,41 +26,53 @@ pub struct Foreground {
 
 #[derive(Debug)]
 struct Shared {
-    /// The longest pause; `None`: as long as anything is in the foreground.
-    longest_pause: Option<Duration>,
+    /// The longest pause in microseconds; `u64::MAX`: as long as a request is in the foreground.
+    max_pause: u64,
     created: Instant,
     requests: AtomicUsize,
-    /// Those that wait for the background.
+    /// Callers that wait for the background.
     waiting: AtomicUsize,
     /// Microseconds after `created` at which the last request ended.
     idle_since: AtomicU64,
-    /// Microseconds after `created` until which the background's turn lasts.
-    turn_until: AtomicU64,
-    /// Held by the one paused thread that looks; the others wait for it.
-    looking: Mutex<()>,
+    /// Microseconds after `created` at which the background's time slice ends.
+    slice_until: AtomicU64,
+    /// Held by the one paused thread that polls; the others wait for it.
+    poller: Mutex<Schedule>,
     paused: AtomicU64,
 }
 
-/// Something in the foreground, until it is dropped.
+/// When the background gets its next time slice beside requests. All in microseconds after `created`.
 #[derive(Debug)]
-pub struct Busy(Arc<Shared>);
+struct Schedule {
+    next_slice: u64,
+    /// End of the last pause. Between short pauses the background hardly runs, so they count as one.
+    resumed: u64,
+}
 
-/// Somebody who waits for the background, which does not pause until this is dropped.
+/// A request in the foreground. Dropping it takes the request out.
 #[derive(Debug)]
-pub struct Hurry(Arc<Shared>);
+pub struct ForegroundRequest(Arc<Shared>);
+
+/// While this exists, the background does not pause.
+#[derive(Debug)]
+pub struct Boost(Arc<Shared>);
 
 impl Foreground {
-    /// The background has at least `least_share` (0 to 1) of the time, however much is in the foreground. With 1 it never pauses.
-    pub fn new(least_share: f64) -> Self {
-        let pauses = TURN.as_secs_f64() * (1.0 / least_share - 1.0);
+    /// Creates a foreground without requests. The background has at least `min_share` (0 to 1) of the time, however much is in the foreground. With 1 it never pauses.
+    pub fn new(min_share: f64) -> Self {
+        let pauses = TIME_SLICE.as_secs_f64() * (1.0 / min_share - 1.0);
+        let max_pause = Duration::try_from_secs_f64(pauses.max(0.0)).map_or(u64::MAX, micros);
         let shared = Shared {
-            longest_pause: Duration::try_from_secs_f64(pauses.max(0.0)).ok(),
+            max_pause,
             created: Instant::now(),
             requests: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             idle_since: AtomicU64::new(0),
-            turn_until: AtomicU64::new(0),
-            looking: Mutex::new(()),
+            slice_until: AtomicU64::new(0),
+            poller: Mutex::new(Schedule {
+                next_slice: max_pause,
+                resumed: 0,
+            }),
             paused: AtomicU64::new(0),
         };
         Self {
@@ -69,19 +81,19 @@ impl Foreground {
     }
 
     /// Puts a request into the foreground.
-    pub fn enter(&self) -> Busy {
+    pub fn enter(&self) -> ForegroundRequest {
         self.shared.requests.fetch_add(1, SeqCst);
-        Busy(self.shared.clone())
+        ForegroundRequest(self.shared.clone())
     }
 
-    /// Says that somebody waits for the background.
-    pub fn hurry(&self) -> Hurry {
+    /// Keeps the background running for a caller that waits for it.
+    pub fn boost(&self) -> Boost {
         self.shared.waiting.fetch_add(1, SeqCst);
-        Hurry(self.shared.clone())
+        Boost(self.shared.clone())
     }
 
     /// Blocks a background thread while it has to pause. Call it often, with no lock held.
-    pub fn give_way(&self) {
+    pub fn yield_to_requests(&self) {
         if self.shared.must_pause() {
             self.shared.pause();
         }
@@ -107,21 +119,27 @@ impl Shared {
         }
         let now = self.now();
         let recent = now < idle_since + micros(GRACE);
-        (busy || recent) && now >= self.turn_until.load(SeqCst)
+        (busy || recent) && now >= self.slice_until.load(SeqCst)
     }
 
     fn pause(&self) {
-        let _looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut schedule = self.poller.lock().unwrap_or_else(PoisonError::into_inner);
         let began = self.now();
+        if self.must_pause() && began - schedule.resumed >= micros(TIME_SLICE) {
+            schedule.next_slice = began.saturating_add(self.max_pause);
+        }
         while self.must_pause() {
-            let pause = Duration::from_micros(self.now() - began);
-            if self.longest_pause.is_some_and(|longest| pause >= longest) {
-                self.turn_until.store(self.now() + micros(TURN), SeqCst);
+            let now = self.now();
+            if now >= schedule.next_slice {
+                let end = now + micros(TIME_SLICE);
+                self.slice_until.store(end, SeqCst);
+                schedule.next_slice = end.saturating_add(self.max_pause);
                 break;
             }
             thread::sleep(GRACE);
         }
-        self.paused.fetch_add(self.now() - began, SeqCst);
+        schedule.resumed = self.now();
+        self.paused.fetch_add(schedule.resumed - began, SeqCst);
     }
 }
 
@@ -129,14 +147,14 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-impl Drop for Busy {
+impl Drop for ForegroundRequest {
     fn drop(&mut self) {
         self.0.idle_since.store(self.0.now(), SeqCst);
         self.0.requests.fetch_sub(1, SeqCst);
     }
 }
 
-impl Drop for Hurry {
+impl Drop for Boost {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, SeqCst);
     }
@@ -158,7 +176,7 @@ mod tests {
         let (done, told) = mpsc::channel();
         let foreground = foreground.clone();
         thread::spawn(move || {
-            foreground.give_way();
+            foreground.yield_to_requests();
             done.send(()).unwrap();
         });
         told
@@ -180,14 +198,14 @@ mod tests {
     }
 
     #[test]
-    fn a_background_that_is_waited_for_does_not_pause() {
+    fn a_boosted_background_does_not_pause() {
         let foreground = Foreground::new(0.0);
         let _request = foreground.enter();
         let told = background(&foreground);
         assert_eq!(told.recv_timeout(NOT_YET), Err(RecvTimeoutError::Timeout));
-        let hurry = foreground.hurry();
+        let boost = foreground.boost();
         assert_eq!(told.recv_timeout(AT_LAST), Ok(()));
-        drop(hurry);
+        drop(boost);
         let told = background(&foreground);
         assert_eq!(told.recv_timeout(NOT_YET), Err(RecvTimeoutError::Timeout));
     }
@@ -197,7 +215,32 @@ mod tests {
         let (half, all) = (Foreground::new(0.5), Foreground::new(1.0));
         let (_request, _other) = (half.enter(), all.enter());
         assert_eq!(background(&half).recv_timeout(AT_LAST), Ok(()));
-        assert!(half.paused() >= TURN);
+        assert!(half.paused() >= TIME_SLICE);
         assert_eq!(background(&all).recv_timeout(AT_LAST), Ok(()));
+    }
+
+    #[test]
+    fn gaps_too_short_to_compute_in_do_not_cost_the_background_its_share() {
+        let foreground = Foreground::new(0.25);
+        let stop = Arc::new(AtomicUsize::new(0));
+        let background = {
+            let (foreground, stop) = (foreground.clone(), stop.clone());
+            thread::spawn(move || {
+                while stop.load(SeqCst) == 0 {
+                    foreground.yield_to_requests();
+                }
+            })
+        };
+        let limit = Instant::now() + AT_LAST;
+        // No request lasts as long as the longest pause, 150 ms.
+        while foreground.shared.slice_until.load(SeqCst) == 0 && Instant::now() < limit {
+            let request = foreground.enter();
+            thread::sleep(5 * GRACE);
+            drop(request);
+            thread::sleep(2 * GRACE);
+        }
+        stop.store(1, SeqCst);
+        background.join().unwrap();
+        assert!(foreground.shared.slice_until.load(SeqCst) > 0);
     }
 }

@@ -1,6 +1,6 @@
 //! The settings: one struct a section, and what other modules read from them.
 
-use std::{num::NonZero, path::PathBuf, thread};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -157,13 +157,14 @@ impl Settings {
         Device::open(&self.encoder.device, purpose, &self.cuda)
     }
 
-    /// The share of the time that training has beside requests without end: all of it where its threads take no core from serving's.
-    pub fn background_share(&self) -> f64 {
-        let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    /// The share of the time that training has beside requests without end: all of it where the threads of both, those that decode included, have a
+    /// core each on a machine of `cores`.
+    pub fn background_share(&self, cores: usize) -> f64 {
         let cores_of = |threads| if threads == 0 { cores } else { threads };
-        let wanted = cores_of(self.serving.threads) + cores_of(self.training.threads);
+        let serving = cores_of(self.serving.threads) + cores_of(self.serving.decode_threads);
+        let wanted = serving + cores_of(self.training.threads) + self.training.loader_threads;
         if self.encoder.device == "cpu" && wanted > cores {
-            self.training.least_share
+            self.training.min_share
         } else {
             1.0
         }

@@ -47,7 +47,9 @@ impl From<ServeError> for ApiError {
             ServeError::TooMany { .. } => {
                 Self::TooLarge(Problem::new("too_many_images", message).with_param("input"))
             }
-            ServeError::Overloaded => Self::Overloaded(Problem::new("overloaded", message)),
+            ServeError::Overloaded | ServeError::LongWait => {
+                Self::Overloaded(Problem::new("overloaded", message))
+            }
             ServeError::NotReady => Self::Unavailable(Problem::new("not_ready", message)),
             ServeError::Stopping => ApiError::stopping(),
             ServeError::Checkpoint(error) => error.into(),

@@ -5,14 +5,14 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
 use super::{
     ServeError,
-    pace::{Pace, SmallImages},
+    wait_estimate::{QueuedImages, WaitEstimate},
 };
 
 /// The places of the queue, and the wait of small requests.
@@ -22,9 +22,9 @@ pub(super) struct Admissions {
     limit: usize,
     /// Held while places are counted and taken.
     admitting: Mutex<()>,
-    pace: Pace,
+    estimate: WaitEstimate,
     /// Zero: no bound.
-    longest_wait: Duration,
+    max_wait: Duration,
     closed: AtomicBool,
 }
 
@@ -34,14 +34,14 @@ pub struct Admission {
 }
 
 impl Admissions {
-    /// `limit`: of images; `longest_wait`: of a small request, zero without a bound.
-    pub(super) fn new(limit: usize, longest_wait: Duration) -> Self {
+    /// `limit`: of images; `max_wait`: of a small request, zero without a bound.
+    pub(super) fn new(limit: usize, max_wait: Duration) -> Self {
         Self {
             places: Arc::new(Semaphore::new(limit)),
             limit,
             admitting: Mutex::new(()),
-            pace: Pace::default(),
-            longest_wait,
+            estimate: WaitEstimate::default(),
+            max_wait,
             closed: AtomicBool::new(false),
         }
     }
@@ -75,16 +75,16 @@ impl Admissions {
     }
 
     /// Counts `images` of a small request as waiting, unless those before them take too long.
-    pub(super) fn wait_in_line(&self, images: usize) -> Result<SmallImages, ServeError> {
-        if !self.longest_wait.is_zero() && self.pace.wait() > self.longest_wait {
-            return Err(ServeError::Overloaded);
+    pub(super) fn enqueue_small(&self, images: usize) -> Result<QueuedImages, ServeError> {
+        if !self.max_wait.is_zero() && self.estimate.wait() > self.max_wait {
+            return Err(ServeError::LongWait);
         }
-        Ok(self.pace.enter(images))
+        Ok(self.estimate.enter(images))
     }
 
-    /// Notes that an image that came at `came` is answered.
-    pub(super) fn answered(&self, came: Instant) {
-        self.pace.answered(came, Instant::now());
+    /// The estimate of the wait, for who answers.
+    pub(super) fn estimate(&self) -> &WaitEstimate {
+        &self.estimate
     }
 
     /// Refuses all that comes from now on.

@@ -135,6 +135,9 @@ pub enum ServeError {
     /// The queue is full.
     #[error("the encoder's queue is full: retry in a moment, with fewer images at once")]
     Overloaded,
+    /// The images before this small request would take too long.
+    #[error("the images that wait would take longer than serving.max_wait_ms: retry in a moment")]
+    LongWait,
     /// No checkpoint serves yet.
     #[error("no checkpoint is loaded yet")]
     NotReady,

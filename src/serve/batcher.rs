@@ -4,6 +4,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
+    time::Instant,
 };
 
 use rayon::ThreadPool;
@@ -15,6 +16,7 @@ use super::{
     instruments::Instruments,
     loaded::Loaded,
     queue::{FairQueue, Origin},
+    wait_estimate::WaitEstimate,
 };
 use crate::telemetry::{Stage, traces::STAGE};
 use kith_nn::Features;
@@ -31,6 +33,8 @@ pub(super) struct Job {
     pub(super) reply: oneshot::Sender<Result<Row, ServeError>>,
     /// The image's place in the bound on waiting images; free again when the job is dropped.
     pub(super) permit: OwnedSemaphorePermit,
+    /// When it came to be decoded.
+    pub(super) came: Instant,
     /// Its wait for a pass, which has not begun.
     pub(super) waiting: Option<Stage>,
     /// The span of the request, whose stages are below it.
@@ -93,7 +97,7 @@ impl Batcher {
     pub(super) fn start(
         pool: Arc<ThreadPool>,
         sizes: PassSizes,
-        instruments: Instruments,
+        (instruments, estimate): (Instruments, WaitEstimate),
     ) -> std::io::Result<Self> {
         let queue = Arc::<Queue>::default();
         let own = queue.clone();
@@ -101,7 +105,7 @@ impl Batcher {
             .name("kith-encode".to_owned())
             .spawn(move || {
                 while let Some(batch) = own.take(sizes) {
-                    pool.install(|| encode(batch, &instruments));
+                    pool.install(|| encode(batch, &instruments, &estimate));
                 }
             })?;
         Ok(Self {
@@ -209,7 +213,7 @@ impl State {
 }
 
 /// Encodes a batch and answers each job. A failure is this batch's only.
-fn encode(mut batch: Vec<Job>, instruments: &Instruments) {
+fn encode(mut batch: Vec<Job>, instruments: &Instruments, estimate: &WaitEstimate) {
     instruments.batch.record(batch.len() as f64);
     batch.iter_mut().for_each(|job| job.waiting = None);
     let pass = Stage::begin(&instruments.encode, Span::none());
@@ -226,6 +230,10 @@ fn encode(mut batch: Vec<Job>, instruments: &Instruments) {
         Err(_) => Err("it panicked".to_owned()),
     };
     drop((pass, spans));
+    let first = batch.iter().map(|job| job.came).min();
+    if let (Ok(_), Some(came)) = (&outcome, first) {
+        estimate.answered(batch.len(), came, Instant::now());
+    }
     if let Err(error) = &outcome {
         tracing::error!(%error, images = batch.len(), "the encoder failed on a batch");
     }

@@ -104,8 +104,12 @@ impl Serving {
         } else {
             PassSizes::large(max_batch)
         };
-        let batcher =
-            Batcher::start(encoders.clone(), sizes, instruments.clone()).map_err(no_threads)?;
+        let admissions = Admissions::new(
+            config.queue_images,
+            Duration::from_millis(config.max_wait_ms),
+        );
+        let counts = (instruments.clone(), admissions.estimate().clone());
+        let batcher = Batcher::start(encoders.clone(), sizes, counts).map_err(no_threads)?;
         let loader = Loader {
             checkpoints,
             device,
@@ -122,10 +126,7 @@ impl Serving {
             cache: VectorCache::new(config.cache_mb << 20).counted_by(instruments.clone()),
             instruments,
             foreground,
-            admissions: Admissions::new(
-                config.queue_images,
-                Duration::from_millis(config.max_wait_ms),
-            ),
+            admissions,
             requests: AtomicU64::new(0),
             follower: Mutex::new(None),
             config,
@@ -183,7 +184,7 @@ impl Serving {
     /// The encoder is captured once, so all rows come from one checkpoint. Without a `priority` a request of few images is interactive.
     ///
     /// # Errors
-    /// Those of [`Serving::admit`] and [`Serving::model`], [`ServeError::Pixels`] for the first image that cannot be decoded, or
+    /// Those of [`Serving::admit`] and [`Serving::model`], [`ServeError::LongWait`] for a request of few images, [`ServeError::Pixels`] for the first image that cannot be decoded, or
     /// [`ServeError::NotFinite`] and [`ServeError::Encode`] if the encoder fails.
     pub async fn embed(
         &self,
@@ -194,9 +195,9 @@ impl Serving {
         let admission = self.admit(images.len())?;
         let small = Priority::of(priority, images.len()) == Priority::Interactive;
         let _waiting = small
-            .then(|| self.shared.admissions.wait_in_line(images.len()))
+            .then(|| self.shared.admissions.enqueue_small(images.len()))
             .transpose()?;
-        let _busy = self.shared.foreground.enter();
+        let _request = self.shared.foreground.enter();
         let encoder = self.shared.encoder(which).await?;
         let model = encoder.info;
         let origin = Origin {
@@ -311,6 +312,7 @@ impl Shared {
                     pixels,
                     reply,
                     permit,
+                    came,
                     waiting: Some(Stage::begin(
                         &instruments.encode_queue,
                         trace_span!(target: STAGE, parent: &request, "queue", stage = "encode"),
@@ -323,9 +325,7 @@ impl Shared {
                 }
             }
         });
-        let answer = answer.await.unwrap_or(Err(ServeError::Stopping));
-        self.admissions.answered(came);
-        answer
+        answer.await.unwrap_or(Err(ServeError::Stopping))
     }
 
     fn follower(&self) -> std::sync::MutexGuard<'_, Option<JoinHandle<()>>> {

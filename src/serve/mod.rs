@@ -13,11 +13,11 @@ mod instruments;
 mod live;
 mod loaded;
 mod neighbours;
-mod pace;
 mod pinned;
 pub mod quantize;
 mod queue;
 mod trial;
+mod wait_estimate;
 
 pub use admission::Admission;
 pub use answer::{Embedded, ModelInfo, Priority, Row, ServeError, Which};

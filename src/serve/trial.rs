@@ -41,7 +41,7 @@ impl Serving {
             {
                 Ok(candidate) => serving.shared.canaries.compare(&model, &own, &candidate),
                 // There is more to do than comparing.
-                Err(ServeError::Overloaded | ServeError::Stopping) => {}
+                Err(ServeError::Overloaded | ServeError::LongWait | ServeError::Stopping) => {}
                 Err(error) => tracing::warn!(model, %error, "a shadow cannot be compared"),
             }
         });

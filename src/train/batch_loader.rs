@@ -188,20 +188,10 @@ fn load(plan: Plan, loader: &ImageLoader) -> Result<LoadedBatch, TrainFailure> {
     })
 }
 
-/// Views that were loaded ahead, and no others.
-pub(super) struct LoadedViews<'a>(pub(super) &'a HashMap<ImageKey, SharedView>);
-
-impl CarriedViews for LoadedViews<'_> {
-    fn views(&self, _: u64, images: &[ImageKey]) -> Vec<Option<SharedView>> {
-        let view = |image| self.0.get(image).cloned();
-        images.iter().map(view).collect()
-    }
-}
-
-/// Views that were loaded ahead; other images' views come from `fallback`.
+/// Views that were loaded ahead. Other images' views come from `fallback`, if there is one.
 pub(super) struct PrefetchedViews<'a> {
     pub(super) carried: &'a HashMap<ImageKey, SharedView>,
-    pub(super) fallback: &'a (dyn CarriedViews + Sync),
+    pub(super) fallback: Option<&'a (dyn CarriedViews + Sync)>,
 }
 
 impl CarriedViews for PrefetchedViews<'_> {
@@ -209,7 +199,8 @@ impl CarriedViews for PrefetchedViews<'_> {
         let missing: Vec<ImageKey> = (images.iter().copied())
             .filter(|image| !self.carried.contains_key(image))
             .collect();
-        let mut late = self.fallback.views(step, &missing).into_iter();
+        let late = self.fallback.map(|fallback| fallback.views(step, &missing));
+        let mut late = late.into_iter().flatten();
         let view = |image| match self.carried.get(image) {
             Some(view) => Some(view.clone()),
             None => late.next().flatten(),
@@ -310,7 +301,7 @@ mod tests {
         let rest = Rest::default();
         let ahead = PrefetchedViews {
             carried: &loaded.into(),
-            fallback: &rest,
+            fallback: Some(&rest),
         };
         let views = ahead.views(7, &[4, 3, 9, 5, 6].map(ImageKey));
         let views: Vec<_> = views
@@ -319,6 +310,13 @@ mod tests {
             .collect();
         let (early, late) = (Some(vec![-1.0]), |image| Some(vec![image, 7.0]));
         assert_eq!(views, [late(4.0), early.clone(), None, early, late(6.0)]);
+        let carried = ahead.carried;
+        let alone = PrefetchedViews {
+            carried,
+            fallback: None,
+        };
+        let views = alone.views(7, &[4, 3].map(ImageKey));
+        assert!(views[0].is_none() && views[1].is_some());
         assert_eq!(rest.0.into_inner().expect("one thread"), [4, 9, 6]);
     }
 }

@@ -89,7 +89,7 @@ impl Batches {
     ) -> PrefetchedViews<'a> {
         PrefetchedViews {
             carried,
-            fallback: &*self.images,
+            fallback: Some(&*self.images),
         }
     }
 }

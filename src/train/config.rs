@@ -84,7 +84,7 @@ pub struct RunConfig {
     /// Whether the threads that compute run in the scheduler's idle class.
     pub idle_class: bool,
     /// Least share of the time that training has, however many requests come (0–1).
-    pub least_share: f64,
+    pub min_share: f64,
     /// Training stops (serving goes on) after this many skipped steps in a row.
     pub max_skipped: u32,
     /// Training stops at this step; 0: never.

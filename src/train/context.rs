@@ -106,7 +106,7 @@ fn computing_pool(
 
 /// Lowers the priority of this thread, which from now on computes in the background. On Linux `setpriority` accepts a thread's id.
 fn lower_priority(nice: i32, foreground: Foreground) {
-    kith_nn::compute_in_background(move || foreground.give_way());
+    kith_nn::compute_in_background(move || foreground.yield_to_requests());
     let this = rustix::thread::gettid();
     if let Err(error) = rustix::process::setpriority_process(Some(this), nice) {
         tracing::warn!(nice, %error, "a training thread keeps its priority");

@@ -157,7 +157,7 @@ impl Trainer {
     /// # Errors
     /// [`TrainError::Unwritten`] if it could not be written.
     pub async fn written(&self, id: CheckpointId) -> Result<CheckpointRow, TrainError> {
-        let _hurry = self.shared.foreground.hurry();
+        let _boost = self.shared.foreground.boost();
         let mut writes = self.shared.status.subscribe_writes();
         loop {
             writes.mark_unchanged();
@@ -216,7 +216,7 @@ impl Trainer {
         &self,
         command: impl FnOnce(oneshot::Sender<T>) -> Command,
     ) -> Result<T, TrainError> {
-        let _hurry = self.shared.foreground.hurry();
+        let _boost = self.shared.foreground.boost();
         let (answer, answered) = oneshot::channel();
         let sent = self.shared.commands.send(command(answer)).await;
         sent.map_err(|_| TrainError::Stopped)?;

@@ -147,7 +147,7 @@ impl ImageLoader {
     }
 
     fn augment(&self, decoded: &DecodedImage, seed: u64) -> Vec<f32> {
-        self.context.foreground.give_way();
+        self.context.foreground.yield_to_requests();
         let config = &self.context.config;
         kith_pixels::augment(decoded, config.encoder.side, &config.augment, seed)
     }

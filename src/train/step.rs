@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Instant};
 
 use super::{
-    batch_loader::{LoadedBatch, LoadedViews},
+    batch_loader::{LoadedBatch, PrefetchedViews},
     error::TrainFailure,
     recovery,
     run::Run,
@@ -75,7 +75,10 @@ impl Run<'_> {
                 batch,
                 carried: &views,
             };
-            let loaded = upcoming.map(|next| (&next.batch, LoadedViews(&next.carried)));
+            let loaded = upcoming.map(|next| {
+                let (carried, fallback) = (&next.carried, None);
+                (&next.batch, PrefetchedViews { carried, fallback })
+            });
             let next = loaded
                 .as_ref()
                 .map(|(batch, carried)| StepImages { batch, carried });

@@ -273,24 +273,28 @@ fn a_photo_of_48_megapixels_is_within_the_default_limits() {
 
 #[test]
 fn training_pauses_beside_requests_unless_its_threads_have_cores_of_their_own() {
-    let share = |sets: &[&str]| load(None, &[], sets).unwrap().background_share();
-    assert_eq!(share(&["training.least_share=0.25"]), 0.25);
-    assert_eq!(
-        share(&["training.least_share=0.25", "encoder.device=cuda:0"]),
-        1.0
-    );
-    let cores = std::thread::available_parallelism().unwrap().get();
-    let threads = |serving: usize, training: usize| {
-        let sets = [
-            "training.least_share=0.25".to_owned(),
-            format!("serving.threads={serving}"),
-            format!("training.threads={training}"),
+    let share = |sets: &[&str]| {
+        let own = [
+            "training.min_share=0.25",
+            "serving.threads=3",
+            "serving.decode_threads=2",
         ];
-        share(&sets.each_ref().map(String::as_str))
+        let own = own
+            .into_iter()
+            .chain(["training.threads=2", "training.loader_threads=1"]);
+        let sets: Vec<&str> = own.chain(sets.iter().copied()).collect();
+        load(None, &[], &sets).unwrap().background_share(8)
     };
-    assert_eq!(threads(cores, 1), 0.25);
-    if cores > 1 {
-        assert_eq!(threads(cores - 1, 1), 1.0);
+    assert_eq!(share(&[]), 1.0);
+    for one_more in [
+        "serving.threads=4",
+        "serving.decode_threads=3",
+        "training.threads=3",
+        "training.loader_threads=2",
+        "serving.threads=0",
+    ] {
+        assert_eq!(share(&[one_more]), 0.25, "{one_more}");
+        assert_eq!(share(&[one_more, "encoder.device=cuda:0"]), 1.0);
     }
-    assert!(load(None, &[], &["training.least_share=1.5"]).is_err());
+    assert!(load(None, &[], &["training.min_share=1.5"]).is_err());
 }

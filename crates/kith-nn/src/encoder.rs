@@ -202,13 +202,13 @@ impl Encoder {
     pub fn upload_ahead(&self, parts: &[&[f32]]) -> Result<Option<UploadedPixels>, NnError> {
         let mut pixels = self.pixels(parts)?;
         let backend = &self.device.backend;
-        let batch = pixels.shape[0];
-        pixels.shape[0] = backend.training_rows(batch);
+        pixels.shape[0] = backend.training_rows(pixels.shape[0]);
+        let shape = pixels.shape;
         let ahead = backend.upload_ahead(pixels);
-        Ok(ahead.map(|ahead| UploadedPixels { batch, ahead }))
+        Ok(ahead.map(|ahead| UploadedPixels { shape, ahead }))
     }
 
-    /// [`Encoder::forward_train_all`] of `parts`, which [`Encoder::upload_ahead`] may have uploaded. Uploads of another number of images are
+    /// [`Encoder::forward_train_all`] of `parts`, which [`Encoder::upload_ahead`] may have uploaded. Uploads of another shape are
     /// dropped.
     ///
     /// # Errors
@@ -234,7 +234,7 @@ impl Encoder {
         let batch = pixels.shape[0];
         pixels.shape[0] = backend.training_rows(batch);
         let graphs = &self.training_graphs;
-        let uploaded = uploaded.filter(|uploaded| uploaded.batch == batch);
+        let uploaded = uploaded.filter(|uploaded| uploaded.shape == pixels.shape);
         let ahead = uploaded.map(|uploaded| uploaded.ahead);
         let forward = backend.forward_train(graphs, (pixels, ahead), &pass);
         let mut forward = forward.map_err(|error| free_graphs(graphs, error))?;
@@ -267,7 +267,8 @@ impl Encoder {
 
 /// Pixels of a training pass that are on the device before it.
 pub struct UploadedPixels {
-    batch: usize,
+    /// Of the array on the device.
+    shape: [usize; 4],
     ahead: PixelsAhead,
 }
 

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::kernels::give_way;
+use super::kernels::yield_point;
 use super::optimizer_config::{OptimizerConfig, OptimizerKind};
 
 /// Values in a task.
@@ -61,7 +61,7 @@ impl Rule {
                 .zip(first.par_chunks_mut(TASK))
                 .zip(gradient.par_chunks(TASK));
             parts.for_each(|((weight, first), gradient)| {
-                give_way();
+                yield_point();
                 pulp::Arch::new().dispatch(|| self.sgd(decay, weight, first, gradient));
             });
             return;
@@ -71,7 +71,7 @@ impl Rule {
             .zip(first.par_chunks_mut(TASK).zip(second.par_chunks_mut(TASK)))
             .zip(gradient.par_chunks(TASK))
             .for_each(|((weight, (first, second)), gradient)| {
-                give_way();
+                yield_point();
                 pulp::Arch::new().dispatch(|| self.adam(decay, [weight, first, second], gradient));
             });
     }

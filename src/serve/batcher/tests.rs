@@ -63,6 +63,7 @@ fn job(encoder: &Arc<Loaded>, pixel: f32, places: &Arc<Semaphore>) -> (Job, Answ
         pixels: vec![pixel],
         reply,
         permit,
+        came: Instant::now(),
         waiting: None,
         request: Span::none(),
     };
@@ -170,7 +171,11 @@ fn a_vector_that_is_not_finite_is_no_answer_and_its_companions_are() {
     for bad in [f32::NAN, f32::INFINITY] {
         let (with, mut companion) = job(&network, 7.0, &places);
         let (bad, mut own) = job(&network, bad, &places);
-        encode(vec![with, bad], &Instruments::new(&Metrics::new()));
+        encode(
+            vec![with, bad],
+            &Instruments::new(&Metrics::new()),
+            &WaitEstimate::default(),
+        );
         assert_eq!(companion.try_recv().unwrap().unwrap().embedding, [7.0]);
         let refused = own.try_recv().unwrap();
         assert!(matches!(refused, Err(ServeError::NotFinite { id, .. }) if id == network.info.id));
@@ -184,7 +189,11 @@ fn a_panic_or_an_error_fails_its_own_batch_only() {
     for bad in [PANICS, FAILS] {
         let (with, companion) = job(&network, 7.0, &places);
         let (bad, own) = job(&network, bad, &places);
-        encode(vec![with, bad], &Instruments::new(&Metrics::new()));
+        encode(
+            vec![with, bad],
+            &Instruments::new(&Metrics::new()),
+            &WaitEstimate::default(),
+        );
         for mut answer in [companion, own] {
             assert!(matches!(
                 answer.try_recv().unwrap(),
@@ -193,7 +202,11 @@ fn a_panic_or_an_error_fails_its_own_batch_only() {
         }
     }
     let (good, mut answer) = job(&network, 7.0, &places);
-    encode(vec![good], &Instruments::new(&Metrics::new()));
+    encode(
+        vec![good],
+        &Instruments::new(&Metrics::new()),
+        &WaitEstimate::default(),
+    );
     assert_eq!(answer.try_recv().unwrap().unwrap().embedding, [7.0]);
     assert_eq!(places.available_permits(), 4, "every place is free again");
 }
@@ -205,7 +218,8 @@ fn stopping_answers_what_waits_and_refuses_what_comes_later() {
         .num_threads(1)
         .build()
         .unwrap();
-    let batcher = Batcher::start(Arc::new(pool), TWO, Instruments::new(&Metrics::new())).unwrap();
+    let counts = (Instruments::new(&Metrics::new()), WaitEstimate::default());
+    let batcher = Batcher::start(Arc::new(pool), TWO, counts).unwrap();
     let network = encoder();
     let mut answers = Vec::new();
     for pixel in 0..5 {

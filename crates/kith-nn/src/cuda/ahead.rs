@@ -105,7 +105,8 @@ impl CudaStreamContext {
         let Some(mut ahead) = ahead else {
             return self.upload_to(pixels.parts, target);
         };
-        let Some(buffer) = &mut ahead.buffer else {
+        let buffer = ahead.buffer.as_mut();
+        let Some(buffer) = buffer.filter(|buffer| buffer.pixels.elem_count() >= target.len) else {
             return self.upload_to(pixels.parts, target);
         };
         let from = self.span::<T>(&buffer.pixels)?.first(target.len);

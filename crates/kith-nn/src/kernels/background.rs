@@ -6,23 +6,23 @@ use super::scratch;
 
 thread_local! {
     /// What this thread calls between parts of its work; set for background threads only.
-    static GIVE_WAY: OnceCell<Box<dyn Fn()>> = const { OnceCell::new() };
+    static YIELD_HOOK: OnceCell<Box<dyn Fn()>> = const { OnceCell::new() };
 }
 
 /// Makes the calling thread a background thread, which shares no lock with serving threads. Threads of low priority call it when they start.
 ///
-/// The kernels call `give_way` between parts of their work that take some 0.1 ms each, while they hold no lock. It may wait as long as it likes.
-pub fn compute_in_background(give_way: impl Fn() + 'static) {
+/// The kernels call `yield_hook` between parts of their work that take some 0.1 ms each, while they hold no lock. It may wait as long as it likes.
+pub fn compute_in_background(yield_hook: impl Fn() + 'static) {
     scratch::use_background_buffers();
     // A thread that calls this twice keeps its first.
-    let _ = GIVE_WAY.with(|own| own.set(Box::new(give_way)));
+    let _ = YIELD_HOOK.with(|own| own.set(Box::new(yield_hook)));
 }
 
 /// Called by kernels before each part of their work.
-pub(crate) fn give_way() {
-    GIVE_WAY.with(|own| {
-        if let Some(give_way) = own.get() {
-            give_way();
+pub(crate) fn yield_point() {
+    YIELD_HOOK.with(|own| {
+        if let Some(yield_hook) = own.get() {
+            yield_hook();
         }
     });
 }

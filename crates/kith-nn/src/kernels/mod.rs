@@ -21,7 +21,7 @@ mod weights;
 mod winograd;
 
 pub use background::compute_in_background;
-pub(super) use background::give_way;
+pub(super) use background::yield_point;
 #[cfg(any(test, feature = "cuda"))]
 pub(super) use elementwise::EPSILON;
 pub(super) use elementwise::{

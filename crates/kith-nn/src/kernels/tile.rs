@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 
-use super::background::give_way;
+use super::background::yield_point;
 use super::prefetch::{LINE, prefetch};
 use super::simd::{load_two, panel_width, store_two};
 use super::weights::{Bf16Format, F32Format, PanelFormat, Panels};
@@ -87,7 +87,7 @@ pub(super) struct Multiply<'a, R: ?Sized> {
 impl<R: OutputRows + ?Sized> Multiply<'_, R> {
     /// Runs with the widest vectors of this processor.
     pub(super) fn run(self) {
-        give_way();
+        yield_point();
         Arch::new().dispatch(self);
     }
 
@@ -200,7 +200,7 @@ pub(super) struct OuterProductSum<'a> {
 impl OuterProductSum<'_> {
     /// Runs with the widest vectors of this processor.
     pub(super) fn run(self) {
-        give_way();
+        yield_point();
         Arch::new().dispatch(self);
     }
 

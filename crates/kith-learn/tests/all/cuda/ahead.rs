@@ -84,7 +84,7 @@ fn cuda_keeps_one_upload_at_a_time() {
     for (compute, config) in [(Compute::F32, &TINY), (Compute::Bf16, &FULL)] {
         let device = gpu(compute);
         let [_, encoder] = both(config, &device);
-        // The third pass of a size is captured, and a larger one needs a larger buffer.
+        // The second pass of a size is captured, and a larger one needs a larger buffer.
         for images in [3, 3, 3, 40, 40, 40, 5] {
             let mut pixels = pixels(config, images);
             pixels.rotate_left(images * 311);
