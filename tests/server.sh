@@ -1,5 +1,5 @@
-# Functions of the scripts that test a built server: contract/run.sh and clients/run.sh, which source this. They set `kith`, the program, and `work`, a
-# folder of their own that `clean_up` removes.
+# Functions of the scripts that test a built server: contract/run.sh, clients/run.sh and recipes/run.sh, which source this. They set `kith`, the program,
+# and `work`, a folder of their own that `clean_up` removes.
 
 servers=()
 # A tiny encoder; each server adds to it.
@@ -11,13 +11,14 @@ clean_up() {
     rm -rf "$work"
 }
 
-# Installs requirements.txt of this folder into a virtual environment, once for each content, and sets `venv` to it.
-install_python() { # NAME
+# Installs requirements.txt of this folder into a virtual environment, once for each content of it and of further files, and sets `venv` to it.
+install_python() { # NAME [FILE...]
     venv=$(realpath -m "../../target/$1-venv")
+    shift
     [ -x "$venv/bin/pip" ] || python3 -m venv "$venv"
-    if ! cmp -s requirements.txt "$venv/installed.txt"; then
+    if ! cat requirements.txt "$@" | cmp -s - "$venv/installed.txt"; then
         "$venv/bin/pip" install --quiet --requirement requirements.txt
-        cp requirements.txt "$venv/installed.txt"
+        cat requirements.txt "$@" >"$venv/installed.txt"
     fi
 }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tests the built server through the clients that its users have: OpenAI's and Cohere's in Python and JavaScript, LangChain, LiteLLM, LlamaIndex,
-# and the page /docs in Chromium. Usage: tests/clients/run.sh [KITH]. Needs python3 with venv and PyPI, npm, and chromium: the program
+# Tests the built server through the clients that its users have: kith's own package (clients/python), OpenAI's and Cohere's in Python and JavaScript,
+# LangChain, LiteLLM, LlamaIndex, and the page /docs in Chromium. Usage: tests/clients/run.sh [KITH]. Needs python3 with venv and PyPI, npm, and chromium: the program
 # in CHROMIUM, or that of PATH.
 set -euo pipefail
 here=$(realpath "$(dirname "${BASH_SOURCE[0]}")")
@@ -10,7 +10,8 @@ cd "$here"
 work=$(mktemp -d)
 source ../server.sh
 trap clean_up EXIT
-install_python clients
+package=$(realpath ../../clients/python)
+install_python clients "$package/pyproject.toml"
 # The clients need a newer Node than some systems have; it is one of the packages. The browser is the system's.
 if ! cmp -s package-lock.json node_modules/installed.json; then
     PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 npm ci --silent --no-fund --no-audit
@@ -26,22 +27,37 @@ python3 ../images.py "$KITH_IMAGES" 5 "$KITH_LARGE_IMAGE"
 
 KITH_KEY=$(create_key open clients embed)
 KITH_LIMITED_KEYS={}
-for name in openai cohere litellm openai-js cohere-js; do
+for name in openai cohere litellm openai-js cohere-js kith-client; do
     KITH_LIMITED_KEYS=$(python3 -c 'import json, sys; print(json.dumps({**json.loads(sys.argv[1]), sys.argv[2]: sys.argv[3]}))' "$KITH_LIMITED_KEYS" $name "$(create_key limited $name embed)")
 done
 start open training.enabled=false server.max_body_bytes=262144
 KITH_URL=$url
 start limited training.enabled=false keys.requests_per_minute=20 keys.bytes_per_day=400000
 KITH_LIMITED_URL=$url
-export KITH_KEY KITH_LIMITED_KEYS KITH_URL KITH_LIMITED_URL
+KITH_LEARNING_KEY=$(create_key learning clients admin)
+start learning training.min_pairs=2
+KITH_LEARNING_URL=$url
+export KITH_KEY KITH_LIMITED_KEYS KITH_URL KITH_LIMITED_URL KITH_LEARNING_KEY KITH_LEARNING_URL
+export KITH_PROGRAM=$kith KITH_LEARNING_DATA=$work/learning KITH_SETTINGS="${tiny[*]}"
 
-# Both at once: most of their time they wait.
+check_package() {
+    cd "$package"
+    "$venv/bin/ruff" check --quiet --no-cache .
+    "$venv/bin/ruff" format --quiet --no-cache --check .
+    "$venv/bin/mypy" --no-error-summary --cache-dir="$work/mypy"
+    timeout 300 "$venv/bin/python" -m pytest --quiet --disable-warnings -p no:cacheprovider
+}
+
+# All at once: most of their time they wait.
+(set -e; check_package) >"$work/package" 2>&1 &
+checks=$!
 timeout 300 "$venv/bin/python" -m pytest --quiet --disable-warnings -p no:cacheprovider . >"$work/python" 2>&1 &
 python=$!
 status=0
 timeout 300 "$node" --test --test-concurrency=1 --test-reporter=spec || status=$?
 wait "$python" || status=$?
-cat "$work/python"
+wait "$checks" || status=$?
+cat "$work/python" "$work/package"
 all_run || status=1
 echo "clients: status $status, $((SECONDS - started)) s beside installing"
 exit "$status"
