@@ -90,32 +90,6 @@ fn every_dependency_has_its_reason() {
     ));
 }
 
-/// What `cargo build` reads: sources, files embedded in them, and the members and benches that the manifest names.
-#[test]
-fn the_container_is_built_from_all_that_cargo_reads() {
-    let (dockerfile, ignored) = (
-        read(&root().join("Dockerfile")),
-        read(&root().join(".dockerignore")),
-    );
-    for folder in [
-        "benches",
-        "config",
-        "crates",
-        "migrations",
-        "src",
-        "tests/tidy",
-    ] {
-        assert!(
-            dockerfile.contains(&format!("\nCOPY {folder} {folder}\n")),
-            "the Dockerfile does not copy {folder}"
-        );
-        assert!(
-            ignored.lines().any(|line| line == format!("!{folder}")),
-            ".dockerignore leaves {folder} out"
-        );
-    }
-}
-
 /// The project's folder.
 fn root() -> &'static Path {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
