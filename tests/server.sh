@@ -22,6 +22,16 @@ install_python() { # NAME [FILE...]
     fi
 }
 
+# Installs the packages of this folder's package-lock.json, once for each content, and sets `node_folder` to that of Node: the clients need a newer one
+# than some systems have, so that it is one of the packages.
+install_node() {
+    if ! cmp -s package-lock.json node_modules/installed.json; then
+        PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 npm ci --silent --no-fund --no-audit
+        cp package-lock.json node_modules/installed.json
+    fi
+    node_folder=$(realpath node_modules/node-linux-*/bin)
+}
+
 # Prints a new key of the data folder $work/FOLDER.
 create_key() { # FOLDER NAME SCOPE
     "$kith" key create --data-dir "$work/$1" --name "$2" --scope "$3" --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["key"])'

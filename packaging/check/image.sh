@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the image's last stage of packaging/Dockerfile without an engine and without a registry, measures it and runs it with container.sh. In
+# Builds the image's last stage of packaging/Dockerfile without an engine, measures it and runs it with container.sh. In
 # place of the base image stand the same packages from Debian; in place of the build stage stands KITH, stripped as there.
 # Usage: image.sh KITH [LIMIT_MB]. Needs root, buildah and mmdebstrap (Debian's packages have both).
 set -euo pipefail
@@ -28,7 +28,7 @@ base=$("${buildah[@]}" from scratch)
 install -D --strip "$kith" "$work/build/image/usr/local/bin/kith"
 install -D --mode=0644 "$root/LICENSE" "$work/build/image/usr/share/doc/kith/LICENSE"
 install --directory --mode=0700 --owner=10001 --group=10001 "$work/build/image/data"
-# The last stage alone: those before it need the registry.
+# The last stage alone: those before it need their base images.
 { grep '^ARG RUN_IMAGE' "$here/../Dockerfile" && sed -n '/^FROM .* AS run$/,$p' "$here/../Dockerfile"; } >"$work/Dockerfile"
 "${buildah[@]}" build --quiet --format docker --pull-never --build-arg RUN_IMAGE=localhost/base --build-context build="$work/build" \
     --file "$work/Dockerfile" --tag localhost/kith "$work/build" >/dev/null

@@ -12,12 +12,9 @@ source ../server.sh
 trap clean_up EXIT
 package=$(realpath ../../clients/python)
 install_python clients "$package/pyproject.toml"
-# The clients need a newer Node than some systems have; it is one of the packages. The browser is the system's.
-if ! cmp -s package-lock.json node_modules/installed.json; then
-    PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 npm ci --silent --no-fund --no-audit
-    cp package-lock.json node_modules/installed.json
-fi
-node=$(echo node_modules/node-linux-*/bin/node)
+install_node
+node=$node_folder/node
+# The browser is the system's.
 export CHROMIUM=${CHROMIUM:-$(command -v chromium || command -v chromium-browser || command -v google-chrome)}
 started=$SECONDS
 
