@@ -110,12 +110,13 @@ impl PrincipalComponents {
         }
     }
 
-    /// Adds images. `rows`: `[images, features]`; rows are scaled to unit length, so that each image counts alike.
+    /// Adds images. `rows`: `[images, features]`; rows are scaled to unit length, so that each image counts alike. A row of zeros or with a value that
+    /// is not finite is left out.
     pub fn add(&mut self, rows: &[f32]) {
         for row in rows.chunks_exact(self.features) {
             let row: Vec<f64> = row.iter().map(|value| f64::from(*value)).collect();
             let length = dot(&row, &row);
-            if length == 0.0 {
+            if length == 0.0 || !length.is_finite() {
                 continue;
             }
             self.images += 1;
@@ -193,7 +194,7 @@ fn orthonormalize(rows: &mut [Vec<f64>]) {
     }
 }
 
-/// Makes `row` orthogonal to `others` and of unit length; `false`: nothing of it is left.
+/// Makes `row` orthogonal to `others` and of unit length; `false`: nothing of it is left, or it is not finite.
 fn orthogonalize(row: &mut [f64], others: &[Vec<f64>]) -> bool {
     let length = dot(row, row).sqrt();
     for _ in 0..2 {
@@ -205,7 +206,9 @@ fn orthogonalize(row: &mut [f64], others: &[Vec<f64>]) -> bool {
         }
     }
     let left = dot(row, row).sqrt();
-    if left <= 1e-10 * length || left == 0.0 {
+    // A length that is not a number is no larger than anything.
+    let remains = left.is_finite() && left > 1e-10 * length;
+    if !remains {
         return false;
     }
     row.iter_mut().for_each(|value| *value /= left);
@@ -254,6 +257,21 @@ mod tests {
         let mut expected = vec![0.0; 24];
         (0..4).for_each(|place| expected[place * 5] = 1.0);
         assert_eq!(large.weight, expected);
+    }
+
+    #[test]
+    fn what_is_not_finite_is_neither_a_direction_nor_an_image() {
+        for bad in [f64::NAN, f64::INFINITY, 1e200] {
+            let mut rows = vec![vec![0.0, 1.0, 0.0], vec![bad, 1.0, 0.0]];
+            orthonormalize(&mut rows);
+            assert_eq!(rows, [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]);
+        }
+        let mut components = PrincipalComponents::new(3);
+        components.add(&[f32::NAN, 0.0, 1.0, 1.0, f32::INFINITY, 0.0, 0.0, 0.0, 0.0]);
+        assert_eq!(components.images(), 0);
+        components.add(&[0.0, 3.0, 0.0]);
+        let found = components.projection(1).unwrap();
+        assert_eq!(found.weight[1].abs(), 1.0);
     }
 
     #[test]

@@ -28,6 +28,26 @@ const NESTED: [&str; 6] = [
     "net",
 ];
 
+/// PyTorch's names of storages. Tensors of some of them are refused later, by their type.
+const STORAGES: [&str; 16] = [
+    "FloatStorage",
+    "DoubleStorage",
+    "HalfStorage",
+    "BFloat16Storage",
+    "LongStorage",
+    "IntStorage",
+    "ShortStorage",
+    "CharStorage",
+    "ByteStorage",
+    "BoolStorage",
+    "ComplexFloatStorage",
+    "ComplexDoubleStorage",
+    "QInt8Storage",
+    "QUInt8Storage",
+    "QInt32Storage",
+    "UntypedStorage",
+];
+
 /// What a state dict says about a tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Tensor {
@@ -121,7 +141,7 @@ fn check_class(object: &Object) -> Result<(), WeightsError> {
     let known = match module_name.as_str() {
         "collections" => class_name == "OrderedDict" || class_name == "defaultdict",
         "torch._utils" => class_name == "_rebuild_tensor_v2" || class_name == "_rebuild_parameter",
-        "torch" => class_name.ends_with("Storage") || class_name == "Size",
+        "torch" => class_name == "Size" || STORAGES.contains(&class_name.as_str()),
         _ => false,
     };
     if known {
@@ -155,8 +175,15 @@ fn weigh(object: &Object, depth: u32, work: &mut usize) -> Result<(), WeightsErr
             *work += text.len();
             Ok(())
         }
-        Object::Class { .. }
-        | Object::Int(_)
+        // A reference copies these names too.
+        Object::Class {
+            module_name,
+            class_name,
+        } => {
+            *work += module_name.len() + class_name.len();
+            Ok(())
+        }
+        Object::Int(_)
         | Object::Long(_)
         | Object::Float(_)
         | Object::Bool(_)
@@ -250,4 +277,30 @@ fn size_of(object: &Object) -> Option<usize> {
 
 fn is_text(object: &Object, wanted: &str) -> bool {
     matches!(object, Object::Unicode(text) if text == wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_of_a_class_count_as_text_does() {
+        let class = Object::Class {
+            module_name: "torch".to_owned(),
+            class_name: "FloatStorage".to_owned(),
+        };
+        let mut work = 0;
+        weigh(&class, MAX_DEPTH, &mut work).unwrap();
+        assert_eq!(work, 1 + "torch".len() + "FloatStorage".len());
+    }
+
+    #[test]
+    fn references_to_a_class_end_at_the_bound_on_work() {
+        // 17 bytes and one object a step: half a bound's steps are far too many.
+        let mut pickle = b"\x80\x02ctorch\nFloatStorage\nq\x00".to_vec();
+        pickle.extend(b"h\x00".repeat(MAX_WORK / 16));
+        pickle.push(b'.');
+        let refused = tensors(&pickle).unwrap_err().to_string();
+        assert!(refused.contains("repeated"), "{refused}");
+    }
 }

@@ -118,9 +118,22 @@ fn pickles_that_grow_or_nest_without_end_are_refused() {
     repeated.raw(b"q\x00");
     repeated.raw(&b"h\x00".repeat(200_000));
     repeated.raw(b".");
-    for pickle in [long, doubling, nested, repeated] {
+    // A class with a long name that is referred to again and again: thirty megabytes in all.
+    let mut class = Pickle::new();
+    class.raw(b"ctorch\n");
+    class.raw(&b"x".repeat(100_000));
+    class.raw(b"Storage\nq\x00");
+    class.raw(&b"h\x00".repeat(300));
+    class.raw(b".");
+    for (pickle, why) in [
+        (long, "cut off"),
+        (doubling, "repeated"),
+        (nested, "nested"),
+        (repeated, "repeated"),
+        (class, "never run"),
+    ] {
         let refused = refusal(&archive(&pickle.0, Vec::new()));
-        assert!(refused.contains("pickle"), "{refused}");
+        assert!(refused.contains(why), "{refused}");
     }
 }
 
