@@ -39,6 +39,14 @@ pub enum WeightsError {
     /// It holds another network.
     #[error("it holds {0}, and kith runs ResNet-18")]
     OtherNetwork(String),
+    /// Its network has another width than the one that is wanted.
+    #[error("its network has width {found}, but encoder.width is {wanted}")]
+    Width {
+        /// Its channels of the first stage.
+        found: usize,
+        /// Those that are wanted.
+        wanted: usize,
+    },
     /// Keys are missing, unexpected or of the wrong shape.
     #[error("it is not torchvision's or timm's ResNet-18: {0}")]
     Keys(KeyProblems),
@@ -53,20 +61,25 @@ pub enum WeightsError {
 impl WeightsError {
     /// A file that cannot be understood. `why` may hold text from the file, so it is cut.
     pub(super) fn malformed(why: impl fmt::Display) -> Self {
-        Self::Malformed(cut(&why.to_string()))
+        Self::Malformed(printable(&why.to_string()))
     }
 
     /// A pickle that asks for `what`, which is text from the file.
     pub(super) fn calls(what: &str) -> Self {
-        Self::Calls(cut(what))
+        Self::Calls(printable(what))
     }
 }
 
-/// The first characters of a text from a file, without control characters.
-pub(super) fn cut(text: &str) -> String {
+/// The first 200 characters of a text from a file, such as a key, with spaces in place of control characters and of those that turn the direction of
+/// text: it is shown in logs and terminals.
+pub fn printable(text: &str) -> String {
+    let is_visible = |one: char| {
+        !one.is_control()
+            && !matches!(one, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
     let shown: String = text
         .chars()
-        .map(|one| if one.is_control() { ' ' } else { one })
+        .map(|one| if is_visible(one) { one } else { ' ' })
         .take(MAX_SHOWN)
         .collect();
     if text.chars().nth(MAX_SHOWN).is_some() {
@@ -110,7 +123,11 @@ impl fmt::Display for KeyProblems {
 }
 
 fn listed(keys: &[String]) -> String {
-    let named: Vec<String> = keys.iter().take(MAX_NAMED).map(|key| cut(key)).collect();
+    let named: Vec<String> = keys
+        .iter()
+        .take(MAX_NAMED)
+        .map(|key| printable(key))
+        .collect();
     let named = named.join(", ");
     match keys.len().saturating_sub(MAX_NAMED) {
         0 => named,

@@ -17,24 +17,37 @@ const MAX_BYTES: u64 = 1 << 30;
 /// Where a tar archive says that it is one.
 const TAR_MARK: std::ops::Range<usize> = 257..262;
 
+/// A file that was recognised.
+pub(super) struct Opened {
+    pub(super) source: Box<dyn Source>,
+    /// Hexadecimal SHA-256 of the bytes that the source reads, whatever the path names later.
+    pub(super) sha256: String,
+}
+
 /// Opens a file by what its first bytes say.
-pub(super) fn open(path: &Path) -> Result<Box<dyn Source>, WeightsError> {
-    let about = fs::metadata(path)?;
-    if !about.is_file() {
+pub(super) fn open(path: &Path) -> Result<Opened, WeightsError> {
+    // Opening a pipe would wait for its bytes.
+    if !fs::metadata(path)?.is_file() {
         return Err(WeightsError::malformed("it is not a regular file"));
     }
+    let mut file = File::open(path)?;
+    let about = file.metadata()?;
     if about.len() > MAX_BYTES {
         return Err(WeightsError::TooLarge {
             found: about.len(),
             max: MAX_BYTES,
         });
     }
-    let mut file = File::open(path)?;
     let mut head = Vec::with_capacity(512);
     file.by_ref().take(512).read_to_end(&mut head)?;
     file.rewind()?;
     if head.starts_with(b"PK") {
-        Ok(Box::new(TorchFile::open(file, about.len())?))
+        let sha256 = sha256(&file)?;
+        file.rewind()?;
+        Ok(Opened {
+            source: Box::new(TorchFile::open(file, about.len())?),
+            sha256,
+        })
     } else if is_pickle(&head) || is_old_archive(&head) {
         Err(WeightsError::OldTorch)
     } else if head.starts_with(b"version https://git-lfs") {
@@ -45,7 +58,10 @@ pub(super) fn open(path: &Path) -> Result<Box<dyn Source>, WeightsError> {
         let mut bytes = Vec::new();
         // The limit holds should the file grow meanwhile.
         file.take(MAX_BYTES).read_to_end(&mut bytes)?;
-        Ok(Box::new(SafetensorsFile::new(bytes)?))
+        Ok(Opened {
+            sha256: hex(&Sha256::digest(&bytes)),
+            source: Box::new(SafetensorsFile::new(bytes)?),
+        })
     }
 }
 
@@ -60,9 +76,8 @@ fn is_old_archive(head: &[u8]) -> bool {
     head.get(TAR_MARK) == Some(b"ustar") && members.iter().any(|name| head.starts_with(name))
 }
 
-/// The hexadecimal SHA-256 of a file.
-pub(super) fn sha256(path: &Path) -> Result<String, WeightsError> {
-    let mut file = File::open(path)?;
+/// The hexadecimal SHA-256 of what is left of a file.
+fn sha256(mut file: &File) -> Result<String, WeightsError> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 16];
     loop {

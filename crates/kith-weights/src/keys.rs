@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     KeyProblems, WeightsError,
+    error::printable,
     network::{convolutions, features},
 };
 
@@ -13,6 +14,8 @@ const PREFIXES: [&str; 3] = ["module.", "backbone.", "model."];
 pub(super) const NORM: [&str; 4] = ["weight", "bias", "running_mean", "running_var"];
 /// Counts of BatchNorm's updates, which no pass reads.
 const COUNTS: &str = "num_batches_tracked";
+/// Most keys that are named as left out. A classifier has two.
+const MAX_DROPPED: usize = 64;
 /// Channels of the first stage that are accepted.
 const WIDTHS: std::ops::RangeInclusive<usize> = 8..=512;
 
@@ -31,7 +34,7 @@ pub(super) struct Layout {
     pub(super) projection: Option<usize>,
     /// The file's name of each key.
     names: BTreeMap<String, String>,
-    /// Keys that are left out, as the file has them.
+    /// Keys that are left out, in printable form; a last text counts those that are not named.
     pub(super) dropped: Vec<String>,
 }
 
@@ -76,6 +79,18 @@ impl Layout {
         self.names.get(key).map(String::as_str)
     }
 
+    /// Values in the weights that are read: of the convolutions, the hidden layer and the projection.
+    pub(super) fn values(&self) -> usize {
+        let convolutions = convolutions(self.width).into_iter();
+        let network: usize = convolutions
+            .map(|conv| conv.shape.iter().product::<usize>())
+            .sum();
+        let size = features(self.width);
+        let hidden = if self.hidden { size * size } else { 0 };
+        let head = self.projection.unwrap_or(0).saturating_mul(size);
+        head.saturating_add(network + hidden)
+    }
+
     fn left_out(&self) -> Vec<String> {
         let used = |key: &str| {
             is_network(key)
@@ -83,7 +98,13 @@ impl Layout {
                 || self.projection.is_some() && key.starts_with("projection.")
         };
         let others = self.names.iter().filter(|(key, _)| !used(key));
-        others.map(|(_, name)| name.clone()).collect()
+        let count = others.clone().count();
+        let named = others.take(MAX_DROPPED);
+        let mut dropped: Vec<String> = named.map(|(_, name)| printable(name)).collect();
+        if count > MAX_DROPPED {
+            dropped.push(format!("and {} more", count - MAX_DROPPED));
+        }
+        dropped
     }
 }
 

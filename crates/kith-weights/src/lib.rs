@@ -17,7 +17,7 @@ mod torch_pickle;
 mod torchvision;
 mod weights;
 
-pub use error::{KeyProblems, WeightsError};
+pub use error::{KeyProblems, WeightsError, printable};
 pub use onnx::onnx;
 pub use projection::{PrincipalComponents, Projection, ProjectionKind};
 pub use starter::{STARTER_WIDTH, starter};

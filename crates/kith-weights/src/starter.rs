@@ -17,7 +17,7 @@ pub fn starter() -> Result<Option<Weights>, WeightsError> {
     let bytes = include_bytes!("../starter.safetensors");
     let sha256 = hex(&sha2::Sha256::digest(bytes));
     let mut file = SafetensorsFile::new(bytes.to_vec())?;
-    Ok(Some(Weights::from_source(&mut file, sha256)?))
+    Ok(Some(Weights::from_source(&mut file, sha256, None)?))
 }
 
 /// The starter encoder; `None`: this program was built without it.

@@ -94,7 +94,7 @@ impl Source for TorchFile {
         let tensor = tensor.ok_or_else(|| WeightsError::malformed(format!("no tensor {name}")))?;
         let bytes = self.part(&format!("data/{}", tensor.storage), self.length)?;
         let size = tensor.dtype.size_in_bytes();
-        let (count, length) = (bytes.len() / size, self.length);
+        let count = bytes.len() / size;
         let values = CandleTensor::from_raw_buffer(
             &bytes[..count * size],
             tensor.dtype,
@@ -104,35 +104,79 @@ impl Source for TorchFile {
         let values = values.and_then(|values| values.to_dtype(DType::F32)?.to_vec1());
         let values: Vec<f32> =
             values.map_err(|error| WeightsError::malformed(format!("{name}: {error}")))?;
-        gathered(&values, &tensor, length)
+        gathered(values, &tensor)
             .ok_or_else(|| WeightsError::malformed(format!("{name} lies outside its storage")))
     }
 }
 
-/// The values of a tensor in row-major order. `None`: it reaches beyond its storage, or has more values than a file of `length` bytes holds.
-fn gathered(storage: &[f32], tensor: &Tensor, length: u64) -> Option<Vec<f32>> {
-    let count = tensor
-        .shape
-        .iter()
-        .try_fold(1usize, |count, size| count.checked_mul(*size))?;
-    if count as u64 > length {
-        return None;
-    }
+/// The values of a tensor in row-major order. `None`: it reaches beyond its storage.
+fn gathered(mut storage: Vec<f32>, tensor: &Tensor) -> Option<Vec<f32>> {
+    let mut sizes = tensor.shape.iter().copied();
+    let count = sizes.try_fold(1, usize::checked_mul)?;
     if count == 0 {
         return Some(Vec::new());
     }
-    // The offsets of one dimension after the other, from the outermost.
-    let mut places = vec![tensor.offset];
+    let mut last = tensor.offset;
     for (size, stride) in tensor.shape.iter().zip(&tensor.strides) {
-        let last = stride.checked_mul(size - 1)?;
-        places.iter().max()?.checked_add(last)?;
-        let next = places.iter();
-        places = next
-            .flat_map(|place| (0..*size).map(move |index| place + index * stride))
-            .collect();
+        last = last.checked_add(stride.checked_mul(size - 1)?)?;
     }
-    places
-        .iter()
-        .map(|place| storage.get(*place).copied())
-        .collect()
+    if last >= storage.len() {
+        return None;
+    }
+    if tensor.is_row_major() {
+        storage.truncate(last + 1);
+        storage.drain(..tensor.offset);
+        storage.shrink_to_fit();
+        return Some(storage);
+    }
+    let place = |index: usize| {
+        let dimensions = tensor.shape.iter().zip(&tensor.strides).rev();
+        let add = |(rest, place): (usize, usize), (size, stride): (&usize, &usize)| {
+            (rest / size, place + rest % size * stride)
+        };
+        dimensions.fold((index, tensor.offset), add).1
+    };
+    Some((0..count).map(|index| storage[place(index)]).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensor(shape: &[usize], strides: &[usize], offset: usize) -> Tensor {
+        Tensor {
+            storage: "0".to_owned(),
+            dtype: DType::F32,
+            shape: shape.to_vec(),
+            strides: strides.to_vec(),
+            offset,
+        }
+    }
+
+    #[test]
+    fn values_come_in_row_major_order_whatever_the_strides_are() {
+        let storage: Vec<f32> = (0..8u8).map(f32::from).collect();
+        let found = |shape: &[usize], strides: &[usize], offset| {
+            gathered(storage.clone(), &tensor(shape, strides, offset))
+        };
+        assert_eq!(
+            found(&[2, 3], &[3, 1], 1).unwrap(),
+            [1., 2., 3., 4., 5., 6.]
+        );
+        assert_eq!(
+            found(&[2, 3], &[1, 2], 0).unwrap(),
+            [0., 2., 4., 1., 3., 5.]
+        );
+        assert_eq!(found(&[2, 2], &[0, 1], 6).unwrap(), [6., 7., 6., 7.]);
+        assert_eq!(found(&[], &[], 7).unwrap(), [7.]);
+        assert_eq!(found(&[3, 0], &[1, 1], 9).unwrap(), [0.0; 0]);
+        for (shape, strides, offset) in [
+            ([2, 3], [3, 1], 3),
+            ([2, 2], [7, 1], 0),
+            ([2, 2], [usize::MAX, 1], 0),
+            ([2, 2], [usize::MAX, usize::MAX], 1),
+        ] {
+            assert_eq!(found(&shape, &strides, offset), None);
+        }
+    }
 }

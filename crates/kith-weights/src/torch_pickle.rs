@@ -61,6 +61,19 @@ pub(super) struct Tensor {
     pub(super) offset: usize,
 }
 
+impl Tensor {
+    /// Whether its values lie one after the other in row-major order.
+    pub(super) fn is_row_major(&self) -> bool {
+        let mut inner = 1usize;
+        let dimensions = self.shape.iter().zip(&self.strides).rev();
+        dimensions.into_iter().all(|(size, stride)| {
+            let fits = *size == 1 || *stride == inner;
+            inner = inner.saturating_mul(*size);
+            fits
+        })
+    }
+}
+
 /// The tensors of the state dict in a pickle, by name.
 pub(super) fn tensors(pickle: &[u8]) -> Result<BTreeMap<String, Tensor>, WeightsError> {
     let dict = match unpickled(pickle)? {

@@ -5,12 +5,17 @@ use std::path::Path;
 use kith_nn::NamedArray;
 
 use super::{
-    Projection, ProjectionKind, WeightsError, file,
+    Projection, ProjectionKind, WeightsError,
+    error::printable,
+    file,
     fold::{Norm, fold},
     keys::Layout,
     network::{Convolution, convolutions, features},
     source::Source,
 };
+
+/// Most values of all arrays together. In a `.pth` they may share storage, so that a small file could ask for any number.
+const MAX_VALUES: usize = 1 << 28;
 
 /// The network of a file, and what else was in it.
 #[derive(Clone, Debug)]
@@ -29,16 +34,41 @@ impl Weights {
     /// Reads a `.safetensors` or `.pth` file. Its content says which it is.
     ///
     /// # Errors
-    /// [`WeightsError`] says what is wrong with it. No more memory is taken than the file has bytes, times three.
+    /// [`WeightsError`] says what is wrong with it. At most 2²⁸ values are read in all, 1 GiB as 32-bit floats. Beside them the storage
+    /// of one array is in memory while it is converted: three times its bytes for numbers of 32 bits, ten times for numbers of 8. A safetensors file is
+    /// in memory as a whole meanwhile.
     pub fn read(path: &Path) -> Result<Self, WeightsError> {
-        // What is no regular file is refused before its bytes are waited for.
-        let mut source = file::open(path)?;
-        let sha256 = file::sha256(path)?;
-        Self::from_source(&mut *source, sha256)
+        let mut opened = file::open(path)?;
+        Self::from_source(&mut *opened.source, opened.sha256, None)
     }
 
-    pub(super) fn from_source(file: &mut dyn Source, sha256: String) -> Result<Self, WeightsError> {
+    /// [`Weights::read`] of a network that must have that width, which is checked before any array is read.
+    ///
+    /// # Errors
+    /// [`WeightsError::Width`], and those of [`Weights::read`].
+    pub fn read_width(path: &Path, width: usize) -> Result<Self, WeightsError> {
+        let mut opened = file::open(path)?;
+        Self::from_source(&mut *opened.source, opened.sha256, Some(width))
+    }
+
+    pub(super) fn from_source(
+        file: &mut dyn Source,
+        sha256: String,
+        wanted: Option<usize>,
+    ) -> Result<Self, WeightsError> {
         let layout = Layout::find(&file.shapes())?;
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != layout.width) {
+            return Err(WeightsError::Width {
+                found: layout.width,
+                wanted,
+            });
+        }
+        let values = layout.values();
+        if values > MAX_VALUES {
+            return Err(WeightsError::malformed(format!(
+                "its arrays have {values} values, and at most {MAX_VALUES} are read"
+            )));
+        }
         let mut reader = Reader {
             file,
             layout: &layout,
@@ -77,7 +107,7 @@ impl Weights {
         features(self.width)
     }
 
-    /// Keys of the file that are no part of the network, such as the head of a classifier.
+    /// Keys of the file that are no part of the network, such as the head of a classifier: printable, and at most 64 of them before a count of the rest.
     pub fn dropped(&self) -> &[String] {
         &self.dropped
     }
@@ -158,7 +188,7 @@ impl Reader<'_> {
         if values.iter().all(|value| value.is_finite()) {
             Ok(values)
         } else {
-            Err(WeightsError::NotFinite(name.to_owned()))
+            Err(WeightsError::NotFinite(printable(name)))
         }
     }
 

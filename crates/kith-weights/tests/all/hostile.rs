@@ -157,6 +157,25 @@ fn tensors_outside_their_storage_are_refused() {
 }
 
 #[test]
+fn arrays_of_more_values_than_any_file_are_refused_whatever_storage_they_share() {
+    let mut arrays = narrow();
+    let mut pickle = Pickle::new();
+    pickle.raw(b"}(");
+    arrays.insert(
+        "projection.weight".to_owned(),
+        (vec![1 << 40, 64], vec![0.0]),
+    );
+    arrays.insert("projection.bias".to_owned(), (vec![1 << 40], vec![0.0]));
+    for (name, (shape, _)) in &arrays {
+        pickle.text(name);
+        pickle.tensor("0", shape, 1);
+    }
+    pickle.raw(b"u.");
+    let refused = refusal(&archive(&pickle.0, vec![vec![0; 4]]));
+    assert!(refused.contains("268435456"), "{refused}");
+}
+
+#[test]
 fn a_compressed_part_is_refused_before_it_unfolds() {
     let mut zip = ZipWriter::new(std::io::Cursor::new(Vec::new()));
     let stored = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);

@@ -1,6 +1,8 @@
 //! Keys: prefixes go, foreign heads are left out, what does not fit is named, other networks are refused by name.
 
-use crate::files::{Arrays, insert, narrow, pth, read, refusal, safetensors};
+use kith_weights::Weights;
+
+use crate::files::{Arrays, file, insert, narrow, pth, read, refusal, safetensors};
 
 /// `arrays` with changed names.
 fn renamed(arrays: Arrays, name: impl Fn(&str) -> String) -> Arrays {
@@ -40,6 +42,48 @@ fn heads_of_other_tasks_are_left_out_and_named() {
         "projector.weight",
     ];
     assert_eq!(weights.dropped(), dropped);
+}
+
+#[test]
+fn names_that_are_left_out_are_bounded_in_number_and_length_and_printable() {
+    let mut arrays = narrow();
+    for number in 0..100 {
+        let name = format!("head.\x1b[31m\u{202e}{}{number:03}", "x".repeat(1000));
+        insert(&mut arrays, &name, vec![1], |x| x);
+    }
+    let weights = read(&safetensors(&arrays)).unwrap();
+    let dropped = weights.dropped();
+    assert_eq!(dropped.len(), 65);
+    assert_eq!(dropped[64], "and 38 more", "two are of the classifier");
+    for name in dropped {
+        let is_plain = |one: char| !one.is_control() && one != '\u{202e}';
+        assert!(name.chars().all(is_plain), "{name:?}");
+        assert!(name.chars().count() <= 201, "{name}");
+    }
+}
+
+#[test]
+fn another_width_is_refused_before_any_array_is_read() {
+    let mut arrays = narrow();
+    let stem = arrays.get_mut("conv1.weight").unwrap();
+    stem.1.fill(f32::NAN);
+    let (_folder, path) = file(&safetensors(&arrays));
+    let refused = Weights::read_width(&path, 16).unwrap_err().to_string();
+    assert_eq!(refused, "its network has width 8, but encoder.width is 16");
+    let refused = Weights::read_width(&path, 8).unwrap_err().to_string();
+    assert!(refused.contains("finite"), "{refused}");
+}
+
+#[test]
+fn the_hash_is_that_of_the_files_bytes() {
+    use sha2::{Digest, Sha256};
+    for bytes in [safetensors(&narrow()), pth(&narrow())] {
+        let expected: String = Sha256::digest(&bytes)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        assert_eq!(read(&bytes).unwrap().sha256(), expected);
+    }
 }
 
 #[test]
