@@ -1,7 +1,9 @@
 //! `kith checkpoint export`: a checkpoint as files of other programs, with a README beside them. A server may use the data folder.
 
 use std::{
-    fs,
+    ffi::OsStr,
+    fs::{self, File},
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -78,23 +80,113 @@ async fn files(folder: &DataFolder, manifest: &Manifest, format: Format) -> anyh
     })
 }
 
-/// Writes all files into a new folder, which appears when it is complete.
+/// Writes all files into a new folder, which appears when they are on the disk. What an export that was killed left behind has another name.
 fn write(out: &Path, files: &Files) -> anyhow::Result<()> {
-    if out.exists() {
+    // Without the slash at its end, a name can be extended.
+    let out: PathBuf = out.components().collect();
+    let Some(name) = out.file_name() else {
+        bail!("{} names no new folder", out.display());
+    };
+    if fs::symlink_metadata(&out).is_ok() {
         bail!(
             "{} is there already: name another folder with --out",
             out.display()
         );
     }
-    let mut partial = out.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = PathBuf::from(partial);
+    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
     let written = || {
-        fs::create_dir_all(&partial)?;
-        for (name, bytes) in files {
-            fs::write(partial.join(name), bytes)?;
+        fs::create_dir_all(parent)?;
+        let partial = new_folder(parent, name)?;
+        let filled = fill(&partial, files).and_then(|()| fs::rename(&partial, &out));
+        if filled.is_err() {
+            // The first error is the one to tell of.
+            let _ = fs::remove_dir_all(&partial);
         }
-        fs::rename(&partial, out)
+        filled?;
+        sync_folder(parent)
     };
     written().with_context(|| format!("{} cannot be written", out.display()))
+}
+
+/// A new folder beside the one that is wanted; the first free name.
+fn new_folder(parent: &Path, name: &OsStr) -> io::Result<PathBuf> {
+    let mut number = 0;
+    loop {
+        let mut partial = name.to_owned();
+        partial.push(format!(".partial-{number}"));
+        let partial = parent.join(partial);
+        match fs::create_dir(&partial) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            created => return created.map(|()| partial),
+        }
+    }
+}
+
+/// Writes files into a folder, and both to the disk.
+fn fill(folder: &Path, files: &Files) -> io::Result<()> {
+    for (name, bytes) in files {
+        let mut file = File::create(folder.join(name))?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+    }
+    sync_folder(folder)
+}
+
+/// Writes a folder's entries to the disk, where the system can.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    if cfg!(unix) {
+        File::open(folder)?.sync_all()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_a_killed_export_left_is_not_mixed_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        for left in ["out.partial", "out.partial-0"] {
+            let left = folder.path().join(left);
+            fs::create_dir(&left).unwrap();
+            fs::write(left.join("model.onnx"), "half").unwrap();
+        }
+        write(&out, &vec![("README.md", b"text".to_vec())]).unwrap();
+        assert_eq!(names(&out), ["README.md"]);
+        assert_eq!(fs::read(out.join("README.md")).unwrap(), b"text");
+        let left = ["out", "out.partial", "out.partial-0"];
+        assert_eq!(names(folder.path()), left);
+    }
+
+    #[test]
+    fn a_slash_at_the_end_and_missing_parents_are_no_matter() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("a/b/");
+        write(&out, &vec![("README.md", Vec::new())]).unwrap();
+        assert_eq!(names(&folder.path().join("a")), ["b"]);
+        let refused = write(&out, &Vec::new()).unwrap_err().to_string();
+        assert!(refused.contains("--out"), "{refused}");
+        assert!(write(Path::new("/"), &Vec::new()).is_err());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        let files = vec![("README.md", Vec::new()), ("no/such/file", Vec::new())];
+        write(&out, &files).unwrap_err();
+        assert_eq!(names(folder.path()), [""; 0]);
+    }
 }
