@@ -31,6 +31,7 @@ impl Checkpoints {
             ..
         } = self.load_model(id).await?;
         let manifest = self.manifest(id).await?;
+        let origin = manifest.origin.clone();
         let arrays = |bytes: Bytes| Ok(kith_nn::arrays_from_bytes(&bytes)?);
         let optimizer = self.read(&manifest, OPTIMIZER, arrays).await;
         let chains = self.read(&manifest, CHAINS, |bytes| {
@@ -45,16 +46,23 @@ impl Checkpoints {
             optimizer: or_anew(optimizer, Vec::new)?,
             chains: or_anew(chains, ChainColumns::default)?,
             trainer: or_anew(trainer, || TrainerState::new(step, new_seed(id)))?,
+            origin,
         })
     }
 
-    /// Reads and verifies the model only. Weights that are not finite are refused: no path serves or trains on them.
+    /// Reads and verifies the model only. Weights that are not finite, or made for images that are prepared otherwise than this program does, are
+    /// refused: no path serves, evaluates, exports or trains on them.
     ///
     /// # Errors
     /// [`CheckpointError::Unknown`] if it is not complete, [`CheckpointError::Damaged`] if the manifest or the model does not verify,
-    /// [`CheckpointError::NotFinite`], or a failure of the store.
+    /// [`CheckpointError::NotFinite`], [`CheckpointError::Preprocessing`], or a failure of the store.
     pub async fn load_model(&self, id: CheckpointId) -> Result<Model, CheckpointError> {
         let manifest = self.manifest(id).await?;
+        let fits = manifest.check_preprocessing();
+        fits.map_err(|error| CheckpointError::Preprocessing {
+            id,
+            what: error.to_string(),
+        })?;
         let arrays = self
             .read(&manifest, MODEL, |bytes| {
                 Ok(kith_nn::arrays_from_bytes(&bytes)?)

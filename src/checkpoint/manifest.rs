@@ -61,9 +61,12 @@ pub struct Origin {
     /// What the embedding is of the file's features.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub projection: Option<String>,
-    /// Keys of the file that were left out, such as a classifier's.
+    /// Keys of the file that were left out, such as a classifier's. Where there are many, the last text counts the rest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dropped: Vec<String>,
+    /// Step at which training went on from them: an import into a data folder with checkpoints counts on.
+    #[serde(default)]
+    pub step: u64,
 }
 
 /// A kind of first weights.
@@ -296,6 +299,26 @@ mod tests {
         short.parts.pop();
         let refused = reread(&short, good.id).unwrap_err().to_string();
         assert!(refused.contains(TRAINER), "{refused}");
+    }
+
+    #[test]
+    fn a_manifest_from_before_preprocessing_origin_and_range_opens() {
+        let good = manifest();
+        let mut json = serde_json::to_value(&good).unwrap();
+        let fields = json.as_object_mut().unwrap();
+        for added in ["preprocessing", "origin", "range"] {
+            assert!(fields.remove(added).is_some(), "{added}");
+        }
+        let old = Manifest::read(good.id, json.to_string().as_bytes()).unwrap();
+        assert_eq!((&old.origin, old.range), (&None, None));
+        old.check_preprocessing().unwrap();
+        assert_eq!(old.preprocessing(), Preprocessing::new(32));
+    }
+
+    #[test]
+    fn an_origin_without_a_step_began_at_step_0() {
+        let origin: Origin = serde_json::from_str(r#"{"kind": "starter"}"#).unwrap();
+        assert_eq!((origin.kind, origin.step), (OriginKind::Starter, 0));
     }
 
     #[test]

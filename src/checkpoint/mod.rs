@@ -8,6 +8,7 @@ mod life;
 mod load;
 mod manifest;
 mod policy;
+mod probe;
 mod reason;
 mod retention;
 mod roles;
@@ -20,6 +21,7 @@ pub use gate::{Finding, GateConfig};
 pub use life::{Action, Entry, Event, Life, Outcome};
 pub use manifest::{CollapseWatch, Manifest, Origin, OriginKind, Part, Recovery, TrainerState};
 pub use policy::Policy;
+pub use probe::probe;
 pub use retention::Retention;
 pub use store::Checkpoints;
 pub use usage::InUse;
@@ -43,6 +45,8 @@ pub struct Snapshot {
     pub chains: ChainColumns,
     /// The position.
     pub trainer: TrainerState,
+    /// Where the first weights came from, of which these were trained. `None`: nobody knows any more.
+    pub origin: Option<Origin>,
 }
 
 /// The identity given to a snapshot when it is asked for.
@@ -56,8 +60,6 @@ pub struct Label {
     pub parent: Option<CheckpointId>,
     /// Whether retention leaves it alone: a caller asked for it.
     pub kept: bool,
-    /// Where its weights come from. `None`: from its parent.
-    pub origin: Option<Origin>,
 }
 
 impl Label {
@@ -68,7 +70,6 @@ impl Label {
             note: None,
             parent,
             kept: false,
-            origin: None,
         }
     }
 }
@@ -90,6 +91,14 @@ pub enum CheckpointError {
     /// Its weights are not finite: no vector of it would mean anything.
     #[error("the weights of checkpoint {0} are not finite: choose another, and delete it")]
     NotFinite(CheckpointId),
+    /// Its images must be prepared in a way that this program does not know.
+    #[error("checkpoint {id}: {what}")]
+    Preprocessing {
+        /// Which.
+        id: CheckpointId,
+        /// The two ways.
+        what: String,
+    },
     /// The live checkpoint cannot be deleted.
     #[error("checkpoint {0} is live: promote another first")]
     Live(CheckpointId),
@@ -125,6 +134,18 @@ pub enum CheckpointError {
     /// The program is ending.
     #[error("the server is stopping")]
     Stopping,
+}
+
+impl CheckpointError {
+    /// The checkpoint that this program cannot use, however often it tries: it is damaged, not finite, or made for images prepared otherwise.
+    pub fn unusable(&self) -> Option<CheckpointId> {
+        match self {
+            Self::Damaged { id, .. } | Self::NotFinite(id) | Self::Preprocessing { id, .. } => {
+                Some(*id)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// A verified model, as serving and evaluation need it.

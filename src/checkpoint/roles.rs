@@ -63,12 +63,14 @@ impl Checkpoints {
             let actions = self.life().await?.decide(event, &self.policy)?;
             let unreadable = match self.carry_out(&actions).await {
                 Ok(()) => return Ok(actions),
-                Err(CheckpointError::Damaged { id, .. } | CheckpointError::NotFinite(id))
-                    if has_another(event, &actions, id) =>
-                {
-                    id
+                Err(error) => {
+                    let unusable = error.unusable();
+                    let replaced = unusable.filter(|id| has_another(event, &actions, *id));
+                    match replaced {
+                        Some(id) => id,
+                        None => return Err(error),
+                    }
                 }
-                Err(error) => return Err(error),
             };
             let marked = Event::Unreadable(unreadable);
             let marked = self.life().await?.decide(&marked, &self.policy)?;

@@ -11,16 +11,20 @@ use crate::{
 impl Checkpoints {
     /// The newest checkpoint whose weights verify, trying older ones (each refusal logged as an error); rows cut off while `writing` are
     /// marked failed, and complete ones without a row (a kill between manifest and row) get theirs. `None`: there is none yet.
-    /// Damaged parts other than the weights are no refusal: see [`Checkpoints::load`].
+    /// Damaged parts other than the weights are no refusal: see [`Checkpoints::load`]. One that is made for images prepared otherwise is not passed
+    /// over: training would silently go on from an older state.
     ///
     /// For a start only: whatever is being written meanwhile would be taken for cut off.
     ///
     /// # Errors
-    /// [`CheckpointError::AllLost`] where there are complete checkpoints and none can be read.
+    /// [`CheckpointError::AllLost`] where there are complete checkpoints and none can be read; [`CheckpointError::Preprocessing`].
     pub async fn newest(&self) -> Result<Option<(CheckpointId, Snapshot)>, CheckpointError> {
         self.tidy().await?;
         let ids = self.complete_ids().await?;
-        match self.first_of(&ids).await? {
+        let passes_over = |error: &CheckpointError| {
+            is_lost(error) && !matches!(error, CheckpointError::Preprocessing { .. })
+        };
+        match self.first(&ids, passes_over).await? {
             None if !ids.is_empty() => Err(CheckpointError::AllLost {
                 complete: ids.len(),
             }),
@@ -46,15 +50,19 @@ impl Checkpoints {
         &self,
         ids: &[CheckpointId],
     ) -> Result<Option<(CheckpointId, Snapshot)>, CheckpointError> {
+        self.first(ids, is_lost).await
+    }
+
+    async fn first(
+        &self,
+        ids: &[CheckpointId],
+        passes_over: impl Fn(&CheckpointError) -> bool,
+    ) -> Result<Option<(CheckpointId, Snapshot)>, CheckpointError> {
         for id in ids {
             match self.load(*id).await {
                 Ok(snapshot) => return Ok(Some((*id, snapshot))),
-                Err(
-                    error @ (CheckpointError::Damaged { .. }
-                    | CheckpointError::NotFinite(_)
-                    | CheckpointError::Unknown(_)),
-                ) => {
-                    tracing::error!(checkpoint = %id, %error, "a damaged checkpoint is passed over");
+                Err(error) if passes_over(&error) => {
+                    tracing::error!(checkpoint = %id, %error, "a checkpoint is passed over");
                 }
                 // A store that fails for the moment says nothing about the checkpoint.
                 Err(error) => return Err(error),
@@ -98,7 +106,6 @@ impl Checkpoints {
                 note: manifest.note.clone(),
                 parent: manifest.parent,
                 kept: manifest.note.is_some(),
-                origin: manifest.origin.clone(),
             };
             let row = new_row(&label, manifest.step, manifest.created_at);
             self.db.insert_checkpoint(&row).await?;
@@ -136,4 +143,9 @@ impl Checkpoints {
         self.abandon(id, "the server stopped before it was written")
             .await
     }
+}
+
+/// Whether a checkpoint cannot be loaded now or later.
+fn is_lost(error: &CheckpointError) -> bool {
+    error.unusable().is_some() || matches!(error, CheckpointError::Unknown(_))
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::{
-    CheckpointError, Label, Manifest, Origin, Part, Policy, Snapshot,
+    CheckpointError, Label, Manifest, Part, Policy, Snapshot,
     files::{CHAINS, FORMAT, FileError, MANIFEST, MODEL, OPTIMIZER, PARTS, TRAINER},
     usage::Usage,
 };
@@ -116,7 +116,7 @@ impl Checkpoints {
             sequence: Some(row.sequence),
             range,
             preprocessing,
-            origin: self.origin(label).await,
+            origin: snapshot.origin,
         };
         // Each source is dropped when its bytes are made, so that a large state is never there three times.
         let (model, optimizer) = (snapshot.model, snapshot.optimizer);
@@ -144,16 +144,6 @@ impl Checkpoints {
         .await?;
         self.db.complete_checkpoint(id, manifest.bytes()).await?;
         self.row(id).await?.ok_or(CheckpointError::Unknown(id))
-    }
-
-    /// Where the weights come from: what the label says, or what its parent's manifest says.
-    async fn origin(&self, label: &Label) -> Option<Origin> {
-        match (&label.origin, label.parent) {
-            (Some(origin), _) => Some(origin.clone()),
-            // A parent that was removed meanwhile leaves the question open.
-            (None, Some(parent)) => self.stored_manifest(parent).await.ok()?.origin,
-            (None, None) => None,
-        }
     }
 
     /// Makes one file's bytes, stores them, and reads them back against their hash.

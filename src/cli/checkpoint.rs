@@ -13,6 +13,7 @@ use super::{
     settings_args::SettingsArgs,
 };
 use crate::{app, config::Settings, types::CheckpointId};
+use kith_weights::printable;
 
 #[derive(Args, Debug)]
 pub(crate) struct CheckpointArgs {
@@ -140,7 +141,7 @@ async fn import(file: &Path, settings: &Settings, as_json: bool) -> anyhow::Resu
         println!("{:#}", json!({"id": id, "origin": origin}));
         return Ok(());
     }
-    println!("{id}  from {}", file.display());
+    println!("{id}  from {}", printable(&file.to_string_lossy()));
     if let Some(projection) = origin.projection {
         println!("embedding: {projection}");
     }
@@ -148,7 +149,8 @@ async fn import(file: &Path, settings: &Settings, as_json: bool) -> anyhow::Resu
         println!("left out: {}", origin.dropped.join(", "));
     }
     println!(
-        "the next start goes on from it; where another checkpoint is live, it serves after `kith checkpoint promote {id}`"
+        "the next start goes on from it; where another checkpoint is live, it serves after `kith checkpoint promote {id}`, or, where training is on, \
+         when the gate finds it better"
     );
     Ok(())
 }

@@ -111,6 +111,7 @@ fn origin_text(manifest: &Manifest) -> String {
         file,
         sha256,
         projection,
+        step,
         ..
     }) = &manifest.origin
     else {
@@ -129,6 +130,6 @@ fn origin_text(manifest: &Manifest) -> String {
     });
     format!(
         "{from}{hash}{head}; trained by kith for {} steps",
-        manifest.step
+        manifest.step.saturating_sub(*step)
     )
 }

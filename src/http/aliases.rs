@@ -129,7 +129,7 @@ async fn list_aliases(State(app): State<App>) -> Result<Json<AliasList>, ApiErro
 }
 
 /// Sets or moves an alias, and the canary under it. A request sees both as they were or as they are.
-#[utoipa::path(put, path = "/v1/aliases/{name}", params(("name" = String, Path, description = "the alias, or `kith` for a canary under it", pattern = "^[A-Za-z0-9._-]{1,64}$")), request_body = AliasRequest, responses((status = 200, body = AliasResponse), (status = 400, description = "invalid_request invalid_name invalid_id invalid_field missing_field"), (status = 404, description = "unknown_checkpoint unknown_alias"), (status = 409, description = "too_many_aliases checkpoint_damaged checkpoint_not_finite"), (status = 507, description = "storage_full")))]
+#[utoipa::path(put, path = "/v1/aliases/{name}", params(("name" = String, Path, description = "the alias, or `kith` for a canary under it", pattern = "^[A-Za-z0-9._-]{1,64}$")), request_body = AliasRequest, responses((status = 200, body = AliasResponse), (status = 400, description = "invalid_request invalid_name invalid_id invalid_field missing_field"), (status = 404, description = "unknown_checkpoint unknown_alias"), (status = 409, description = "too_many_aliases checkpoint_damaged checkpoint_not_finite checkpoint_preprocessing"), (status = 507, description = "storage_full")))]
 async fn put_alias(
     State(app): State<App>,
     Path(name): Path<String>,

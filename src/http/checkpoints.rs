@@ -286,7 +286,7 @@ async fn stored_file(
 /// Serves a checkpoint; an older one is a rollback.
 ///
 /// Answers once the checkpoint is live. The promotion holds until it is released, unless the request has `"hold": false`.
-#[utoipa::path(post, path = "/v1/checkpoints/{id}/promote", params(("id" = CheckpointId, Path, description = "the checkpoint's id")), request_body = Option<PromoteRequest>, responses((status = 200, body = CheckpointResponse), (status = 404, description = "unknown_id unknown_checkpoint"), (status = 409, description = "checkpoint_damaged checkpoint_not_finite"), (status = 503, description = "not_ready"), (status = 507, description = "storage_full")))]
+#[utoipa::path(post, path = "/v1/checkpoints/{id}/promote", params(("id" = CheckpointId, Path, description = "the checkpoint's id")), request_body = Option<PromoteRequest>, responses((status = 200, body = CheckpointResponse), (status = 404, description = "unknown_id unknown_checkpoint"), (status = 409, description = "checkpoint_damaged checkpoint_not_finite checkpoint_preprocessing"), (status = 503, description = "not_ready"), (status = 507, description = "storage_full")))]
 async fn promote_checkpoint(
     State(app): State<App>,
     Id(id): Id<CheckpointId>,
@@ -302,7 +302,7 @@ async fn promote_checkpoint(
 }
 
 /// Lets the gate promote again; answers with the live checkpoint.
-#[utoipa::path(post, path = "/v1/checkpoints/auto", responses((status = 200, body = CheckpointResponse), (status = 404, description = "unknown_checkpoint"), (status = 409, description = "checkpoint_damaged checkpoint_not_finite"), (status = 503, description = "not_ready"), (status = 507, description = "storage_full")))]
+#[utoipa::path(post, path = "/v1/checkpoints/auto", responses((status = 200, body = CheckpointResponse), (status = 404, description = "unknown_checkpoint"), (status = 409, description = "checkpoint_damaged checkpoint_not_finite checkpoint_preprocessing"), (status = 503, description = "not_ready"), (status = 507, description = "storage_full")))]
 async fn release_hold(State(app): State<App>) -> Result<Json<CheckpointResponse>, ApiError> {
     app.checkpoints.release().await?;
     app.serving.follow_now().await?;

@@ -131,6 +131,9 @@ impl From<CheckpointError> for ApiError {
             CheckpointError::NotFinite(_) => {
                 Self::Conflict(Problem::new("checkpoint_not_finite", message))
             }
+            CheckpointError::Preprocessing { .. } => {
+                Self::Conflict(Problem::new("checkpoint_preprocessing", message))
+            }
             CheckpointError::Aliased(_) => {
                 Self::Conflict(Problem::new("checkpoint_aliased", message))
             }

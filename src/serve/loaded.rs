@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 
 use super::{ModelInfo, Row, ServeError, quantize::default_range};
 use crate::{
-    checkpoint::{Checkpoints, InUse, Model},
+    checkpoint::{Checkpoints, InUse, Model, probe},
     types::CheckpointId,
 };
 use kith_nn::{Device, Encoder, Features, NnError, Precision};
@@ -90,10 +90,4 @@ impl Loader {
             _in_use: Some(self.checkpoints.begin_use(model.id)),
         }))
     }
-}
-
-/// Pixels of all sizes within [−1, 1]: a blank image would hide weights that overflow.
-fn probe(side: usize) -> Vec<f32> {
-    let pixel = |index: usize| (index * 37 % 101) as f32 / 50.0 - 1.0;
-    (0..side * side * 3).map(pixel).collect()
 }

@@ -40,13 +40,14 @@ impl Context {
         self.runtime.block_on(future)
     }
 
-    /// What first weights are made from.
-    pub(super) fn first_weights(&self) -> FirstWeights<'_> {
+    /// What first weights are made from, and where.
+    pub(super) fn first_weights<'a>(&'a self, pool: Option<&'a ThreadPool>) -> FirstWeights<'a> {
         FirstWeights {
             config: &self.config,
             device: &self.device,
             blobs: &self.blobs,
             db: &self.db,
+            pool,
         }
     }
 

@@ -1,10 +1,11 @@
 //! The weights of a first checkpoint: those of the starter encoder, of a file, or random ones.
 
-use std::path::Path;
+use rayon::ThreadPool;
 
 use super::{
     config::{StartWeights, TrainConfig},
     error::TrainError,
+    weights_file::{NOT_FINITE, WeightsFile, has_finite_features},
 };
 use crate::{
     blobs::Blobs,
@@ -30,24 +31,23 @@ pub(super) struct FirstWeights<'a> {
     pub(super) device: &'a Device,
     pub(super) blobs: &'a Blobs,
     pub(super) db: &'a Db,
+    /// Where they are computed; `None`: nothing is served yet, so anywhere. Only for a thread that may block.
+    pub(super) pool: Option<&'a ThreadPool>,
 }
 
 impl FirstWeights<'_> {
-    /// The state at step 0 that `start` asks for, and where its weights come from.
+    /// The state at step 0 that `start` asks for.
     ///
     /// # Errors
     /// [`TrainError::Invalid`] if a file cannot be used, or a failure of a store or of the device.
-    pub(super) async fn choose(
-        &self,
-        start: &StartWeights,
-    ) -> Result<(Snapshot, Origin), TrainError> {
+    pub(super) async fn choose(&self, start: &StartWeights) -> Result<Snapshot, TrainError> {
         match start {
             StartWeights::Fresh => self.fresh("encoder.start is fresh").await,
             StartWeights::Starter if self.config.encoder.width != STARTER_WIDTH => {
                 self.fresh("the starter encoder has another width").await
             }
             StartWeights::Starter => {
-                let starter = blocking(kith_weights::starter).await?;
+                let starter = self.compute(kith_weights::starter).await?;
                 let starter = starter.map_err(|error| invalid(&error))?;
                 match starter {
                     Some(weights) => self.on_top_of(weights, OriginKind::Starter, None).await,
@@ -57,37 +57,47 @@ impl FirstWeights<'_> {
                     }
                 }
             }
-            StartWeights::File(path) => self.file(path).await,
+            StartWeights::File(path) => {
+                let (path, device) = (path.clone(), self.device.clone());
+                let encoder = self.config.encoder.clone();
+                let read = move || WeightsFile::read(&path, &encoder, &device);
+                let file = self.compute(read).await??;
+                self.file(file).await
+            }
         }
     }
 
-    async fn fresh(&self, reason: &'static str) -> Result<(Snapshot, Origin), TrainError> {
+    /// The state at step 0 with the weights of a file.
+    ///
+    /// # Errors
+    /// As [`FirstWeights::choose`].
+    pub(super) async fn file(&self, file: WeightsFile) -> Result<Snapshot, TrainError> {
+        let WeightsFile { weights, name } = file;
+        self.on_top_of(weights, OriginKind::File, Some(name)).await
+    }
+
+    /// Runs `work` off the async threads.
+    async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, TrainError> {
+        match self.pool {
+            Some(pool) => Ok(pool.install(work)),
+            None => blocking(work).await,
+        }
+    }
+
+    async fn fresh(&self, reason: &'static str) -> Result<Snapshot, TrainError> {
         let (config, device) = (self.config.clone(), self.device.clone());
-        let made = blocking(move || {
+        let made = self.compute(move || {
             let encoder = Encoder::fresh(&config.encoder, config.run.seed, &device)?;
-            Ok::<_, NnError>(at_step_0(&config, encoder.to_arrays()?))
+            let origin = origin(OriginKind::Fresh);
+            Ok::<_, NnError>(at_step_0(&config, encoder.to_arrays()?, origin))
         });
         let snapshot = made.await?.map_err(CheckpointError::from)?;
         let width = snapshot.encoder.width;
         tracing::info!(width, reason, "the first weights are random");
-        Ok((snapshot, origin(OriginKind::Fresh)))
-    }
-
-    async fn file(&self, path: &Path) -> Result<(Snapshot, Origin), TrainError> {
-        let shown = path.display();
-        let owned = path.to_owned();
-        let weights = blocking(move || Weights::read(&owned)).await?;
-        let weights = weights.map_err(|error| invalid(&format_args!("{shown}: {error}")))?;
-        let wanted = self.config.encoder.width;
-        if weights.width() != wanted {
-            return Err(invalid(&format_args!(
-                "{shown}: its network has width {}, but encoder.width is {wanted}",
-                weights.width()
-            )));
-        }
-        let name = path.file_name().unwrap_or(path.as_os_str());
-        let name = name.to_string_lossy().into_owned();
-        self.on_top_of(weights, OriginKind::File, Some(name)).await
+        Ok(snapshot)
     }
 
     /// The network of `weights` with a head that leaves its features as they are.
@@ -96,7 +106,7 @@ impl FirstWeights<'_> {
         weights: Weights,
         kind: OriginKind,
         file: Option<String>,
-    ) -> Result<(Snapshot, Origin), TrainError> {
+    ) -> Result<Snapshot, TrainError> {
         let mut projection = weights.projection(self.config.encoder.dim);
         if projection.kind == ProjectionKind::Orthogonal
             && let Some(principal) = self.principal(&weights).await?
@@ -110,14 +120,17 @@ impl FirstWeights<'_> {
             dropped: weights.dropped().to_vec(),
             ..origin(kind)
         };
-        let (config, device) = (self.config.clone(), self.device.clone());
-        let made = blocking(move || {
+        let (config, device) = (self.config.encoder.clone(), self.device.clone());
+        let made = self.compute(move || {
             let arrays = weights.into_arrays(projection);
-            // The device may refuse them.
-            Encoder::from_arrays(&config.encoder, &arrays, &device)?;
-            Ok::<_, NnError>(at_step_0(&config, arrays))
+            // The device may refuse them, too.
+            let finite = has_finite_features(&config, &arrays, &device)?;
+            Ok::<_, NnError>((arrays, finite))
         });
-        let snapshot = made.await?.map_err(CheckpointError::from)?;
+        let (arrays, finite) = made.await?.map_err(CheckpointError::from)?;
+        if !finite {
+            return Err(invalid(&NOT_FINITE));
+        }
         let (projection, dropped) = (origin.projection.as_deref(), origin.dropped.join(", "));
         tracing::info!(
             ?kind,
@@ -127,7 +140,7 @@ impl FirstWeights<'_> {
             dropped,
             "the first weights are ready"
         );
-        Ok((snapshot, origin))
+        Ok(at_step_0(self.config, arrays, origin))
     }
 
     /// The principal components of stored images' features; `None`: too few images are stored.
@@ -146,7 +159,8 @@ impl FirstWeights<'_> {
             weights.arrays(&weights.projection(dim)),
             self.device.clone(),
         );
-        let encoder = blocking(move || Encoder::from_arrays(&config, &arrays, &device)).await?;
+        let opened = move || Encoder::from_arrays(&config, &arrays, &device);
+        let encoder = self.compute(opened).await?;
         let mut encoder = encoder.map_err(CheckpointError::from)?;
         let mut components = PrincipalComponents::new(weights.features());
         let mut after = ImageKey(0);
@@ -160,10 +174,10 @@ impl FirstWeights<'_> {
                 (components, encoder, added)
             };
             let added;
-            (components, encoder, added) = blocking(work).await?;
+            (components, encoder, added) = self.compute(work).await?;
             added.map_err(CheckpointError::from)?;
         }
-        blocking(move || components.projection(dim)).await
+        self.compute(move || components.projection(dim)).await
     }
 
     /// The next images that can be read; `None`: there are no more.
@@ -190,7 +204,7 @@ impl FirstWeights<'_> {
 }
 
 /// A state at step 0 with the weights in `model`.
-fn at_step_0(config: &TrainConfig, model: Vec<NamedArray>) -> Snapshot {
+fn at_step_0(config: &TrainConfig, model: Vec<NamedArray>, origin: Origin) -> Snapshot {
     Snapshot {
         encoder: config.encoder.clone(),
         model,
@@ -198,6 +212,7 @@ fn at_step_0(config: &TrainConfig, model: Vec<NamedArray>) -> Snapshot {
         optimizer: Vec::new(),
         chains: ChainColumns::default(),
         trainer: TrainerState::new(0, config.run.seed),
+        origin: Some(origin),
     }
 }
 
@@ -220,22 +235,23 @@ fn add_features(
     Ok(())
 }
 
-fn origin(kind: OriginKind) -> Origin {
+pub(super) fn origin(kind: OriginKind) -> Origin {
     Origin {
         kind,
         file: None,
         sha256: None,
         projection: None,
         dropped: Vec::new(),
+        step: 0,
     }
 }
 
-fn invalid(what: &dyn std::fmt::Display) -> TrainError {
+pub(super) fn invalid(what: &dyn std::fmt::Display) -> TrainError {
     TrainError::Invalid(format!("the first weights: {what}"))
 }
 
 /// Runs `work` off the async threads.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, TrainError> {
     match tokio::task::spawn_blocking(work).await {

@@ -88,8 +88,9 @@ impl Judge {
         let judged = match self.evaluate(id, inputs) {
             Ok(Some(judged)) => judged,
             Ok(None) => return Ok(None),
-            Err(error @ (CheckpointError::Damaged { .. } | CheckpointError::NotFinite(_)))
-                if !context.wait(context.checkpoints.is_gone(id))? =>
+            Err(error)
+                if error.unusable().is_some()
+                    && !context.wait(context.checkpoints.is_gone(id))? =>
             {
                 return Ok(Some(Outcome::Collapsed(error.to_string())));
             }
@@ -141,7 +142,7 @@ impl Judge {
                     context.wait(context.checkpoints.set_evaluation(id, &judged))?
                 }
                 Ok(None) => return Ok(None),
-                Err(error @ (CheckpointError::Damaged { .. } | CheckpointError::NotFinite(_))) => {
+                Err(error) if error.unusable().is_some() => {
                     tracing::error!(checkpoint = %id, %error, "a checkpoint cannot be judged again");
                     context.wait(context.checkpoints.decide(&Event::Unreadable(id)))?;
                     live_readable &= live != Some(id);

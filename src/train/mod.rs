@@ -28,6 +28,7 @@ mod stores;
 mod supervisor;
 mod training_set;
 mod triggers;
+mod weights_file;
 
 pub use config::{RunConfig, SnapshotConfig, StartWeights, TrainConfig};
 pub use error::{TrainError, WriteFailure};
@@ -35,3 +36,4 @@ pub use handle::Trainer;
 pub use origin::import;
 pub use status::{TrainingState, TrainingStatus};
 pub use stores::Stores;
+pub use weights_file::WeightsFile;

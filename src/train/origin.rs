@@ -1,16 +1,15 @@
 //! The state that training starts from: the newest checkpoint, or first weights that become checkpoint 0.
 
-use std::path::Path;
-
 use super::{
-    config::{StartWeights, TrainConfig},
+    config::TrainConfig,
     context::Context,
     error::TrainError,
-    first_weights::FirstWeights,
+    first_weights::{FirstWeights, origin},
     stores::Stores,
+    weights_file::WeightsFile,
 };
 use crate::{
-    checkpoint::{CheckpointError, Checkpoints, Event, Label, Origin, Snapshot},
+    checkpoint::{CheckpointError, Checkpoints, Event, Label, Origin, OriginKind, Snapshot},
     db::Db,
     types::CheckpointId,
 };
@@ -25,17 +24,10 @@ pub(super) struct Start {
 
 /// Opens the newest checkpoint that verifies, or makes checkpoint 0. Afterwards the live row names a checkpoint that verifies.
 pub(super) async fn open(context: &Context) -> Result<(CheckpointId, Start), TrainError> {
-    let found = match context.checkpoints.newest().await {
-        Err(error @ CheckpointError::AllLost { .. }) if context.config.accept_loss => {
-            tracing::error!(%error, "first weights take the place of what is lost, as storage.accept_loss says");
-            None
-        }
-        found => found?,
-    };
+    let found = newest(&context.checkpoints, context.config.accept_loss).await?;
     let (id, snapshot) = match found {
         Some((id, snapshot)) => {
             check_shape(&context.config.encoder, id, &snapshot.encoder)?;
-            check_preprocessing(context, id).await?;
             let chains = snapshot.chains.anchor.len();
             let step = snapshot.trainer.step;
             tracing::info!(checkpoint = %id, step, chains, "resumed");
@@ -66,47 +58,48 @@ fn check_shape(
     )))
 }
 
-/// Refuses to serve and train from weights that were made for images prepared otherwise.
-async fn check_preprocessing(context: &Context, id: CheckpointId) -> Result<(), TrainError> {
-    let manifest = context.checkpoints.manifest(id).await?;
-    let fits = manifest.check_preprocessing();
-    fits.map_err(|error| TrainError::Invalid(format!("checkpoint {id}: {error}")))
+/// The newest checkpoint that loads; `None`: there is none, or all are lost and `accept_loss` says to go on without them.
+async fn newest(
+    checkpoints: &Checkpoints,
+    accept_loss: bool,
+) -> Result<Option<(CheckpointId, Snapshot)>, CheckpointError> {
+    match checkpoints.newest().await {
+        Err(error @ CheckpointError::AllLost { .. }) if accept_loss => {
+            tracing::error!(%error, "first weights take the place of what is lost, as storage.accept_loss says");
+            Ok(None)
+        }
+        found => found,
+    }
 }
 
 /// Makes checkpoint 0: every vector that is served names a checkpoint, the first ones too.
 async fn create_first(context: &Context) -> Result<(CheckpointId, Snapshot), TrainError> {
-    let first = context.first_weights();
-    let (snapshot, origin) = first.choose(&context.config.start).await?;
-    let id = write(&context.checkpoints, &snapshot, origin).await?;
+    let first = context.first_weights(None);
+    let snapshot = first.choose(&context.config.start).await?;
+    let id = write(&context.checkpoints, &snapshot).await?;
     tracing::info!(checkpoint = %id, "checkpoint 0 is written");
     Ok((id, snapshot))
 }
 
-/// Writes a checkpoint with weights that come from `origin`.
-async fn write(
-    checkpoints: &Checkpoints,
-    snapshot: &Snapshot,
-    origin: Origin,
-) -> Result<CheckpointId, TrainError> {
-    let label = Label {
-        origin: Some(origin),
-        ..Label::new(None)
-    };
+/// Writes a checkpoint of first weights.
+async fn write(checkpoints: &Checkpoints, snapshot: &Snapshot) -> Result<CheckpointId, TrainError> {
+    let label = Label::new(None);
     checkpoints.begin(&label, snapshot.trainer.step).await?;
     checkpoints.write(&label, snapshot.clone(), None).await?;
     Ok(label.id)
 }
 
 /// Makes a checkpoint of the weights in a file, from which training goes on at the next start: checkpoint 0 if the data folder has none.
-/// Nobody else may use the folder.
+/// Nobody else may use the folder. Training that gave up begins again.
 ///
 /// # Errors
-/// [`TrainError::Invalid`] if the file cannot be used, or a checkpoint of the folder has another shape than the settings; or a failure of a store.
+/// [`TrainError::Invalid`] if a checkpoint of the folder has another shape than the settings; [`CheckpointError::AllLost`], unless
+/// `storage.accept_loss` is set; or a failure of a store.
 pub async fn import(
     config: &TrainConfig,
     device: &Device,
     stores: &Stores,
-    file: &Path,
+    file: WeightsFile,
 ) -> Result<(CheckpointId, Origin), TrainError> {
     let Stores {
         blobs,
@@ -114,7 +107,7 @@ pub async fn import(
         checkpoints,
         ..
     } = stores;
-    let newest = checkpoints.newest().await?;
+    let newest = newest(checkpoints, config.accept_loss).await?;
     if let Some((id, newest)) = &newest {
         check_shape(&config.encoder, *id, &newest.encoder)?;
     }
@@ -123,13 +116,19 @@ pub async fn import(
         device,
         blobs,
         db,
+        pool: None,
     };
-    let start = StartWeights::File(file.to_owned());
-    let (mut snapshot, origin) = first.choose(&start).await?;
+    let mut snapshot = first.file(file).await?;
     // Steps count on, so that the series of training keeps its order.
     snapshot.trainer.step = newest.map_or(0, |(_, newest)| newest.trainer.step);
-    let id = write(checkpoints, &snapshot, origin.clone()).await?;
+    let origin = snapshot.origin.get_or_insert(origin(OriginKind::File));
+    origin.step = snapshot.trainer.step;
+    let origin = origin.clone();
+    let id = write(checkpoints, &snapshot).await?;
     ensure_live(db, checkpoints, id).await?;
+    // What made training give up was learned by other weights.
+    let cleared = db.set_training_given_up(None).await;
+    cleared.map_err(CheckpointError::from)?;
     Ok((id, origin))
 }
 

@@ -1,5 +1,7 @@
 //! Recovery from collapse and from bad candidates: when it is suspected, what training rolls back to, and at which learning rate.
 
+use rayon::ThreadPool;
+
 use super::{
     config::{SnapshotConfig, StartWeights},
     context::Context,
@@ -78,8 +80,10 @@ pub(super) fn ever_healthy(life: &Life) -> bool {
 }
 
 /// The state to go on from: that of the best sound checkpoint, or first weights if there is none.
+/// First weights are made in `pool`, at the trainer's priority.
 pub(super) fn rollback_start(
     context: &Context,
+    pool: &ThreadPool,
     rollback: &Rollback,
 ) -> Result<Start, TrainFailure> {
     let life = context.wait(context.checkpoints.life())?;
@@ -92,7 +96,7 @@ pub(super) fn rollback_start(
         },
         None => Start {
             parent: None,
-            snapshot: first_snapshot(context)?,
+            snapshot: first_snapshot(context, pool)?,
         },
     };
     let state = &mut start.snapshot.trainer;
@@ -111,8 +115,8 @@ pub(super) fn rollback_start(
 }
 
 /// First weights as `encoder.start` says; random ones if its file cannot be used any more.
-fn first_snapshot(context: &Context) -> Result<Snapshot, TrainFailure> {
-    let first = context.first_weights();
+fn first_snapshot(context: &Context, pool: &ThreadPool) -> Result<Snapshot, TrainFailure> {
+    let first = context.first_weights(Some(pool));
     let chosen = context.wait(async {
         match first.choose(&context.config.start).await {
             Err(TrainError::Invalid(reason)) => {
@@ -122,7 +126,7 @@ fn first_snapshot(context: &Context) -> Result<Snapshot, TrainFailure> {
             chosen => chosen,
         }
     });
-    Ok(chosen.map_err(TrainFailure::broken)?.0)
+    chosen.map_err(TrainFailure::broken)
 }
 
 /// Adds a step to the moving averages of what the batches' embeddings show; whether collapse is suspected now. A suspicion calls for a

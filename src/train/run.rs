@@ -24,7 +24,7 @@ use super::{
     triggers::Triggers,
 };
 use crate::{
-    checkpoint::{Label, Snapshot, TrainerState},
+    checkpoint::{Label, Origin, Snapshot, TrainerState},
     db::Verdict,
     types::CheckpointId,
 };
@@ -58,6 +58,8 @@ pub(super) struct Run<'a> {
     pub(super) meter: Meter,
     pub(super) setbacks: Setbacks,
     pub(super) triggers: Triggers,
+    /// Where the weights began, for every snapshot to say.
+    pub(super) origin: Option<Origin>,
     /// The newest checkpoint of this run, or the one that it started from.
     pub(super) parent: Option<CheckpointId>,
     backoff: Backoff,
@@ -106,6 +108,7 @@ impl<'a> Run<'a> {
         run_id: u64,
     ) -> Result<Self, TrainFailure> {
         let state = start.snapshot.trainer.clone();
+        let origin = start.snapshot.origin.clone();
         let mut run = Self {
             context,
             pool,
@@ -117,6 +120,7 @@ impl<'a> Run<'a> {
             meter: Meter::new(),
             setbacks: Setbacks::default(),
             triggers: Triggers::new(&context.config.snapshots, state.step, Instant::now()),
+            origin,
             parent: start.parent,
             backoff: Backoff::new(context.config.run.max_rest()),
             state,
@@ -242,7 +246,6 @@ impl<'a> Run<'a> {
                 note: row.note,
                 parent: row.parent,
                 kept: row.kept,
-                origin: None,
             },
             step: row.step,
             snapshot: None,

@@ -113,6 +113,7 @@ impl Run<'_> {
             optimizer: self.learner.optimizer.to_arrays()?,
             chains: self.learner.table.to_columns(),
             trainer: self.state.clone(),
+            origin: self.origin.clone(),
         })
     }
 

@@ -47,7 +47,7 @@ pub(super) fn train(context: &Arc<Context>, pool: &ThreadPool, mut control: Cont
         |control, next| {
             run_id += 1;
             let recovered = matches!(next, Next::RolledBack(_));
-            let start = begin(context, next)?;
+            let start = begin(context, pool, next)?;
             let mut run = Run::new(context, pool, &snapshotter, start, run_id)?;
             if recovered {
                 run.force_snapshot();
@@ -69,7 +69,7 @@ pub(super) fn train(context: &Arc<Context>, pool: &ThreadPool, mut control: Cont
 }
 
 /// The state that a run starts from.
-fn begin(context: &Context, next: Next) -> Result<Start, TrainFailure> {
+fn begin(context: &Context, pool: &ThreadPool, next: Next) -> Result<Start, TrainFailure> {
     match next {
         Next::From(start) => Ok(*start),
         Next::Newest => {
@@ -84,7 +84,7 @@ fn begin(context: &Context, next: Next) -> Result<Start, TrainFailure> {
             })
         }
         Next::RolledBack(rollback) => {
-            let start = recovery::rollback_start(context, &rollback)?;
+            let start = recovery::rollback_start(context, pool, &rollback)?;
             let step = start.snapshot.trainer.step;
             let from = start.parent.map(|id| id.to_string());
             let from = from.as_deref().unwrap_or("fresh weights");

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use kith::{
     blobs::BlobKey,
     checkpoint::{
-        CheckpointError, CollapseWatch, Label, MANIFEST, PARTS, Recovery, Snapshot, TrainerState,
+        CheckpointError, CollapseWatch, Label, MANIFEST, Origin, OriginKind, PARTS, Recovery,
+        Snapshot, TrainerState,
     },
     db::{CheckpointRole, CheckpointStatus},
     types::CheckpointId,
@@ -54,6 +55,14 @@ fn snapshot(step: u64) -> Snapshot {
                 quiet_until: 7,
             },
         },
+        origin: Some(Origin {
+            kind: OriginKind::File,
+            file: Some("resnet18.pth".to_owned()),
+            sha256: None,
+            projection: None,
+            dropped: vec!["fc.weight".to_owned()],
+            step: 3,
+        }),
     }
 }
 

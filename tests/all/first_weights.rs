@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use axum::http::StatusCode;
 use bytes::Bytes;
 use kith::{
     app::{self, App},
     blobs::BlobKey,
-    checkpoint::{Label, MANIFEST, Manifest, OriginKind},
+    checkpoint::{CheckpointError, Label, MANIFEST, Manifest, OriginKind},
     types::CheckpointId,
 };
 use kith_nn::{Device, Encoder, EncoderConfig};
@@ -119,6 +120,107 @@ async fn a_file_that_cannot_be_used_is_refused_by_its_name_and_nothing_is_served
     start_and_stop(&folder).await;
 }
 
+/// The file again with each weight of a convolution `factor` times as large.
+fn scale(path: &Path, factor: f32) {
+    let bytes = std::fs::read(path).unwrap();
+    let mut arrays = kith_nn::arrays_from_bytes(&bytes).unwrap();
+    let kernels = arrays.iter_mut().filter(|array| array.shape.len() == 4);
+    kernels.for_each(|array| array.data.iter_mut().for_each(|value| *value *= factor));
+    std::fs::write(path, kith_nn::arrays_to_bytes(&arrays).unwrap()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn finite_weights_whose_features_are_not_are_refused_and_leave_no_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = torchvision_file(&folder);
+    scale(&path, 1e20);
+    let refused = App::start(settings(&folder, &[&from_file(&path)])).await;
+    let refused = refused.err().unwrap().to_string();
+    assert!(refused.contains("features"), "{refused}");
+    assert!(refused.contains("resnet18.safetensors"), "{refused}");
+    // A later start without the file finds no checkpoint in its way.
+    start_and_stop(&folder).await;
+    let refused = app::import_weights(&settings(&folder, &[]), &path).await;
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("features"), "{refused}");
+    start_and_stop(&folder).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_that_fails_leaves_no_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(&folder, &[]);
+    let missing = folder.path().join("none.pth");
+    let refused = app::import_weights(&settings, &missing).await.unwrap_err();
+    assert!(refused.to_string().contains("none.pth"), "{refused}");
+    assert!(!settings.storage.data_dir.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_takes_the_place_of_lost_checkpoints_only_where_loss_is_accepted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = torchvision_file(&folder);
+    start_and_stop(&folder).await;
+    let data = settings(&folder, &[]).storage.data_dir;
+    for entry in std::fs::read_dir(data.join("blobs/checkpoints")).unwrap() {
+        std::fs::remove_file(entry.unwrap().path().join("model.safetensors")).unwrap();
+    }
+    let refused = app::import_weights(&settings(&folder, &[]), &path).await;
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("storage.accept_loss"), "{refused}");
+    let accepted = settings(&folder, &["storage.accept_loss=true"]);
+    let (id, _) = app::import_weights(&accepted, &path).await.unwrap();
+    let app = App::start(settings(&folder, &[])).await.unwrap();
+    assert_eq!(live(&app).await, id);
+    app.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_starts_training_that_gave_up_and_says_at_which_step_it_began() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = torchvision_file(&folder);
+    let app = App::start(settings(&folder, &[])).await.unwrap();
+    let first = live(&app).await;
+    let mut snapshot = app.checkpoints.load(first).await.unwrap();
+    snapshot.trainer.step = 70;
+    let later = Label::new(Some(first));
+    app.checkpoints.begin(&later, 70).await.unwrap();
+    app.checkpoints.write(&later, snapshot, None).await.unwrap();
+    app.db.set_training_given_up(Some("lost")).await.unwrap();
+    app.stop().await.unwrap();
+    let (id, origin) = app::import_weights(&settings(&folder, &[]), &path)
+        .await
+        .unwrap();
+    assert_eq!(origin.step, 70);
+    let app = App::start(settings(&folder, &[])).await.unwrap();
+    let choices = app.db.training_choices().await.unwrap();
+    assert_eq!(choices.given_up, None);
+    assert_eq!(manifest(&app, id).await.origin.unwrap().step, 70);
+    app.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_starter_encoder_begins_with_its_own_projection_where_the_program_has_it() {
+    let sets = [
+        "encoder.start=starter",
+        "encoder.width=64",
+        "encoder.dim=128",
+    ];
+    let served = Served::start(&sets).await;
+    let origin = manifest(&served.app, live(&served.app).await).await.origin;
+    let origin = origin.unwrap();
+    if kith_weights::starter().unwrap().is_none() {
+        assert_eq!(origin.kind, OriginKind::Fresh);
+        return;
+    }
+    assert_eq!(origin.kind, OriginKind::Starter);
+    let projection = origin.projection.unwrap();
+    assert_eq!(projection, "the file's own projection");
+    let asked = serde_json::json!({"model": "kith", "input": [data_uri(&png(3))]});
+    let answer = served.post("/v1/embeddings", &asked).await.json();
+    assert_eq!(vector(&answer, 0).len(), 128);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_width_that_the_starter_encoder_lacks_starts_fresh_and_says_so() {
     let served = Served::start(&["encoder.start=starter"]).await;
@@ -176,18 +278,60 @@ async fn weights_of_another_shape_than_the_folders_are_not_imported() {
     assert!(refused.to_string().contains("dim 16"), "{refused}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_checkpoint_for_images_prepared_otherwise_is_refused_at_start() {
-    let folder = tempfile::tempdir().unwrap();
-    let app = App::start(settings(&folder, &[])).await.unwrap();
-    let id = live(&app).await;
-    let mut changed = manifest(&app, id).await;
+/// Makes a checkpoint one for images that are prepared otherwise.
+async fn prepare_otherwise(app: &App, id: CheckpointId) {
+    let mut changed = manifest(app, id).await;
     let preprocessing = changed.preprocessing.as_mut().unwrap();
     preprocessing.mean = [0.5; 3];
     let key = BlobKey::CheckpointPart(id, MANIFEST.to_owned());
     let bytes = serde_json::to_vec(&changed).unwrap();
     app.blobs.put(&key, bytes.into()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_for_images_prepared_otherwise_is_refused_at_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let app = App::start(settings(&folder, &[])).await.unwrap();
+    let id = live(&app).await;
+    prepare_otherwise(&app, id).await;
     app.stop().await.unwrap();
     let refused = App::start(settings(&folder, &[])).await.err().unwrap();
     assert!(refused.to_string().contains("0.485"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_checkpoint_for_images_prepared_otherwise_is_neither_served_nor_promoted() {
+    let served = Served::start(&[]).await;
+    let (app, first) = (&served.app, live(&served.app).await);
+    let older = Label::new(Some(first));
+    let newest = Label::new(Some(first));
+    for label in [&older, &newest] {
+        app.checkpoints.begin(label, 0).await.unwrap();
+        let snapshot = app.checkpoints.load(first).await.unwrap();
+        app.checkpoints.write(label, snapshot, None).await.unwrap();
+    }
+    prepare_otherwise(app, older.id).await;
+    let refused = app.checkpoints.load_model(older.id).await.unwrap_err();
+    assert!(
+        matches!(refused, CheckpointError::Preprocessing { id, .. } if id == older.id),
+        "{refused}"
+    );
+    let pinned = format!("kith@{}", older.id);
+    let asked = serde_json::json!({"model": pinned, "input": [data_uri(&png(3))]});
+    let promote = format!("/v1/checkpoints/{}/promote", older.id);
+    for answer in [
+        served.post("/v1/embeddings", &asked).await,
+        served.post(&promote, &serde_json::json!({})).await,
+    ] {
+        let (code, _) = answer.error(StatusCode::CONFLICT);
+        assert_eq!(code, "checkpoint_preprocessing");
+        assert!(answer.text().contains("0.485"), "{}", answer.text());
+    }
+    assert_eq!(live(app).await, first);
+    // A rollback passes over it, and a start goes on from the newest.
+    let found = app.checkpoints.first_of(&[older.id, first]).await.unwrap();
+    assert_eq!(found.unwrap().0, first);
+    let served = served.restart(&[]).await;
+    let resumed = served.app.trainer.status().resumed_from;
+    assert_eq!(resumed, Some(newest.id));
 }

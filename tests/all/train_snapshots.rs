@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kith::{
-    checkpoint::CheckpointError,
+    checkpoint::{CheckpointError, OriginKind},
     db::CheckpointStatus,
     foreground::Foreground,
     train::{TrainError, TrainingState, WriteFailure},
@@ -132,7 +132,11 @@ async fn a_snapshot_that_cannot_be_written_is_told_to_its_caller_and_training_go
     assert_eq!((named, failure), (id, WriteFailure::Other));
     std::fs::remove_file(&folder).unwrap();
     std::fs::rename(&away, &folder).unwrap();
-    lab.take(&trainer, None).await;
+    let next = lab.take(&trainer, None).await;
+    // Its parent was never written, and where the weights began is known all the same.
+    assert_eq!(next.parent, Some(id));
+    let manifest = lab.checkpoints.manifest(next.id).await.unwrap();
+    assert_eq!(manifest.origin.unwrap().kind, OriginKind::Fresh);
     trainer.stop().await.unwrap();
 }
 

@@ -1,0 +1,74 @@
+//! A file of weights that was read and tried: it has the width of the settings, and its features are finite.
+
+use std::path::Path;
+
+use super::{
+    error::TrainError,
+    first_weights::{blocking, invalid},
+};
+use crate::checkpoint::{CheckpointError, probe};
+use kith_nn::{Device, Encoder, EncoderConfig, NamedArray, NnError};
+use kith_weights::{Weights, printable};
+
+/// The weights of a file, for a first checkpoint or an import.
+pub struct WeightsFile {
+    pub(super) weights: Weights,
+    /// The file's name without its folder, printable.
+    pub(super) name: String,
+}
+
+impl WeightsFile {
+    /// Reads a file for an encoder of that shape, and tries its network on `device`.
+    ///
+    /// # Errors
+    /// [`TrainError::Invalid`] says what is wrong with the file; or a failure of the device.
+    pub async fn open(
+        path: &Path,
+        encoder: &EncoderConfig,
+        device: &Device,
+    ) -> Result<Self, TrainError> {
+        let (path, encoder, device) = (path.to_owned(), encoder.clone(), device.clone());
+        blocking(move || Self::read(&path, &encoder, &device)).await?
+    }
+
+    /// [`WeightsFile::open`] on this thread.
+    pub(super) fn read(
+        path: &Path,
+        encoder: &EncoderConfig,
+        device: &Device,
+    ) -> Result<Self, TrainError> {
+        let shown = printable(&path.to_string_lossy());
+        let weights = Weights::read_width(path, encoder.width);
+        let weights = weights.map_err(|error| invalid(&format_args!("{shown}: {error}")))?;
+        let arrays = weights.arrays(&weights.projection(encoder.dim));
+        let finite = has_finite_features(encoder, &arrays, device);
+        if !finite.map_err(CheckpointError::from)? {
+            return Err(invalid(&format_args!("{shown}: {NOT_FINITE}")));
+        }
+        Ok(Self {
+            weights,
+            name: name(path),
+        })
+    }
+}
+
+/// What is said of weights that [`has_finite_features`] denies.
+pub(super) const NOT_FINITE: &str =
+    "its weights are finite, but the features that they give are not";
+
+/// Whether an encoder with `arrays` gives finite features and a finite embedding for a probe image: finite weights may still overflow on the way.
+pub(super) fn has_finite_features(
+    config: &EncoderConfig,
+    arrays: &[NamedArray],
+    device: &Device,
+) -> Result<bool, NnError> {
+    let encoder = Encoder::from_arrays(config, arrays, device)?;
+    let found = encoder.forward(&probe(config.side))?;
+    let mut values = found.hidden.data.iter().chain(&found.embedding.data);
+    Ok(values.all(|value| value.is_finite()))
+}
+
+fn name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    printable(&name.to_string_lossy())
+}
