@@ -190,3 +190,72 @@ fn value(name: &str, sizes: &[Size]) -> ValueInfo {
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kith_nn::{Device, Encoder};
+
+    /// What `tests/golden/onnx_listing.py` prints of a file.
+    fn listing(bytes: &[u8]) -> String {
+        let model = Model::decode(bytes).unwrap();
+        let mut lines = Vec::new();
+        for set in &model.opset_import {
+            lines.push(format!("operators {:?} {}", set.domain, set.version));
+        }
+        let graph = model.graph.unwrap();
+        let values = |kind: &str, values: &[ValueInfo]| {
+            let line = |value: &ValueInfo| format!("{kind} {} {}", value.name, sizes(value));
+            values.iter().map(line).collect::<Vec<_>>()
+        };
+        lines.extend(values("input", &graph.input));
+        lines.extend(values("output", &graph.output));
+        for tensor in &graph.initializer {
+            let count: i64 = tensor.dims.iter().product();
+            assert_eq!(tensor.raw_data.len(), 4 * count as usize, "{}", tensor.name);
+            let (name, kind) = (&tensor.name, tensor.data_type);
+            lines.push(format!("weights {name} {kind} {:?}", tensor.dims));
+        }
+        for node in &graph.node {
+            let attributes = node.attribute.iter().map(|attribute| match attribute.kind {
+                INT => format!(" {}={}", attribute.name, attribute.i.unwrap()),
+                INTS => format!(" {}={:?}", attribute.name, attribute.ints),
+                kind => format!(" {} of the unknown type {kind}", attribute.name),
+            });
+            let (inputs, outputs) = (node.input.join(", "), node.output.join(", "));
+            let attributes: String = attributes.collect();
+            let (kind, name) = (&node.op_type, &node.name);
+            lines.push(format!("{kind} {name} ({inputs}) ({outputs}){attributes}"));
+        }
+        lines.join("\n") + "\n"
+    }
+
+    fn sizes(value: &ValueInfo) -> String {
+        let tensor = value.r#type.as_ref().unwrap().tensor_type.as_ref().unwrap();
+        let sizes = tensor.shape.as_ref().unwrap().dim.iter();
+        let sizes = sizes.map(|one| match one.size.as_ref().unwrap() {
+            Size::Value(size) => size.to_string(),
+            Size::Name(name) => name.clone(),
+        });
+        let sizes = sizes.collect::<Vec<_>>().join(", ");
+        format!("{} [{sizes}]", tensor.elem_type)
+    }
+
+    /// onnxruntime reads the same file in `tools/weights/check.py`; this holds its structure where that is not run.
+    #[test]
+    fn the_graph_has_the_nodes_attributes_and_shapes_that_onnx_itself_reads() {
+        let config = EncoderConfig {
+            width: 8,
+            side: 32,
+            dim: 16,
+        };
+        let encoder = Encoder::fresh(&config, 3, &Device::cpu()).unwrap();
+        let metadata = [("kith.step".to_owned(), "7".to_owned())];
+        let bytes = onnx(&config, &encoder.to_arrays().unwrap(), &metadata).unwrap();
+        let props = Model::decode(bytes.as_slice()).unwrap().metadata_props;
+        let props: Vec<_> = props.into_iter().map(|one| (one.key, one.value)).collect();
+        assert_eq!(props, metadata);
+        let expected = include_str!("../tests/golden/onnx.txt");
+        assert_eq!(listing(&bytes), expected);
+    }
+}

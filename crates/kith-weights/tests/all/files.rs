@@ -89,12 +89,24 @@ pub(crate) fn safetensors(arrays: &Arrays) -> Vec<u8> {
 /// The bytes of a `.pth` with a state dict, as PyTorch writes it.
 pub(crate) fn pth(arrays: &Arrays) -> Vec<u8> {
     let mut pickle = Pickle::new();
-    pickle.raw(b"ccollections\nOrderedDict\n)R(");
-    for (number, (name, (shape, data))) in arrays.iter().enumerate() {
-        pickle.text(name);
-        pickle.tensor(&number.to_string(), shape, data.len());
-    }
+    pickle.state_dict(arrays);
+    pickle.raw(b".");
+    with_storages(pickle, arrays)
+}
+
+/// The bytes of a `.pth` as a training script writes it: a dictionary with an epoch, and the state dict under `key`.
+pub(crate) fn training_pth(arrays: &Arrays, key: &str) -> Vec<u8> {
+    let mut pickle = Pickle::new();
+    pickle.raw(b"}(");
+    pickle.text("epoch");
+    pickle.number(3);
+    pickle.text(key);
+    pickle.state_dict(arrays);
     pickle.raw(b"u.");
+    with_storages(pickle, arrays)
+}
+
+fn with_storages(pickle: Pickle, arrays: &Arrays) -> Vec<u8> {
     let storages = arrays
         .values()
         .map(|(_, data)| data.iter().flat_map(|x| x.to_le_bytes()).collect());
@@ -138,6 +150,16 @@ impl Pickle {
     pub(crate) fn number(&mut self, number: usize) {
         self.raw(b"\x8a\x08");
         self.raw(&(number as u64).to_le_bytes());
+    }
+
+    /// A state dict whose storages are numbered in order.
+    fn state_dict(&mut self, arrays: &Arrays) {
+        self.raw(b"ccollections\nOrderedDict\n)R(");
+        for (number, (name, (shape, data))) in arrays.iter().enumerate() {
+            self.text(name);
+            self.tensor(&number.to_string(), shape, data.len());
+        }
+        self.raw(b"u");
     }
 
     fn tuple(&mut self, numbers: &[usize]) {

@@ -2,7 +2,7 @@
 
 use kith_weights::Weights;
 
-use crate::files::{Arrays, file, insert, narrow, pth, read, refusal, safetensors};
+use crate::files::{Arrays, file, insert, narrow, pth, read, refusal, safetensors, training_pth};
 
 /// `arrays` with changed names.
 fn renamed(arrays: Arrays, name: impl Fn(&str) -> String) -> Arrays {
@@ -23,6 +23,9 @@ fn both_formats_and_every_prefix_give_the_same_weights() {
     let expected = values(&safetensors(&narrow()));
     assert_eq!(expected.len(), 2 * 22);
     assert_eq!(values(&pth(&narrow())), expected);
+    for key in ["state_dict", "model_state_dict", "model"] {
+        assert_eq!(values(&training_pth(&narrow(), key)), expected, "{key}");
+    }
     for prefix in ["module.", "backbone.", "model.", "module.model.backbone."] {
         let prefixed = renamed(narrow(), |key| format!("{prefix}{key}"));
         assert_eq!(values(&safetensors(&prefixed)), expected, "{prefix}");

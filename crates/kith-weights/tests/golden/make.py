@@ -4,7 +4,8 @@
     python3 crates/kith-weights/tests/golden/make.py
 
 The network is torchvision's with an eighth of the channels, BatchNorm statistics from a few batches, weights and shifts of BatchNorm that are not 1 and
-0, prefixes as a training wrapper leaves them, and the head of a classifier. All large weights are views of one storage, so that the file stays small.
+0, prefixes as training wrappers leave them, and the head of a classifier. Its state dict is an `OrderedDict` with versions of modules (`_metadata`), as
+`torch.save(net.state_dict(), path)` writes it. All large weights are views of one storage, so that the file stays small.
 """
 
 import math
@@ -16,6 +17,14 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 FOLDER = pathlib.Path(__file__).parent
 SIDE = 32
+
+
+class Within(torch.nn.Module):
+    """A network under a name: what puts a prefix before its keys."""
+
+    def __init__(self, name, net):
+        super().__init__()
+        self.add_module(name, net)
 
 
 class Narrow(ResNet):
@@ -64,8 +73,7 @@ def pixels():
 
 def main():
     net = network()
-    state = {f"module.backbone.{name}": value for name, value in net.state_dict().items()}
-    torch.save({"epoch": 3, "state_dict": state}, FOLDER / "narrow.pth")
+    torch.save(Within("module", Within("backbone", net)).state_dict(), FOLDER / "narrow.pth")
     net.fc = torch.nn.Identity()
     with torch.no_grad():
         save_file({"features": net(pixels())}, FOLDER / "features.safetensors")
