@@ -5,7 +5,7 @@ use rayon::ThreadPool;
 use super::{
     config::{StartWeights, TrainConfig},
     error::TrainError,
-    weights_file::{NOT_FINITE, WeightsFile, has_finite_features},
+    weights_file::{NOT_FINITE, WeightsFile, blocking, has_finite_features, invalid},
 };
 use crate::{
     blobs::Blobs,
@@ -243,20 +243,5 @@ pub(super) fn origin(kind: OriginKind) -> Origin {
         projection: None,
         dropped: Vec::new(),
         step: 0,
-    }
-}
-
-pub(super) fn invalid(what: &dyn std::fmt::Display) -> TrainError {
-    TrainError::Invalid(format!("the first weights: {what}"))
-}
-
-/// Runs `work` off the async threads.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, TrainError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => Ok(done),
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        Err(_) => Err(TrainError::Stopped),
     }
 }

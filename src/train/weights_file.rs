@@ -2,10 +2,7 @@
 
 use std::path::Path;
 
-use super::{
-    error::TrainError,
-    first_weights::{blocking, invalid},
-};
+use super::error::TrainError;
 use crate::checkpoint::{CheckpointError, probe};
 use kith_nn::{Device, Encoder, EncoderConfig, NamedArray, NnError};
 use kith_weights::{Weights, printable};
@@ -71,4 +68,20 @@ pub(super) fn has_finite_features(
 fn name(path: &Path) -> String {
     let name = path.file_name().unwrap_or(path.as_os_str());
     printable(&name.to_string_lossy())
+}
+
+/// Why first weights cannot be used.
+pub(super) fn invalid(what: &dyn std::fmt::Display) -> TrainError {
+    TrainError::Invalid(format!("the first weights: {what}"))
+}
+
+/// Runs `work` off the async threads.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, TrainError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => Ok(done),
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(TrainError::Stopped),
+    }
 }
