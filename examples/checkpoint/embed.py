@@ -114,4 +114,5 @@ def main():
         print(json.dumps(line))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -81,6 +81,13 @@ pub enum OriginKind {
     File,
 }
 
+/// Twelve hexadecimal digits that change with what is done to an image: the first of the SHA-256 of its text. Embeddings of two hashes do not
+/// compare.
+pub fn preprocessing_hash(preprocessing: &Preprocessing) -> String {
+    let text = preprocessing.to_string();
+    Sha256::digest(text.as_bytes()).to_string()[..12].to_owned()
+}
+
 /// `manifest.json`: a checkpoint exists when this does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Manifest {
@@ -111,6 +118,9 @@ pub struct Manifest {
     /// What is done to an image before the network sees it. `None`: the checkpoint is older than this field, and its side is the encoder's.
     #[serde(default)]
     pub preprocessing: Option<Preprocessing>,
+    /// See [`preprocessing_hash`]. `None`: the checkpoint is older than this field.
+    #[serde(default)]
+    pub preprocessing_hash: Option<String>,
     /// Where the first weights came from, of which these were trained. `None`: nobody knows any more.
     #[serde(default)]
     pub origin: Option<Origin>,
@@ -121,20 +131,6 @@ impl Manifest {
     pub fn preprocessing(&self) -> Preprocessing {
         let known = self.preprocessing.clone();
         known.unwrap_or_else(|| Preprocessing::new(self.encoder.side))
-    }
-
-    /// Twelve hexadecimal digits that change with what is done to an image.
-    pub fn preprocessing_hash(&self) -> String {
-        let Preprocessing {
-            side,
-            crop,
-            filter,
-            mean,
-            deviation,
-            background,
-        } = self.preprocessing();
-        let text = format!("{side} {crop} {filter} {mean:?} {deviation:?} {background}");
-        Sha256::digest(text.as_bytes()).to_string()[..12].to_owned()
     }
 
     /// Checks that this program prepares images as the checkpoint wants them.
@@ -277,6 +273,7 @@ mod tests {
             range: None,
             sequence: Some(1),
             preprocessing: Some(Preprocessing::new(32)),
+            preprocessing_hash: Some(preprocessing_hash(&Preprocessing::new(32))),
             origin: None,
         }
     }
@@ -306,7 +303,7 @@ mod tests {
         let good = manifest();
         let mut json = serde_json::to_value(&good).unwrap();
         let fields = json.as_object_mut().unwrap();
-        for added in ["preprocessing", "origin", "range"] {
+        for added in ["preprocessing", "preprocessing_hash", "origin", "range"] {
             assert!(fields.remove(added).is_some(), "{added}");
         }
         let old = Manifest::read(good.id, json.to_string().as_bytes()).unwrap();
@@ -337,7 +334,8 @@ mod tests {
         for change in changes {
             let mut other = good.clone();
             other.preprocessing.iter_mut().for_each(change);
-            assert_ne!(other.preprocessing_hash(), good.preprocessing_hash());
+            let hash = preprocessing_hash(&other.preprocessing());
+            assert_ne!(Some(hash), good.preprocessing_hash);
             let refused = other.check_preprocessing().unwrap_err().to_string();
             assert!(refused.contains("centre_square"), "{refused}");
         }

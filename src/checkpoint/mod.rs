@@ -19,7 +19,9 @@ mod usage;
 pub use files::{CHAINS, FORMAT, FileError, MANIFEST, MODEL, OPTIMIZER, PARTS, TRAINER};
 pub use gate::{Finding, GateConfig};
 pub use life::{Action, Entry, Event, Life, Outcome};
-pub use manifest::{CollapseWatch, Manifest, Origin, OriginKind, Part, Recovery, TrainerState};
+pub use manifest::{
+    CollapseWatch, Manifest, Origin, OriginKind, Part, Recovery, TrainerState, preprocessing_hash,
+};
 pub use policy::Policy;
 pub use probe::probe;
 pub use retention::Retention;

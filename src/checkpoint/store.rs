@@ -9,6 +9,7 @@ use serde_json::json;
 use super::{
     CheckpointError, Label, Manifest, Part, Policy, Snapshot,
     files::{CHAINS, FORMAT, FileError, MANIFEST, MODEL, OPTIMIZER, PARTS, TRAINER},
+    preprocessing_hash,
     usage::Usage,
 };
 use crate::{
@@ -103,7 +104,7 @@ impl Checkpoints {
     ) -> Result<CheckpointRow, CheckpointError> {
         let id = label.id;
         let row = self.row(id).await?.ok_or(CheckpointError::Unknown(id))?;
-        let preprocessing = Some(Preprocessing::new(snapshot.encoder.side));
+        let preprocessing = Preprocessing::new(snapshot.encoder.side);
         let mut manifest = Manifest {
             version: FORMAT,
             id,
@@ -115,7 +116,8 @@ impl Checkpoints {
             parent: label.parent,
             sequence: Some(row.sequence),
             range,
-            preprocessing,
+            preprocessing_hash: Some(preprocessing_hash(&preprocessing)),
+            preprocessing: Some(preprocessing),
             origin: snapshot.origin,
         };
         // Each source is dropped when its bytes are made, so that a large state is never there three times.

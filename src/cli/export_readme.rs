@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::export_format::Format;
-use crate::checkpoint::{Manifest, Origin, OriginKind};
+use crate::checkpoint::{Manifest, Origin, OriginKind, preprocessing_hash};
 
 const TORCHVISION: &str = r#"## Use it with torchvision
 
@@ -79,7 +79,7 @@ Checkpoint {id}, step {step}, taken {created}.
         created = manifest.created_at,
         hidden = 8 * width,
         background = preprocessing.background,
-        hash = manifest.preprocessing_hash(),
+        hash = preprocessing_hash(&manifest.preprocessing()),
         origin = origin_text(manifest),
     ))
 }
@@ -96,7 +96,10 @@ pub(super) fn metadata(manifest: &Manifest) -> anyhow::Result<Vec<(String, Strin
             "kith.preprocessing",
             serde_json::to_string(&manifest.preprocessing())?,
         ),
-        ("kith.preprocessing_hash", manifest.preprocessing_hash()),
+        (
+            "kith.preprocessing_hash",
+            preprocessing_hash(&manifest.preprocessing()),
+        ),
         (
             "kith.layout",
             "pixels [batch, 3, side, side], red, green, blue".to_owned(),

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     app::App,
-    checkpoint::{CheckpointError, Manifest, Origin},
+    checkpoint::{CheckpointError, Manifest, Origin, preprocessing_hash},
     db::CheckpointStatus,
     serve::Which,
     types::CheckpointId,
@@ -144,8 +144,7 @@ async fn describe(
     checkpoint: CheckpointId,
 ) -> Result<ModelResponse, CheckpointError> {
     let manifest = app.checkpoints.manifest(checkpoint).await?;
-    let (preprocessing, preprocessing_hash) =
-        (manifest.preprocessing(), manifest.preprocessing_hash());
+    let preprocessing = manifest.preprocessing();
     let Manifest {
         created_at,
         encoder,
@@ -163,8 +162,8 @@ async fn describe(
         input_size: encoder.side,
         step,
         checkpoint,
+        preprocessing_hash: preprocessing_hash(&preprocessing),
         preprocessing,
-        preprocessing_hash,
         origin,
     })
 }

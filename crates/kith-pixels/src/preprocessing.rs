@@ -1,5 +1,7 @@
 //! What is done to an image before an encoder sees it, as data: a checkpoint says it, so that its embeddings can be computed elsewhere.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::resize::{DEVIATION, MEAN};
@@ -33,5 +35,24 @@ impl Preprocessing {
             deviation: DEVIATION,
             background: "white".to_owned(),
         }
+    }
+}
+
+/// All of it on one line, as parameters of a structured field of HTTP (RFC 9651) have it.
+impl fmt::Display for Preprocessing {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            side,
+            crop,
+            filter,
+            mean: [red, green, blue],
+            deviation,
+            background,
+        } = self;
+        write!(out, "side={side};crop={crop};filter={filter}")?;
+        write!(out, ";mean=\"{red} {green} {blue}\"")?;
+        let [red, green, blue] = deviation;
+        write!(out, ";deviation=\"{red} {green} {blue}\"")?;
+        write!(out, ";background={background}")
     }
 }

@@ -38,13 +38,17 @@ use super::{
 };
 use crate::{
     app::App,
+    checkpoint::preprocessing_hash,
     config::Settings,
     keys::Caller,
     serve::{Embedded, ModelInfo, Priority, Which},
 };
+use kith_pixels::Preprocessing;
 
 /// The checkpoint that an answer's vectors come from, as `model` names it.
 const MODEL: HeaderName = HeaderName::from_static("x-kith-model");
+/// What was done to the images before the network saw them.
+const PREPROCESSING: HeaderName = HeaderName::from_static("x-kith-preprocessing");
 /// Values in each vector of a raw answer.
 const DIMENSIONS: HeaderName = HeaderName::from_static("x-kith-dimensions");
 /// The media type of raw answers.
@@ -59,7 +63,7 @@ pub(super) fn router() -> OpenApiRouter<Context> {
 /// Embeds images, in OpenAI's shape.
 ///
 /// All vectors of an answer come from one checkpoint, which `model` names. An option may be in the JSON body or in the query, not in both.
-#[utoipa::path(post, path = "/v1/embeddings", params(Options, ("x-kith-priority" = Option<String>, Header, pattern = "^(interactive|bulk)$", description = "which requests go first; by the number of images unless given")), request_body(content((EmbeddingsRequest = "application/json"), (Vec<u8> = "image/*"), (Vec<u8> = "application/octet-stream"), (ImageFiles = "multipart/form-data"))), responses((status = 200, description = "The vectors; as raw bytes for a client that accepts those only.", content((EmbeddingsResponse = "application/json"), (Vec<u8> = "application/octet-stream")), headers(("x-kith-model" = String, description = "the checkpoint of all vectors, as `kith@ID`"), ("x-kith-dimensions" = Option<usize>, description = "of raw bytes: values in each vector"))), (status = 400, description = "invalid_dimensions no_images image_undecodable url_not_supported"), (status = 415, description = "unsupported_media_type"), (status = 404, description = "unknown_model unknown_checkpoint"), (status = 409, description = "checkpoint_damaged checkpoint_not_finite checkpoint_preprocessing"), (status = 413, description = "image_too_large too_many_images"), (status = 500, description = "checkpoint_not_finite"), (status = 503, description = "not_ready")))]
+#[utoipa::path(post, path = "/v1/embeddings", params(Options, ("x-kith-priority" = Option<String>, Header, pattern = "^(interactive|bulk)$", description = "which requests go first; by the number of images unless given")), request_body(content((EmbeddingsRequest = "application/json"), (Vec<u8> = "image/*"), (Vec<u8> = "application/octet-stream"), (ImageFiles = "multipart/form-data"))), responses((status = 200, description = "The vectors; as raw bytes for a client that accepts those only.", content((EmbeddingsResponse = "application/json"), (Vec<u8> = "application/octet-stream")), headers(("x-kith-model" = String, description = "the checkpoint of all vectors, as `kith@ID`"), ("x-kith-preprocessing" = String, description = "what was done to the images: the hash that `GET /v1/models` has, and its parts as parameters"), ("x-kith-dimensions" = Option<usize>, description = "of raw bytes: values in each vector"))), (status = 400, description = "invalid_dimensions no_images image_undecodable url_not_supported"), (status = 415, description = "unsupported_media_type"), (status = 404, description = "unknown_model unknown_checkpoint"), (status = 409, description = "checkpoint_damaged checkpoint_not_finite checkpoint_preprocessing"), (status = 413, description = "image_too_large too_many_images"), (status = 500, description = "checkpoint_not_finite"), (status = 503, description = "not_ready")))]
 async fn create_embeddings(
     State(app): State<App>,
     Params(query): Params<Options>,
@@ -84,7 +88,7 @@ async fn create_embeddings(
 }
 
 /// Embeds images, in the shape of version 2 of Cohere's interface.
-#[utoipa::path(post, path = "/v2/embed", params(("x-kith-priority" = Option<String>, Header, pattern = "^(interactive|bulk)$", description = "which requests go first; by the number of images unless given")), request_body = EmbedRequest, responses((status = 200, body = EmbedResponse, headers(("x-kith-model" = String, description = "the checkpoint of all vectors, as `kith@ID`"))), (status = 400, description = "invalid_dimensions no_images image_undecodable url_not_supported"), (status = 404, description = "unknown_model unknown_checkpoint"), (status = 409, description = "checkpoint_damaged checkpoint_not_finite checkpoint_preprocessing"), (status = 413, description = "image_too_large too_many_images"), (status = 500, description = "checkpoint_not_finite"), (status = 503, description = "not_ready")))]
+#[utoipa::path(post, path = "/v2/embed", params(("x-kith-priority" = Option<String>, Header, pattern = "^(interactive|bulk)$", description = "which requests go first; by the number of images unless given")), request_body = EmbedRequest, responses((status = 200, body = EmbedResponse, headers(("x-kith-model" = String, description = "the checkpoint of all vectors, as `kith@ID`"), ("x-kith-preprocessing" = String, description = "what was done to the images: the hash that `GET /v1/models` has, and its parts as parameters"))), (status = 400, description = "invalid_dimensions no_images image_undecodable url_not_supported"), (status = 404, description = "unknown_model unknown_checkpoint"), (status = 409, description = "checkpoint_damaged checkpoint_not_finite checkpoint_preprocessing"), (status = 413, description = "image_too_large too_many_images"), (status = 500, description = "checkpoint_not_finite"), (status = 503, description = "not_ready")))]
 async fn embed_as_cohere(
     State(app): State<App>,
     headers: HeaderMap,
@@ -208,9 +212,17 @@ fn respond_raw(options: &Options, format: Format, embedded: &Embedded) -> Respon
     response
 }
 
+/// Says where the vectors come from: the checkpoint, and what was done to the images.
 fn with_model(mut response: Response, embedded: &Embedded) -> Response {
-    if let Ok(name) = HeaderValue::from_str(&pinned_name(embedded.model.id)) {
-        response.headers_mut().insert(MODEL, name);
+    let ModelInfo { id, side, .. } = embedded.model;
+    // No checkpoint is loaded whose images would be prepared otherwise.
+    let preprocessing = Preprocessing::new(side);
+    let hash = preprocessing_hash(&preprocessing);
+    let preprocessing = format!("\"{hash}\";{preprocessing}");
+    for (header, value) in [(MODEL, pinned_name(id)), (PREPROCESSING, preprocessing)] {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            response.headers_mut().insert(header, value);
+        }
     }
     response
 }

@@ -160,6 +160,16 @@ async fn a_client_that_accepts_raw_bytes_gets_little_endian_floats() {
     assert_eq!(raw.header("content-type"), Some("application/octet-stream"));
     assert_eq!(raw.header("x-kith-dimensions"), Some("16"));
     assert_eq!(raw.header("x-kith-model"), json.json()["model"].as_str());
+    let model = served.get("/v1/models/kith").await.json();
+    let hash = model["preprocessing_hash"].as_str().unwrap();
+    let preprocessing = format!(
+        "\"{hash}\";side=32;crop=centre_square;filter=antialiased_bilinear;mean=\"0.485 0.456 0.406\";\
+         deviation=\"0.229 0.224 0.225\";background=white"
+    );
+    for answer in [&raw, &json] {
+        let found = answer.header("x-kith-preprocessing");
+        assert_eq!(found, Some(preprocessing.as_str()));
+    }
     let floats: Vec<f32> = raw
         .body
         .chunks_exact(4)
