@@ -166,12 +166,12 @@ pub struct Model {
 }
 
 impl Model {
-    /// The encoder on `device`, for encoding in `precision`.
+    /// The encoder on `device`, for encoding only, in `precision`. It is packed in rayon's current pool.
     ///
     /// # Errors
     /// [`NnError`] if the weights do not fit the network, or the device has no memory for them.
     pub fn open(&self, device: &Device, precision: Precision) -> Result<Encoder, NnError> {
-        Ok(Encoder::from_arrays(&self.encoder, &self.arrays, device)?.with_precision(precision))
+        Encoder::from_arrays(&self.encoder, &self.arrays, device)?.only_encoding(precision)
     }
 
     /// Evaluates this model, opened as `encoder`, on `set`: see [`EvaluationSet::evaluate`].

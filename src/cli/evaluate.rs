@@ -59,7 +59,7 @@ pub(crate) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(args.threads)
         .build()?;
-    let encoder = model.open(&device, settings.serving.precision)?;
+    let encoder = pool.install(|| model.open(&device, settings.serving.precision))?;
     let report = pool.install(|| model.evaluate(&encoder, &set, &settings.limits, &|| true))?;
     let judged = report.unwrap_or_default().evaluation;
     if judged.pairs == 0 {

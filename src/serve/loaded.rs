@@ -58,7 +58,8 @@ impl Loader {
     /// The first passes pay for whatever a device sets up lazily, so that no request does: a GPU records its second.
     /// A checkpoint whose vectors are not finite is refused.
     fn build(&self, model: &Model) -> Result<Arc<Loaded>, ServeError> {
-        let encoder = model.open(&self.device, self.precision)?;
+        let open = || model.open(&self.device, self.precision);
+        let encoder = self.pool.install(open)?;
         let side = model.encoder.side;
         let info = ModelInfo {
             id: model.id,

@@ -186,7 +186,8 @@ impl Judge {
         let context = &self.context;
         let model = context.wait(context.checkpoints.load_model(id))?;
         // In the precision that it would serve in.
-        let encoder = model.open(&context.device, context.config.precision)?;
+        let open = || model.open(&context.device, context.config.precision);
+        let encoder = self.pool.install(open)?;
         let evaluate = |set: &EvaluationSet| {
             self.pool.install(|| {
                 model.evaluate(&encoder, set, &context.config.limits, inputs.keep_going)

@@ -12,6 +12,7 @@ mod error;
 mod feed;
 mod first_weights;
 mod handle;
+mod held_learner;
 mod image_loader;
 mod judge;
 mod meter;

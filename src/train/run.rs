@@ -14,6 +14,7 @@ use super::{
     control::Control,
     epoch::Position,
     error::TrainFailure,
+    held_learner::HeldLearner,
     meter::Meter,
     origin::Start,
     recovery::Rollback,
@@ -24,13 +25,11 @@ use super::{
     triggers::Triggers,
 };
 use crate::{
-    checkpoint::{Label, Origin, Snapshot, TrainerState},
+    checkpoint::{Label, Origin, TrainerState},
     db::Verdict,
     types::CheckpointId,
 };
-use kith_learn::Learner;
-use kith_mcmc::{ChainTable, SlotKey};
-use kith_nn::{Encoder, Optimizer};
+use kith_mcmc::SlotKey;
 
 /// Longest wait for a command while there is nothing to do: new pairs are noticed after it.
 const IDLE: Duration = Duration::from_millis(100);
@@ -51,7 +50,7 @@ pub(super) struct Run<'a> {
     pub(super) snapshotter: &'a Snapshotter,
     /// Tells this run's judgements from those of runs before it.
     pub(super) run_id: u64,
-    pub(super) learner: Learner,
+    pub(super) learner: HeldLearner,
     pub(super) state: TrainerState,
     pub(super) training_set: TrainingSet,
     pub(super) batches: Batches,
@@ -109,19 +108,20 @@ impl<'a> Run<'a> {
     ) -> Result<Self, TrainFailure> {
         let state = start.snapshot.trainer.clone();
         let origin = start.snapshot.origin.clone();
+        let parent = start.parent;
         let mut run = Self {
             context,
             pool,
             snapshotter,
             run_id,
-            learner: learner(context, start.snapshot)?,
+            learner: HeldLearner::new(context, start)?,
             training_set: TrainingSet::read(context, state.seed, position(&state))?,
             batches: Batches::start(context, state.seed, state.step)?,
             meter: Meter::new(),
             setbacks: Setbacks::default(),
             triggers: Triggers::new(&context.config.snapshots, state.step, Instant::now()),
             origin,
-            parent: start.parent,
+            parent,
             backoff: Backoff::new(context.config.run.max_rest()),
             state,
         };
@@ -201,15 +201,15 @@ impl<'a> Run<'a> {
         if !removed.images.is_empty() {
             self.batches.forget(&removed.images);
         }
-        let graph = &self.training_set.graph;
-        self.learner.forget(&removed.pairs, graph);
+        self.learner
+            .forget(&removed.pairs, &self.training_set.graph);
         // Snapshots taken before this still hold what is erased now.
         self.triggers.mark_dirty();
     }
 
     /// Drops the chains of pairs that were erased since the checkpoint was taken.
     fn forget_erased_chains(&mut self) {
-        let chains = self.learner.table.to_columns();
+        let chains = self.learner.chains().to_columns();
         let slots = chains.anchor.iter().chain(&chains.negative);
         let erased = slots
             .map(|slot| SlotKey::from_packed(*slot).pair())
@@ -289,7 +289,7 @@ impl<'a> Run<'a> {
             status.waiting_for = wait_reason.and_then(|reason| reason.waiting_for.clone());
             status.step = self.state.step;
             status.epoch = self.state.epoch;
-            status.chains = self.learner.table.len() as u64;
+            status.chains = self.learner.chains().len() as u64;
             status.pairs = graph.len() as u64;
             status.images = graph.images() as u64;
             status.skipped = self.state.skipped;
@@ -310,27 +310,4 @@ fn position(state: &TrainerState) -> Position {
         epoch: state.epoch,
         cursor: state.cursor,
     }
-}
-
-/// Network, moments and chains from a snapshot.
-fn learner(context: &Context, snapshot: Snapshot) -> Result<Learner, TrainFailure> {
-    let config = &context.config;
-    let encoder = Encoder::from_arrays(&config.encoder, &snapshot.model, &context.device)?;
-    let mut optimizer = Optimizer::new(&config.optimizer, &encoder)?;
-    // Moments that were lost have been reported when the checkpoint was read.
-    if !snapshot.optimizer.is_empty()
-        && let Err(error) = optimizer.load_arrays(&snapshot.optimizer)
-    {
-        tracing::warn!(%error, "the optimiser's moments are of another kind: they start anew");
-        optimizer = Optimizer::new(&config.optimizer, &encoder)?;
-    }
-    let table = ChainTable::from_columns(&snapshot.chains).map_err(TrainFailure::broken)?;
-    let seed = snapshot.trainer.seed;
-    Ok(Learner::new(
-        config.learn.clone(),
-        seed,
-        encoder,
-        optimizer,
-        table,
-    ))
 }

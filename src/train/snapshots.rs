@@ -9,7 +9,7 @@ use super::{
     snapshot_job::SnapshotJob,
 };
 use crate::{
-    checkpoint::{CheckpointError, Event, Label, Snapshot},
+    checkpoint::{CheckpointError, Event, Label},
     db::{CheckpointStatus, DbError},
     types::CheckpointId,
 };
@@ -75,7 +75,11 @@ impl Run<'_> {
             kept,
             ..Label::new(self.parent)
         };
-        let snapshot = Some(Box::new(self.capture()?));
+        let (state, origin) = (self.state.clone(), self.origin.clone());
+        let snapshot = match self.learner.snapshot(self.context, state, origin) {
+            Ok(snapshot) => Some(Box::new(snapshot)),
+            Err(failure) => return refused_by(failure, requests),
+        };
         let step = self.state.step;
         let checkpoints = &self.context.checkpoints;
         let begun = self.context.wait(async {
@@ -104,17 +108,6 @@ impl Run<'_> {
         let removed = self.training_set.catch_up(self.context)?;
         self.forget(removed);
         Ok(self.training_set.prune_log(self.context)?)
-    }
-
-    fn capture(&self) -> Result<Snapshot, TrainFailure> {
-        Ok(Snapshot {
-            encoder: self.learner.encoder.config().clone(),
-            model: self.learner.encoder.to_arrays()?,
-            optimizer: self.learner.optimizer.to_arrays()?,
-            chains: self.learner.table.to_columns(),
-            trainer: self.state.clone(),
-            origin: self.origin.clone(),
-        })
     }
 
     /// The last snapshot, if anything happened since the newest or a caller still waits for one.
@@ -166,6 +159,15 @@ fn refusal(error: &CheckpointError) -> TrainError {
         CheckpointError::Db(DbError::Full) => CheckpointError::Db(DbError::Full).into(),
         error => TrainError::Unavailable(error.to_string()),
     }
+}
+
+/// Tells the callers that the state cannot be copied, which ends the run or has it rest.
+fn refused_by(failure: TrainFailure, requests: Vec<Request>) -> Result<(), TrainFailure> {
+    for request in requests {
+        let refusal = TrainError::Unavailable(failure.to_string());
+        let _ = request.answer.send(Err(refusal));
+    }
+    Err(failure)
 }
 
 /// Answers the callers with `error`. A refused request concerns only them; a failing store is also the loop's failure.

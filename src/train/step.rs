@@ -2,15 +2,18 @@
 
 use std::{collections::HashMap, time::Instant};
 
+use rayon::ThreadPool;
+
 use super::{
     batch_loader::{LoadedBatch, PrefetchedViews},
+    batches::Batches,
     error::TrainFailure,
     recovery,
     run::Run,
 };
 use crate::events::Kind;
-use kith_learn::{Batch, LearnError, SharedView, StepImages, StepReport};
-use kith_mcmc::{ImageKey, PairKey};
+use kith_learn::{Batch, LearnError, Learner, SharedView, StepImages, StepReport};
+use kith_mcmc::{ImageKey, PairGraph, PairKey};
 use kith_nn::NnError;
 
 /// Batches in a row without two usable pairs after which something must be wrong with the images.
@@ -21,16 +24,23 @@ impl Run<'_> {
     /// equal to an uninterrupted one.
     pub(super) fn run_step(&mut self) -> Result<(), TrainFailure> {
         let started = Instant::now();
+        let rate = self.rate();
+        let learner = self.learner.load(self.context)?;
         let LoadedBatch {
             mut batch,
             carried,
             after,
-        } = self.batches.next(&mut self.training_set, &self.learner)?;
-        drop_erased(&mut batch, |pair| {
-            self.training_set.graph.get(pair).is_some()
-        });
+        } = self.batches.next(&mut self.training_set, learner)?;
+        let graph = &self.training_set.graph;
+        drop_erased(&mut batch, |pair| graph.get(pair).is_some());
         (self.state.epoch, self.state.cursor) = (after.epoch, after.cursor);
-        let learned = self.learn(&batch, &carried);
+        let work = StepWork {
+            learner,
+            batches: &mut self.batches,
+            graph,
+            rate,
+        };
+        let learned = work.learn(self.pool, &batch, &carried);
         self.state.step += 1;
         match learned {
             Ok(None) => self.count_unusable(),
@@ -55,36 +65,6 @@ impl Run<'_> {
     pub(super) fn rate(&self) -> f32 {
         let schedule = &self.context.config.schedule;
         self.state.rate_scale * schedule.rate(self.state.step, self.state.rate_override)
-    }
-
-    /// `None`: fewer than two pairs are left, which have no negatives.
-    fn learn(
-        &mut self,
-        batch: &Batch,
-        carried: &HashMap<ImageKey, SharedView>,
-    ) -> Result<Option<StepReport>, LearnError> {
-        if batch.pairs.len() < 2 {
-            return Ok(None);
-        }
-        let rate = self.rate();
-        self.batches.look_ahead();
-        let (views, upcoming) = (self.batches.views(carried), self.batches.upcoming());
-        let (learner, graph) = (&mut self.learner, &self.training_set.graph);
-        let step = || {
-            let now = StepImages {
-                batch,
-                carried: &views,
-            };
-            let loaded = upcoming.map(|next| {
-                let (carried, fallback) = (&next.carried, None);
-                (&next.batch, PrefetchedViews { carried, fallback })
-            });
-            let next = loaded
-                .as_ref()
-                .map(|(batch, carried)| StepImages { batch, carried });
-            learner.step_ahead((now, next), graph, rate)
-        };
-        self.pool.install(step).map(Some)
     }
 
     fn record(&mut self, report: &StepReport) {
@@ -153,6 +133,51 @@ impl Run<'_> {
         Err(TrainFailure::Broken(format!(
             "{MAX_UNUSABLE} batches in a row had fewer than two pairs whose images can be read"
         )))
+    }
+}
+
+/// What a step is made with.
+struct StepWork<'a> {
+    learner: &'a mut Learner,
+    batches: &'a mut Batches,
+    graph: &'a PairGraph,
+    rate: f32,
+}
+
+impl StepWork<'_> {
+    /// `None`: fewer than two pairs are left, which have no negatives.
+    fn learn(
+        self,
+        pool: &ThreadPool,
+        batch: &Batch,
+        carried: &HashMap<ImageKey, SharedView>,
+    ) -> Result<Option<StepReport>, LearnError> {
+        if batch.pairs.len() < 2 {
+            return Ok(None);
+        }
+        let Self {
+            learner,
+            batches,
+            graph,
+            rate,
+        } = self;
+        batches.look_ahead();
+        let (views, upcoming) = (batches.views(carried), batches.upcoming());
+        let step = || {
+            let now = StepImages {
+                batch,
+                carried: &views,
+            };
+            let loaded = upcoming.map(|next| {
+                let (carried, fallback) = (&next.carried, None);
+                (&next.batch, PrefetchedViews { carried, fallback })
+            });
+            let next = loaded
+                .as_ref()
+                .map(|(batch, carried)| StepImages { batch, carried });
+            learner.step_ahead((now, next), graph, rate)
+        };
+        pool.install(step).map(Some)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The server as a process: signals that stop it, and its log.
+//! The server as a process: signals that stop it, its log, and its memory.
 
 use std::{
     fs::File,
@@ -23,17 +23,18 @@ struct Process {
 }
 
 impl Process {
+    /// With a small input side.
     fn start(width: u32) -> Self {
+        Self::with(&["encoder.side=32", &format!("encoder.width={width}")])
+    }
+
+    /// With settings on top of those that every test has.
+    fn with(sets: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_kith"))
             .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(folder.path())
-            .args([
-                "--set",
-                "encoder.side=32",
-                "--set",
-                &format!("encoder.width={width}"),
-            ])
+            .args(sets.iter().flat_map(|set| ["--set", set]))
             .args([
                 "--set",
                 "training.enabled=false",
@@ -146,4 +147,31 @@ fn a_second_signal_ends_the_process_at_once() {
     process.signal(Signal::INT);
     let status = process.end();
     assert_eq!((status.code(), status.signal()), (Some(130), None));
+}
+
+/// Kilobytes of the process that are in memory.
+#[cfg(target_os = "linux")]
+fn resident(process: &Process) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.child.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.unwrap()
+        .trim()
+        .strip_suffix(" kB")
+        .unwrap()
+        .parse()
+        .unwrap()
+}
+
+/// At full width, from the starter encoder where the program has it. What a start used goes back to the system some seconds later.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_server_that_does_not_train_has_its_weights_in_memory_once() {
+    const MAX_KB: u64 = 200 << 10;
+    let process = Process::with(&["encoder.width=64"]);
+    let start = Instant::now();
+    while resident(&process) > MAX_KB {
+        let found = resident(&process);
+        assert!(start.elapsed() < CEILING, "{found} kB, more than {MAX_KB}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }

@@ -99,6 +99,48 @@ async fn what_is_erased_just_before_a_snapshot_is_not_in_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn with_training_off_weights_and_moments_stay_on_the_disk_and_a_snapshot_has_them_without_erased_chains()
+ {
+    let lab = Lab::new(0.0).await;
+    let rows = lab.post(0..12).await;
+    let trainer = lab.start(config(&[])).await;
+    until(&trainer, |status| status.epoch >= 3).await;
+    trainer.stop().await.unwrap();
+    let newest = lab.checkpoints.newest().await.unwrap().unwrap();
+    let before = newest.1;
+    assert!(before.optimizer.len() > 1, "it has moments");
+
+    let trainer = lab.start(config(&["training.enabled=false"])).await;
+    until(&trainer, |status| status.chains > 0).await;
+    lab.db.delete_pair(rows[0].id).await.unwrap();
+    let after = lab.take(&trainer, None).await.id;
+    let after = lab.checkpoints.load(after).await.unwrap();
+    assert_eq!(after.model, before.model);
+    assert_eq!(after.optimizer, before.optimizer);
+    assert_eq!(
+        (after.trainer, after.origin),
+        (before.trainer, before.origin)
+    );
+    let slots = after.chains.anchor.iter().chain(&after.chains.negative);
+    let mut pairs = slots.map(|slot| SlotKey::from_packed(*slot).pair());
+    assert!(pairs.all(|pair| pair != rows[0].key));
+    assert!(!after.chains.anchor.is_empty());
+
+    // Without its checkpoint nothing is left of it: no copy is in memory.
+    lab.db.delete_pair(rows[1].id).await.unwrap();
+    let id = newest.0;
+    assert_eq!(trainer.status().resumed_from, Some(id));
+    let folder = lab.folder.path().join(format!("blobs/checkpoints/{id}"));
+    std::fs::remove_dir_all(folder).unwrap();
+    let refused = trainer.snapshot(None).await;
+    assert!(
+        matches!(&refused, Err(TrainError::Unavailable(why)) if why.contains("missing")),
+        "{refused:?}"
+    );
+    trainer.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_last_snapshot_that_cannot_be_written_is_the_stops_error() {
     let lab = Lab::new(0.0).await;
     lab.post(0..8).await;

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{Result, Tensor};
 
+use super::Precision;
 use super::layer::Layer;
 use super::update::Rule;
 
@@ -158,6 +159,9 @@ pub(super) trait Backend: Send + Sync {
 
     /// Number of batch sizes with a captured pass in `graphs`.
     fn captured_graphs(&self, graphs: &GraphCache) -> usize;
+
+    /// `layer` with what passes that only encode need, in `precision` if the device has a choice.
+    fn only_encoding(&self, layer: Layer, precision: Precision) -> Result<Layer>;
 
     /// `conv(x) + bias (+ residual)`, then ReLU if `relu`.
     fn conv(

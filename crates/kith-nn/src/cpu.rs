@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use candle_core::{Device, Result, Tensor, bail};
 
+use super::Precision;
 use super::backend::{
     Backend, BackwardPass, GradientTarget, GraphCache, GraphLease, InferencePass, LayerGradient,
     Parameter, Pixels, PixelsAhead, SavedActivations, TrainingForward, TrainingPass,
@@ -100,6 +101,10 @@ impl Backend for Cpu {
 
     fn captured_graphs(&self, _: &GraphCache) -> usize {
         0
+    }
+
+    fn only_encoding(&self, layer: Layer, precision: Precision) -> Result<Layer> {
+        layer.only_packed(precision)
     }
 
     fn conv(

@@ -84,17 +84,17 @@ impl Encoder {
         Ok(Self::from_layers(config, device, layers.collect()))
     }
 
-    /// The same encoder, whose CPU kernels read weights of `precision`. Other devices ignore it.
+    /// The same encoder for passes that only encode. On the CPU it keeps each weight once, in `precision` and in the order in which the kernels
+    /// read it: [`Encoder::to_arrays`], training passes and updates fail from then on. Other devices ignore it.
     ///
-    /// It affects passes that only encode. Training passes always read 32 bits.
-    pub fn with_precision(mut self, precision: Precision) -> Self {
+    /// # Errors
+    /// The device failed.
+    pub fn only_encoding(mut self, precision: Precision) -> Result<Self, NnError> {
+        let backend = &*self.device.backend;
         let layers = self.layers.iter().cloned();
-        self.layers = Arc::new(
-            layers
-                .map(|layer| layer.with_precision(precision))
-                .collect(),
-        );
-        self
+        let layers = layers.map(|layer| backend.only_encoding(layer, precision));
+        self.layers = Arc::new(layers.collect::<candle_core::Result<_>>()?);
+        Ok(self)
     }
 
     fn from_layers(config: &EncoderConfig, device: &Device, layers: Vec<Layer>) -> Self {
@@ -109,12 +109,10 @@ impl Encoder {
         }
     }
 
-    /// The layers, for an update of their weights. Copies and graphs made from the old weights are dropped.
+    /// The layers, for an update of all their weights. Graphs made from the old weights are dropped.
     pub(super) fn layers_to_update(&mut self) -> &mut [Layer] {
         self.graphs = GraphCache::default();
-        let layers = Arc::make_mut(&mut self.layers);
-        layers.iter_mut().for_each(Layer::clear_cache);
-        layers
+        Arc::make_mut(&mut self.layers).as_mut_slice()
     }
 
     /// The shape of this network.
@@ -127,10 +125,10 @@ impl Encoder {
     /// # Errors
     /// The device failed.
     pub fn to_arrays(&self) -> Result<Vec<NamedArray>, NnError> {
-        let tensors = self
-            .layers
-            .iter()
-            .flat_map(|layer| [&layer.weight, &layer.bias]);
+        let mut tensors = Vec::with_capacity(2 * self.layers.len());
+        for layer in self.layers.iter() {
+            tensors.extend([layer.weight()?, &layer.bias]);
+        }
         slots(&self.specs)
             .zip(tensors)
             .map(|(slot, tensor)| slot.export("", tensor, &*self.device.backend))

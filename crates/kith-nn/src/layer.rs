@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 
 use super::architecture::LayerSpec;
 use super::config::Precision;
@@ -13,8 +13,8 @@ use super::slices::View;
 #[derive(Clone)]
 pub(super) struct Layer {
     pub(super) spec: LayerSpec,
-    /// `[kernel, kernel, inputs, outputs]`.
-    pub(super) weight: Tensor,
+    /// `[kernel, kernel, inputs, outputs]`. `None`: only the packed copy is left.
+    weight: Option<Tensor>,
     /// `[outputs]`.
     pub(super) bias: Tensor,
     /// The weights that the forward kernel reads, packed when first needed. `None`: packed for each use.
@@ -24,6 +24,9 @@ pub(super) struct Layer {
     #[cfg(feature = "cuda")]
     cast: Arc<OnceLock<[Tensor; 2]>>,
 }
+
+/// Why weights are not there.
+const ONLY_PACKED: &str = "this encoder only encodes: its weights are packed";
 
 /// Packed weights, cached by the layer or made for one use.
 pub(super) enum PackedRef<'a> {
@@ -45,7 +48,7 @@ impl Layer {
     pub(super) fn new(spec: LayerSpec, weight: Tensor, bias: Tensor) -> Self {
         Self {
             spec,
-            weight,
+            weight: Some(weight),
             bias,
             packed: Some(Arc::default()),
             precision: Precision::F32,
@@ -54,14 +57,33 @@ impl Layer {
         }
     }
 
-    /// The same layer with packed weights of `precision`.
-    pub(super) fn with_precision(self, precision: Precision) -> Self {
-        let packed = Some(Arc::default());
-        Self {
-            packed,
-            precision,
-            ..self
+    /// The weights, `[kernel, kernel, inputs, outputs]`. An error if only the packed copy is left.
+    pub(super) fn weight(&self) -> Result<&Tensor> {
+        match &self.weight {
+            Some(weight) => Ok(weight),
+            None => bail!("{ONLY_PACKED}"),
         }
+    }
+
+    /// Weights and bias, for an update in place. Copies of the old ones are dropped.
+    pub(super) fn parameters(&mut self) -> Result<[&mut Tensor; 2]> {
+        self.packed = Some(Arc::default());
+        #[cfg(feature = "cuda")]
+        {
+            self.cast = Arc::default();
+        }
+        match &mut self.weight {
+            Some(weight) => Ok([weight, &mut self.bias]),
+            None => bail!("{ONLY_PACKED}"),
+        }
+    }
+
+    /// The same layer with only the weights that the forward kernel of the CPU reads, in `precision`.
+    pub(super) fn only_packed(mut self, precision: Precision) -> Result<Self> {
+        (self.packed, self.precision) = (Some(Arc::default()), precision);
+        self.packed_forward()?;
+        self.weight = None;
+        Ok(self)
     }
 
     /// The same layer with weights of 32 bits, packed for each use. Training uses packed weights once, and all packed copies together would take
@@ -78,11 +100,15 @@ impl Layer {
 
     /// The weights packed for the forward kernel.
     pub(super) fn packed_forward(&self) -> Result<PackedRef<'_>> {
-        let weight = View::new(&self.weight)?;
+        let made = self.packed.as_ref().and_then(|packed| packed.get());
+        if let Some(packed) = made {
+            return Ok(PackedRef::Cached(packed));
+        }
+        let weight = View::new(self.weight()?)?;
         let pack = || self.spec.conv.pack(&weight, self.spec.side);
         Ok(match &self.packed {
             Some(packed) => PackedRef::Cached(
-                packed.get_or_init(|| Packed::with_precision(pack(), self.precision)),
+                packed.get_or_init(|| Packed::with_precision(&pack(), self.precision)),
             ),
             None => PackedRef::Owned(Packed::Temporary(pack())),
         })
@@ -90,20 +116,11 @@ impl Layer {
 
     /// A function that packs the weights for the kernel of the input's gradient.
     pub(super) fn pack_backward(&self) -> Result<impl Fn() -> Packed> {
-        let weight = View::new(&self.weight)?;
+        let weight = View::new(self.weight()?)?;
         Ok(move || {
             let values = self.spec.conv.pack_transposed(&weight, self.spec.side);
             Packed::Temporary(values)
         })
-    }
-
-    /// Drops the copies of weights that have changed.
-    pub(super) fn clear_cache(&mut self) {
-        self.packed = Some(Arc::default());
-        #[cfg(feature = "cuda")]
-        {
-            self.cast = Arc::default();
-        }
     }
 
     /// The result of the first call of `make` for these weights.

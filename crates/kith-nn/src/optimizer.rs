@@ -79,14 +79,15 @@ impl Optimizer {
         let mut parameters = Vec::with_capacity(self.moments.len());
         for ((layer, gradient), moments) in pairs.zip(self.moments.chunks_exact_mut(2)) {
             let [weight, bias] = moments else { continue };
+            let [layer_weight, layer_bias] = layer.parameters()?;
             parameters.push(Parameter {
                 decay: self.config.weight_decay,
-                state: [&mut layer.weight, &mut weight.first, &mut weight.second],
+                state: [layer_weight, &mut weight.first, &mut weight.second],
                 gradient: &gradient.weight,
             });
             parameters.push(Parameter {
                 decay: 0.0,
-                state: [&mut layer.bias, &mut bias.first, &mut bias.second],
+                state: [layer_bias, &mut bias.first, &mut bias.second],
                 gradient: &gradient.bias,
             });
         }

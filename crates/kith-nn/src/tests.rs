@@ -149,10 +149,13 @@ fn gradients_are_the_slopes_of_the_output() {
         let (input, own) = Cpu
             .conv_gradient(&layer, &x, &c, GradientTarget::New)
             .unwrap();
-        let (dx, dw) = (tensor(6, x.dims()), tensor(7, layer.weight.dims()));
+        let (dx, dw) = (
+            tensor(6, x.dims()),
+            tensor(7, layer.weight().unwrap().dims()),
+        );
         let moved = Layer::new(
             layer.spec.clone(),
-            (&layer.weight + &dw).unwrap(),
+            (layer.weight().unwrap() + &dw).unwrap(),
             layer.bias.clone(),
         );
         let base = value(&layer, &x);

@@ -21,7 +21,7 @@ where
     pub(super) fn cast(&self, layer: &Layer) -> Result<[Tensor; 2]> {
         layer.cast(|| {
             let conv = layer.spec.conv;
-            let weight = self.floats(&layer.weight)?;
+            let weight = self.floats(layer.weight()?)?;
             let weight = if is_product(&conv) {
                 self.narrowed(weight)?
             } else if is_folded(&conv) {

@@ -36,6 +36,7 @@ use launch::{Arg, RuleArg};
 use shape::{Shape, is_product};
 use stream_context::CudaStreamContext;
 
+use super::Precision;
 use super::backend::{
     Backend, BackwardPass, GradientTarget, GraphCache, GraphLease, InferencePass, LayerGradient,
     Parameter, Pixels, PixelsAhead, SavedActivations, TrainingForward, TrainingPass,
@@ -167,6 +168,10 @@ where
 
     fn captured_graphs(&self, graphs: &GraphCache) -> usize {
         inference_graphs::captured(graphs)
+    }
+
+    fn only_encoding(&self, layer: Layer, _: Precision) -> Result<Layer> {
+        Ok(layer)
     }
 
     fn conv(

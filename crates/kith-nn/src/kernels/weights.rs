@@ -33,14 +33,12 @@ pub(crate) enum Panels<'a> {
 }
 
 impl Packed {
-    /// Packed `values` for many uses, rounded to `precision`.
-    pub(crate) fn with_precision(values: Vec<f32>, precision: Precision) -> Self {
-        let packed = match precision {
-            Precision::F32 => Self::F32(HugePages::from_slice(&values)),
-            Precision::Bf16 => Self::bf16(&values),
-        };
-        put(values);
-        packed
+    /// Packed `values` for many uses, rounded to `precision`. The buffer is not kept for others: packing is rare, and the largest has 17 MB.
+    pub(crate) fn with_precision(values: &[f32], precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32(HugePages::from_slice(values)),
+            Precision::Bf16 => Self::bf16(values),
+        }
     }
 
     /// `values` rounded to bf16.

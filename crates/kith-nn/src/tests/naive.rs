@@ -99,7 +99,7 @@ proptest! {
         let output = Cpu.conv(&layer, &x, None, false).unwrap();
         let gradient = tensor(4, output.dims());
         let (input, own) = Cpu.conv_gradient(&layer, &x, &gradient, GradientTarget::New).unwrap();
-        let given = [&x, &layer.weight, &layer.bias, &gradient].map(numbers);
+        let given = [&x, layer.weight().unwrap(), &layer.bias, &gradient].map(numbers);
         let wanted = Naive::new(&conv, side, batch, given.each_ref().map(|array| array.as_slice()));
         for (found, wanted) in [
             (&output, &wanted.output),

@@ -26,7 +26,7 @@ pub(super) fn conv(
     relu: bool,
 ) -> Result<Tensor> {
     let conv = layer.spec.conv;
-    let weight = layer.weight.permute((3, 2, 0, 1))?.contiguous()?;
+    let weight = layer.weight()?.permute((3, 2, 0, 1))?.contiguous()?;
     let sums = channels_last(&channels_first(x)?.conv2d(&weight, conv.pad, conv.stride, 1, 1)?)?;
     let sums = sums.broadcast_add(&layer.bias)?;
     let sums = match residual {
@@ -63,7 +63,7 @@ pub(super) fn conv_gradient(
         .contiguous()?;
     let bias = gradient.sum((0, 1, 2))?;
     let wanted = || -> Result<Tensor> {
-        let weight = layer.weight.permute((3, 2, 0, 1))?.contiguous()?;
+        let weight = layer.weight()?.permute((3, 2, 0, 1))?.contiguous()?;
         let reached = (maps.dim(2)? - 1) * conv.stride + conv.kernel - 2 * conv.pad;
         let missed = images.dim(2)? - reached;
         channels_last(&maps.conv_transpose2d(&weight, conv.pad, missed, conv.stride, 1)?)

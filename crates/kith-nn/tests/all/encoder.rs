@@ -130,10 +130,21 @@ fn fresh_weights_follow_the_seed_and_keep_the_size_of_what_passes_through() {
 }
 
 #[test]
+fn an_encoder_that_only_encodes_gives_the_same_vectors_and_has_no_other_copy_of_its_weights() {
+    let (encoder, pixels) = (formula_encoder(&TINY), pixels(&TINY, 3));
+    let features = encoder.forward(&pixels).unwrap();
+    let encoder = encoder.only_encoding(Precision::F32).unwrap();
+    assert_eq!(encoder.forward(&pixels).unwrap(), features);
+    assert!(message(encoder.to_arrays()).contains("only encodes"));
+    assert!(message(encoder.forward_train(&pixels)).contains("only encodes"));
+}
+
+#[test]
 fn weights_in_16_bits_keep_vectors_and_their_neighbours() {
     // Tiled, direct and fully connected layers; maps of 8 to 1 pixels.
     let exact = formula_encoder(&TINY);
-    let rounded = formula_encoder(&TINY).with_precision(Precision::Bf16);
+    let rounded = formula_encoder(&TINY).only_encoding(Precision::Bf16);
+    let rounded = rounded.unwrap();
     let pixels = pixels(&TINY, 9);
     let (exact, rounded) = (
         exact.forward(&pixels).unwrap().embedding.data,

@@ -1,0 +1,133 @@
+//! The learner of a run: in memory, or on the disk where training is off.
+
+use std::collections::HashSet;
+
+use super::{context::Context, error::TrainFailure, origin::Start};
+use crate::{
+    checkpoint::{InUse, Origin, Snapshot, TrainerState},
+    types::CheckpointId,
+};
+use kith_learn::Learner;
+use kith_mcmc::{ChainTable, PairGraph, PairKey};
+use kith_nn::{Encoder, Optimizer};
+
+/// Network, moments and chains of a run.
+pub(super) enum HeldLearner {
+    /// In memory.
+    Loaded(Box<Learner>),
+    /// In a checkpoint, which no step has changed.
+    Stored(Stored),
+}
+
+/// Weights and moments of a checkpoint, which are read when they are needed.
+pub(super) struct Stored {
+    checkpoint: CheckpointId,
+    /// Those of the checkpoint without those of pairs that were erased since.
+    chains: ChainTable,
+    /// Keeps the checkpoint from being pruned.
+    _in_use: InUse,
+}
+
+impl HeldLearner {
+    /// The learner of a run from `start`. With training off it stays on the disk: its weights and moments would take three times the memory of
+    /// weights, for nothing.
+    pub(super) fn new(context: &Context, start: Start) -> Result<Self, TrainFailure> {
+        let Start { parent, snapshot } = start;
+        match parent {
+            Some(checkpoint) if !context.config.run.enabled => Ok(Self::Stored(Stored {
+                checkpoint,
+                chains: chains(&snapshot)?,
+                _in_use: context.checkpoints.begin_use(checkpoint),
+            })),
+            _ => Ok(Self::Loaded(Box::new(learner(context, snapshot)?))),
+        }
+    }
+
+    /// The learner, for a step. From then on it is in memory.
+    pub(super) fn load(&mut self, context: &Context) -> Result<&mut Learner, TrainFailure> {
+        if let Self::Stored(stored) = self {
+            let snapshot = stored.read(context)?;
+            *self = Self::Loaded(Box::new(learner(context, snapshot)?));
+        }
+        match self {
+            Self::Loaded(learner) => Ok(learner),
+            Self::Stored(_) => Err(TrainFailure::broken("the learner is not in memory")),
+        }
+    }
+
+    /// The chains.
+    pub(super) fn chains(&self) -> &ChainTable {
+        match self {
+            Self::Loaded(learner) => &learner.table,
+            Self::Stored(stored) => &stored.chains,
+        }
+    }
+
+    /// Forgets the `removed` pairs. `graph` holds those that remain.
+    pub(super) fn forget(&mut self, removed: &HashSet<PairKey>, graph: &PairGraph) {
+        match self {
+            Self::Loaded(learner) => learner.forget(removed, graph),
+            Self::Stored(stored) => stored.chains.forget_pairs(removed),
+        }
+    }
+
+    /// A copy of everything, at the position `trainer`.
+    pub(super) fn snapshot(
+        &self,
+        context: &Context,
+        trainer: TrainerState,
+        origin: Option<Origin>,
+    ) -> Result<Snapshot, TrainFailure> {
+        Ok(match self {
+            Self::Loaded(learner) => Snapshot {
+                encoder: learner.encoder.config().clone(),
+                model: learner.encoder.to_arrays()?,
+                optimizer: learner.optimizer.to_arrays()?,
+                chains: learner.table.to_columns(),
+                trainer,
+                origin,
+            },
+            Self::Stored(stored) => Snapshot {
+                trainer,
+                origin,
+                ..stored.read(context)?
+            },
+        })
+    }
+}
+
+impl Stored {
+    fn read(&self, context: &Context) -> Result<Snapshot, TrainFailure> {
+        let stored = context.wait(context.checkpoints.load(self.checkpoint))?;
+        Ok(Snapshot {
+            chains: self.chains.to_columns(),
+            ..stored
+        })
+    }
+}
+
+fn chains(snapshot: &Snapshot) -> Result<ChainTable, TrainFailure> {
+    ChainTable::from_columns(&snapshot.chains).map_err(TrainFailure::broken)
+}
+
+/// Network, moments and chains from a snapshot.
+fn learner(context: &Context, snapshot: Snapshot) -> Result<Learner, TrainFailure> {
+    let config = &context.config;
+    let encoder = Encoder::from_arrays(&config.encoder, &snapshot.model, &context.device)?;
+    let mut optimizer = Optimizer::new(&config.optimizer, &encoder)?;
+    // Moments that were lost have been reported when the checkpoint was read.
+    if !snapshot.optimizer.is_empty()
+        && let Err(error) = optimizer.load_arrays(&snapshot.optimizer)
+    {
+        tracing::warn!(%error, "the optimiser's moments are of another kind: they start anew");
+        optimizer = Optimizer::new(&config.optimizer, &encoder)?;
+    }
+    let (chains, seed) = (chains(&snapshot)?, snapshot.trainer.seed);
+    Ok(Learner::new(
+        config.learn.clone(),
+        seed,
+        encoder,
+        optimizer,
+        chains,
+    ))
+}
