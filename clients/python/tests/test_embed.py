@@ -129,4 +129,5 @@ def test_the_address_and_the_key_may_be_in_the_environment(monkeypatch: pytest.M
     monkeypatch.setenv("KITH_KEY", KEY + "\n")
     with Kith() as client:
         assert client.ready()
+        assert client.url == URL
         assert client.models.get().dimensions == client.embed(drawings[0]).vectors.shape[1]

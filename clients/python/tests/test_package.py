@@ -4,12 +4,14 @@ import dataclasses
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import httpx
 import nbclient
 import nbformat
+import numpy as np
 import pytest
 
 from conftest import EMOJI, KEY, URL, scripted
@@ -62,22 +64,37 @@ def test_the_synchronous_client_is_made_from_the_asynchronous_one(tmp_path: Path
 
 
 def test_a_search_is_sent_and_read_as_the_interface_says() -> None:
-    answer = {"data": [{"id": "a", "score": 0.5, "group": None}], "model": "kith@1", "indexed_share": 0.75}
-    kith, asked = scripted(*[httpx.Response(200, json=answer)] * 2)
+    answer = {"data": [{"id": "a", "score": 0.5, "group": None}], "model": "kith@1", "indexed_share": 1.0}
+    later = {**answer, "next": {"model": "kith@2", "indexed_share": 0.75}}
+    kith, asked = scripted(*[httpx.Response(200, json=one) for one in (answer, later)])
     found = kith.search(b"image", k=3, group="g")
-    assert (found.data[0].id, found.data[0].score, found.model, found.indexed_share) == ("a", 0.5, "kith@1", 0.75)
-    kith.search(vector=[1, 0])
+    assert (found.data[0].id, found.data[0].score, found.model, found.indexed_share, found.next) == ("a", 0.5, "kith@1", 1, None)
+    found = kith.search(vector=np.ones(2, np.float32), checkpoint="1")
+    assert found.next == types.SearchCoverage("kith@2", 0.75)
     assert [json.loads(request.content) for request in asked] == [
         {"image": "aW1hZ2U=", "k": 3, "group": "g"},
-        {"vector": [1.0, 0.0], "k": 10},
+        {"vector": [1.0, 1.0], "k": 10, "checkpoint": "1"},
     ]
 
 
-def test_a_stored_image_is_found_by_itself(kith: Kith, document: Any, drawings: list[Path]) -> None:
+def test_a_stored_image_is_found_by_its_bytes_its_id_and_its_vector(kith: Kith, document: Any, drawings: list[Path]) -> None:
     if "/v1/search" not in document["paths"]:
         pytest.skip("this server has no search")
-    stored = kith.images.add(drawings[0])
-    assert kith.search(drawings[0], k=1).data[0].id == stored.id
+    stored = [kith.images.add(path).id for path in drawings[:3]]
+    # Stored images are embedded for search in the background.
+    deadline = time.monotonic() + 60
+    while (found := kith.search(drawings[0], k=1)).indexed_share < 1:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.1)
+    assert found.data[0].score == pytest.approx(1, abs=1e-2)
+    checkpoint = found.model.removeprefix("kith@")
+    vector = kith.embed(drawings[0], model=found.model).vectors[0]
+    everything = kith.search(vector=vector, k=1000, checkpoint=checkpoint)
+    assert set(stored) <= {hit.id for hit in everything.data}
+    assert everything.data[0].score == pytest.approx(1, abs=1e-2)
+    near = kith.search(id=stored[0], k=5)
+    assert len(near.data) == 5
+    assert stored[0] not in [hit.id for hit in near.data]
 
 
 @pytest.mark.usefixtures("learning")

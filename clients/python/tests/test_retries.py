@@ -187,7 +187,8 @@ def test_a_download_that_is_damaged_or_never_ends_leaves_no_file(waits: list[flo
 
 
 def events(*numbers: int) -> bytes:
-    return "".join(f'id: 1-{number}\nevent: step\ndata: {{"step": {number}}}\n\n' for number in numbers).encode()
+    # Each with a line that keeps the connection, before it and after it.
+    return "".join(f':\n\nid: 1-{number}\nevent: step\ndata: {{"step": {number}}}\n\n:\n\n' for number in numbers).encode()
 
 
 def test_a_stream_of_events_goes_on_after_the_last_one(waits: list[float]) -> None:

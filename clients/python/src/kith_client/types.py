@@ -286,12 +286,22 @@ class Hit:
 
 
 @dataclass(frozen=True)
+class SearchCoverage:
+    """A checkpoint that is to answer searches, and which share of the stored images it has embedded, from 0 to 1."""
+
+    model: str
+    indexed_share: float
+
+
+@dataclass(frozen=True)
 class SearchResult:
     """The nearest stored images, the nearest first, by the vectors of one checkpoint.
 
-    `indexed_share`, from 0 to 1: how much of what is stored that checkpoint has embedded.
+    `indexed_share`, from 0 to 1: how much of what is stored that checkpoint has embedded; the rest is not found. `next` is the live
+    checkpoint, while another still answers.
     """
 
     data: list[Hit]
     model: str
     indexed_share: float
+    next: SearchCoverage | None = None

@@ -55,8 +55,10 @@ class AsyncEventStream:
                 await io.sleep(wait)
                 attempt += 1
             else:
-                self._last = event.id
-                return Event(id=event.id, kind=event.event, data=decode(event.data.encode(), dict))
+                # What keeps the connection while nothing happens has no data.
+                if event.data:
+                    self._last = event.id
+                    return Event(id=event.id, kind=event.event, data=decode(event.data.encode(), dict))
 
     async def _connect(self) -> AsyncIterator[httpx_sse.ServerSentEvent]:
         headers = {"accept": "text/event-stream", **({"last-event-id": self._last} if self._last else {})}

@@ -6,8 +6,11 @@ from __future__ import annotations
 import os
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from types import TracebackType
+from typing import Any
 
 import httpx
+import numpy as np
+import numpy.typing as npt
 
 from .. import _sync_io as io
 from .._call import Call, given
@@ -62,6 +65,11 @@ class Kith:
     def close(self) -> None:
         """Closes the connections."""
         self._transport.http.close()
+
+    @property
+    def url(self) -> str:
+        """The server's address."""
+        return str(self._transport.http.base_url).rstrip("/")
 
     def ready(self) -> bool:
         """Whether the server answers and can store; asks once."""
@@ -121,13 +129,16 @@ class Kith:
         image: ImageInput | None = None,
         *,
         id: str | None = None,
-        vector: Sequence[float] | None = None,
+        vector: Sequence[float] | npt.NDArray[np.floating[Any]] | None = None,
         k: int = 10,
         group: str | None = None,
         checkpoint: str | None = None,
     ) -> SearchResult:
-        """The `k` stored images nearest to an image, a stored image's `id`, or a vector; those of a `group` only, if one is given."""
-        query = {"id": id, "vector": None if vector is None else [float(value) for value in vector]}
+        """The `k` stored images nearest to an image, a stored image's `id`, or a vector; those of a `group` only, if one is given.
+
+        Give exactly one of the three. Beside a vector name the `checkpoint` that made it.
+        """
+        query: dict[str, Any] = {"id": id, "vector": None if vector is None else [float(value) for value in vector]}
         if image is not None:
             query["image"] = io.blocking(lambda: to_base64(image))
         body = given(**query, k=k, group=group, checkpoint=checkpoint)
