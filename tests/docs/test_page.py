@@ -46,6 +46,9 @@ class Pages(unittest.TestCase):
         self.assertEqual(page.differences("3 of 4 at 01a2111d-5eb0-748a-aec6-a713e910f739: …", "40 of 41 at 01a2111d-5eb0-748a-aec6-a713e910f000: x"), [])
         self.assertEqual(page.differences("3 of 4", "3 from 4"), ["3 of 4"])
 
+    def test_no_page_links_to_what_the_book_does_not_have(self):
+        self.assertEqual([path.name for path in DOCS.glob("*.md") if "](../" in path.read_text()], [])
+
     def test_every_page_is_a_chapter(self):
         chapters = set(re.findall(r"\(([^)]+\.md)\)", (DOCS / "SUMMARY.md").read_text()))
         self.assertEqual(chapters, {path.name for path in DOCS.glob("*.md")} - {"SUMMARY.md"})
