@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from image_files import image_files
 from kith_client import Kith, Layer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
@@ -29,8 +30,8 @@ METHODS: list[tuple[str, Layer, object]] = [
 
 def read(folder: Path) -> tuple[list[Path], np.ndarray]:
     """The images and their classes."""
-    paths = sorted(path for path in folder.glob("*/*") if path.is_file())
-    labels = np.array([path.parent.name for path in paths])
+    paths = [path for path in image_files(folder) if path.parent != folder]
+    labels = np.array([path.relative_to(folder).parts[0] for path in paths])
     if len(set(labels)) < 2:
         raise SystemExit(f"{folder} has fewer than two sub-folders with images: one for each class is needed")
     return paths, labels

@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+from image_files import image_files
 from kith_client import Kith
 from PIL import Image
 from scipy.sparse import coo_array
@@ -44,7 +45,7 @@ def main() -> None:
     parser.add_argument("--threshold", type=float, default=0.98)
     parser.add_argument("--move-to", type=Path)
     args = parser.parse_args()
-    paths = sorted(path for path in args.folder.rglob("*") if path.is_file())
+    paths = image_files(args.folder)
     with Kith() as kith:
         vectors = kith.embed(paths, priority="bulk").vectors
     moved = 0

@@ -4,8 +4,8 @@ python langchain_retrieval.py FOLDER QUERY.png
 """
 
 import sys
-from pathlib import Path
 
+from image_files import image_files
 from kith_client import Kith
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import InMemoryVectorStore
@@ -29,7 +29,7 @@ def main(folder: str, query: str) -> None:
     with Kith() as kith:
         # Any of LangChain's stores takes the same class.
         store = InMemoryVectorStore(KithEmbeddings(kith))
-        store.add_texts(sorted(str(path) for path in Path(folder).glob("*.png")))
+        store.add_texts([str(path) for path in image_files(folder)])
         for document, score in store.similarity_search_with_score(query, k=5):
             print(f"{score:.4f}  {document.page_content}")
 

@@ -4,8 +4,8 @@ python llamaindex_retrieval.py FOLDER QUERY.png
 """
 
 import sys
-from pathlib import Path
 
+from image_files import image_files
 from kith_client import Kith
 from llama_index.core import VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding
@@ -37,7 +37,7 @@ class KithEmbedding(BaseEmbedding):
 
 def main(folder: str, query: str) -> None:
     with Kith() as kith:
-        nodes = [TextNode(text=str(path)) for path in sorted(Path(folder).glob("*.png"))]
+        nodes = [TextNode(text=str(path)) for path in image_files(folder)]
         # Any of LlamaIndex's stores takes the same class.
         index = VectorStoreIndex(nodes, embed_model=KithEmbedding(kith))
         for found in index.as_retriever(similarity_top_k=5).retrieve(query):

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from image_files import image_files
 from kith_client import Kith
 from PIL import Image, ImageOps
 
@@ -41,7 +42,7 @@ def sprite(paths: list[Path], side: int) -> Image.Image:
 
 
 def main(folder: str, out: str) -> None:
-    paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    paths = image_files(folder)
     target = Path(out)
     target.mkdir(parents=True, exist_ok=True)
     with Kith() as kith:

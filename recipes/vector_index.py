@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from image_files import image_files
 from kith_client import ImageInput, Kith
 from tqdm import tqdm
 
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".qoi", ".tif", ".tiff", ".webp"}
 # Of one call of `kith embed`; the command line has a limit.
 FILES_AT_ONCE = 500
 ROWS_AT_ONCE = 64
@@ -66,7 +66,7 @@ class Index:
         """Adds the images of a folder that are not there yet."""
         if self.store.models()[0] is None:
             self.carry_over()
-        files = sorted(str(path) for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+        files = [str(path) for path in image_files(folder)]
         searched, _ = self.store.models()
         there = self.store.paths(searched) if searched else set()
         self.add([path for path in files if path not in there])

@@ -29,11 +29,12 @@ def learning(kith):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder of 30 different images, in two sub-folders."""
+    """A folder of 30 different images, in two sub-folders, and a file that is no image."""
     for index, path in enumerate(sorted((EMOJI / "google").glob("*.png"))[:30]):
         target = tmp_path / "images" / ("even" if index % 2 == 0 else "odd") / path.name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
+    (tmp_path / "images/even/notes.txt").write_text("no image")
     return tmp_path / "images"
 
 

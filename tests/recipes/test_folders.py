@@ -43,6 +43,7 @@ def classes(tmp_path):
         for index in range(20):
             pixels = np.clip(np.array(colour) + noise.normal(0, 40, (32, 32, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(tmp_path / "classes" / label / f"{index}.png")
+    (tmp_path / "classes/notes.txt").write_text("no image")
     return tmp_path / "classes"
 
 
