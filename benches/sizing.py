@@ -21,7 +21,8 @@ from soak import resident_mb
 from throughput import EXAMPLE
 
 SERVING_SECONDS = 8
-IDLE_SECONDS = 3
+# What a start used is given back after some ten seconds.
+IDLE_SECONDS = 15
 LIMIT_SECONDS = 300
 PAIRS_A_REQUEST = 1000
 

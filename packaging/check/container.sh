@@ -121,6 +121,7 @@ pair=$(request /v1/pairs -F anchor=@"$work/images/0.png" -F positive=@"$work/ima
 model=$(request /v1/embeddings -H 'content-type: image/png' --data-binary @"$work/images/0.png" | field '["model"]')
 stop
 grep -q stopped "$work/log" || fail "it did not say that it stopped"
+if grep -q WARN "$work/log"; then fail "it warns"; fi
 
 start "${serve[@]}" "${small[@]}"
 [ "$(request "/v1/pairs/$pair" | field '["id"]')" = "$pair" ] || fail "the pair is gone"

@@ -120,13 +120,14 @@ fn lower_priority(nice: i32, foreground: Foreground) {
 fn enter_idle_class() {
     use thread_priority::{
         NormalThreadSchedulePolicy::Idle, ThreadPriority, ThreadSchedulePolicy,
-        set_thread_priority_and_policy, thread_native_id,
+        set_thread_priority_and_policy, thread_native_id, thread_schedule_policy,
     };
     let idle = ThreadSchedulePolicy::Normal(Idle);
-    let entered = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle);
-    if let Err(error) = entered {
+    // Having set the class, it sets the niceness to 0, which only privileged users may do to a thread that has inherited a higher one.
+    let set = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle);
+    if !thread_schedule_policy().is_ok_and(|policy| policy == idle) {
         tracing::warn!(
-            ?error,
+            ?set,
             "a training thread stays out of the scheduler's idle class"
         );
     }
