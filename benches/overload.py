@@ -4,7 +4,7 @@
     apt install hey
     python3 benches/overload.py --kith target/release/kith [--minutes 5] [--times 4] [--clients 32] [--set SECTION.KEY=VALUE ...] [--out FILE.json]
 
-First --clients connections send single images without a pause: the rate and p99 at saturation. Then `hey` sends --times that rate on 500
+First --clients connections send single images without a pause: the rate and p99 at saturation. Then 25 `hey` send --times that rate, evenly, on 500
 connections for --minutes, while 500 connections stay idle and 500 have sent half a head. Told are accepted requests' p99, statuses, resident memory, and how long after the end
 a request takes no longer than the slowest of a quiet server. Wanted: p99 at most twice that of saturation, no status but 200 and 429, memory within a
 twentieth, recovery within a second. Exits 1 if one of these fails.
@@ -22,6 +22,7 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -31,16 +32,27 @@ from throughput import EXAMPLE
 
 # A worker of `hey` waits for its answer, so there must be more than the queue holds.
 WORKERS = 500
+STREAMS = 25
 SILENT = 500
 SATURATION_SECONDS = 15
 
 
 def hey(url, image, seconds, workers, rate=None):
-    """[(status, milliseconds)] of every request."""
+    """[(status, milliseconds)] of every request: one `hey`, or with a rate several of them, one after the other within the time of a request's turn. All workers of
+    one `hey` send at the same moment: a single one would send nothing but bursts of `workers` requests."""
+    streams = STREAMS if rate else 1
     paced = ["-q", f"{rate / workers:.4f}"] if rate else []
-    command = ["hey", "-z", f"{seconds}s", "-c", str(workers), "-t", "60", *paced, "-m", "POST", "-T", "image/png", "-D", image, "-o", "csv", f"{url}/v1/embeddings"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    rows = csv.DictReader(io.StringIO(done))
+    command = ["hey", "-z", f"{seconds}s", "-c", str(workers // streams), "-t", "60", *paced, "-m", "POST", "-T", "image/png", "-D", image, "-o", "csv", f"{url}/v1/embeddings"]
+    running = []
+    for _ in range(streams):
+        running.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        if rate:
+            time.sleep(workers / rate / streams)
+    with ThreadPoolExecutor(streams) as pool:
+        outputs = list(pool.map(lambda process: process.communicate()[0], running))
+    if any(process.returncode for process in running):
+        raise SystemExit("hey failed")
+    rows = [row for text in outputs for row in csv.DictReader(io.StringIO(text))]
     return [(int(row["status-code"]), 1000 * float(row["response-time"])) for row in rows]
 
 

@@ -12,6 +12,7 @@ pub mod cli;
 pub mod config;
 pub mod db;
 mod disk;
+pub mod doctor;
 pub mod events;
 pub mod foreground;
 pub mod http;

@@ -7,9 +7,10 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{
-    client::{Client, ServerArgs},
+    client::Client,
     data_folder::{DataFolder, block_on},
     export::{self, ExportArgs},
+    server_args::ServerArgs,
     settings_args::SettingsArgs,
 };
 use crate::{app, config::Settings, types::CheckpointId};

@@ -1,11 +1,12 @@
 //! The client of a running server: answers are JSON, and requests are retried while the server is busy or restarting.
 
-use std::{fmt, io::Read, thread::sleep, time::Duration};
+use std::{io::Read, thread::sleep, time::Duration};
 
-use clap::Args;
 use serde::Deserialize;
 use serde_json::Value;
 use ureq::{Agent, Body, RequestBuilder, http::Response};
+
+use super::server_args::ServerArgs;
 
 /// Most bytes of an answer; 64 embeddings are far below it.
 const MAX_BYTES: u64 = 256 << 20;
@@ -14,54 +15,10 @@ const TIMEOUT: Duration = Duration::from_secs(600);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// For a probe, which an orchestrator repeats anyway.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
-const RETRIES: u32 = 6;
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const MAX_WAIT: Duration = Duration::from_secs(10);
 /// The code of a 429 that lasts: the key's bytes of the day.
 const QUOTA_EXCEEDED: &str = "quota_exceeded";
-
-/// The server's address, and how often a request is retried.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct ServerArgs {
-    /// Where the server listens
-    #[arg(
-        long,
-        global = true,
-        value_name = "URL",
-        default_value = "http://127.0.0.1:7700"
-    )]
-    server: String,
-    /// How often a request is sent again when the server is busy or cannot be reached [default: 6; `kith health`: 0]
-    #[arg(long, global = true, value_name = "N")]
-    retries: Option<u32>,
-    /// A key of the server (`kith key create`), if it has any. The variable keeps it out of the list of processes
-    #[arg(long, global = true, env = "KITH_KEY", hide_env_values = true)]
-    key: Option<ApiKey>,
-}
-
-/// A key's text, which no log shows.
-#[derive(Clone)]
-struct ApiKey(String);
-
-impl From<String> for ApiKey {
-    fn from(text: String) -> Self {
-        // A variable read from a file often ends with a line break.
-        Self(text.trim().to_owned())
-    }
-}
-
-impl fmt::Debug for ApiKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("…")
-    }
-}
-
-impl ServerArgs {
-    /// How often a request is retried.
-    pub(crate) fn retries(&self) -> u32 {
-        self.retries.unwrap_or(RETRIES)
-    }
-}
 
 /// Why a request has no usable answer.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +46,8 @@ pub(crate) enum Payload<'a> {
     Json(&'a Value),
     /// JSON documents, one a line.
     Lines(&'a str),
+    /// A file, whose type the server finds out.
+    Bytes(&'a [u8]),
 }
 
 /// A client of one server, for use from several threads.
@@ -106,6 +65,7 @@ enum Call<'a> {
     Delete,
     Patch(&'a Value),
     Post(Payload<'a>),
+    Put(&'a Value),
 }
 
 /// Why an attempt failed.
@@ -125,7 +85,7 @@ impl Client {
 
     /// A client with a short timeout that does not retry by default.
     pub(crate) fn probe(args: &ServerArgs) -> Self {
-        Self::with_timeout(args, args.retries.unwrap_or(0), PROBE_TIMEOUT)
+        Self::with_timeout(args, args.retries_of_probe(), PROBE_TIMEOUT)
     }
 
     fn with_timeout(args: &ServerArgs, retries: u32, timeout: Duration) -> Self {
@@ -135,9 +95,9 @@ impl Client {
             .timeout_global(Some(timeout));
         Self {
             agent: config.build().new_agent(),
-            base: args.server.trim_end_matches('/').to_owned(),
+            base: args.base().to_owned(),
             retries,
-            authorization: args.key.as_ref().map(|key| format!("Bearer {}", key.0)),
+            authorization: args.authorization(),
         }
     }
 
@@ -156,6 +116,56 @@ impl Client {
 
     pub(crate) fn patch(&self, path: &str, document: &Value) -> Result<Value, ClientError> {
         self.json(path, Call::Patch(document))
+    }
+
+    pub(crate) fn put(&self, path: &str, document: &Value) -> Result<Value, ClientError> {
+        self.json(path, Call::Put(document))
+    }
+
+    /// Posts a file.
+    pub(crate) fn post_bytes(&self, path: &str, bytes: &[u8]) -> Result<Value, ClientError> {
+        self.json(path, Call::Post(Payload::Bytes(bytes)))
+    }
+
+    /// An answer that is no JSON.
+    pub(crate) fn bytes(&self, path: &str) -> Result<Vec<u8>, ClientError> {
+        self.answer(path, Call::Get)
+    }
+
+    /// Opens a stream of events, after the one with the id `last`. It lasts until the server or the network ends it.
+    pub(crate) fn follow(
+        &self,
+        path: &str,
+        last: Option<&str>,
+    ) -> Result<impl Read + use<>, ClientError> {
+        let request = self.with_key(self.agent.get(format!("{}{path}", self.base)));
+        let request = match last {
+            Some(last) => request.header("last-event-id", last),
+            None => request,
+        };
+        let answer = request.config().timeout_global(None).build().call();
+        let mut answer = answer.map_err(|error| match self.attempt_error(error) {
+            AttemptError::Final(error) => error,
+            AttemptError::Retry { cause, .. } => self.unreachable(cause),
+        })?;
+        match answer.status().as_u16() {
+            200 => Ok(answer.into_body().into_reader()),
+            status => {
+                let body = read(&mut answer).unwrap_or_default();
+                let refused = refusal(status, &body);
+                Err(match status {
+                    429 | 502..=504 => self.unreachable(refused.to_string()),
+                    _ => refused,
+                })
+            }
+        }
+    }
+
+    fn unreachable(&self, cause: String) -> ClientError {
+        ClientError::Unreachable {
+            url: self.base.clone(),
+            cause,
+        }
     }
 
     pub(crate) fn delete(&self, path: &str) -> Result<(), ClientError> {
@@ -187,8 +197,7 @@ impl Client {
                 Ok(body) => return Ok(body),
                 Err(AttemptError::Final(error)) => return Err(error),
                 Err(AttemptError::Retry { cause, .. }) if attempt >= self.retries => {
-                    let url = self.base.clone();
-                    return Err(ClientError::Unreachable { url, cause });
+                    return Err(self.unreachable(cause));
                 }
                 Err(AttemptError::Retry { after, .. }) => {
                     sleep(after.unwrap_or_else(|| back_off(attempt)));
@@ -205,12 +214,16 @@ impl Client {
             Call::Get => self.with_key(agent.get(&url)).call(),
             Call::Delete => self.with_key(agent.delete(&url)).call(),
             Call::Patch(document) => self.with_key(agent.patch(&url)).send_json(document),
+            Call::Put(document) => self.with_key(agent.put(&url)).send_json(document),
             Call::Post(payload) => {
                 let request = self.with_key(agent.post(&url));
                 match payload {
                     Payload::Json(document) => request.send_json(document),
                     Payload::Lines(lines) => {
                         request.content_type("application/x-ndjson").send(lines)
+                    }
+                    Payload::Bytes(bytes) => {
+                        request.content_type("application/octet-stream").send(bytes)
                     }
                 }
             }

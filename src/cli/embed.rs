@@ -1,29 +1,36 @@
-//! `kith embed`: embeds image files by a running server, and writes JSON lines or a CSV, which gets its name when it is complete.
+//! `kith embed`: embeds image files by a running server, and writes a table, which gets its name when it is complete, or prints JSON lines. An interrupted
+//! run that writes a table goes on where it ended.
 
 use std::{
+    io::{self, Write},
     mem,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context, bail, ensure};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::{
-    client::{Client, ClientError, ServerArgs},
-    embedding_rows::Rows,
+    client::{Client, ClientError},
+    embedded::{Embedded, floats},
+    embedding_table::Row,
     file::read_file,
-    folder,
+    image_files::image_files,
+    server_args::ServerArgs,
 };
 
 /// Most characters of a request; a larger image goes alone.
 const REQUEST_BYTES: usize = 8 << 20;
+const BAR: &str = "{bar:30} {pos}/{len} images, {per_sec}, {eta} left";
 
 #[derive(Args, Debug)]
 pub(crate) struct EmbedArgs {
-    /// Image files, or folders that are searched for them
-    #[arg(required = true, value_name = "IMAGE|FOLDER")]
+    /// Image files, folders that are searched for them, lists: a .txt with one path a line, a .csv with a column path, or - for standard input
+    #[arg(required = true, value_name = "IMAGE|FOLDER|LIST")]
     images: Vec<PathBuf>,
     #[command(flatten)]
     server: ServerArgs,
@@ -33,8 +40,9 @@ pub(crate) struct EmbedArgs {
     /// Fewer values than the model has
     #[arg(long, value_name = "N")]
     dimensions: Option<usize>,
-    /// Write a CSV (path, model, one column for each value) instead of printing JSON lines
-    #[arg(long, value_name = "FILE.csv")]
+    /// Write a table instead of printing JSON lines: .npy (the paths are in FILE.npy.json), .parquet, .jsonl or .csv (path, model, one column for each
+    /// value). Run again after an interruption, it goes on with the same checkpoint
+    #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Most images in a request
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
@@ -57,56 +65,87 @@ struct Run<'a> {
     client: Client,
     /// The model to ask for: after the first answer its checkpoint, so that all rows come from one.
     model: String,
-    rows: Rows,
+    /// The table; without one, rows are printed.
+    table: Option<Embedded>,
+    bar: ProgressBar,
     failed: Vec<String>,
 }
 
 pub(crate) fn run(args: &EmbedArgs) -> anyhow::Result<()> {
-    let files = files(&args.images)?;
+    let files = image_files(&args.images)?;
+    let client = Client::new(&args.server);
+    let request = json!([client.base(), args.model, args.dimensions]).to_string();
+    let table = (args.output.as_ref()).map(|output| Embedded::open(output, &request));
+    let table = table.transpose()?;
+    let model = table.as_ref().and_then(Embedded::model);
     let mut run = Run {
         args,
-        client: Client::new(&args.server),
-        model: args.model.clone(),
-        rows: Rows::open(args.output.as_deref())?,
+        client,
+        model: model.unwrap_or(&args.model).to_owned(),
+        table,
+        bar: ProgressBar::new(files.len() as u64).with_style(ProgressStyle::with_template(BAR)?),
         failed: Vec::new(),
     };
-    let mut batch: Vec<Encoded> = Vec::new();
-    for path in &files {
-        let Some(file) = run.encode(path)? else {
-            continue;
+    let embedded = run.embed(&files);
+    run.bar.finish_and_clear();
+    let (table, failed) = (run.table, run.failed);
+    if let Err(error) = embedded {
+        let Some(table) = table else {
+            return Err(error);
         };
-        let bytes: usize = batch.iter().map(|file| file.text.len()).sum();
-        let full = batch.len() >= args.batch.into() || bytes + file.text.len() > REQUEST_BYTES;
-        if full {
-            run.post(mem::take(&mut batch))?;
-        }
-        batch.push(file);
+        let (done, total) = (table.count(), files.len());
+        table.stop();
+        return Err(match done {
+            0 => error,
+            _ => error.context(format!(
+                "{done} of {total} images are embedded: run the same command again to go on"
+            )),
+        });
     }
-    run.post(batch)?;
-    run.finish(files.len())
-}
-
-/// The files of `paths`, with the image files of folders.
-fn files(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
-    let (mut files, mut left_out) = (Vec::new(), Vec::new());
-    for path in paths {
-        if path.is_dir() {
-            let (found, rest) = folder::walk(path)?;
-            files.extend(found);
-            left_out.extend(rest);
-        } else {
-            files.push(path.clone());
-        }
+    if let Some(table) = table {
+        table.finish(&files)?;
     }
-    folder::report(&left_out);
-    ensure!(
-        !files.is_empty(),
-        "there is no image file in what was named"
-    );
-    Ok(files)
+    for line in &failed {
+        eprintln!("{line}");
+    }
+    match failed.len() {
+        0 => Ok(()),
+        count => bail!("{count} of {} images failed and are left out", files.len()),
+    }
 }
 
 impl Run<'_> {
+    /// Embeds the files that are not in the table yet.
+    fn embed(&mut self, files: &[PathBuf]) -> anyhow::Result<()> {
+        self.bar.enable_steady_tick(Duration::from_millis(200));
+        if let Some(table) = self.table.as_ref().filter(|table| table.count() > 0) {
+            eprintln!(
+                "going on with {}, of which {} images are embedded",
+                self.model,
+                table.count()
+            );
+        }
+        let mut batch: Vec<Encoded> = Vec::new();
+        for path in files {
+            if self.table.as_ref().is_some_and(|table| table.has(path)) {
+                self.bar.inc(1);
+                self.bar.reset_eta();
+                continue;
+            }
+            let Some(file) = self.encode(path)? else {
+                continue;
+            };
+            let bytes: usize = batch.iter().map(|file| file.text.len()).sum();
+            let full =
+                batch.len() >= self.args.batch.into() || bytes + file.text.len() > REQUEST_BYTES;
+            if full {
+                self.post(mem::take(&mut batch))?;
+            }
+            batch.push(file);
+        }
+        self.post(batch)
+    }
+
     /// Reads and encodes a file; `None` if it failed and the run continues.
     fn encode(&mut self, path: &Path) -> anyhow::Result<Option<Encoded>> {
         match read_file(path) {
@@ -124,6 +163,7 @@ impl Run<'_> {
         if !self.args.keep_going {
             bail!("{line}; --keep-going leaves out files that fail");
         }
+        self.bar.inc(1);
         self.failed.push(line);
         Ok(())
     }
@@ -150,7 +190,7 @@ impl Run<'_> {
 
     fn request(&self, batch: &[Encoded]) -> Value {
         let input: Vec<&str> = batch.iter().map(|file| file.text.as_str()).collect();
-        let mut request = json!({"model": self.model, "input": input});
+        let mut request = json!({"model": self.model, "input": input, "encoding_format": "base64"});
         if let Some(dimensions) = self.args.dimensions {
             request["dimensions"] = json!(dimensions);
         }
@@ -170,23 +210,31 @@ impl Run<'_> {
             batch.len(),
             data.len()
         );
+        let mut rows = Vec::with_capacity(data.len());
         for (file, item) in batch.iter().zip(data) {
-            self.rows.write(&file.path, model, &item["embedding"])?;
+            let embedding = item["embedding"].as_str();
+            rows.push(Row {
+                path: file.path.to_string_lossy().into_owned(),
+                model: model.to_owned(),
+                embedding: floats(embedding.context("the answer has no embedding")?)?,
+            });
         }
+        self.bar.inc(rows.len() as u64);
         model.clone_into(&mut self.model);
-        Ok(())
+        match &mut self.table {
+            Some(table) => table.add(&rows),
+            None => print(&rows).context("standard output cannot be written"),
+        }
     }
+}
 
-    fn finish(self, total: usize) -> anyhow::Result<()> {
-        self.rows.finish()?;
-        for line in &self.failed {
-            eprintln!("{line}");
-        }
-        match self.failed.len() {
-            0 => Ok(()),
-            count => bail!("{count} of {total} images failed and are left out"),
-        }
+/// Prints a JSON line a row.
+fn print(rows: &[Row]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for row in rows {
+        writeln!(out, "{}", row.to_json())?;
     }
+    out.flush()
 }
 
 /// The index of the image that an error is about: the one that the server names, or the only one.

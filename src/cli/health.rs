@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::client::{Client, ServerArgs};
+use super::{client::Client, server_args::ServerArgs};
 
 #[derive(Args, Debug)]
 pub(crate) struct HealthArgs {

@@ -13,10 +13,11 @@ use clap::Args;
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
 use super::{
-    client::{Client, ClientError, ServerArgs},
+    client::{Client, ClientError},
     folder,
-    journal::{Journal, Stored},
     pair_list::PairList,
+    server_args::ServerArgs,
+    stored::{Stored, StoredPairs},
     upload::{Line, Outcome, Uploader},
 };
 
@@ -62,7 +63,7 @@ struct Run<'a> {
     batch: usize,
     bar: ProgressBar,
     queue: Mutex<std::vec::IntoIter<usize>>,
-    state: Mutex<(Tally, Journal)>,
+    state: Mutex<(Tally, StoredPairs)>,
 }
 
 pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
@@ -70,7 +71,7 @@ pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
     folder::report(&list.left_out);
     let client = Client::new(&args.server);
     let fingerprint = list.fingerprint(client.base());
-    let (journal, mut done) = Journal::open(&args.input, fingerprint);
+    let (stored, mut done) = StoredPairs::open(&args.input, fingerprint);
     if !knows(&client, &done)? {
         done.clear();
     }
@@ -98,7 +99,7 @@ pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<()> {
         batch: args.batch.into(),
         bar,
         queue: Mutex::new(order.into_iter()),
-        state: Mutex::new((tally, journal)),
+        state: Mutex::new((tally, stored)),
     };
     thread::scope(|scope| {
         for _ in 0..args.jobs {
@@ -203,14 +204,14 @@ impl Run<'_> {
         self.bar.inc(count);
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, (Tally, Journal)> {
+    fn state(&self) -> std::sync::MutexGuard<'_, (Tally, StoredPairs)> {
         // Counts that a panic left incomplete are still worth a report.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn report(self, client: &Client) -> anyhow::Result<()> {
         self.bar.finish_and_clear();
-        let (tally, journal) = self
+        let (tally, stored) = self
             .state
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
@@ -239,7 +240,7 @@ impl Run<'_> {
         if let Some(error) = broken {
             bail!("{error}; {open} pairs are left: run the same command again to continue");
         }
-        journal.finish();
+        stored.finish();
         match failed.len() {
             0 => Ok(()),
             count => bail!("{count} pairs failed: run the same command again when they are fixed"),

@@ -1,171 +1,146 @@
-//! The pairs of an input that are stored, in a file beside it, so that an interrupted run can continue. Without the file a run posts
-//! everything again, which stores nothing twice.
+//! What an interrupted run has done, as lines of a file beside its input or output, so that the same command goes on from there. The first line says
+//! which run it belongs to; the journal of another run is replaced.
 
 use std::{
-    collections::HashMap,
     fs::{self, File},
-    io::Write,
+    io::{self, BufRead, BufReader, Write},
     path::{Path, PathBuf},
 };
 
 use crate::types::Sha256;
 
-/// The server's answer about one pair.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Stored {
-    /// The pair's id.
-    pub(crate) id: String,
-    pub(crate) duplicate: bool,
-    pub(crate) holdout: bool,
-}
-
 /// The open file.
 pub(crate) struct Journal {
     path: PathBuf,
-    /// `None` if it cannot be written; the run continues without it.
-    file: Option<File>,
+    file: File,
 }
 
 impl Journal {
-    /// Opens the journal of `input`, and returns the answers in it by the pair's index. A journal with another `fingerprint` is replaced.
-    pub(crate) fn open(input: &Path, fingerprint: Sha256) -> (Self, HashMap<usize, Stored>) {
-        let path = beside(input);
-        let head = format!("kith-progress 1 {fingerprint}\n");
-        let old = fs::read_to_string(&path).unwrap_or_default();
-        // The last line may be incomplete.
-        let whole = &old[..old.rfind('\n').map_or(0, |at| at + 1)];
-        let lines = whole.strip_prefix(&head);
-        let done = lines
-            .into_iter()
-            .flat_map(str::lines)
-            .filter_map(parse)
-            .collect();
-        let begun = match lines {
-            Some(_) if whole.len() == old.len() => Ok(()),
-            Some(_) => replace(&path, whole),
-            None => replace(&path, &head),
-        };
-        let file = begun.and_then(|()| File::options().append(true).open(&path));
-        if let Err(error) = &file {
-            eprintln!(
-                "{} cannot be written ({error}): if this run is interrupted, the next starts from the beginning",
-                path.display()
-            );
-        }
-        let file = file.ok();
-        (Self { path, file }, done)
-    }
-
-    /// Adds answers.
-    pub(crate) fn add(&mut self, answered: &[(usize, Stored)]) {
-        let lines: String = answered
-            .iter()
-            .map(|(index, stored)| line(*index, stored))
-            .collect();
-        // On a full disk the run continues, without a journal.
-        if self
-            .file
-            .as_mut()
-            .is_some_and(|file| file.write_all(lines.as_bytes()).is_err())
-        {
-            self.file = None;
+    /// Opens the journal beside `file`, and gives each complete line of it to `take`. One with another `fingerprint` is replaced; a torn last
+    /// line is removed.
+    ///
+    /// # Errors
+    /// The file cannot be read or written.
+    pub(crate) fn open(
+        file: &Path,
+        fingerprint: Sha256,
+        take: impl FnMut(&str),
+    ) -> io::Result<Self> {
+        let path = beside(file);
+        let head = format!("kith-progress 2 {fingerprint}");
+        match read(&path, &head, take)? {
+            Some(whole) => {
+                let file = File::options().append(true).open(&path)?;
+                file.set_len(whole)?;
+                Ok(Self { path, file })
+            }
+            None => {
+                replace(&path, &format!("{head}\n"))?;
+                let file = File::options().append(true).open(&path)?;
+                Ok(Self { path, file })
+            }
         }
     }
 
-    /// Removes the file, once every pair is answered.
+    /// Adds lines, each with its line break.
+    ///
+    /// # Errors
+    /// The file cannot be written: it may end in a torn line, which the next [`Journal::open`] removes.
+    pub(crate) fn add(&mut self, lines: &str) -> io::Result<()> {
+        self.file.write_all(lines.as_bytes())
+    }
+
+    /// Gives each line to `take`, as [`Journal::open`] does.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub(crate) fn lines(&self, take: impl FnMut(&str)) -> io::Result<()> {
+        read(&self.path, "", take).map(drop)
+    }
+
+    /// Removes the file: nothing is left to go on with.
     pub(crate) fn finish(self) {
         // A journal that stays is harmless.
         let _ = fs::remove_file(&self.path);
     }
 }
 
+/// Gives the complete lines after the first to `take`; the bytes that they and the first take. `None`: there is no file, or its first line does not begin
+/// with `head`.
+fn read(path: &Path, head: &str, mut take: impl FnMut(&str)) -> io::Result<Option<u64>> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    let (mut reader, mut line, mut whole) = (BufReader::new(file), Vec::new(), 0);
+    loop {
+        line.clear();
+        let bytes = reader.read_until(b'\n', &mut line)? as u64;
+        let Some(text) = line
+            .strip_suffix(b"\n")
+            .and_then(|line| str::from_utf8(line).ok())
+        else {
+            return Ok((whole > 0).then_some(whole));
+        };
+        if whole > 0 {
+            take(text);
+        } else if !text.starts_with(head) {
+            return Ok(None);
+        }
+        whole += bytes;
+    }
+}
+
 /// Replaces a file atomically.
-fn replace(path: &Path, text: &str) -> std::io::Result<()> {
+fn replace(path: &Path, text: &str) -> io::Result<()> {
     let next = path.with_extension("kith-progress-next");
     fs::write(&next, text)?;
     fs::rename(&next, path)
 }
 
 /// `pairs.csv` → `pairs.csv.kith-progress`, in the same folder.
-fn beside(input: &Path) -> PathBuf {
-    let input = input.canonicalize().unwrap_or_else(|_| input.to_owned());
-    let mut name = input.file_name().unwrap_or_default().to_owned();
+fn beside(file: &Path) -> PathBuf {
+    let file = file.canonicalize().unwrap_or_else(|_| file.to_owned());
+    let mut name = file.file_name().unwrap_or_default().to_owned();
     name.push(".kith-progress");
-    input.with_file_name(name)
-}
-
-fn line(
-    index: usize,
-    Stored {
-        id,
-        duplicate,
-        holdout,
-    }: &Stored,
-) -> String {
-    format!(
-        "{index} {id} {} {}\n",
-        u8::from(*duplicate),
-        u8::from(*holdout)
-    )
-}
-
-fn parse(line: &str) -> Option<(usize, Stored)> {
-    let mut words = line.split(' ');
-    let index = words.next()?.parse().ok()?;
-    let id = words.next()?.to_owned();
-    let mut flag = || Some(words.next()? == "1");
-    let (duplicate, holdout) = (flag()?, flag()?);
-    Some((
-        index,
-        Stored {
-            id,
-            duplicate,
-            holdout,
-        },
-    ))
+    file.with_file_name(name)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn stored(id: &str, duplicate: bool, holdout: bool) -> Stored {
-        let id = id.to_owned();
-        Stored {
-            id,
-            duplicate,
-            holdout,
-        }
+    fn open(file: &Path, run: &[u8]) -> (Journal, Vec<String>) {
+        let mut lines = Vec::new();
+        let take = |line: &str| lines.push(line.to_owned());
+        let journal = Journal::open(file, Sha256::digest(run), take).unwrap();
+        (journal, lines)
     }
 
     #[test]
-    fn a_second_run_knows_what_the_first_was_answered_and_a_torn_line_is_forgotten() {
+    fn a_second_run_goes_on_and_a_torn_line_is_forgotten() {
         let folder = tempfile::tempdir().unwrap();
-        let (input, mark) = (folder.path().join("p.csv"), Sha256::digest(b"a"));
-        let (mut journal, done) = Journal::open(&input, mark);
-        assert!(done.is_empty());
-        journal.add(&[(3, stored("x", true, false)), (0, stored("y", false, true))]);
-        journal.file.as_mut().unwrap().write_all(b"7 z 1").unwrap();
+        let input = folder.path().join("p.csv");
+        let (mut journal, lines) = open(&input, b"a");
+        assert!(lines.is_empty());
+        journal.add("one\ntwo\nthr").unwrap();
         drop(journal);
-        let (mut journal, done) = Journal::open(&input, mark);
-        assert_eq!(
-            done,
-            [(3, stored("x", true, false)), (0, stored("y", false, true))].into()
-        );
-        journal.add(&[(8, stored("w", false, false))]);
-        let (journal, done) = Journal::open(&input, mark);
-        assert_eq!(done.len(), 3);
+        let (mut journal, lines) = open(&input, b"a");
+        assert_eq!(lines, ["one", "two"]);
+        journal.add("three\n").unwrap();
+        let mut lines = Vec::new();
+        journal.lines(|line| lines.push(line.to_owned())).unwrap();
+        assert_eq!(lines, ["one", "two", "three"]);
         journal.finish();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]
-    fn the_journal_of_another_list_is_not_believed() {
+    fn the_journal_of_another_run_is_not_believed() {
         let folder = tempfile::tempdir().unwrap();
         let input = folder.path().join("p.csv");
-        let (mut journal, _) = Journal::open(&input, Sha256::digest(b"a"));
-        journal.add(&[(3, stored("x", true, false))]);
-        let (_, done) = Journal::open(&input, Sha256::digest(b"b"));
-        assert!(done.is_empty());
+        open(&input, b"a").0.add("one\n").unwrap();
+        assert!(open(&input, b"b").1.is_empty());
+        assert!(open(&input, b"a").1.is_empty());
     }
 }

@@ -2,35 +2,49 @@
 //! standard output.
 #![allow(clippy::print_stdout)]
 
+mod alias;
+mod answer;
 mod bench;
 mod bench_table;
 mod checkpoint;
 mod client;
 mod config;
 mod data_folder;
+mod doctor;
 mod embed;
-mod embedding_rows;
+mod embedded;
+mod embedding_table;
 mod evaluate;
+mod events;
 mod export;
 mod export_format;
 mod export_readme;
 mod file;
 mod folder;
 mod health;
+mod image;
+mod image_files;
 mod image_list;
 mod ingest;
 mod journal;
 mod key;
+mod page;
+mod pair;
 mod pair_list;
+mod path_segment;
 mod serve;
+mod server_args;
 mod settings_args;
+mod shell;
+mod stored;
 mod table;
+mod training;
 mod upload;
 mod verify;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// A server for image embeddings that keeps learning from the pairs its users post.
 #[derive(Debug, Parser)]
@@ -52,6 +66,16 @@ enum Command {
     Evaluate(evaluate::EvaluateArgs),
     /// List, take, promote, delete checkpoints of a running server, or verify those on disk
     Checkpoint(checkpoint::CheckpointArgs),
+    /// Show, pause and resume training of a running server
+    Training(training::TrainingArgs),
+    /// List, show and delete pairs that a running server stores
+    Pair(pair::PairArgs),
+    /// List, store, get and erase images that a running server stores
+    Image(image::ImageArgs),
+    /// Name checkpoints of a running server, and try candidates under a name
+    Alias(alias::AliasArgs),
+    /// Follow what happens on a running server, one JSON document a line
+    Events(events::EventsArgs),
     /// Make, list and revoke API keys; the server may run or not
     Key(key::KeyArgs),
     /// Check a data folder: every image, every checkpoint, the database; the server may run or not
@@ -60,8 +84,14 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Exit with 0 if a server is alive
     Health(health::HealthArgs),
+    /// Look at this machine, the settings and the data folder, and say what to change
+    Doctor(doctor::DoctorArgs),
     /// Print the effective settings as TOML
     Config(config::ConfigArgs),
+    /// Print a script that completes kith's command line in a shell
+    Completions(shell::CompletionsArgs),
+    /// Write man pages into a folder
+    Man(shell::ManArgs),
 }
 
 /// Parses the command line and runs it; a failure is one sentence on standard error and exit code 1.
@@ -72,11 +102,19 @@ pub fn run() -> ExitCode {
         Command::Embed(args) => embed::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Checkpoint(args) => checkpoint::run(&args),
+        Command::Training(args) => training::run(&args),
+        Command::Pair(args) => pair::run(&args),
+        Command::Image(args) => image::run(&args),
+        Command::Alias(args) => alias::run(&args),
+        Command::Events(args) => events::run(&args),
         Command::Key(args) => key::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Health(args) => health::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Config(args) => config::run(&args),
+        Command::Completions(args) => shell::completions(&args, Cli::command()),
+        Command::Man(args) => shell::man(&args, Cli::command()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use super::{
     client::{Client, ClientError, back_off, problem},
     file::read_file,
-    journal::Stored,
     pair_list::PairFiles,
+    stored::Stored,
 };
 use crate::types::Sha256;
 

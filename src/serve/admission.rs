@@ -25,6 +25,8 @@ pub(super) struct Admissions {
     estimate: WaitEstimate,
     /// Zero: no bound.
     max_wait: Duration,
+    /// So many images of small requests may wait in any case: one pass takes them together.
+    pass: usize,
     closed: AtomicBool,
 }
 
@@ -34,14 +36,15 @@ pub struct Admission {
 }
 
 impl Admissions {
-    /// `limit`: of images; `max_wait`: of a small request, zero without a bound.
-    pub(super) fn new(limit: usize, max_wait: Duration) -> Self {
+    /// `limit`: of images; `max_wait`: of a small request, zero without a bound; `pass`: most images of a pass.
+    pub(super) fn new(limit: usize, max_wait: Duration, pass: usize) -> Self {
         Self {
             places: Arc::new(Semaphore::new(limit)),
             limit,
             admitting: Mutex::new(()),
             estimate: WaitEstimate::default(),
             max_wait,
+            pass,
             closed: AtomicBool::new(false),
         }
     }
@@ -74,9 +77,11 @@ impl Admissions {
         }
     }
 
-    /// Counts `images` of a small request as waiting, unless those before them take too long.
+    /// Counts `images` of a small request as waiting, unless those before them fill a pass and take too long. Refusing more would leave passes
+    /// half empty: each image then costs more, and the wait grows instead of shrinking.
     pub(super) fn enqueue_small(&self, images: usize) -> Result<QueuedImages, ServeError> {
-        if !self.max_wait.is_zero() && self.estimate.wait() > self.max_wait {
+        let is_full = !self.max_wait.is_zero() && self.estimate.waiting() >= self.pass;
+        if is_full && self.estimate.wait() > self.max_wait {
             return Err(ServeError::LongWait);
         }
         Ok(self.estimate.enter(images))

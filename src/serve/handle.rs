@@ -107,6 +107,7 @@ impl Serving {
         let admissions = Admissions::new(
             config.queue_images,
             Duration::from_millis(config.max_wait_ms),
+            max_batch,
         );
         let counts = (instruments.clone(), admissions.estimate().clone());
         let batcher = Batcher::start(encoders.clone(), sizes, counts).map_err(no_threads)?;

@@ -64,10 +64,15 @@ impl WaitEstimate {
         answers.last = Some(now);
     }
 
+    /// Images of small requests that wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.shared.small.load(SeqCst)
+    }
+
     /// How long an image of a small request would wait for those before it.
     pub(super) fn wait(&self) -> Duration {
         let answers = (self.shared.answers.lock()).unwrap_or_else(PoisonError::into_inner);
-        let waiting = self.shared.small.load(SeqCst) as f64;
+        let waiting = self.waiting() as f64;
         Duration::from_secs_f64(answers.seconds_an_image * waiting)
     }
 }

@@ -8,6 +8,7 @@ mod bench;
 mod blobs;
 mod checkpoint;
 mod cli;
+mod commands;
 mod config;
 mod db;
 mod document;

@@ -13,7 +13,7 @@ const LAYERS: &[&[&str]] = &[
     &["serve", "train", "bench", "audit"],
     &["config"],
     &["app"],
-    &["http"],
+    &["doctor", "http"],
     &["cli"],
 ];
 
@@ -43,7 +43,12 @@ const HOMES: &[(&str, &str)] = &[
     ("tracing_opentelemetry", "telemetry"),
     ("metrics_exporter_prometheus", "telemetry"),
     ("tracing_subscriber", "telemetry"),
+    ("sysinfo", "doctor"),
     ("clap", "cli"),
+    ("clap_complete", "cli"),
+    ("clap_mangen", "cli"),
+    ("parquet", "cli"),
+    ("percent_encoding", "cli"),
     ("indicatif", "cli"),
     ("ureq", "cli, telemetry"),
 ];

@@ -66,7 +66,12 @@ async fn more_requests_than_may_be_answered_at_once_are_refused_and_health_is_no
 
 #[tokio::test]
 async fn a_small_request_that_would_wait_long_is_refused_and_a_bulk_one_is_not() {
-    let served = Served::start(&["serving.max_wait_ms=1", "serving.cache_mb=0"]).await;
+    let served = Served::start(&[
+        "serving.max_wait_ms=1",
+        "serving.max_batch=1",
+        "serving.cache_mb=0",
+    ])
+    .await;
     // Twelve megabytes of pixels take more than a millisecond anywhere, which is known after the first.
     let slow = large(2000);
     let reply = embed(&served, &[], slow.clone()).await;
@@ -83,6 +88,39 @@ async fn a_small_request_that_would_wait_long_is_refused_and_a_bulk_one_is_not()
     );
     let reply = embed(&served, &[], png(1)).await;
     assert_eq!(reply.status, StatusCode::OK, "{}", reply.text());
+}
+
+#[tokio::test]
+async fn however_long_the_wait_small_requests_may_fill_a_pass() {
+    let served = Served::start(&[
+        "serving.max_wait_ms=1",
+        "serving.max_batch=3",
+        "serving.cache_mb=0",
+    ])
+    .await;
+    let slow = large(2000);
+    let reply = embed(&served, &[], slow.clone()).await;
+    assert_eq!(reply.status, StatusCode::OK, "{}", reply.text());
+    let replies = tokio::join!(
+        embed(&served, &[], slow),
+        embed(&served, &[], png(1)),
+        embed(&served, &[], png(2)),
+        embed(&served, &[], png(3)),
+    );
+    let replies = [replies.0, replies.1, replies.2, replies.3];
+    let refused = replies
+        .iter()
+        .filter(|reply| reply.status != StatusCode::OK);
+    let refused: Vec<_> = refused.collect();
+    assert_eq!(
+        refused.len(),
+        1,
+        "three fill a pass, the fourth waits too long"
+    );
+    assert_eq!(
+        refused[0].error(StatusCode::TOO_MANY_REQUESTS).0,
+        "overloaded"
+    );
 }
 
 #[tokio::test]

@@ -1,0 +1,76 @@
+//! `kith training`: what training does on a running server; pauses, resumes and steers it.
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::{answer, client::Client, server_args::ServerArgs};
+
+const STATUS: [answer::Column; 7] = [
+    ("state", "/state"),
+    ("waiting for", "/waiting_for"),
+    ("step", "/step"),
+    ("learning rate", "/learning_rate"),
+    ("live checkpoint", "/checkpoint/live"),
+    ("held", "/checkpoint/held"),
+    ("last error", "/last_error"),
+];
+const METRICS: [answer::Column; 4] = [
+    ("step", "/step"),
+    ("loss", "/loss"),
+    ("acceptance", "/acceptance"),
+    ("at", "/at"),
+];
+
+#[derive(Args, Debug)]
+pub(crate) struct TrainingArgs {
+    #[command(subcommand)]
+    action: Option<Action>,
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Print the server's answer as JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// What training does now (the default)
+    Status,
+    /// Pause it; a pause survives restarts
+    Pause,
+    /// Let it go on, with another learning rate if one is given
+    Resume {
+        #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
+        learning_rate: Option<f64>,
+    },
+    /// The series of its figures
+    Metrics {
+        /// From this step on
+        #[arg(long, value_name = "STEP", default_value_t = 0)]
+        since: u64,
+    },
+}
+
+pub(crate) fn run(args: &TrainingArgs) -> anyhow::Result<()> {
+    let client = Client::new(&args.server);
+    let (answer, columns) = match args.action.as_ref().unwrap_or(&Action::Status) {
+        Action::Status => (client.get("/v1/training")?, &STATUS[..]),
+        Action::Pause => (
+            client.patch("/v1/training", &json!({"state": "paused"}))?,
+            &STATUS[..],
+        ),
+        Action::Resume { learning_rate } => {
+            let mut document = json!({"state": "running"});
+            if let Some(rate) = learning_rate {
+                document["learning_rate"] = json!(rate);
+            }
+            (client.patch("/v1/training", &document)?, &STATUS[..])
+        }
+        Action::Metrics { since } => (
+            client.get(&format!("/v1/training/metrics?since={since}"))?,
+            &METRICS[..],
+        ),
+    };
+    answer::print(&answer, columns, args.json);
+    Ok(())
+}
