@@ -42,6 +42,8 @@ mod training;
 mod upload;
 mod verify;
 
+pub use pair_list::{PairFiles, PairList};
+
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};

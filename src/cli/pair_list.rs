@@ -21,27 +21,34 @@ const COLUMNS: Columns<'static> = Columns {
 
 /// The files of one pair.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct PairFiles {
+pub struct PairFiles {
     /// Where it was read, for messages: `line 7`, or the sub-folder.
-    pub(crate) source: String,
-    pub(crate) anchor: PathBuf,
-    /// `None`: two views of the anchor are the pair.
-    pub(crate) positive: Option<PathBuf>,
-    pub(crate) group: Option<String>,
+    pub source: String,
+    /// Path of the anchor's file.
+    pub anchor: PathBuf,
+    /// Path of the positive's file. `None`: two views of the anchor are the pair.
+    pub positive: Option<PathBuf>,
+    /// Images of one group are never each other's negatives.
+    pub group: Option<String>,
 }
 
 /// The pairs of an input, and its problems.
 #[derive(Debug, Default)]
-pub(crate) struct PairList {
-    pub(crate) pairs: Vec<PairFiles>,
-    pub(crate) problems: Vec<String>,
+pub struct PairList {
+    /// The pairs, in the order of the input.
+    pub pairs: Vec<PairFiles>,
+    /// Lines of a CSV that are no pair, each with its number and the reason.
+    pub problems: Vec<String>,
     /// Why files of a folder are left out.
-    pub(crate) left_out: Vec<String>,
+    pub left_out: Vec<String>,
 }
 
 impl PairList {
     /// A CSV file, or a folder with one sub-folder for each thing and at most `per_thing` pairs of each.
-    pub(crate) fn read(input: &Path, per_thing: usize) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// The input cannot be read, has other columns, or holds no pair.
+    pub fn read(input: &Path, per_thing: usize) -> anyhow::Result<Self> {
         let list = if input.is_dir() {
             Self::from_folder(input, per_thing)?
         } else {

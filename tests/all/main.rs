@@ -14,6 +14,7 @@ mod db;
 mod document;
 mod exports;
 mod first_weights;
+mod fuzz;
 mod http;
 mod ingest;
 mod key_commands;
