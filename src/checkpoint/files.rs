@@ -41,6 +41,14 @@ pub enum FileError {
     /// The manifest is of another version of the format.
     #[error("its format is version {0}, this program reads version {FORMAT}")]
     Version(u32),
+    /// The manifest states a number that no checkpoint has.
+    #[error("{MANIFEST} states the {what} {number}, which no checkpoint has")]
+    Number {
+        /// `step`, `range`, or `size` for that of all files.
+        what: &'static str,
+        /// The number.
+        number: String,
+    },
     /// The manifest belongs to another checkpoint.
     #[error("{MANIFEST} belongs to checkpoint {0}")]
     OtherCheckpoint(CheckpointId),

@@ -7,6 +7,9 @@ use crate::types::{CheckpointId, Sha256};
 use kith_nn::EncoderConfig;
 use kith_pixels::Preprocessing;
 
+/// Largest step or size that a checkpoint's row can hold.
+const MAX_NUMBER: u64 = i64::MAX as u64;
+
 /// One part in the manifest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Part {
@@ -149,9 +152,24 @@ impl Manifest {
         })
     }
 
-    /// Sum of the parts' sizes.
+    /// Refuses numbers that a row cannot hold, and a range by which no value can be scaled: JSON's 1e39 is an infinite `f32`.
+    fn check_numbers(&self) -> Result<(), FileError> {
+        let refuse = |what, number: String| Err(FileError::Number { what, number });
+        for (what, number) in [("step", self.step), ("size", self.bytes())] {
+            if number > MAX_NUMBER {
+                return refuse(what, number.to_string());
+            }
+        }
+        match self.range {
+            Some(range) if !range.is_finite() || range < 0.0 => refuse("range", range.to_string()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sum of the parts' sizes. A damaged manifest may state any: then the largest number.
     pub fn bytes(&self) -> u64 {
-        self.parts.iter().map(|part| part.bytes).sum()
+        let sizes = self.parts.iter().map(|part| part.bytes);
+        sizes.fold(0, u64::saturating_add)
     }
 
     /// The part of that name.
@@ -175,6 +193,7 @@ impl Manifest {
         if manifest.version != FORMAT {
             return Err(FileError::Version(manifest.version));
         }
+        manifest.check_numbers()?;
         match PARTS.iter().find(|name| manifest.part(name).is_none()) {
             Some(missing) => Err(FileError::Unnamed(missing)),
             None => Ok(manifest),
@@ -316,6 +335,31 @@ mod tests {
     fn an_origin_without_a_step_began_at_step_0() {
         let origin: Origin = serde_json::from_str(r#"{"kind": "starter"}"#).unwrap();
         assert_eq!((origin.kind, origin.step), (OriginKind::Starter, 0));
+    }
+
+    #[test]
+    fn a_step_and_sizes_that_no_row_can_hold_and_a_range_that_scales_nothing_are_refused() {
+        let mut largest = manifest();
+        (largest.step, largest.range) = (MAX_NUMBER, Some(0.0));
+        largest.parts[0].bytes = MAX_NUMBER - (largest.bytes() - largest.parts[0].bytes);
+        assert_eq!(reread(&largest, largest.id).unwrap(), largest);
+        let changes: [fn(&mut Manifest); 4] = [
+            |damaged| damaged.step += 1,
+            |damaged| damaged.parts[0].bytes += 1,
+            |damaged| damaged.parts[1].bytes = u64::MAX,
+            |damaged| damaged.range = Some(-0.5),
+        ];
+        for change in changes {
+            let mut damaged = largest.clone();
+            change(&mut damaged);
+            let refused = reread(&damaged, damaged.id).unwrap_err().to_string();
+            assert!(refused.contains("which no checkpoint has"), "{refused}");
+        }
+        let endless = serde_json::to_string(&largest).unwrap();
+        let endless = endless.replace("\"range\":0.0", "\"range\":1e39");
+        assert!(endless.contains("1e39"));
+        let refused = Manifest::parse(endless.as_bytes()).unwrap_err().to_string();
+        assert!(refused.contains("range inf"), "{refused}");
     }
 
     #[test]
