@@ -98,8 +98,6 @@ impl Checkpoints {
                     return Err(CheckpointError::Unknown(*id));
                 }
                 tracing::info!(checkpoint = %id, ?by, why, hold, "promoted");
-                let data = json!({"checkpoint": id, "decided_by": by, "reason": why, "held": hold});
-                self.events.publish(Kind::Promotion, data);
             }
             Action::Mark { id, verdict, why } => {
                 self.db.set_verdict(*id, *verdict, why.as_deref()).await?;

@@ -6,13 +6,20 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
+use serde_json::json;
 use tokio::sync::Mutex;
 
 use super::{
     ModelInfo, ServeError,
     loaded::{Loaded, Loader},
 };
-use crate::{db::Db, telemetry::LogThrottle, types::CheckpointId};
+use crate::{
+    checkpoint::CheckpointError,
+    db::{CheckpointRow, Db},
+    events::Kind,
+    telemetry::LogThrottle,
+    types::CheckpointId,
+};
 
 /// How long the follower waits before it loads a checkpoint again that failed to load.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
@@ -56,18 +63,18 @@ impl Live {
     /// Reads the live row and returns once its checkpoint serves.
     pub(super) async fn follow(&self) -> Result<(), ServeError> {
         let mut failure = self.loading.lock().await;
-        let Some(id) = self.next().await? else {
+        let Some(row) = self.next().await? else {
             return Ok(());
         };
-        self.replace(id, &mut failure).await
+        self.replace(&row, &mut failure).await
     }
 
     /// As [`Live::follow`], but logs a failure, and does not load a checkpoint again that failed a moment ago.
     pub(super) async fn tick(&self) {
         let mut failure = self.loading.lock().await;
         let followed = match self.next().await {
-            Ok(Some(id)) if !failed_recently(failure.as_ref(), id) => {
-                self.replace(id, &mut failure).await
+            Ok(Some(row)) if !failed_recently(failure.as_ref(), row.id) => {
+                self.replace(&row, &mut failure).await
             }
             Ok(_) => Ok(()),
             Err(error) => Err(error),
@@ -79,25 +86,32 @@ impl Live {
         }
     }
 
-    /// The live row's checkpoint, if another one serves.
-    async fn next(&self) -> Result<Option<CheckpointId>, ServeError> {
+    /// The live row, if another checkpoint serves.
+    async fn next(&self) -> Result<Option<CheckpointRow>, ServeError> {
         let row = self.db.live_checkpoint().await;
-        let id = row
-            .map_err(crate::checkpoint::CheckpointError::from)?
-            .map(|row| row.id);
-        Ok(id.filter(|id| self.info().is_none_or(|info| info.id != *id)))
+        let row = row.map_err(CheckpointError::from)?;
+        Ok(row.filter(|row| self.info().is_none_or(|info| info.id != row.id)))
     }
 
+    /// Loads the checkpoint of `row`, and tells those who watch once it serves.
     async fn replace(
         &self,
-        id: CheckpointId,
+        row: &CheckpointRow,
         failure: &mut Option<Failure>,
     ) -> Result<(), ServeError> {
+        let id = row.id;
         match self.loader.load(id).await {
             Ok(loaded) => {
                 *failure = None;
                 tracing::info!(checkpoint = %id, step = loaded.info.step, "serving");
                 self.current.store(Some(loaded));
+                let data = json!({
+                    "checkpoint": id, "decided_by": row.decided_by, "reason": row.reason, "held": row.held,
+                });
+                self.loader
+                    .checkpoints
+                    .events()
+                    .publish(Kind::Promotion, data);
                 Ok(())
             }
             Err(error) => {

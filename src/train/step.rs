@@ -93,16 +93,17 @@ impl Run<'_> {
             return;
         };
         let context = self.context;
-        match serde_json::to_value(&row) {
+        let data = serde_json::to_value(&row);
+        let rows = [row];
+        let stored = (context.db).insert_metrics(&rows, context.config.run.metrics_rows);
+        if let Err(error) = context.wait(stored) {
+            tracing::warn!(step = self.state.step, %error, "a row of the training series is lost");
+            return;
+        }
+        // Who hears of it may read it.
+        match data {
             Ok(data) => context.checkpoints.events().publish(Kind::Step, data),
             Err(error) => tracing::warn!(%error, "a step is not told to those who watch"),
-        }
-        if let Err(error) = context.wait(
-            context
-                .db
-                .insert_metrics(&[row], context.config.run.metrics_rows),
-        ) {
-            tracing::warn!(step = self.state.step, %error, "a row of the training series is lost");
         }
     }
 

@@ -106,6 +106,18 @@ async fn promotions_are_told_and_a_client_that_comes_back_goes_on_where_it_was()
     assert_eq!(other.next().await.data["reason"], "nothing served before");
 }
 
+#[tokio::test]
+async fn a_promotion_is_told_when_it_serves() {
+    let served = Served::start(&[]).await;
+    let mut client = Client::open(&served, "/v1/events?kinds=promotion", None).await;
+    let id = served.write_checkpoint(1).await;
+    // As the trainer does: only the follower notices it.
+    served.app.checkpoints.promote(id, false).await.unwrap();
+    assert_eq!(client.next().await.data["checkpoint"], json!(id));
+    let models = served.get("/v1/models").await.json();
+    assert_eq!(models["data"][0]["checkpoint"], json!(id), "{models}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn training_tells_its_state_steps_snapshots_and_what_needs_a_person() {
     let sets = [
@@ -130,6 +142,14 @@ async fn training_tells_its_state_steps_snapshots_and_what_needs_a_person() {
     let alarm = loop {
         let event = client.next().await;
         kinds.insert(event.kind.clone());
+        if event.kind == "step" {
+            let path = format!("/v1/training/metrics?since={}", event.data["step"]);
+            let rows = served.get(&path).await.json();
+            assert_eq!(
+                rows["data"][0]["step"], event.data["step"],
+                "told before it is stored"
+            );
+        }
         let gave_up = event.data["message"]
             .as_str()
             .is_some_and(|text| text.contains("in a row"));
