@@ -40,6 +40,22 @@ pub(crate) enum ClientError {
     NotKith { url: String, cause: String },
 }
 
+impl ClientError {
+    /// Whether a request of fewer or smaller images might be answered.
+    pub(crate) fn is_too_large(&self) -> bool {
+        self.has_code(&["body_too_large", "too_many_images"])
+    }
+
+    /// Whether the checkpoint that was asked for is not there any more.
+    pub(crate) fn is_unknown_checkpoint(&self) -> bool {
+        self.has_code(&["unknown_checkpoint"])
+    }
+
+    fn has_code(&self, codes: &[&str]) -> bool {
+        matches!(self, Self::Refused { code, .. } if codes.contains(&&**code))
+    }
+}
+
 /// The body of a request.
 #[derive(Clone, Copy)]
 pub(crate) enum Payload<'a> {
@@ -149,7 +165,11 @@ impl Client {
             AttemptError::Retry { cause, .. } => self.unreachable(cause),
         })?;
         match answer.status().as_u16() {
-            200 => Ok(answer.into_body().into_reader()),
+            200 if is_stream(&answer) => Ok(answer.into_body().into_reader()),
+            200 => Err(ClientError::NotKith {
+                url: self.base.clone(),
+                cause: "the answer is no stream of events".to_owned(),
+            }),
             status => {
                 let body = read(&mut answer).unwrap_or_default();
                 let refused = refusal(status, &body);
@@ -281,6 +301,11 @@ fn read(answer: &mut Response<Body>) -> std::io::Result<Vec<u8>> {
 }
 
 /// The wait that the server asks for.
+fn is_stream(answer: &Response<Body>) -> bool {
+    let media = answer.headers().get("content-type");
+    media.is_some_and(|media| media.as_bytes().starts_with(b"text/event-stream"))
+}
+
 fn retry_after(answer: &Response<Body>) -> Option<Duration> {
     let text = answer.headers().get("retry-after")?.to_str().ok()?;
     let wait = Duration::from_secs(text.trim().parse().ok()?);

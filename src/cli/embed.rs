@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::{
     client::{Client, ClientError},
-    embedded::{Embedded, floats},
+    embedded::{Embedded, FileVersion, floats},
     embedding_table::Row,
     file::read_file,
     image_files::image_files,
@@ -55,6 +55,8 @@ pub(crate) struct EmbedArgs {
 /// One file, encoded for a request.
 struct Encoded {
     path: PathBuf,
+    /// As it was before it was read: if it is written meanwhile, it is embedded again.
+    version: FileVersion,
     /// Base64.
     text: String,
 }
@@ -74,7 +76,14 @@ struct Run<'a> {
 pub(crate) fn run(args: &EmbedArgs) -> anyhow::Result<()> {
     let files = image_files(&args.images)?;
     let client = Client::new(&args.server);
-    let request = json!([client.base(), args.model, args.dimensions]).to_string();
+    let request = json!([args.model, args.dimensions]).to_string();
+    if let Some(output) = &args.output {
+        ensure!(
+            !args.images.contains(output),
+            "{} is an input: name another --output",
+            output.display()
+        );
+    }
     let table = (args.output.as_ref()).map(|output| Embedded::open(output, &request));
     let table = table.transpose()?;
     let model = table.as_ref().and_then(Embedded::model);
@@ -95,15 +104,23 @@ pub(crate) fn run(args: &EmbedArgs) -> anyhow::Result<()> {
         };
         let (done, total) = (table.count(), files.len());
         table.stop();
+        let lost = (error.downcast_ref()).is_some_and(ClientError::is_unknown_checkpoint);
         return Err(match done {
             0 => error,
+            _ if lost => error.context(format!(
+                "the checkpoint of the {done} images that are embedded is gone: remove {}.kith-progress to begin anew",
+                args.output.as_deref().unwrap_or(Path::new("")).display()
+            )),
             _ => error.context(format!(
                 "{done} of {total} images are embedded: run the same command again to go on"
             )),
         });
     }
     if let Some(table) = table {
-        table.finish(&files)?;
+        match table.count() {
+            0 => table.stop(),
+            _ => table.finish(&files)?,
+        }
     }
     for line in &failed {
         eprintln!("{line}");
@@ -148,9 +165,15 @@ impl Run<'_> {
 
     /// Reads and encodes a file; `None` if it failed and the run continues.
     fn encode(&mut self, path: &Path) -> anyhow::Result<Option<Encoded>> {
+        if path.to_str().is_none() {
+            let failed = self.fail(path, "its name is not UTF-8, which no table can hold");
+            return failed.map(|()| None);
+        }
+        let version = FileVersion::of(path);
         match read_file(path) {
             Ok(bytes) => Ok(Some(Encoded {
                 path: path.to_owned(),
+                version,
                 text: STANDARD.encode(bytes),
             })),
             Err(error) => self.fail(path, &error.to_string()).map(|()| None),
@@ -164,6 +187,9 @@ impl Run<'_> {
             bail!("{line}; --keep-going leaves out files that fail");
         }
         self.bar.inc(1);
+        if let Some(table) = &mut self.table {
+            table.forget(path);
+        }
         self.failed.push(line);
         Ok(())
     }
@@ -175,7 +201,16 @@ impl Run<'_> {
                 Ok(answer) => return self.write(&batch, &answer),
                 Err(error) => error,
             };
-            let Some(index) = refused_index(&refused, batch.len()) else {
+            if refused.is_too_large() && batch.len() > 1 {
+                let rest = batch.split_off(batch.len() / 2);
+                self.post(batch)?;
+                return self.post(rest);
+            }
+            let index = match refused.is_too_large() {
+                true => Some(0),
+                false => refused_index(&refused, batch.len()),
+            };
+            let Some(index) = index else {
                 return Err(refused).context(format!(
                     "{} and {} more images were not embedded",
                     batch[0].path.display(),
@@ -213,11 +248,12 @@ impl Run<'_> {
         let mut rows = Vec::with_capacity(data.len());
         for (file, item) in batch.iter().zip(data) {
             let embedding = item["embedding"].as_str();
-            rows.push(Row {
+            let row = Row {
                 path: file.path.to_string_lossy().into_owned(),
                 model: model.to_owned(),
                 embedding: floats(embedding.context("the answer has no embedding")?)?,
-            });
+            };
+            rows.push((row, file.version));
         }
         self.bar.inc(rows.len() as u64);
         model.clone_into(&mut self.model);
@@ -229,9 +265,9 @@ impl Run<'_> {
 }
 
 /// Prints a JSON line a row.
-fn print(rows: &[Row]) -> io::Result<()> {
+fn print(rows: &[(Row, FileVersion)]) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    for row in rows {
+    for (row, _) in rows {
         writeln!(out, "{}", row.to_json())?;
     }
     out.flush()

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     embedding_table::{Format, Row, Table},
-    journal::Journal,
+    journal::{Foreign, Journal},
 };
 use crate::types::Sha256;
 
@@ -29,7 +29,7 @@ struct Line {
 
 /// What changes when a file is written.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
-struct FileVersion {
+pub(crate) struct FileVersion {
     bytes: u64,
     /// Nanoseconds since 1970.
     modified: u64,
@@ -45,15 +45,18 @@ pub(crate) struct Embedded {
 }
 
 impl Embedded {
-    /// `request`: what the vectors depend on besides the images, such as the server and the model that was asked for.
+    /// `request`: what the vectors depend on besides the images, such as the model that was asked for.
     ///
     /// # Errors
-    /// The name is of no format, or nothing can be written beside it.
+    /// The name is of no format or of a folder, nothing can be written beside it, or there is the journal of another run.
     pub(crate) fn open(output: &Path, request: &str) -> anyhow::Result<Self> {
         Format::of(output).map_err(anyhow::Error::msg)?;
+        ensure!(!output.is_dir(), "{} is a folder", output.display());
+        // The table replaces what a link points at, and not the link.
+        let output = &output.canonicalize().unwrap_or_else(|_| output.to_owned());
         let (mut done, mut model) = (HashMap::new(), None);
         let fingerprint = Sha256::digest(request.as_bytes());
-        let journal = Journal::open(output, fingerprint, |line| {
+        let journal = Journal::open(output, fingerprint, Foreign::Refuse, |line| {
             if let Ok(line) = serde_json::from_str::<Line>(line) {
                 done.insert(line.path, line.version);
                 model = Some(line.model);
@@ -84,9 +87,10 @@ impl Embedded {
         done.is_some_and(|version| *version == FileVersion::of(path))
     }
 
-    pub(crate) fn add(&mut self, rows: &[Row]) -> anyhow::Result<()> {
+    /// Adds rows, each with the version of the file that was read for it.
+    pub(crate) fn add(&mut self, rows: &[(Row, FileVersion)]) -> anyhow::Result<()> {
         let mut lines = String::new();
-        for row in rows {
+        for (row, version) in rows {
             let bytes: Vec<u8> = row
                 .embedding
                 .iter()
@@ -94,7 +98,7 @@ impl Embedded {
                 .collect();
             let line = Line {
                 path: row.path.clone(),
-                version: FileVersion::of(Path::new(&row.path)),
+                version: *version,
                 model: row.model.clone(),
                 embedding: STANDARD.encode(bytes),
             };
@@ -107,8 +111,13 @@ impl Embedded {
         added.with_context(|| format!("the journal of {} cannot be written", self.output.display()))
     }
 
-    /// Writes the table, with the rows of `files` in their order of time, and removes the journal.
-    pub(crate) fn finish(self, files: &[PathBuf]) -> anyhow::Result<()> {
+    /// Leaves a file out, though an earlier version of it was embedded.
+    pub(crate) fn forget(&mut self, path: &Path) {
+        self.done.remove(path.to_string_lossy().as_ref());
+    }
+
+    /// Writes the table, with the rows of `files` in the order in which they came, and removes the journal. Without any row, a table that is there stays.
+    pub(crate) fn finish(mut self, files: &[PathBuf]) -> anyhow::Result<()> {
         let mut wanted: HashMap<String, FileVersion> = HashMap::new();
         for file in files {
             let path = file.to_string_lossy().into_owned();
@@ -150,9 +159,14 @@ impl Embedded {
         });
         read.context("the journal cannot be read")?;
         failed?;
-        match table {
-            Some(table) => table.finish()?,
-            None => Table::create(&self.output, 0, 0)?.finish()?,
+        ensure!(
+            wanted.is_empty(),
+            "{} rows are missing in the journal of {}: run the same command again",
+            wanted.len(),
+            self.output.display()
+        );
+        if let Some(table) = table {
+            table.finish()?;
         }
         self.journal.finish();
         Ok(())
@@ -168,7 +182,7 @@ impl Embedded {
 
 impl FileVersion {
     /// Zeros for a file that cannot be looked at.
-    fn of(path: &Path) -> Self {
+    pub(crate) fn of(path: &Path) -> Self {
         let Ok(found) = fs::metadata(path) else {
             return Self::default();
         };
@@ -216,12 +230,13 @@ pub(crate) fn floats(text: &str) -> anyhow::Result<Vec<f32>> {
 mod tests {
     use super::*;
 
-    fn row(path: &Path, value: f32) -> Row {
-        Row {
+    fn row(path: &Path, value: f32) -> (Row, FileVersion) {
+        let row = Row {
             path: path.to_string_lossy().into_owned(),
             model: "kith@1".to_owned(),
             embedding: vec![value, 0.5],
-        }
+        };
+        (row, FileVersion::of(path))
     }
 
     #[test]
@@ -237,11 +252,8 @@ mod tests {
         first.stop();
         assert!(!output.exists());
         fs::write(&b, "longer").unwrap();
-        assert_eq!(Embedded::open(&output, "another").unwrap().count(), 0);
-        let mut first = Embedded::open(&output, "live").unwrap();
-        first.add(&[row(&a, 1.0), row(&b, 2.0)]).unwrap();
-        first.stop();
-        fs::write(&b, "longer still").unwrap();
+        let refused = Embedded::open(&output, "another").err().unwrap();
+        assert!(format!("{refused:#}").contains("begin anew"), "{refused:#}");
         let mut second = Embedded::open(&output, "live").unwrap();
         assert_eq!(second.model(), Some("kith@1"));
         assert_eq!((second.has(&a), second.has(&b)), (true, false));
@@ -255,6 +267,25 @@ mod tests {
             .collect();
         assert_eq!(values, ["1", "3"]);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn a_file_that_fails_now_has_no_row_and_a_lost_row_is_no_table() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = ["a.png", "b.png"].map(|name| folder.path().join(name));
+        let output = folder.path().join("t.csv");
+        fs::write(&output, "older").unwrap();
+        let mut run = Embedded::open(&output, "live").unwrap();
+        run.add(&[row(&files[0], 1.0), row(&files[1], 2.0)])
+            .unwrap();
+        run.forget(&files[0]);
+        run.finish(&files).unwrap();
+        assert_eq!(fs::read_to_string(&output).unwrap().lines().count(), 2);
+        let mut run = Embedded::open(&output, "live").unwrap();
+        run.add(&[row(&files[0], 1.0)]).unwrap();
+        fs::write(folder.path().join("t.csv.kith-progress"), "").unwrap();
+        assert!(run.finish(&files).is_err());
+        assert_eq!(fs::read_to_string(&output).unwrap().lines().count(), 2);
     }
 
     #[test]

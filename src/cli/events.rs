@@ -26,8 +26,8 @@ pub(crate) struct EventsArgs {
     #[arg(long, value_name = "ID")]
     after: Option<String>,
     /// End after so many events [default: never]
-    #[arg(long, value_name = "N")]
-    count: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
 }
 
 /// Prints events until `--count`, or until standard output is closed. A stream that breaks off is opened again after its last event.
@@ -56,10 +56,13 @@ pub(crate) fn run(args: &EventsArgs) -> anyhow::Result<()> {
             }
             Err(error) => return Err(error.into()),
         };
-        failures = 0;
         match follow.print(BufReader::new(stream), &mut io::stdout().lock()) {
             Ok(true) => return Ok(()),
-            Ok(false) => eprintln!("the stream ended; opening it again"),
+            Ok(false) => {
+                eprintln!("the stream ended; opening it again");
+                sleep(back_off(0));
+                failures = 0;
+            }
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
             Err(error) => return Err(error).context("standard output cannot be written"),
         }
@@ -70,7 +73,7 @@ pub(crate) fn run(args: &EventsArgs) -> anyhow::Result<()> {
 struct Follow {
     last: Option<String>,
     /// Events to print yet; `None`: without end.
-    left: Option<usize>,
+    left: Option<u64>,
 }
 
 impl Follow {
@@ -79,9 +82,6 @@ impl Follow {
     fn print(&mut self, stream: impl BufRead, out: &mut impl Write) -> io::Result<bool> {
         let (mut id, mut kind, mut data) = (None, None, String::new());
         for line in stream.lines() {
-            if self.left == Some(0) {
-                return Ok(true);
-            }
             let Ok(line) = line else { return Ok(false) };
             match line
                 .split_once(':')
@@ -102,12 +102,15 @@ impl Follow {
                     out.flush()?;
                     self.last = id.take().or(self.last.take());
                     self.left = self.left.map(|left| left - 1);
+                    if self.left == Some(0) {
+                        return Ok(true);
+                    }
                     (kind, data) = (None, String::new());
                 }
                 _ => (),
             }
         }
-        Ok(self.left == Some(0))
+        Ok(false)
     }
 }
 

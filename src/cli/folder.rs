@@ -1,8 +1,10 @@
 //! Finds image files in folders, with the reason for each file that is left out.
 
 use std::{
+    collections::HashSet,
     ffi::OsStr,
     fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -46,30 +48,43 @@ pub(crate) fn left_out(path: &Path) -> Option<String> {
 
 /// All image files below a folder, in the order of their paths, and the reasons for the others.
 pub(crate) fn walk(folder: &Path) -> anyhow::Result<(Vec<PathBuf>, Vec<String>)> {
-    let (mut images, mut rest) = (Vec::new(), Vec::new());
-    descend(folder, 0, &mut images, &mut rest)?;
-    Ok((images, rest))
+    let mut walk = Walk::default();
+    walk.descend(folder, 0)?;
+    Ok((walk.images, walk.rest))
 }
 
-fn descend(
-    folder: &Path,
-    depth: usize,
-    images: &mut Vec<PathBuf>,
-    rest: &mut Vec<String>,
-) -> anyhow::Result<()> {
-    for path in entries(folder)? {
-        if !path.is_dir() {
-            match left_out(&path) {
-                None => images.push(path),
-                Some(reason) => rest.push(reason),
-            }
-        } else if depth + 1 < MAX_DEPTH {
-            descend(&path, depth + 1, images, rest)?;
-        } else {
-            rest.push(format!("{}: too many folders deep", path.display()));
+#[derive(Default)]
+struct Walk {
+    images: Vec<PathBuf>,
+    rest: Vec<String>,
+    /// Device and inode of each folder: links may lead to one again.
+    seen: HashSet<(u64, u64)>,
+}
+
+impl Walk {
+    fn descend(&mut self, folder: &Path, depth: usize) -> anyhow::Result<()> {
+        let name = folder.display();
+        let found = fs::metadata(folder).with_context(|| format!("{name} cannot be listed"))?;
+        if !self.seen.insert((found.dev(), found.ino())) {
+            self.rest
+                .push(format!("{name}: a link to a folder that was searched"));
+            return Ok(());
         }
+        for path in entries(folder)? {
+            if !path.is_dir() {
+                match left_out(&path) {
+                    None => self.images.push(path),
+                    Some(reason) => self.rest.push(reason),
+                }
+            } else if depth + 1 < MAX_DEPTH {
+                self.descend(&path, depth + 1)?;
+            } else {
+                self.rest
+                    .push(format!("{}: too many folders deep", path.display()));
+            }
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// The first reasons of a list, and how many more there are.
@@ -94,5 +109,23 @@ pub(crate) fn report(reasons: &[String]) {
     }
     if reasons.len() > MAX_SHOWN {
         eprintln!("  and {} more", reasons.len() - MAX_SHOWN);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn links_to_a_folder_above_are_not_followed_again_and_again() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("a.png"), "").unwrap();
+        for name in ["one", "two"] {
+            symlink(".", folder.path().join(name)).unwrap();
+        }
+        let (images, rest) = walk(folder.path()).unwrap();
+        assert_eq!((images.len(), rest.len()), (1, 2), "{rest:?}");
     }
 }

@@ -1,6 +1,9 @@
 //! The command line: one file for each subcommand, which turns its arguments into calls of other modules. Only this module prints to
 //! standard output.
-#![allow(clippy::print_stdout)]
+
+// First: its macros are those of all modules below.
+#[macro_use]
+mod out;
 
 mod alias;
 mod answer;

@@ -1,6 +1,10 @@
 //! `kith serve`: reads settings, starts logs, opens the listener and runs [`crate::http::serve`] until a signal.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    io::{self, Write},
+    net::SocketAddr,
+    path::PathBuf,
+};
 
 use anyhow::Context;
 use clap::Args;
@@ -86,14 +90,15 @@ fn print_address(address: SocketAddr, keyed: bool) {
     } else {
         ""
     };
-    println!("kith listens on http://{address}");
-    println!(
-        "  embed    curl -s http://{address}/v1/embeddings{key} -H 'content-type: image/png' --data-binary @a.png"
+    // A server goes on where nobody reads this.
+    let _ = write!(
+        io::stdout(),
+        "kith listens on http://{address}
+  embed    curl -s http://{address}/v1/embeddings{key} -H 'content-type: image/png' --data-binary @a.png
+  teach    curl -s http://{address}/v1/pairs{key} -F anchor=@a.png -F positive=@b.png
+  watch    curl -s http://{address}/v1/training{key}
+"
     );
-    println!(
-        "  teach    curl -s http://{address}/v1/pairs{key} -F anchor=@a.png -F positive=@b.png"
-    );
-    println!("  watch    curl -s http://{address}/v1/training{key}");
 }
 
 /// Waits for SIGTERM, SIGHUP or Ctrl-C; a second signal ends the process at once. The handlers are installed before this returns, so that no

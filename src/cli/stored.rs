@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, path::Path};
 
-use super::journal::Journal;
+use super::journal::{Foreign, Journal};
 use crate::types::Sha256;
 
 /// The server's answer about one pair.
@@ -24,7 +24,9 @@ impl StoredPairs {
     /// Those of earlier runs with the same `fingerprint`, and where to add others.
     pub(crate) fn open(input: &Path, fingerprint: Sha256) -> (Self, HashMap<usize, Stored>) {
         let mut done = HashMap::new();
-        let journal = Journal::open(input, fingerprint, |line| done.extend(parse(line)));
+        let journal = Journal::open(input, fingerprint, Foreign::Replace, |line| {
+            done.extend(parse(line));
+        });
         if let Err(error) = &journal {
             eprintln!(
                 "no journal can be written beside {} ({error}): if this run is interrupted, the next starts from the beginning",
@@ -101,6 +103,7 @@ mod tests {
         let (mut pairs, done) = StoredPairs::open(&input, run);
         assert!(done.is_empty());
         pairs.add(&answered);
+        drop(pairs);
         let (_, done) = StoredPairs::open(&input, run);
         assert_eq!(done, answered.into());
     }

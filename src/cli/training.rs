@@ -40,7 +40,7 @@ enum Action {
     Pause,
     /// Let it go on, with another learning rate if one is given
     Resume {
-        #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
+        #[arg(long, value_name = "RATE", allow_negative_numbers = true, value_parser = finite)]
         learning_rate: Option<f64>,
     },
     /// The series of its figures
@@ -49,6 +49,12 @@ enum Action {
         #[arg(long, value_name = "STEP", default_value_t = 0)]
         since: u64,
     },
+}
+
+/// Parses a number; JSON has no others than finite ones.
+fn finite(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number: &f64| number.is_finite());
+    number.ok_or_else(|| "it must be a number such as 0.0001".to_owned())
 }
 
 pub(crate) fn run(args: &TrainingArgs) -> anyhow::Result<()> {

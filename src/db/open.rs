@@ -1,6 +1,10 @@
 //! Opens the database file: for a server, which migrates it, or read-only.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use sqlx::{
     ConnectOptions, Connection, SqliteConnection, SqlitePool,
@@ -53,7 +57,7 @@ impl Db {
         if Self::is_missing(path).await? {
             return Ok(false);
         }
-        let mut connection = options(path).connect().await?;
+        let mut connection = peek(path).await?;
         let table: bool = sqlx::query_scalar(
             "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'api_keys')",
         )
@@ -86,10 +90,8 @@ impl Db {
         if std::fs::metadata(path).map_or(true, |file| file.len() == 0) {
             return Ok(true);
         }
-        let mut connection = options(path).connect().await?;
-        let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_master")
-            .fetch_one(&mut connection)
-            .await?;
+        let mut connection = peek(path).await?;
+        let tables = count_tables(&mut connection).await?;
         connection.close().await?;
         Ok(tables == 0)
     }
@@ -104,6 +106,19 @@ impl Db {
             fresh_metrics: Arc::default(),
         })
     }
+}
+
+/// Opens a database to read a little from it: nothing is written, neither a WAL into it nor anything beside it that is not there.
+async fn peek(path: &Path) -> Result<SqliteConnection, DbError> {
+    let options = options(path).read_only(true);
+    // Without a WAL no process has it open, and one must not be made.
+    let unused = !wal(path).exists();
+    Ok(options.immutable(unused).connect().await?)
+}
+
+async fn count_tables(connection: &mut SqliteConnection) -> Result<i64, DbError> {
+    let count = sqlx::query_scalar("SELECT count(*) FROM sqlite_master");
+    Ok(count.fetch_one(connection).await?)
 }
 
 fn options(path: &Path) -> SqliteConnectOptions {
@@ -173,9 +188,13 @@ async fn known(readers: SqlitePool) -> Result<SqlitePool, DbError> {
 
 /// Whether all that was committed is in the file itself.
 fn is_closed_cleanly(path: &Path) -> bool {
+    std::fs::metadata(wal(path)).map_or(true, |wal| wal.len() == 0)
+}
+
+fn wal(path: &Path) -> PathBuf {
     let mut wal = path.as_os_str().to_owned();
     wal.push("-wal");
-    std::fs::metadata(Path::new(&wal)).map_or(true, |wal| wal.len() == 0)
+    PathBuf::from(wal)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::{fs, path::Path, time::SystemTime};
 
 use jiff::Timestamp;
+use rustix::fs::Access;
 
 use super::check::Check;
 use crate::{
@@ -20,7 +21,16 @@ const LITTLE: u64 = GIB;
 /// The checks of `storage.data_dir`.
 pub(super) async fn examine(settings: &Settings) -> Vec<Check> {
     let folder = &settings.storage.data_dir;
-    let mut checks = vec![writable(folder), space(folder)];
+    let place = existing(folder);
+    if !place.is_dir() {
+        let found = format!("{} is no folder", place.display());
+        return vec![Check::problem(
+            "folder",
+            found,
+            "remove it, or choose another with --data-dir",
+        )];
+    }
+    let mut checks = vec![writable(place), space(place)];
     if !folder.is_dir() {
         checks.push(Check::good("data", "the first start creates the folder"));
         return checks;
@@ -49,10 +59,10 @@ pub(super) async fn examine(settings: &Settings) -> Vec<Check> {
     checks
 }
 
-/// The folder itself, or the nearest one above it that exists.
+/// The folder itself, or the nearest thing above it that exists, a dangling link among them.
 fn existing(path: &Path) -> &Path {
-    let exists = path.ancestors().find(|above| above.is_dir());
-    exists.unwrap_or(Path::new("."))
+    let exists = |above: &&Path| fs::symlink_metadata(above).is_ok();
+    path.ancestors().find(exists).unwrap_or(Path::new("."))
 }
 
 fn is_empty(folder: &Path) -> bool {
@@ -60,29 +70,20 @@ fn is_empty(folder: &Path) -> bool {
 }
 
 /// Whether this user may write where the folder is or will be.
-fn writable(folder: &Path) -> Check {
-    let place = existing(folder);
+fn writable(place: &Path) -> Check {
     let shown = place.display();
-    match tempfile(place) {
+    match rustix::fs::access(place, Access::WRITE_OK | Access::EXEC_OK) {
         Ok(()) => Check::good("folder", format!("{shown} can be written")),
         Err(error) => Check::problem(
             "folder",
             format!("{shown} cannot be written: {error}"),
-            "give its owner to the server's user, or choose another with --data-dir",
+            "give it to the server's user, mount its disk for writing, or choose another with --data-dir",
         ),
     }
 }
 
-/// Writes a file and removes it.
-fn tempfile(folder: &Path) -> std::io::Result<()> {
-    let path = folder.join(format!(".kith-doctor-{}", std::process::id()));
-    let written = fs::write(&path, "kith doctor");
-    let removed = fs::remove_file(&path);
-    written.and(removed)
-}
-
-fn space(folder: &Path) -> Check {
-    match disk::space(existing(folder)) {
+fn space(place: &Path) -> Check {
+    match disk::space(place) {
         Ok((free, total)) => judge_space(free, total),
         Err(error) => Check::warning(
             "disk",

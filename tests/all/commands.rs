@@ -1,7 +1,7 @@
 //! Subcommands that ask a running server for one job each, and those that need none: what they print, and what an interrupted one leaves.
 
 use std::{
-    fs,
+    fs::{self, File},
     path::Path,
     process::{Command, Output},
 };
@@ -134,6 +134,8 @@ async fn training_is_paused_and_resumed_and_aliases_are_set() {
         assert!(server.told(&["training"]).contains("paused"));
         let resumed = server.json(&["training", "resume", "--learning-rate", "0.001"]);
         assert_ne!(resumed["state"], "paused");
+        let rate = ["training", "resume", "--learning-rate", "nan"];
+        assert_eq!(kith(&rate).status.code(), Some(2));
         let refused = server.complaint(&["training", "resume", "--learning-rate", "-1"]);
         assert!(refused.contains("learning_rate"), "{refused}");
         let live = server.json(&["training"])["checkpoint"]["live"].clone();
@@ -260,6 +262,9 @@ fn doctor_names_what_is_wrong_and_what_to_change() {
         assert_eq!(check["state"], "problem", "{check}");
         assert!(!check["remedy"].as_str().unwrap().is_empty());
     }
+    fs::write(&data, "no folder").unwrap();
+    assert_eq!(state(&checks(&[]), "folder"), "problem");
+    fs::remove_file(&data).unwrap();
     fs::create_dir(&data).unwrap();
     fs::write(data.join("kith.db"), "no database").unwrap();
     assert_eq!(state(&checks(&[]), "data"), "problem");
@@ -314,4 +319,22 @@ fn completions_and_man_pages_know_every_subcommand() {
     for page in ["kith.1", "kith-embed.1", "kith-checkpoint-promote.1"] {
         assert!(pages.join(page).is_file(), "{page}");
     }
+}
+
+#[test]
+fn output_that_cannot_be_written_is_a_sentence_and_one_that_nobody_reads_is_no_failure() {
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let mut config = Command::new(env!("CARGO_BIN_EXE_kith"));
+    let output = config.arg("config").stdout(full).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(
+        text.starts_with("kith: standard output cannot be written"),
+        "{text}"
+    );
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut config = Command::new(env!("CARGO_BIN_EXE_kith"));
+    let output = config.arg("config").stdout(writer).output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
 }
