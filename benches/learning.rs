@@ -87,10 +87,7 @@ impl Emoji {
             let images = images.map(|image| ImageKey(image as u32));
             graph.insert(
                 PairKey(key as u32),
-                PairEntry {
-                    images,
-                    group: Some(GroupKey(group as u32)),
-                },
+                PairEntry::new(images, Some(GroupKey(group as u32))),
             );
         }
         graph

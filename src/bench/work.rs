@@ -72,13 +72,7 @@ pub(super) fn train(
         let keys: Vec<PairKey> = (0..pairs as u32).map(PairKey).collect();
         for key in &keys {
             let images = [2 * key.0, 2 * key.0 + 1].map(ImageKey);
-            graph.insert(
-                *key,
-                PairEntry {
-                    images,
-                    group: None,
-                },
-            );
+            graph.insert(*key, PairEntry::new(images, None));
         }
         let mut batch = Batch {
             step: 0,
@@ -161,6 +155,7 @@ pub(super) fn walk(
         .map(|place| BatchSlot {
             key: slot(place),
             log_degree: 0.0,
+            log_odds: 0.0,
         })
         .collect();
     let scores: Vec<f32> = (0..count * count)
@@ -179,6 +174,7 @@ pub(super) fn walk(
     let carried = Some(Carried {
         state,
         log_degree: 0.0,
+        log_odds: 0.0,
         in_batch: None,
     });
     let mut step = 0;

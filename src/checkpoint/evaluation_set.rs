@@ -207,12 +207,14 @@ fn root(parents: &mut [usize], mut row: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kith_mcmc::PairWeight;
 
     fn pair(key: u32, images: [u32; 2], group: Option<u32>) -> PairKeys {
         PairKeys {
             pair: PairKey(key),
             images: images.map(ImageKey),
             group: group.map(GroupKey),
+            weight: PairWeight::ONE,
             split: Split::Holdout,
         }
     }

@@ -29,7 +29,7 @@ const BAR: &str = "{bar:30} {pos}/{len} pairs, {per_sec}, {eta} left";
 
 #[derive(Args, Debug)]
 pub(crate) struct IngestArgs {
-    /// A CSV with the columns anchor, positive, group (paths relative to it), or a folder with one sub-folder of images for each thing
+    /// A CSV with the columns anchor, positive, group, weight (paths relative to it), or a folder with one sub-folder of images for each thing
     #[arg(value_name = "PAIRS.csv|FOLDER")]
     input: PathBuf,
     #[command(flatten)]

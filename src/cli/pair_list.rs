@@ -12,10 +12,11 @@ use super::{
     table::{Columns, Table},
 };
 use crate::types::Sha256;
+use kith_mcmc::PairWeight;
 
 const COLUMNS: Columns<'static> = Columns {
     required: &["anchor"],
-    optional: &["positive", "group"],
+    optional: &["positive", "group", "weight"],
     others: false,
 };
 
@@ -30,6 +31,8 @@ pub struct PairFiles {
     pub positive: Option<PathBuf>,
     /// Images of one group are never each other's negatives.
     pub group: Option<String>,
+    /// How much it counts in training; `None`: 1.
+    pub weight: Option<PairWeight>,
 }
 
 /// The pairs of an input, and its problems.
@@ -41,6 +44,29 @@ pub struct PairList {
     pub problems: Vec<String>,
     /// Why files of a folder are left out.
     pub left_out: Vec<String>,
+}
+
+impl PairFiles {
+    /// A pair from the cells of a line in the order of [`COLUMNS`]; files lie in `folder`.
+    fn from_cells(source: &str, folder: &Path, cells: Vec<Option<String>>) -> Result<Self, String> {
+        let Ok([Some(anchor), positive, group, weight]) = <[_; 4]>::try_from(cells) else {
+            return Err("no anchor".to_owned());
+        };
+        Ok(Self {
+            source: source.to_owned(),
+            anchor: folder.join(anchor),
+            positive: positive.map(|positive| folder.join(positive)),
+            group,
+            weight: weight.as_deref().map(weight_of_cell).transpose()?,
+        })
+    }
+}
+
+fn weight_of_cell(cell: &str) -> Result<PairWeight, String> {
+    cell.parse().ok().and_then(PairWeight::new).ok_or_else(|| {
+        let (min, max) = (PairWeight::MIN.value(), PairWeight::MAX.value());
+        format!("the weight {cell:?} is not a number from {min} to {max}: give one, or leave the cell empty for 1")
+    })
 }
 
 impl PairList {
@@ -73,14 +99,9 @@ impl PairList {
         };
         for row in table.rows {
             let source = format!("line {}", row.line);
-            match <[Option<String>; 3]>::try_from(row.cells) {
-                Ok([Some(anchor), positive, group]) => list.pairs.push(PairFiles {
-                    source,
-                    anchor: folder.join(anchor),
-                    positive: positive.map(|positive| folder.join(positive)),
-                    group,
-                }),
-                _ => list.problems.push(format!("{source}: no anchor")),
+            match PairFiles::from_cells(&source, folder, row.cells) {
+                Ok(pair) => list.pairs.push(pair),
+                Err(problem) => list.problems.push(format!("{source}: {problem}")),
             }
         }
         Ok(list)
@@ -116,6 +137,7 @@ impl PairList {
             anchor: images[anchor].clone(),
             positive: positive.map(|positive| images[positive].clone()),
             group: Some(name.clone().into_owned()),
+            weight: None,
         }));
         Ok(())
     }
@@ -141,8 +163,10 @@ impl PairList {
     /// Hash of the pairs and of the server's address.
     pub(crate) fn fingerprint(&self, server: &str) -> Sha256 {
         let pairs = self.pairs.iter();
-        let lines =
-            pairs.map(|pair| format!("{:?}\n", (&pair.anchor, &pair.positive, &pair.group)));
+        let lines = pairs.map(|pair| {
+            let label = (&pair.group, pair.weight);
+            format!("{:?}\n", (&pair.anchor, &pair.positive, label))
+        });
         Sha256::digest(format!("{server}\n{}", lines.collect::<String>()).as_bytes())
     }
 }
@@ -187,7 +211,7 @@ mod tests {
         let path = folder.path().join("pairs.csv");
         fs::write(
             &path,
-            "positive,anchor,group\nb.png,\"a, 1.png\",g\n,c.png,\nb.png,,\nx,y\n",
+            "positive,anchor,group,weight\nb.png,\"a, 1.png\",g,2.5\n,c.png,,\nb.png,,,\nx,y\n,c.png,,0\n",
         )
         .unwrap();
         let list = PairList::read(&path, 10).unwrap();
@@ -197,13 +221,22 @@ mod tests {
                 anchor: folder.path().join(anchor),
                 positive: positive.map(|name| folder.path().join(name)),
                 group: group.map(str::to_owned),
+                weight: None,
             };
         let expected = [
-            pair("line 2", "a, 1.png", Some("b.png"), Some("g")),
+            PairFiles {
+                weight: PairWeight::new(2.5),
+                ..pair("line 2", "a, 1.png", Some("b.png"), Some("g"))
+            },
             pair("line 3", "c.png", None, None),
         ];
         assert_eq!(list.pairs, expected);
-        assert_eq!(list.problems.len(), 2, "{:?}", list.problems);
+        assert_eq!(list.problems.len(), 3, "{:?}", list.problems);
+        let weight = list
+            .problems
+            .iter()
+            .find(|problem| problem.contains("line 6"));
+        assert!(weight.unwrap().contains("0.001 to 1000"), "{weight:?}");
         assert!(list.problems.contains(&"line 4: no anchor".to_owned()));
     }
 
@@ -252,6 +285,7 @@ mod tests {
             anchor: anchor.into(),
             positive: Some(positive.into()),
             group: None,
+            weight: None,
         };
         let pairs = vec![
             pair("a", "b"),

@@ -82,6 +82,9 @@ impl<'a> Uploader<'a> {
         if let Some(group) = &pair.group {
             document["group"] = json!(group);
         }
+        if let Some(weight) = pair.weight {
+            document["weight"] = json!(weight.value());
+        }
         writeln!(line.text, "{document}").map_err(|error| error.to_string())?;
         Ok(line)
     }

@@ -17,7 +17,7 @@ use super::{
     records::{Erasure, ImageRow, KeyRow, PairKeys, PairRow, StepMetrics},
 };
 use crate::types::{CheckpointId, Sha256};
-use kith_mcmc::{GroupKey, ImageKey, PairKey};
+use kith_mcmc::{GroupKey, ImageKey, PairKey, PairWeight};
 
 /// SQLite's integers are signed: steps and sizes stay below 2⁶³.
 pub(super) fn integer(value: u64) -> Result<i64, DbError> {
@@ -112,6 +112,7 @@ impl FromRow<'_, SqliteRow> for PairRow {
             anchor: row.try_get("anchor")?,
             positive: row.try_get("positive")?,
             group: row.try_get("group_name")?,
+            weight: weight(row)?,
             split: row.try_get("split")?,
             created_at: parsed(row, "created_at")?,
         })
@@ -128,6 +129,7 @@ impl FromRow<'_, SqliteRow> for PairKeys {
                 ImageKey(row.try_get("positive")?),
             ],
             group: row.try_get::<Option<u32>, _>("group_key")?.map(GroupKey),
+            weight: weight(row)?,
             split: row.try_get("split")?,
         })
     }
@@ -220,6 +222,12 @@ impl FromRow<'_, SqliteRow> for CheckpointRow {
             held: row.try_get("held")?,
         })
     }
+}
+
+/// The column `weight` of a pair.
+fn weight(row: &SqliteRow) -> sqlx::Result<PairWeight> {
+    let value: f64 = row.try_get("weight")?;
+    PairWeight::new(value).ok_or_else(|| decode_error("weight", "it is out of range"))
 }
 
 /// A column of text, parsed.

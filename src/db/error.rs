@@ -59,6 +59,20 @@ pub enum DbError {
         /// The group it was posted with.
         posted: String,
     },
+    /// A pair is stored with another weight than it is posted with.
+    #[error(
+        "this pair is stored with weight {stored}, and posted with weight {posted}: post it without a weight to keep that, or delete pair {pair} first"
+    )]
+    OtherWeight {
+        /// Its place in the request.
+        index: usize,
+        /// The stored pair.
+        pair: uuid::Uuid,
+        /// The weight it has.
+        stored: f64,
+        /// The weight it was posted with.
+        posted: f64,
+    },
     /// A pair names an image that is not stored.
     #[error("no image {0} is stored")]
     MissingImage(Sha256),

@@ -22,7 +22,7 @@ const PRUNE_ROWS: u32 = 4096;
 
 impl Db {
     /// Stores images and pairs in one transaction, all or none. A pair that is there (same two images, either way round) is answered
-    /// as it is, with `true` for duplicate; another group than it has is an error. New pairs are split by `holdout_share` (see `split_of` in split.rs).
+    /// as it is, with `true` for duplicate; another group or weight than it has is an error. New pairs are split by `holdout_share` (see `split_of` in split.rs).
     pub async fn insert_pairs(
         &self,
         images: &[NewImage],
@@ -43,6 +43,7 @@ impl Db {
             ];
             let row = insert(&mut transaction, pair, keys, holdout_share).await?;
             check_group(index, &row.0, pair)?;
+            check_weight(index, &row.0, pair)?;
             stored.push(row);
         }
         transaction.commit().await?;
@@ -87,7 +88,7 @@ impl Db {
         limit: u32,
     ) -> Result<Vec<PairKeys>, DbError> {
         let page = sqlx::query_as(
-            "SELECT key, anchor, positive, group_key, split FROM pairs WHERE key > ? ORDER BY key LIMIT ?",
+            "SELECT key, anchor, positive, group_key, weight, split FROM pairs WHERE key > ? ORDER BY key LIMIT ?",
         )
         .bind(after.0)
         .bind(limit);
@@ -157,6 +158,19 @@ fn check_group(index: usize, stored: &PairRow, posted: &NewPair) -> Result<(), D
     }
 }
 
+/// A pair that was there keeps its weight, which the trainer has read. Another one is refused.
+fn check_weight(index: usize, stored: &PairRow, posted: &NewPair) -> Result<(), DbError> {
+    match posted.weight {
+        Some(weight) if stored.weight != weight => Err(DbError::OtherWeight {
+            index,
+            pair: stored.id,
+            stored: stored.weight.value(),
+            posted: weight.value(),
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// The key of a pair's image, looked up once a request.
 async fn key(
     transaction: &mut SqliteConnection,
@@ -189,15 +203,17 @@ async fn insert(
     let relations = relations(transaction, images, group).await?;
     let position = position([pair.anchor, pair.positive], pair.group.as_deref());
     let split = split_of(relations, position, holdout_share);
+    let weight = pair.weight.unwrap_or_default();
     let (id, created_at) = (Uuid::now_v7(), Timestamp::now());
     let key = sqlx::query_scalar(
-        "INSERT INTO pairs (id, anchor, positive, group_key, split, created_at) VALUES (?, ?, ?, ?, ?, ?)
+        "INSERT INTO pairs (id, anchor, positive, group_key, weight, split, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)
          RETURNING key",
     )
     .bind(PairId(id))
     .bind(images[0].0)
     .bind(images[1].0)
     .bind(group)
+    .bind(weight.value())
     .bind(split)
     .bind(created_at.to_string())
     .fetch_one(transaction)
@@ -208,6 +224,7 @@ async fn insert(
         anchor: pair.anchor,
         positive: pair.positive,
         group: pair.group.clone(),
+        weight,
         split,
         created_at,
     };

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::types::Sha256;
-use kith_mcmc::{GroupKey, ImageKey, PairKey};
+use kith_mcmc::{GroupKey, ImageKey, PairKey, PairWeight};
 
 /// A stored image.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,6 +51,8 @@ pub struct NewPair {
     pub positive: Sha256,
     /// Group name.
     pub group: Option<String>,
+    /// How much it counts in the loss; `None`: 1.
+    pub weight: Option<PairWeight>,
 }
 
 /// What a pair is used for.
@@ -81,6 +83,8 @@ pub struct PairRow {
     pub positive: Sha256,
     /// Group name.
     pub group: Option<String>,
+    /// How much it counts in the loss.
+    pub weight: PairWeight,
     /// Its use.
     pub split: Split,
     /// When it arrived.
@@ -96,6 +100,8 @@ pub struct PairKeys {
     pub images: [ImageKey; 2],
     /// Its group.
     pub group: Option<GroupKey>,
+    /// How much it counts in the loss.
+    pub weight: PairWeight,
     /// Its use.
     pub split: Split,
 }

@@ -193,6 +193,10 @@ impl From<DbError> for ApiError {
                 let problem = Problem::new("group_conflict", error.to_string());
                 Self::Conflict(problem.with_param(format!("pairs[{index}].group")))
             }
+            DbError::OtherWeight { index, .. } => {
+                let problem = Problem::new("weight_conflict", error.to_string());
+                Self::Conflict(problem.with_param(format!("pairs[{index}].weight")))
+            }
             error => Self::internal(error),
         }
     }

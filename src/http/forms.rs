@@ -14,7 +14,7 @@ pub(super) struct ImageFiles;
 /// One image file, under any name.
 pub(super) struct OneFile;
 
-/// The files of a pair, and its group.
+/// The files of a pair, its group and its weight.
 pub(super) struct PairForm;
 
 impl PartialSchema for ImageFiles {
@@ -40,6 +40,7 @@ impl PartialSchema for PairForm {
             .property("anchor", file())
             .property("positive", file())
             .property("group", group.max_length(Some(512)))
+            .property("weight", ObjectBuilder::new().schema_type(Type::Number))
             .required("anchor");
         form.additional_properties(Some(AdditionalProperties::FreeForm(false)))
             .into()

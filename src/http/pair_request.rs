@@ -13,6 +13,7 @@ use crate::{
     ingest::{PairUpload, Upload},
     types::Sha256,
 };
+use kith_mcmc::PairWeight;
 
 /// Most characters of a group's name.
 const MAX_GROUP: usize = 512;
@@ -38,6 +39,9 @@ pub(super) struct PairRequest {
     /// Images of one group are never each other's negatives. At most 512 characters.
     #[schema(min_length = 1, max_length = 512)]
     group: Option<String>,
+    /// How much the pair counts in the loss, relative to the others; 1 unless given.
+    #[schema(minimum = 0.001, maximum = 1000)]
+    weight: Option<f64>,
 }
 
 /// One side of a pair. Exactly one of the fields is given.
@@ -64,6 +68,10 @@ impl PairRequest {
             anchor,
             positive: positive.transpose()?,
             group: self.group.clone(),
+            weight: self
+                .weight
+                .map(|weight| pair_weight(weight, path))
+                .transpose()?,
         })
     }
 }
@@ -89,15 +97,19 @@ impl SideRequest {
     }
 }
 
-/// Reads a form with the files `anchor` and `positive` and the text `group`.
+/// Reads a form with the files `anchor` and `positive` and the texts `group` and `weight`.
 pub(super) async fn read_form(mut form: Form) -> Result<PairUpload, ApiError> {
-    let (mut anchor, mut positive, mut group) = (None, None, None);
+    let (mut anchor, mut positive, mut group, mut weight) = (None, None, None, None);
     while let Some(part) = form.next_part().await? {
         let slot = match part.name.as_str() {
             "anchor" => &mut anchor,
             "positive" => &mut positive,
             "group" => &mut group,
-            other => return Err(unknown_part(other, "send anchor, positive and group")),
+            "weight" => &mut weight,
+            other => {
+                let remedy = "send anchor, positive, group and weight";
+                return Err(unknown_part(other, remedy));
+            }
         };
         if slot.replace(part.bytes).is_some() {
             let message = "the form has this part twice: send one pair a form";
@@ -117,12 +129,30 @@ pub(super) async fn read_form(mut form: Form) -> Result<PairUpload, ApiError> {
         anchor: Upload::Bytes(anchor),
         positive: positive.map(Upload::Bytes),
         group,
+        weight: weight.map(weight_of_text).transpose()?,
     })
 }
 
 fn group_name(bytes: Bytes) -> Result<String, ApiError> {
     String::from_utf8(bytes.into())
         .map_err(|_| ApiError::invalid("invalid_field", "group", "group is not UTF-8: send text"))
+}
+
+fn weight_of_text(bytes: Bytes) -> Result<PairWeight, ApiError> {
+    let text = String::from_utf8_lossy(&bytes);
+    // What is no number is out of range, and the message says what to send.
+    pair_weight(text.trim().parse().unwrap_or(f64::NAN), "")
+}
+
+fn pair_weight(weight: f64, path: &str) -> Result<PairWeight, ApiError> {
+    PairWeight::new(weight).ok_or_else(|| {
+        let message = format!(
+            "weight is not a number from {} to {}: send one, or leave it out for 1",
+            PairWeight::MIN.value(),
+            PairWeight::MAX.value()
+        );
+        ApiError::invalid("invalid_field", format!("{path}weight"), message)
+    })
 }
 
 fn check_group(group: Option<&str>, path: &str) -> Result<(), ApiError> {

@@ -15,6 +15,8 @@ pub(super) struct PairResponse {
     /// The anchor's id where no positive was posted: the anchor's own two views are the pair.
     positive: String,
     group: Option<String>,
+    /// How much it counts in the loss, relative to the other pairs.
+    weight: f64,
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
     /// Never trained on.
@@ -49,6 +51,7 @@ impl From<PairRow> for PairResponse {
             anchor: row.anchor.to_string(),
             positive: row.positive.to_string(),
             group: row.group,
+            weight: row.weight.value(),
             created_at: row.created_at,
             holdout: row.split == Split::Holdout,
             split: row.split,

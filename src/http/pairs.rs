@@ -47,7 +47,7 @@ struct PairsResponse {
 /// Stores pairs.
 ///
 /// All pairs of a JSON document are stored or none. A stream holds one pair a line and is answered line by line.
-#[utoipa::path(post, path = "/v1/pairs", params(("idempotency-key" = Option<String>, Header, description = "a retry with the same key is answered as the first request was; not for streams", pattern = "^[ -~]{1,255}$")), request_body(content((PairsRequest = "application/json"), (PairRequest = "application/x-ndjson"), (PairForm = "multipart/form-data"))), responses((status = 201, description = "Every pair and image is on disk.", body = PairsResponse), (status = 200, description = "A stream: a pair or an error a line, in the order of the request.", body = PairLine, content_type = "application/x-ndjson"), (status = 400, description = "invalid_idempotency_key invalid_id no_pairs image_undecodable url_not_supported"), (status = 404, description = "unknown_image"), (status = 409, description = "group_conflict image_damaged"), (status = 413, description = "image_too_large too_many_pairs"), (status = 415, description = "unsupported_media_type"), (status = 422, description = "idempotency_key_reused"), (status = 507, description = "storage_full")))]
+#[utoipa::path(post, path = "/v1/pairs", params(("idempotency-key" = Option<String>, Header, description = "a retry with the same key is answered as the first request was; not for streams", pattern = "^[ -~]{1,255}$")), request_body(content((PairsRequest = "application/json"), (PairRequest = "application/x-ndjson"), (PairForm = "multipart/form-data"))), responses((status = 201, description = "Every pair and image is on disk.", body = PairsResponse), (status = 200, description = "A stream: a pair or an error a line, in the order of the request.", body = PairLine, content_type = "application/x-ndjson"), (status = 400, description = "invalid_idempotency_key invalid_id no_pairs image_undecodable url_not_supported"), (status = 404, description = "unknown_image"), (status = 409, description = "group_conflict image_damaged weight_conflict"), (status = 413, description = "image_too_large too_many_pairs"), (status = 415, description = "unsupported_media_type"), (status = 422, description = "idempotency_key_reused"), (status = 507, description = "storage_full")))]
 async fn post_pairs(
     State(context): State<Context>,
     Extension(permit): Extension<BodyPermit>,
@@ -118,7 +118,8 @@ fn fingerprint(pair: &PairUpload) -> Sha256 {
         Upload::Id(id) => id.to_string(),
     };
     let positive = pair.positive.as_ref().map(hash);
-    Sha256::digest(format!("{} {positive:?} {:?}", hash(&pair.anchor), pair.group).as_bytes())
+    let label = (&pair.group, pair.weight);
+    Sha256::digest(format!("{} {positive:?} {label:?}", hash(&pair.anchor)).as_bytes())
 }
 
 async fn store(app: &App, pairs: Vec<PairUpload>) -> Result<StoredAnswer, ApiError> {

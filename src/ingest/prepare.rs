@@ -13,6 +13,7 @@ use crate::{
     db::{Db, NewImage, NewPair},
     types::Sha256,
 };
+use kith_mcmc::PairWeight;
 use kith_pixels::{Limits, PixelError};
 
 /// An acceptable image, hashed and decoded once (or known already).
@@ -27,7 +28,15 @@ pub(super) struct Prepared {
 pub(super) struct Slot {
     place: Place,
     upload: Upload,
+    /// The pair's; `None` at a positive.
+    label: Option<Label>,
+}
+
+/// What a pair carries besides its images.
+#[derive(Clone, Debug)]
+struct Label {
     group: Option<String>,
+    weight: Option<PairWeight>,
 }
 
 impl Slot {
@@ -46,19 +55,23 @@ impl Slot {
     }
 }
 
-/// All sides in order: each anchor (with its pair's group), then its positive.
+/// All sides in order: each anchor (with its pair's label), then its positive.
 pub(super) fn sides(pairs: Vec<PairUpload>) -> Vec<Slot> {
     let mut slots = Vec::with_capacity(2 * pairs.len());
     for (index, pair) in pairs.into_iter().enumerate() {
-        let mut slot = |side, upload, group| {
+        let mut slot = |side, upload, label| {
             let place = Place { index, side };
             slots.push(Slot {
                 place,
                 upload,
-                group,
+                label,
             });
         };
-        slot("anchor", pair.anchor, pair.group);
+        let label = Label {
+            group: pair.group,
+            weight: pair.weight,
+        };
+        slot("anchor", pair.anchor, Some(label));
         if let Some(upload) = pair.positive {
             slot("positive", upload, None);
         }
@@ -81,7 +94,8 @@ pub(super) fn pairs(slots: &[Slot], prepared: &[Prepared]) -> Vec<NewPair> {
             _ => pairs.push(NewPair {
                 anchor: id,
                 positive: id,
-                group: slot.group.clone(),
+                group: slot.label.as_ref().and_then(|label| label.group.clone()),
+                weight: slot.label.as_ref().and_then(|label| label.weight),
             }),
         }
     }

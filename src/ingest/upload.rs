@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::types::Sha256;
+use kith_mcmc::PairWeight;
 
 /// One side of a posted pair.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub struct PairUpload {
     pub positive: Option<Upload>,
     /// Group name.
     pub group: Option<String>,
+    /// How much it counts in the loss; `None`: 1.
+    pub weight: Option<PairWeight>,
 }
 
 /// Where in a request something is wrong: index of the pair and `anchor` or `positive`.

@@ -46,7 +46,7 @@ impl Batches {
         learner: &Learner,
     ) -> Result<LoadedBatch, TrainFailure> {
         while self.loader.has_room() {
-            let drawn = set.epoch.draw(self.size);
+            let drawn = set.draw(self.size);
             let with_images = |pair| set.graph.get(pair).map(|entry| (pair, entry.images));
             let plan = Plan {
                 step: self.next_step,

@@ -1,4 +1,5 @@
 //! The order in which pairs are drawn: epochs without replacement, shuffled by a hash, so that an epoch and a cursor determine the rest.
+//! A pair may be left out of some epochs; another hash chooses them.
 
 use std::{collections::BTreeSet, ops::Bound};
 
@@ -49,14 +50,14 @@ impl Epoch {
         self.position
     }
 
-    /// The next `batch` pairs, or all if there are fewer. The rest of an epoch that is smaller than a batch is not drawn: those pairs are
-    /// shuffled again with all others.
-    pub(super) fn draw(&mut self, batch: usize) -> Vec<PairKey> {
+    /// The next `batch` pairs, or all of an epoch if it has fewer. The rest of an epoch that is smaller than a batch is not drawn: those pairs
+    /// are shuffled again with all others. `share` is the share of the epochs that a pair is part of.
+    pub(super) fn draw(&mut self, batch: usize, share: impl Fn(PairKey) -> f64) -> Vec<PairKey> {
         let wanted = batch.min(self.order.len());
-        let mut drawn = self.ahead(wanted);
+        let mut drawn = self.ahead(wanted, &share);
         if drawn.len() < wanted {
             self.begin_next();
-            drawn = self.ahead(wanted);
+            drawn = self.ahead(wanted, &share);
         }
         if let Some(last) = drawn.last() {
             self.position.cursor = Some(*last);
@@ -70,13 +71,14 @@ impl Epoch {
         self.order = self.order.iter().map(|(_, pair)| self.key(*pair)).collect();
     }
 
-    fn ahead(&self, wanted: usize) -> Vec<(u64, u32)> {
+    fn ahead(&self, wanted: usize, share: &impl Fn(PairKey) -> f64) -> Vec<(u64, u32)> {
         let from = self
             .position
             .cursor
             .map_or(Bound::Unbounded, Bound::Excluded);
         self.order
             .range((from, Bound::Unbounded))
+            .filter(|(_, pair)| self.lot(*pair) < share(PairKey(*pair)))
             .take(wanted)
             .copied()
             .collect()
@@ -88,6 +90,15 @@ impl Epoch {
             cursor: None,
         };
         self.order = self.order.iter().map(|(_, pair)| self.key(*pair)).collect();
+    }
+
+    /// A number in [0, 1): the pair is part of the epoch if its share is larger.
+    fn lot(&self, pair: u32) -> f64 {
+        let (seed, epoch) = (self.seed, self.position.epoch);
+        let purpose = u64::from_be_bytes(*b"   share");
+        // As many bits as an f64 holds exactly.
+        let bits = mix(&[seed, epoch, purpose, u64::from(pair)]) >> 11;
+        bits as f64 / (1_u64 << 53) as f64
     }
 
     fn key(&self, pair: u32) -> (u64, u32) {
@@ -104,6 +115,8 @@ mod tests {
 
     use super::*;
 
+    /// All pairs are part of every epoch.
+    const EVERY: fn(PairKey) -> f64 = |_| 1.0;
     const START: Position = Position {
         epoch: 0,
         cursor: None,
@@ -126,7 +139,7 @@ mod tests {
             for number in 0..3 {
                 let mut seen = HashSet::new();
                 for _ in 0..(pairs as usize / batch).max(1) {
-                    for pair in epoch.draw(batch) {
+                    for pair in epoch.draw(batch, EVERY) {
                         prop_assert!(seen.insert(pair));
                     }
                     prop_assert_eq!(epoch.position().epoch, number);
@@ -140,11 +153,11 @@ mod tests {
             seed: u64, pairs in 1u32..100, batch in 1usize..20, stop in 0usize..30,
         ) {
             let mut straight = epoch(seed, START, 0..pairs);
-            (0..stop).for_each(|_| drop(straight.draw(batch)));
+            (0..stop).for_each(|_| drop(straight.draw(batch, EVERY)));
             // The order of arrival must not matter either.
             let mut resumed = epoch(seed, straight.position(), (0..pairs).rev());
             for _ in 0..10 {
-                prop_assert_eq!(straight.draw(batch), resumed.draw(batch));
+                prop_assert_eq!(straight.draw(batch, EVERY), resumed.draw(batch, EVERY));
                 prop_assert_eq!(straight.position(), resumed.position());
             }
         }
@@ -154,11 +167,11 @@ mod tests {
             seed: u64, pairs in 1u32..60, batch in 1usize..20, before in 0usize..9, ahead in 0usize..9,
         ) {
             let mut epoch = epoch(seed, START, 0..pairs);
-            (0..before).for_each(|_| drop(epoch.draw(batch)));
+            (0..before).for_each(|_| drop(epoch.draw(batch, EVERY)));
             let position = epoch.position();
-            let first: Vec<_> = (0..ahead).map(|_| epoch.draw(batch)).collect();
+            let first: Vec<_> = (0..ahead).map(|_| epoch.draw(batch, EVERY)).collect();
             epoch.rewind(position);
-            let again: Vec<_> = (0..ahead).map(|_| epoch.draw(batch)).collect();
+            let again: Vec<_> = (0..ahead).map(|_| epoch.draw(batch, EVERY)).collect();
             prop_assert_eq!(first, again);
         }
 
@@ -167,12 +180,12 @@ mod tests {
             seed: u64, before in 0usize..9,
         ) {
             let mut epoch = epoch(seed, START, 0..40);
-            (0..before).for_each(|_| drop(epoch.draw(4)));
+            (0..before).for_each(|_| drop(epoch.draw(4, EVERY)));
             epoch.insert(PairKey(1000));
             epoch.remove(PairKey(7));
             let mut later = HashSet::new();
             while epoch.position().epoch < 2 {
-                later.extend(epoch.draw(4));
+                later.extend(epoch.draw(4, EVERY));
             }
             prop_assert!(later.contains(&PairKey(1000)));
             prop_assert!(!later.contains(&PairKey(7)));
@@ -180,16 +193,38 @@ mod tests {
     }
 
     #[test]
+    fn a_pair_is_part_of_its_share_of_the_epochs_wherever_a_run_stops() {
+        let share = |pair: PairKey| f64::from(pair.0 % 4 + 1) / 4.0;
+        let mut straight = epoch(5, START, 0..64);
+        let (mut drawn, mut last) = ([0_u32; 4], START);
+        while straight.position().epoch < 400 {
+            let mut resumed = epoch(5, last, (0..64).rev());
+            let pairs = straight.draw(4, share);
+            assert_eq!(resumed.draw(4, share), pairs);
+            last = straight.position();
+            pairs
+                .iter()
+                .for_each(|pair| drawn[pair.0 as usize % 4] += 1);
+        }
+        for (quarters, times) in (1..).zip(drawn) {
+            // Sixteen pairs in 400 epochs, of which up to three of 40 pairs are left over. Four standard errors of a half are 160.
+            let expected = 1600.0 * f64::from(quarters);
+            let ratio = f64::from(times) / expected;
+            assert!((0.85..1.05).contains(&ratio), "{quarters}/4: {times}");
+        }
+    }
+
+    #[test]
     fn epochs_are_shuffled_differently() {
         let mut epoch = epoch(3, START, 0..64);
-        let first = epoch.draw(64);
-        assert_ne!(first, epoch.draw(64));
+        let first = epoch.draw(64, EVERY);
+        assert_ne!(first, epoch.draw(64, EVERY));
     }
 
     #[test]
     fn nothing_is_drawn_from_nothing() {
         let mut epoch = Epoch::new(1, START);
-        assert!(epoch.draw(8).is_empty());
+        assert!(epoch.draw(8, EVERY).is_empty());
         assert_eq!(epoch.position(), START);
     }
 }

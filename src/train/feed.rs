@@ -111,6 +111,7 @@ fn trained(row: &PairKeys) -> Option<(PairKey, PairEntry)> {
     let entry = PairEntry {
         images: row.images,
         group: row.group,
+        weight: row.weight,
     };
     (row.split == Split::Train).then_some((row.pair, entry))
 }
@@ -118,7 +119,7 @@ fn trained(row: &PairKeys) -> Option<(PairKey, PairEntry)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kith_mcmc::ImageKey;
+    use kith_mcmc::{ImageKey, PairWeight};
 
     #[test]
     fn only_the_train_split_is_trained_on() {
@@ -126,6 +127,7 @@ mod tests {
             pair: PairKey(1),
             images: [ImageKey(1), ImageKey(2)],
             group: None,
+            weight: PairWeight::ONE,
             split,
         };
         assert!(trained(&row(Split::Train)).is_some());

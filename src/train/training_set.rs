@@ -55,6 +55,13 @@ impl TrainingSet {
         self.feed.prune(context)
     }
 
+    /// The next pairs to train on, at most `batch`. Pairs lighter than the mean are left out of some epochs.
+    pub(super) fn draw(&mut self, batch: usize) -> Vec<PairKey> {
+        let (graph, share) = (&self.graph, self.graph.draw_share());
+        let share_of = |pair| graph.get(pair).map_or(1.0, |entry| share.of(entry.weight));
+        self.epoch.draw(batch, share_of)
+    }
+
     fn apply(&mut self, changes: Changes) -> Removed {
         for (pair, entry) in changes.added {
             self.graph.insert(pair, entry);

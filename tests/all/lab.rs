@@ -59,6 +59,7 @@ impl Lab {
                 anchor: self.store(png(number, 0)).await,
                 positive: Some(self.store(png(number, 60)).await),
                 group: group.map(str::to_owned),
+                weight: None,
             });
         }
         let rows = self.ingest.add_pairs(pairs).await.unwrap();

@@ -132,7 +132,13 @@ async fn an_older_schema_has_no_keys_and_is_not_migrated_beside_a_server() {
     let app = App::start(settings(&folder, &[])).await.unwrap();
     let database = database(&folder);
     execute(&database, "DELETE FROM _sqlx_migrations WHERE version > 5").await;
-    for later in ["DROP TABLE api_keys", "DROP TABLE canaries"] {
+    for later in [
+        "DROP TABLE api_keys",
+        "DROP TABLE canaries",
+        "DROP VIEW pair_rows",
+        "ALTER TABLE pairs DROP COLUMN weight",
+        "CREATE VIEW pair_rows AS SELECT 1",
+    ] {
         execute(&database, later).await;
     }
     let public = settings(&folder, &["server.listen=0.0.0.0:0"]);

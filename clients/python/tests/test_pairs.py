@@ -16,12 +16,13 @@ def sha(path: Path) -> str:
 
 def test_a_pair_is_stored_once_and_found_listed_and_deleted(kith: Kith, matches: Matches) -> None:
     anchor, positive = matches[100]
-    stored = kith.pairs.add(anchor, positive, group="group of one")
+    stored = kith.pairs.add(anchor, positive, group="group of one", weight=2.5)
     assert (stored.anchor, stored.positive, stored.group) == (sha(anchor), sha(positive), "group of one")
     again = kith.pairs.add(ImageId(stored.anchor), kith.images.get(stored.positive))
     assert again.duplicate
     assert again.id == stored.id
     assert kith.pairs.get(stored.id).created_at == stored.created_at
+    assert stored.weight == kith.pairs.get(stored.id).weight == 2.5
     assert [pair.id for pair in kith.pairs.list(group="group of one")] == [stored.id]
     with pytest.raises(Conflict) as caught:
         kith.pairs.add(anchor, positive, group="another")

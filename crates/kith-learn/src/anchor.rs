@@ -32,7 +32,7 @@ pub(super) struct Anchor<'a> {
     pub(super) visit: Visit<'a>,
     step: StepScores<'a>,
     /// Looked up on first use: not every objective needs them.
-    positives: OnceCell<Positives<'a>>,
+    known_positives: OnceCell<Positives<'a>>,
 }
 
 impl<'a> Anchor<'a> {
@@ -53,13 +53,27 @@ impl<'a> Anchor<'a> {
             position,
             visit,
             step,
-            positives: OnceCell::new(),
+            known_positives: OnceCell::new(),
         }
     }
 
     /// Positions of the batch that may be its negatives.
     pub(super) fn candidates(&self) -> impl Iterator<Item = usize> {
         (0..self.visit.slots.len()).filter(|other| !self.visit.masked[*other])
+    }
+
+    /// Positions of the batch that hold positives of the anchor: its partner, then both images of each other pair of its group.
+    pub(super) fn positives(&self) -> Vec<usize> {
+        let partner = self.position ^ 1;
+        let group = |position: usize| {
+            let pair = self.visit.slots[position].key.pair();
+            self.step.graph.get(pair)?.group
+        };
+        let own = group(self.position);
+        let others = (0..self.visit.slots.len()).filter(|other| {
+            other / 2 != self.position / 2 && own.is_some() && group(*other) == own
+        });
+        std::iter::once(partner).chain(others).collect()
     }
 
     /// See [`AnchorMask::image_outside`].
@@ -81,6 +95,12 @@ impl<'a> Anchor<'a> {
         self.step.layout.log_repeats[position]
     }
 
+    /// ln of how often the image at `position` comes up in batches, in proportion to an image of one pair that is drawn in every epoch.
+    pub(super) fn log_repetition(&self, position: usize) -> f64 {
+        let slot = &self.visit.slots[position];
+        f64::from(slot.log_degree + slot.log_odds)
+    }
+
     /// Images outside the batch that were encoded before the visits, with their scores, in a fixed order.
     pub(super) fn scored_outside(&self) -> impl Iterator<Item = (ImageKey, f32)> {
         self.step
@@ -98,7 +118,10 @@ impl<'a> Anchor<'a> {
     pub(super) fn admits(&self, image: ImageKey) -> bool {
         let positives = || self.step.graph.positives(self.visit.anchor);
         !self.step.embeddings.missing.contains(&image)
-            && !self.positives.get_or_init(positives).excludes_image(image)
+            && !self
+                .known_positives
+                .get_or_init(positives)
+                .excludes_image(image)
     }
 
     /// β times the cosine with the embedding `vector`, `[dim]`.

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use rayon::prelude::*;
 
 use kith_mcmc::{
-    BatchSlot, Candidate, Carried, ChainState, ChainTable, ImageKey, PairGraph, PairKey, Positives,
-    SlotKey,
+    BatchSlot, Candidate, Carried, ChainState, ChainTable, Draws, ImageKey, PairEntry, PairGraph,
+    PairKey, Positives, SlotKey,
 };
 
 /// The batch as the sampler sees it. Each slot is both a candidate and an anchor.
@@ -16,6 +16,8 @@ pub(super) struct BatchLayout {
     pub(super) masks: Vec<AnchorMask>,
     /// `[slots]`: ln of the number of slots of the batch that hold the slot's image.
     pub(super) log_repeats: Vec<f32>,
+    /// `[slots]`: the factor of the slot's terms in the loss, see [`Draws::loss_factor`].
+    pub(super) loss_factors: Vec<f32>,
     /// The images of the batch, with the first position of each.
     pub(super) images: BTreeMap<ImageKey, usize>,
 }
@@ -79,6 +81,7 @@ impl BatchLayout {
             BatchSlot {
                 key: *key,
                 log_degree,
+                log_odds: graph.log_odds(*key),
             }
         });
         let positions: HashMap<SlotKey, usize> = keys
@@ -111,6 +114,7 @@ impl BatchLayout {
             slots: slots.collect(),
             masks: masks.collect(),
             log_repeats: log_repeats(&held),
+            loss_factors: loss_factors(pairs, graph),
             images,
         }
     }
@@ -164,6 +168,7 @@ impl Chain {
         let carried = Carried {
             state,
             log_degree: candidate.log_degree(),
+            log_odds: graph.log_odds(state.negative),
             in_batch,
         };
         Some(Self {
@@ -185,4 +190,14 @@ fn log_repeats(held: &[Option<ImageKey>]) -> Vec<f32> {
         (repeats as f32).ln()
     };
     held.iter().map(log_repeats).collect()
+}
+
+/// See [`BatchLayout::loss_factors`]; 1 for a slot whose pair was removed.
+fn loss_factors(pairs: &[PairKey], graph: &PairGraph) -> Vec<f32> {
+    let draws: Draws = graph.draws();
+    let factor = |entry: PairEntry| draws.loss_factor(entry.weight);
+    let factors = pairs
+        .iter()
+        .map(|pair| graph.get(*pair).map_or(1.0, factor));
+    factors.flat_map(|factor| [factor; 2]).collect()
 }

@@ -114,13 +114,7 @@ mod tests {
         let mut graph = PairGraph::default();
         for pair in 0..5 {
             let images = [2 * pair, 2 * pair + 1].map(ImageKey);
-            graph.insert(
-                PairKey(pair),
-                PairEntry {
-                    images,
-                    group: None,
-                },
-            );
+            graph.insert(PairKey(pair), PairEntry::new(images, None));
         }
         graph
     }

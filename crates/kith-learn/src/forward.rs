@@ -275,14 +275,15 @@ impl Forward {
         self.terms.iter().flatten().count()
     }
 
-    /// The loss without its constant offset: a mean over the anchors that take part.
+    /// The loss without its constant offset: a mean over the anchors that take part, each with its factor.
     pub(super) fn cosines(&self) -> Cosines {
-        let scale = self.beta / self.anchors().max(1) as f32;
+        let anchors = self.anchors().max(1) as f32;
         let encoded = &self.embeddings.with_grad;
         Cosines::new(self.terms.len(), encoded.rows(), |anchor, line| {
             let Some(term) = &self.terms[anchor] else {
                 return;
             };
+            let scale = self.beta * self.layout.loss_factors[anchor] / anchors;
             line[anchor ^ 1] -= scale;
             for (other, weight) in &term.weights {
                 line[*other] += scale * weight;
@@ -298,7 +299,10 @@ impl Forward {
 
     /// The constant part of the loss, which [`Self::cosines`] leaves out.
     pub(super) fn offset(&self) -> f32 {
-        let offsets = self.terms.iter().flatten().map(|term| term.offset);
+        let factors = self.layout.loss_factors.iter();
+        let offsets = factors
+            .zip(&self.terms)
+            .filter_map(|(factor, term)| Some(factor * term.as_ref()?.offset));
         offsets.sum::<f32>() / self.anchors().max(1) as f32
     }
 

@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
 use super::{
-    LearnConfig, ObjectiveKind, Scores,
+    ObjectiveKind,
     batch_layout::BatchLayout,
     embedding_cache::{CacheLimits, EmbeddingCache, FreshEmbeddings},
     encoded::Encoded,
@@ -15,15 +15,14 @@ use super::{
     loss::{Cosines, dot},
     objective::Objective,
     objectives::objective,
+    trial::{BETA, Fault, Trial},
 };
 use kith_mcmc::{
-    ChainTable, Estimator, GroupKey, ImageKey, PairEntry, PairGraph, PairKey, Proposals,
-    SamplerConfig, SlotKey,
+    ChainTable, GroupKey, ImageKey, PairEntry, PairGraph, PairKey, PairWeight, SlotKey,
 };
 
 pub(super) const PAIRS: u32 = 64;
 pub(super) const DIM: usize = 8;
-pub(super) const BETA: f32 = 5.0;
 const SEED: u64 = 11;
 const CACHE: CacheLimits = CacheLimits {
     max_images: 1000,
@@ -38,23 +37,13 @@ pub(super) struct World {
     exact: Vec<Vec<f64>>,
 }
 
-/// A deliberate fault of the steps, as a control.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Fault {
-    None,
-    /// Carried negatives weigh nothing.
-    DropsCarried,
-    /// The walk's sum is divided by its proposals, not by what it retained.
-    DividesByProposals,
-    /// Every chain starts anew at each visit.
-    Cold,
-}
-
 /// Bias and variance of many steps, in units of ‖∇L‖.
 #[derive(Debug)]
 pub(super) struct Outcome {
     /// ‖mean of (estimate − exact gradient of the same anchors)‖.
     pub(super) bias: f64,
+    /// ‖mean of the exact gradients of the anchors drawn − ∇L‖.
+    pub(super) draw_bias: f64,
     /// Mean of ‖estimate − exact gradient of the same anchors‖².
     pub(super) variance: f64,
 }
@@ -62,13 +51,23 @@ pub(super) struct Outcome {
 impl World {
     /// Most images belong to one pair, image 0 to thirteen; two pairs share a group; one pair is two views of one image.
     pub(super) fn new() -> Self {
+        Self::weighted(|_| PairWeight::ONE)
+    }
+
+    /// The same with weights of the pairs.
+    pub(super) fn weighted(weight: impl Fn(u32) -> PairWeight) -> Self {
         let mut graph = PairGraph::default();
         for pair in 0..PAIRS {
             let anchor = if pair % 5 == 0 { 0 } else { 2 * pair };
             let positive = if pair == 7 { anchor } else { 2 * pair + 1 };
             let group = [3, 4].contains(&pair).then_some(GroupKey(1));
             let images = [ImageKey(anchor), ImageKey(positive)];
-            graph.insert(PairKey(pair), PairEntry { images, group });
+            let entry = PairEntry {
+                images,
+                group,
+                weight: weight(pair),
+            };
+            graph.insert(PairKey(pair), entry);
         }
         let mut random = ChaCha8Rng::seed_from_u64(5);
         let mut vectors: Vec<f32> = (0..2 * PAIRS as usize * DIM)
@@ -125,27 +124,59 @@ impl World {
         gradient.into_iter().map(f64::from).collect()
     }
 
-    fn mean_of(&self, slots: impl Iterator<Item = u32> + Clone) -> Vec<f64> {
-        let count = slots.clone().count() as f64;
-        let mut mean = vec![0.0; self.vectors.len()];
+    fn weight(&self, pair: u32) -> PairWeight {
+        let entry = self.graph.get(PairKey(pair));
+        entry.expect("all pairs are there").weight
+    }
+
+    /// ∇L.
+    fn whole(&self) -> Vec<f64> {
+        let weight = |slot: u32| self.weight(slot / 2).value();
+        let total: f64 = (0..2 * PAIRS).map(weight).sum();
+        self.sum_of(0..2 * PAIRS, |slot| weight(slot) / total)
+    }
+
+    /// The exact gradient of a step whose anchors are those of `pairs`.
+    fn of_pairs(&self, pairs: &[u32]) -> Vec<f64> {
+        let draws = self.graph.draws();
+        let anchors = pairs.iter().flat_map(|pair| [2 * pair, 2 * pair + 1]);
+        let share = |slot: u32| f64::from(draws.loss_factor(self.weight(slot / 2)));
+        let count = 2.0 * pairs.len() as f64;
+        self.sum_of(anchors, |slot| share(slot) / count)
+    }
+
+    fn sum_of(&self, slots: impl Iterator<Item = u32>, factor: impl Fn(u32) -> f64) -> Vec<f64> {
+        let mut sum = vec![0.0; self.vectors.len()];
         for slot in slots {
             let exact = &self.exact[slot as usize];
-            mean.iter_mut()
+            let factor = factor(slot);
+            sum.iter_mut()
                 .zip(exact)
-                .for_each(|(mean, value)| *mean += value / count);
+                .for_each(|(sum, value)| *sum += factor * value);
         }
-        mean
+        sum
+    }
+
+    /// The pairs of one epoch; shuffles `order`, all pairs.
+    fn epoch(&self, order: &mut [u32], random: &mut ChaCha8Rng) -> Vec<u32> {
+        order.shuffle(random);
+        let share = |pair: &u32| self.graph.draw_share().of(self.weight(*pair));
+        let drawn = order.iter().copied();
+        drawn
+            .filter(|pair| share(pair) >= 1.0 || random.random_bool(share(pair)))
+            .collect()
     }
 
     /// Everything before the gradient of a step over `pairs`.
     fn forward(
         &self,
-        objective: &dyn Objective,
+        (objective, fault): (&dyn Objective, Fault),
         step: u64,
         pairs: &[u32],
     ) -> (Forward, Vec<usize>) {
         let keys: Vec<PairKey> = pairs.iter().map(|pair| PairKey(*pair)).collect();
-        let layout = BatchLayout::new(&keys, &self.graph, objective.chains());
+        let mut layout = BatchLayout::new(&keys, &self.graph, objective.chains());
+        fault.spoil_layout(&mut layout);
         let mut outside = objective
             .extra_images(&layout, &self.graph)
             .expect("the set is small")
@@ -183,7 +214,7 @@ impl World {
         pairs: &[u32],
     ) -> Vec<f64> {
         let objective = objective(&trial.config, &memory.table, &memory.cache);
-        let (mut forward, images) = self.forward(&*objective, step, pairs);
+        let (mut forward, images) = self.forward((&*objective, trial.fault), step, pairs);
         trial.fault.spoil(&mut forward);
         let mut sum = vec![0.0; self.vectors.len()];
         let rows = &forward.embeddings.with_grad.embedding;
@@ -219,33 +250,41 @@ impl World {
 
     fn run_here(&self, trial: &Trial, steps: u64) -> Outcome {
         let mut memory = Memory::new(trial, &self.graph);
-        let whole = self.mean_of(0..2 * PAIRS);
+        let whole = self.whole();
         let norm = norm_of(&whole);
         let burning = steps.min(20 * u64::from(PAIRS) / trial.batch as u64);
         let mut random = ChaCha8Rng::seed_from_u64(trial.seed);
         let mut order: Vec<u32> = (0..PAIRS).collect();
         let mut sum = vec![0.0; self.vectors.len()];
+        let mut drawn = whole.iter().map(|value| -value).collect::<Vec<f64>>();
         let (mut step, mut variance) = (0, 0.0);
         while step < burning + steps {
-            order.shuffle(&mut random);
-            for pairs in order.chunks_exact(trial.batch) {
+            for pairs in self
+                .epoch(&mut order, &mut random)
+                .chunks_exact(trial.batch)
+            {
                 let mut error = self.step(trial, &mut memory, step, pairs);
-                let anchors = pairs.iter().flat_map(|pair| [2 * pair, 2 * pair + 1]);
+                let exact = self.of_pairs(pairs);
                 error
                     .iter_mut()
-                    .zip(self.mean_of(anchors))
+                    .zip(&exact)
                     .for_each(|(error, exact)| *error -= exact);
                 if (burning..burning + steps).contains(&step) {
                     variance += (norm_of(&error) / norm).powi(2) / steps as f64;
                     sum.iter_mut()
                         .zip(error)
                         .for_each(|(sum, error)| *sum += error / steps as f64);
+                    drawn
+                        .iter_mut()
+                        .zip(exact)
+                        .for_each(|(sum, exact)| *sum += exact / steps as f64);
                 }
                 step += 1;
             }
         }
         Outcome {
             bias: norm_of(&sum) / norm,
+            draw_bias: norm_of(&drawn) / norm,
             variance,
         }
     }
@@ -270,69 +309,4 @@ impl Memory {
 
 fn norm_of(values: &[f64]) -> f64 {
     values.iter().map(|value| value * value).sum::<f64>().sqrt()
-}
-
-impl Fault {
-    fn spoil(self, forward: &mut Forward) {
-        match self {
-            Self::None | Self::Cold => {}
-            Self::DropsCarried => forward.importance_weights.fill(0.0),
-            Self::DividesByProposals => {
-                for term in forward.terms.iter_mut().flatten() {
-                    // Burn-in 0.5: of n proposals n − ⌊n/2⌋ are retained.
-                    let (made, retained) = (term.proposals, term.proposals.div_ceil(2));
-                    let share = retained as f32 / made.max(1) as f32;
-                    term.weights
-                        .iter_mut()
-                        .for_each(|(_, weight)| *weight *= share);
-                    term.outside
-                        .iter_mut()
-                        .for_each(|(_, weight)| *weight *= share);
-                }
-            }
-        }
-    }
-}
-
-/// The settings of a series of steps.
-#[derive(Clone, Debug)]
-pub(super) struct Trial {
-    pub(super) config: LearnConfig,
-    pub(super) batch: usize,
-    pub(super) fault: Fault,
-    pub(super) seed: u64,
-}
-
-impl Trial {
-    pub(super) fn new(objective: ObjectiveKind, estimator: Estimator, batch: usize) -> Self {
-        let sampler = SamplerConfig {
-            estimator,
-            burn_in: 0.5,
-            proposals: Proposals::OneView,
-        };
-        Self {
-            config: LearnConfig {
-                beta: BETA,
-                objective,
-                sampler,
-                scores: Scores::Refreshed,
-                carried_budget: 1.0,
-                roulette: 0.0,
-                sogclr_gamma: 0.9,
-                cache_images: 1000,
-                cache_refresh: 1.0,
-                exact_images: 1000,
-            },
-            batch,
-            fault: Fault::None,
-            seed: 7,
-        }
-    }
-
-    pub(super) fn with(&self, fault: Fault) -> Self {
-        Self {
-            fault,
-            ..self.clone()
-        }
-    }
 }

@@ -21,7 +21,9 @@ pub struct FixedViews<'a> {
 /// The global contrastive loss (Yau et al. 2024, equation 1). Every slot is an anchor x, and its candidates z are all slots that are no
 /// known positives of it:
 ///
-/// mean over anchors x of  −β φ(x)·φ(y) + ln Σ_z exp(β φ(x)·φ(z)) / degree(z).
+/// mean over anchors x of  −β φ(x)·φ(y) + ln Σ_z exp(β φ(x)·φ(z)) / degree(z),
+///
+/// in which each anchor counts by the weight of its pair.
 ///
 /// An image of several slots counts once, by the mean over its views. Anchors without a candidate take no part. Sums run in `f64`. Memory
 /// holds all embeddings and the activations of one tile of images.
@@ -31,6 +33,8 @@ pub struct GlobalLoss<'a> {
     /// `[slots]`: for each anchor the slots that may not be its negatives, ascending.
     excluded: Vec<Vec<usize>>,
     log_degree: Vec<f64>,
+    /// `[slots]`: the weight of the slot's pair.
+    weights: Vec<f64>,
     beta: f32,
     tile: usize,
 }
@@ -64,10 +68,15 @@ impl<'a> GlobalLoss<'a> {
                 .image(*slot)
                 .map_or(0.0, |image| f64::from(graph.log_degree(image)))
         });
+        let weights = slots.iter().map(|slot| {
+            let entry = graph.get(slot.pair());
+            entry.map_or(1.0, |entry| entry.weight.value())
+        });
         Ok(Self {
             pixels: views.pixels,
             excluded: excluded.collect(),
             log_degree: log_degree.collect(),
+            weights: weights.collect(),
             beta,
             tile: tile.max(1),
         })
@@ -123,17 +132,21 @@ impl<'a> GlobalLoss<'a> {
             .into_par_iter()
             .map(|anchor| self.log_sum(rows, anchor))
             .collect();
-        let terms: Vec<f64> = log_sums
-            .iter()
-            .enumerate()
-            .filter_map(|(anchor, log_sum)| {
-                Some((*log_sum)? - self.score(rows, anchor, anchor ^ 1))
-            })
-            .collect();
-        (
-            terms.iter().sum::<f64>() / terms.len().max(1) as f64,
-            log_sums,
-        )
+        let term = |(anchor, log_sum): (usize, &Option<f64>)| {
+            let term = (*log_sum)? - self.score(rows, anchor, anchor ^ 1);
+            Some(self.weights[anchor] * term)
+        };
+        let terms = log_sums.iter().enumerate().filter_map(term);
+        (terms.sum::<f64>() / self.total_weight(&log_sums), log_sums)
+    }
+
+    /// Sum of the weights of the anchors that take part; 1 if there is none.
+    fn total_weight(&self, log_sums: &[Option<f64>]) -> f64 {
+        let anchors = self.weights.iter().zip(log_sums);
+        let total: f64 = anchors
+            .filter_map(|(weight, log_sum)| log_sum.map(|_| weight))
+            .sum();
+        if total > 0.0 { total } else { 1.0 }
     }
 
     fn score(&self, rows: &Rows, anchor: usize, other: usize) -> f64 {
@@ -155,8 +168,7 @@ impl<'a> GlobalLoss<'a> {
     /// dL/dφ, `[slots, dim]`. One thread sums each row in a fixed order and computes the scores again, so that no `[slots, slots]` matrix is
     /// kept.
     fn row_gradient(&self, rows: &Rows, log_sums: &[Option<f64>]) -> Vec<f32> {
-        let anchors = log_sums.iter().flatten().count().max(1);
-        let scale = f64::from(self.beta) / anchors as f64;
+        let scale = f64::from(self.beta) / self.total_weight(log_sums);
         let mut gradient = vec![0.0_f32; rows.data.len()];
         gradient
             .par_chunks_exact_mut(rows.dim)
@@ -180,7 +192,7 @@ impl<'a> GlobalLoss<'a> {
         gradient
     }
 
-    /// The factor of ∇ φ(anchor)·φ(other) in the anchor's term: p_x(other), minus 1 for the positive.
+    /// The factor of ∇ φ(anchor)·φ(other) in the anchor's term: p_x(other), minus 1 for the positive, times the anchor's weight.
     fn weight(&self, rows: &Rows, log_sums: &[Option<f64>], [anchor, other]: [usize; 2]) -> f64 {
         let Some(log_sum) = log_sums[anchor] else {
             return 0.0;
@@ -188,9 +200,9 @@ impl<'a> GlobalLoss<'a> {
         let positive = f64::from(u8::from(other == anchor ^ 1));
         if self.admits(anchor, other) {
             let score = self.score(rows, anchor, other) - self.log_degree[other];
-            (score - log_sum).exp() - positive
+            self.weights[anchor] * ((score - log_sum).exp() - positive)
         } else {
-            -positive
+            -self.weights[anchor] * positive
         }
     }
 }

@@ -144,7 +144,7 @@ impl Learner {
         let fresh = objective.keeps_vectors().then(|| forward.fresh());
         let meanwhile = |forward: &Forward, states: &[(SlotKey, ChainState)]| {
             let ahead = next.and_then(|next| Ahead::upload(inputs, next, states));
-            let report = StepReport::new(forward, self.config.beta, graph.len());
+            let report = StepReport::new(forward, self.config.beta, graph.draws().pairs_per_epoch);
             (ahead, report)
         };
         let mut estimate = Estimate::new(forward, batch.step, meanwhile)?;

@@ -23,6 +23,8 @@ mod schedule;
 mod softmax;
 mod step_inputs;
 #[cfg(test)]
+mod trial;
+#[cfg(test)]
 mod unbiased;
 mod views;
 

@@ -52,7 +52,7 @@ pub(super) struct ExtraImages {
 /// The negative term of an anchor's loss.
 #[derive(Clone, Debug, Default)]
 pub(super) struct NegativeTerm {
-    /// (position in the batch, weight). The weights are constants in the gradient.
+    /// (position in the batch, weight). The weights are constants in the gradient; those of further positives are below 0.
     pub(super) weights: Vec<(usize, f32)>,
     /// (image outside the batch, weight).
     pub(super) outside: Vec<(ImageKey, f32)>,

@@ -3,6 +3,8 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use kith_mcmc::BatchSlot;
+
 use super::{forward::Forward, objective::NegativeTerm, softmax::log_mean_exp};
 
 /// The measurements of one training step.
@@ -47,8 +49,8 @@ pub struct StepReport {
 }
 
 impl StepReport {
-    /// The measurements that are known before the gradient; `pairs` is the number of trained pairs.
-    pub(super) fn new(forward: &Forward, beta: f32, pairs: usize) -> Self {
+    /// The measurements that are known before the gradient; `pairs` is the mean number of pairs in an epoch.
+    pub(super) fn new(forward: &Forward, beta: f32, pairs: f64) -> Self {
         let slots = forward.layout.slots.len();
         let anchors: Vec<AnchorFigures> = (0..slots)
             .into_par_iter()
@@ -62,7 +64,7 @@ impl StepReport {
         let sum: f64 = anchors.iter().map(|figures| figures.sum).sum();
         let ages = || forward.terms.iter().flatten().filter_map(|term| term.age);
         // ln of the number of slots that may be negatives.
-        let slots_of_set = (2.0 * pairs.saturating_sub(1) as f64).max(1.0).ln();
+        let slots_of_set = (2.0 * (pairs - 1.0)).max(1.0).ln();
         let dim = forward.embeddings.with_grad.dim;
         let embeddings = &forward.embeddings.with_grad.embedding[..slots * dim];
         let spread = kith_eval::spread(dim, embeddings);
@@ -105,7 +107,7 @@ struct AnchorFigures {
     positive: f64,
     candidates: usize,
     sum: f64,
-    /// ln of the mean of exp(score) / degree over the batch's candidates; 0 without candidates.
+    /// ln of the mean of exp(score) / (degree · odds) over the batch's candidates; 0 without candidates.
     log_mean: f64,
 }
 
@@ -117,7 +119,14 @@ impl AnchorFigures {
         let candidates: Vec<usize> = (0..slots.len()).filter(|slot| !masked[*slot]).collect();
         let log_weights: Vec<f64> = candidates
             .iter()
-            .map(|slot| f64::from(scores[*slot]) - f64::from(slots[*slot].log_degree))
+            .map(|slot| {
+                let BatchSlot {
+                    log_degree,
+                    log_odds,
+                    ..
+                } = slots[*slot];
+                f64::from(scores[*slot]) - f64::from(log_degree + log_odds)
+            })
             .collect();
         Self {
             positive: f64::from(scores[anchor ^ 1]),

@@ -6,11 +6,12 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{
     LearnConfig, ObjectiveKind,
-    frozen::{Fault, Memory, Outcome, PAIRS, Trial, World},
+    frozen::{Memory, Outcome, PAIRS, World},
+    trial::{Fault, Trial},
 };
 use kith_mcmc::{
     Estimator::{self, Subset, Walk},
-    GroupKey, ImageKey, PairEntry, PairGraph, PairKey, Side, SlotKey,
+    GroupKey, ImageKey, PairEntry, PairGraph, PairKey, PairWeight, Side, SlotKey,
 };
 
 fn emc2(estimator: Estimator, batch: usize) -> Trial {
@@ -54,6 +55,41 @@ fn emc2_has_the_gradient_of_the_global_loss_at_any_batch_size() {
         // The noise of so many steps; at b = 4 a chain needs some eight visits to forget. InfoNCE's bias is 0.17 to 0.25.
         let bound = if batch == 4 { 0.07 } else { 0.05 };
         assert!(bias < bound, "{estimator:?}, b = {batch}: {bias}");
+    }
+}
+
+/// Half of the pairs weigh a tenth of the others, and one weighs four times as much.
+fn weighted() -> World {
+    let weight = |pair| match pair {
+        9 => 4.0,
+        pair if pair % 2 == 0 => 0.1,
+        _ => 1.0,
+    };
+    World::weighted(|pair| PairWeight::new(weight(pair)).expect("it is in range"))
+}
+
+#[test]
+fn weighted_pairs_have_the_gradient_of_the_weighted_loss() {
+    let world = weighted();
+    for (estimator, batch) in [(Subset, 4), (Subset, 8), (Walk, 4), (Walk, 8)] {
+        let outcome = run(&world, &emc2(estimator, batch));
+        assert!(
+            outcome.bias < 0.08,
+            "{estimator:?}, b = {batch}: {outcome:?}"
+        );
+        assert!(
+            outcome.draw_bias < 0.05,
+            "{estimator:?}, b = {batch}: {outcome:?}"
+        );
+    }
+}
+
+#[test]
+fn ignoring_that_light_pairs_are_proposed_seldom_is_biased() {
+    let world = weighted();
+    for estimator in [Subset, Walk] {
+        let outcome = run(&world, &emc2(estimator, 4).with(Fault::IgnoresOdds));
+        assert!(outcome.bias > 0.1, "{estimator:?}: {outcome:?}");
     }
 }
 
@@ -232,20 +268,14 @@ fn change(graph: &mut PairGraph, memory: &Memory, random: &mut ChaCha8Rng) {
     if random.random_bool(0.3) {
         let group = random.random_bool(0.2).then_some(GroupKey(2));
         graph.remove(pair);
-        graph.insert(pair, PairEntry { images, group });
+        graph.insert(pair, PairEntry::new(images, group));
     } else if let Some((anchor, entry)) = state.zip(graph.get(pair))
         && let Some(negative) = graph.image(anchor.negative)
     {
         let images = [entry.images[0], negative];
         let added = PairKey(1000 + random.random_range(0..8));
         graph.remove(added);
-        graph.insert(
-            added,
-            PairEntry {
-                images,
-                group: None,
-            },
-        );
+        graph.insert(added, PairEntry::new(images, None));
     } else if graph.len() > 20 {
         graph.remove(pair);
     }

@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, sync::Mutex};
 
-use crate::{GroupKey, ImageKey, PairEntry, PairKey, Side, SlotKey, membership::Membership};
+use crate::{
+    DrawShare, Draws, GroupKey, ImageKey, PairEntry, PairKey, Side, SlotKey,
+    membership::Membership, weights::Weights,
+};
 
 /// The trained pairs and their images.
 #[derive(Debug, Default)]
@@ -11,6 +14,7 @@ pub struct PairGraph {
     by_image: HashMap<ImageKey, Membership>,
     /// Number of distinct images in the pairs of each group.
     by_group: HashMap<GroupKey, usize>,
+    weights: Weights,
     /// Grows with each change.
     pub(super) revision: u64,
     /// Cache of [`PairGraph::has_eligible_negative`].
@@ -37,6 +41,7 @@ impl PairGraph {
         }
         self.revision += 1;
         self.pairs.insert(pair, entry);
+        self.weights.insert(entry.weight);
         for &image in entry.distinct() {
             let entered = self.by_image.entry(image).or_default().join(image, &entry);
             if let Some(group) = entered {
@@ -49,6 +54,7 @@ impl PairGraph {
     pub fn remove(&mut self, pair: PairKey) -> Option<PairEntry> {
         let entry = self.pairs.remove(&pair)?;
         self.revision += 1;
+        self.weights.remove(entry.weight);
         for image in entry.distinct() {
             if let Some(membership) = self.by_image.get_mut(image) {
                 let left = membership.leave(*image, &entry);
@@ -127,6 +133,22 @@ impl PairGraph {
         let mut images: Vec<ImageKey> = self.by_image.keys().copied().collect();
         images.sort_unstable();
         images
+    }
+
+    /// How the weights of the pairs are spread over draws and factors. Takes time in proportion to the number of distinct weights.
+    pub fn draws(&self) -> Draws {
+        self.weights.draws()
+    }
+
+    /// How often pairs are drawn, without the rest of [`PairGraph::draws`]: in constant time.
+    pub fn draw_share(&self) -> DrawShare {
+        self.weights.draw_share()
+    }
+
+    /// ln of the share of the epochs in which the slot is drawn, or 0 if its pair is not in the graph.
+    pub fn log_odds(&self, slot: SlotKey) -> f32 {
+        self.get(slot.pair())
+            .map_or(0.0, |entry| self.draw_share().of(entry.weight).ln() as f32)
     }
 
     /// ln(number of slots that the image holds), or 0 if it holds none. Subtracting it from a candidate's log score makes the target

@@ -14,6 +14,7 @@ mod subset;
 mod table;
 mod visit;
 mod walk;
+mod weights;
 
 pub use chains_file::{ChainsFileError, chains_from_bytes, chains_to_bytes};
 pub use config::{Estimator, Proposals, SamplerConfig};
@@ -24,3 +25,4 @@ pub use positives::{Candidate, Positives};
 pub use sampler::visit;
 pub use table::{ChainColumns, ChainState, ChainTable, StateKind, UnevenColumns};
 pub use visit::{BatchSlot, Carried, Estimate, Visit};
+pub use weights::{DrawShare, Draws, PairWeight};

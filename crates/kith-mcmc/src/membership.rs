@@ -1,6 +1,6 @@
 //! What one image takes part in: its partners, slots and groups.
 
-use crate::{GroupKey, ImageKey};
+use crate::{GroupKey, ImageKey, PairWeight};
 
 /// One trained pair, as the sampler sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,9 +9,20 @@ pub struct PairEntry {
     pub images: [ImageKey; 2],
     /// Images of one group are never each other's negatives.
     pub group: Option<GroupKey>,
+    /// How much it counts in the loss.
+    pub weight: PairWeight,
 }
 
 impl PairEntry {
+    /// A pair of weight 1.
+    pub fn new(images: [ImageKey; 2], group: Option<GroupKey>) -> Self {
+        Self {
+            images,
+            group,
+            weight: PairWeight::ONE,
+        }
+    }
+
     /// Whether `image` is one of its images.
     pub(super) fn contains(&self, image: ImageKey) -> bool {
         self.images.contains(&image)

@@ -111,8 +111,8 @@ impl World {
 /// The batches that one anchor meets.
 struct Batches<'a> {
     world: &'a World,
-    /// `[slots]`: the correction of each slot's log score, ln degree + ln odds.
-    degrees: Vec<f32>,
+    /// `[slots]`: ln degree and ln odds of each slot, the corrections of its log score.
+    corrections: Vec<[f32; 2]>,
     others: Vec<usize>,
     size: usize,
     seed: u64,
@@ -124,8 +124,8 @@ impl<'a> Batches<'a> {
         let slots = 0..world.slots();
         Self {
             world,
-            degrees: slots
-                .map(|slot| world.degree(slot).ln() + world.odds[slot / 2].ln())
+            corrections: slots
+                .map(|slot| [world.degree(slot).ln(), world.odds[slot / 2].ln()])
                 .collect(),
             others: (1..world.slots() / 2).collect(),
             size,
@@ -150,7 +150,7 @@ impl<'a> Batches<'a> {
         let pairs = std::iter::once(0).chain(drawn);
         DrawnBatch {
             world: self.world,
-            degrees: &self.degrees,
+            corrections: &self.corrections,
             slots: pairs.flat_map(|pair| [2 * pair, 2 * pair + 1]).collect(),
             seed: mix(&[self.seed, 3, step]),
         }
@@ -162,7 +162,7 @@ impl<'a> Batches<'a> {
 pub struct DrawnBatch<'a> {
     /// The world it was drawn from.
     pub world: &'a World,
-    degrees: &'a [f32],
+    corrections: &'a [[f32; 2]],
     /// The batch's slots, the anchor's pair first.
     pub slots: Vec<usize>,
     /// Seed of the visit.
@@ -207,25 +207,39 @@ impl Chain for Sampler {
     fn visit(&mut self, drawn: &DrawnBatch<'_>, weights: &mut [f64]) {
         let DrawnBatch {
             world,
-            degrees,
+            corrections,
             slots,
             seed,
         } = drawn;
-        let log_degree = |slot: usize| if self.corrected { degrees[slot] } else { 0.0 };
+        let correction = |slot: usize| {
+            if self.corrected {
+                corrections[slot]
+            } else {
+                [0.0; 2]
+            }
+        };
         let key = |slot: usize| SlotKey::from_packed(slot as u32);
         let batch: Vec<_> = slots
             .iter()
-            .map(|slot| BatchSlot {
-                key: key(*slot),
-                log_degree: log_degree(*slot),
+            .map(|slot| {
+                let [log_degree, log_odds] = correction(*slot);
+                BatchSlot {
+                    key: key(*slot),
+                    log_degree,
+                    log_odds,
+                }
             })
             .collect();
         let scores: Vec<_> = slots.iter().map(|slot| world.scores[*slot]).collect();
         let masked: Vec<_> = slots.iter().map(|slot| world.masked[*slot]).collect();
-        let carried = self.state.map(|state| Carried {
-            state,
-            log_degree: log_degree(state.negative.packed() as usize),
-            in_batch: batch.iter().position(|slot| slot.key == state.negative),
+        let carried = self.state.map(|state| {
+            let [log_degree, log_odds] = correction(state.negative.packed() as usize);
+            Carried {
+                state,
+                log_degree,
+                log_odds,
+                in_batch: batch.iter().position(|slot| slot.key == state.negative),
+            }
         });
         let visit_of = Visit {
             anchor: key(0),

@@ -78,8 +78,7 @@ impl Subset {
             .and_then(|state| state.position)
             .map(|position| position / 2);
         positions.retain(|position| !visit.masked[*position] && Some(*position / 2) != own_pair);
-        let log_weight =
-            |position: &usize| visit.scores[*position] - visit.slots[*position].log_degree;
+        let log_weight = |position: &usize| visit.log_weight(*position);
         let state = current.map(|state| state.log_weight);
         let logs = state.into_iter().chain(positions.iter().map(log_weight));
         let largest = logs.reduce(f32::max)?;

@@ -13,6 +13,8 @@ pub struct BatchSlot {
     pub key: SlotKey,
     /// [`PairGraph::log_degree`](crate::PairGraph::log_degree) of its image.
     pub log_degree: f32,
+    /// [`PairGraph::log_odds`](crate::PairGraph::log_odds) of the slot.
+    pub log_odds: f32,
 }
 
 /// The inputs of one visit.
@@ -41,6 +43,8 @@ pub struct Carried {
     pub state: ChainState,
     /// [`PairGraph::log_degree`](crate::PairGraph::log_degree) of the state's image.
     pub log_degree: f32,
+    /// [`PairGraph::log_odds`](crate::PairGraph::log_odds) of the state.
+    pub log_odds: f32,
     /// Position in [`Visit::slots`] if the state's own slot is part of the batch. Its score there replaces the stored one.
     pub in_batch: Option<usize>,
 }
@@ -65,7 +69,7 @@ pub struct Estimate {
 pub(super) struct Member {
     /// Position in the batch; `None` for the carried negative outside the batch.
     pub(super) position: Option<usize>,
-    /// ln of its unnormalised probability: log score − ln degree.
+    /// ln of its unnormalised probability: log score − ln degree, and − ln odds where these count.
     pub(super) log_weight: f32,
     negative: SlotKey,
     log_score: f32,
@@ -73,15 +77,32 @@ pub(super) struct Member {
 }
 
 impl Visit<'_> {
+    /// ln of the unnormalised probability of the candidate at `position`.
+    pub(super) fn log_weight(&self, position: usize) -> f32 {
+        let BatchSlot {
+            log_degree,
+            log_odds,
+            ..
+        } = self.slots[position];
+        self.scores[position] - log_degree - if self.odds_count() { log_odds } else { 0.0 }
+    }
+
+    /// Whether a candidate's weight is divided by the odds that its pair is drawn.
+    ///
+    /// A set of candidates of which one, the chain's state, was not drawn comes up in proportion to the odds of the others, so it favours states
+    /// of low odds. If the state's pair was drawn too, the set comes up equally often from each of its members.
+    fn odds_count(&self) -> bool {
+        self.carried
+            .is_none_or(|carried| carried.in_batch.is_none())
+    }
+
     /// The candidate at `position` of the batch.
     pub(super) fn candidate(&self, position: usize) -> Member {
-        let BatchSlot { key, log_degree } = self.slots[position];
-        let log_score = self.scores[position];
         Member {
             position: Some(position),
-            log_weight: log_score - log_degree,
-            negative: key,
-            log_score,
+            log_weight: self.log_weight(position),
+            negative: self.slots[position].key,
+            log_score: self.scores[position],
             step: self.step,
         }
     }
@@ -91,13 +112,14 @@ impl Visit<'_> {
         let Carried {
             state,
             log_degree,
+            log_odds,
             in_batch,
         } = self.carried?;
         Some(match in_batch {
             Some(position) => self.candidate(position),
             None => Member {
                 position: None,
-                log_weight: state.log_score - log_degree,
+                log_weight: state.log_score - log_degree - log_odds,
                 negative: state.negative,
                 log_score: state.log_score,
                 step: state.step,

@@ -160,13 +160,7 @@ pub(super) fn distinct_pairs(pairs: u32) -> PairGraph {
 fn pair_graph(pairs: u32, images: impl Fn(u32) -> [ImageKey; 2]) -> PairGraph {
     let mut graph = PairGraph::default();
     for pair in 0..pairs {
-        graph.insert(
-            PairKey(pair),
-            PairEntry {
-                images: images(pair),
-                group: None,
-            },
-        );
+        graph.insert(PairKey(pair), PairEntry::new(images(pair), None));
     }
     graph
 }

@@ -233,15 +233,15 @@ async fn a_long_series_keeps_its_newest_half_and_is_even_before_that() {
     assert!(db.metrics_since(0, 100_000).await.unwrap().len() <= series.len());
 }
 
-/// A database as it was before checkpoints had a sequence.
-async fn open_before_the_sequence(file: &std::path::Path) -> sqlx::SqlitePool {
+/// A database as it was before the migration of that number.
+pub(super) async fn open_before(version: i64, file: &std::path::Path) -> sqlx::SqlitePool {
     let url = format!("sqlite://{}?mode=rwc", file.display());
     let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
     let mut old = sqlx::migrate!("./migrations");
     old.migrations = old
         .migrations
         .iter()
-        .filter(|m| m.version < 4)
+        .filter(|m| m.version < version)
         .cloned()
         .collect();
     old.run(&pool).await.unwrap();
@@ -252,7 +252,7 @@ async fn open_before_the_sequence(file: &std::path::Path) -> sqlx::SqlitePool {
 async fn checkpoints_of_an_older_database_keep_their_order_what_serves_and_the_callers_notes() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("kith.db");
-    let old = open_before_the_sequence(&file).await;
+    let old = open_before(4, &file).await;
     for (id, role, note, step) in [
         (2u8, "live", None, 9),
         (1, "retired", Some("mine"), 5),

@@ -54,6 +54,7 @@ fn pair(anchor: u32, positive: u32, group: Option<&str>) -> NewPair {
         anchor: sha(anchor),
         positive: sha(positive),
         group: group.map(str::to_owned),
+        weight: None,
     }
 }
 

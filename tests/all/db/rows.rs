@@ -1,7 +1,7 @@
 //! Images and pairs in rows: stored once, whole or not at all, and read in pages.
 
-use kith::db::{Db, DbError};
-use kith_mcmc::{ImageKey, PairKey};
+use kith::db::{Db, DbError, NewPair};
+use kith_mcmc::{ImageKey, PairKey, PairWeight};
 
 use super::{Fixture, count_pairs, image, open, pair, post, sha, try_post};
 
@@ -203,4 +203,36 @@ async fn many_writers_and_readers_are_never_refused() {
     }
     let (train, holdout, unused) = count_pairs(&db).await;
     assert_eq!(train + holdout + unused, 160);
+}
+
+#[tokio::test]
+async fn pairs_of_an_older_database_have_weight_1_and_another_weight_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kith.db");
+    let old = super::checkpoints::open_before(8, &file).await;
+    for n in [1, 2] {
+        sqlx::query("INSERT INTO images (sha256, bytes, width, height, format, created_at) VALUES (?, 100, 4, 3, 'png', '2026-01-02T03:04:05Z')")
+            .bind(&sha(n).as_bytes()[..])
+            .execute(&old)
+            .await
+            .unwrap();
+    }
+    sqlx::query("INSERT INTO pairs (id, anchor, positive, split, created_at) VALUES (?, 1, 2, 'train', '2026-01-02T03:04:05Z')")
+        .bind(&[7_u8; 16][..])
+        .execute(&old)
+        .await
+        .unwrap();
+    old.close().await;
+
+    let db = Db::open(&file).await.unwrap();
+    let weight = |value| NewPair {
+        weight: PairWeight::new(value),
+        ..pair(1, 2, None)
+    };
+    let keys = db.pair_keys_after(PairKey(0), 9).await.unwrap();
+    assert_eq!(keys[0].weight, PairWeight::ONE);
+    let (row, duplicate) = db.insert_pairs(&[], &[weight(1.0)], 0.0).await.unwrap()[0].clone();
+    assert_eq!((row.weight, duplicate), (PairWeight::ONE, true));
+    let refused = db.insert_pairs(&[], &[weight(2.0)], 0.0).await;
+    assert!(matches!(refused, Err(DbError::OtherWeight { .. })));
 }

@@ -289,6 +289,90 @@ async fn the_same_pair_with_another_group_is_refused_in_every_form() {
     assert_eq!(reply.error(StatusCode::CONFLICT).0, "group_conflict");
 }
 
+#[tokio::test]
+async fn a_weight_is_stored_and_listed_and_1_unless_given() {
+    let served = Served::start(&[]).await;
+    let pair = |seed: u32, weight: Value| {
+        let mut pair = json!({"anchor": {"image": data_uri(&png(seed))}});
+        if !weight.is_null() {
+            pair["weight"] = weight;
+        }
+        pair
+    };
+    let document =
+        json!({"pairs": [pair(1, json!(2.5)), pair(2, Value::Null), pair(3, json!(0.1))]});
+    let reply = served.post("/v1/pairs", &document).await;
+    assert_eq!(reply.status, StatusCode::CREATED, "{}", reply.text());
+    let lines = format!("{}\n{}\n", pair(4, json!(1000)), pair(5, json!(0)));
+    let reply = served
+        .post_as("/v1/pairs", "application/x-ndjson", lines)
+        .await;
+    let refused: Value = serde_json::from_str(reply.text().lines().nth(1).unwrap()).unwrap();
+    assert_eq!(refused["error"]["param"], "weight");
+    let (media, body) = form(&[
+        ("anchor", Some("a.png"), &png(6)),
+        ("weight", None, b"0.25"),
+    ]);
+    let reply = served.post_as("/v1/pairs", media, body).await;
+    assert_eq!(reply.status, StatusCode::CREATED, "{}", reply.text());
+
+    let listed = served.get("/v1/pairs").await.json();
+    let weights: Vec<f64> = listed["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|pair| pair["weight"].as_f64().unwrap())
+        .collect();
+    assert_eq!(weights, [2.5, 1.0, 0.1, 1000.0, 0.25]);
+}
+
+#[tokio::test]
+async fn a_weight_out_of_range_and_another_one_for_a_stored_pair_are_refused_by_name() {
+    let served = Served::start(&[]).await;
+    let post = async |weight: Value| {
+        let pair = json!({"anchor": {"image": data_uri(&png(1))}, "weight": weight});
+        served.post("/v1/pairs", &json!({"pairs": [pair]})).await
+    };
+    for weight in [
+        json!(0),
+        json!(-1),
+        json!(0.0001),
+        json!(1001),
+        json!(1e300),
+    ] {
+        let reply = post(weight.clone()).await;
+        let (code, param) = reply.error(StatusCode::BAD_REQUEST);
+        assert_eq!(code, "invalid_field", "{weight}");
+        assert_eq!(param.as_deref(), Some("pairs[0].weight"), "{weight}");
+        assert!(reply.text().contains("0.001 to 1000"), "{}", reply.text());
+    }
+    let (media, body) = form(&[
+        ("anchor", Some("a.png"), &png(1)),
+        ("weight", None, b"heavy"),
+    ]);
+    let reply = served.post_as("/v1/pairs", media, body).await;
+    let refused = reply.error(StatusCode::BAD_REQUEST);
+    assert_eq!(
+        refused,
+        ("invalid_field".to_owned(), Some("weight".to_owned()))
+    );
+
+    assert_eq!(post(json!(2)).await.status, StatusCode::CREATED);
+    for same in [json!(2.0), Value::Null] {
+        let stored = &post(same).await.json()["data"][0];
+        assert_eq!(
+            (&stored["duplicate"], &stored["weight"]),
+            (&json!(true), &json!(2.0))
+        );
+    }
+    let reply = post(json!(3)).await;
+    let conflict = (
+        "weight_conflict".to_owned(),
+        Some("pairs[0].weight".to_owned()),
+    );
+    assert_eq!(reply.error(StatusCode::CONFLICT), conflict);
+}
+
 /// As the document says it: JSON Schema's `maxLength` counts characters.
 #[tokio::test]
 async fn the_length_of_a_group_is_counted_in_characters() {

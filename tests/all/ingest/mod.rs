@@ -64,6 +64,7 @@ fn pair(anchor: Upload, positive: impl Into<Option<Upload>>) -> PairUpload {
         anchor,
         positive: positive.into(),
         group: None,
+        weight: None,
     }
 }
 

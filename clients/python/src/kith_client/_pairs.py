@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from ._call import ErrorDocument, ErrorFields, decode
+from ._call import ErrorDocument, ErrorFields, decode, given
 from ._images import ImageInput, to_base64
 from ._retry import BUSY_CODES, QUOTA_CODE
 from .errors import ApiError, class_of
@@ -35,18 +35,22 @@ Side = ImageInput | ImageId | Image
 
 @dataclass(frozen=True)
 class PairInput:
-    """A pair to store. Without `positive` two views of the anchor are the pair; images of one `group` are never each other's negatives."""
+    """A pair to store. Without `positive` two views of the anchor are the pair; images of one `group` are never each other's negatives.
+
+    `weight`: how much the pair counts in training, from 0.001 to 1000; 1 unless given.
+    """
 
     anchor: Side
     positive: Side | None = None
     group: str | None = None
+    weight: float | None = None
 
     def json(self) -> dict[str, Any]:
         """The pair as the server reads it; reads its files."""
         pair = {"anchor": _side(self.anchor)}
         if self.positive is not None:
             pair["positive"] = _side(self.positive)
-        return pair if self.group is None else {**pair, "group": self.group}
+        return {**pair, **given(group=self.group, weight=self.weight)}
 
 
 def _side(side: Side) -> Any:

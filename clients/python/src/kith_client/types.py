@@ -94,6 +94,7 @@ class Pair:
     holdout: bool
     split: str
     group: str | None = None
+    weight: float = 1.0
     duplicate: bool | None = None
 
 

@@ -28,7 +28,7 @@ impl Objective for SogClr<'_> {
         let log_weights: Vec<f64> = members
             .iter()
             .zip(&scores)
-            .map(|(member, score)| score - f64::from(anchor.visit.slots[*member].log_degree))
+            .map(|(member, score)| score - anchor.log_repetition(*member))
             .collect();
         let softmax = Softmax::new(&log_weights)?;
         let log_g = softmax.log_sum - (members.len() as f64).ln();

@@ -48,13 +48,7 @@ fn a_carried_negative_that_became_a_positive_is_dropped() {
                     .image(SlotKey::from_packed(slot))
                     .expect("it is there")
             });
-            graph.insert(
-                PairKey(100 + anchor),
-                PairEntry {
-                    images,
-                    group: None,
-                },
-            );
+            graph.insert(PairKey(100 + anchor), PairEntry::new(images, None));
         }
         let store = Store::default();
         learner

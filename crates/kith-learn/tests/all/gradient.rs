@@ -21,10 +21,10 @@ fn uneven() -> (PairGraph, Vec<PairKey>) {
             2 => [4, 4],
             _ => [2 * pair, 2 * pair + 1],
         };
-        let entry = kith_mcmc::PairEntry {
-            images: images.map(ImageKey),
-            group: [5, 6].contains(&pair).then_some(GroupKey(1)),
-        };
+        let entry = kith_mcmc::PairEntry::new(
+            images.map(ImageKey),
+            [5, 6].contains(&pair).then_some(GroupKey(1)),
+        );
         graph.insert(PairKey(pair), entry);
     }
     (graph, (0..8).map(PairKey).collect())

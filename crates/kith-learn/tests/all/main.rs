@@ -8,3 +8,4 @@ mod gradient;
 mod learn;
 mod objectives;
 mod tiny;
+mod weights;

@@ -12,15 +12,15 @@ use kith_mcmc::{
 
 use crate::tiny::{PIXELS, Store, baselines, batch, config, cosines, graph, learner, view};
 
-const PAIRS: u32 = 8;
+pub(crate) const PAIRS: u32 = 8;
 
-fn of(objective: ObjectiveKind) -> LearnConfig {
+pub(crate) fn of(objective: ObjectiveKind) -> LearnConfig {
     let [base, ..] = baselines();
     LearnConfig { objective, ..base }
 }
 
 /// One view of each image, whatever the step.
-struct Fixed;
+pub(crate) struct Fixed;
 
 impl CarriedViews for Fixed {
     fn views(&self, _step: u64, images: &[ImageKey]) -> Vec<Option<SharedView>> {
@@ -32,22 +32,16 @@ impl CarriedViews for Fixed {
 }
 
 /// Pairs of two images each, all different.
-fn plain() -> PairGraph {
+pub(crate) fn plain() -> PairGraph {
     let mut graph = PairGraph::default();
     for pair in 0..PAIRS {
         let images = [2 * pair, 2 * pair + 1].map(ImageKey);
-        graph.insert(
-            PairKey(pair),
-            PairEntry {
-                images,
-                group: None,
-            },
-        );
+        graph.insert(PairKey(pair), PairEntry::new(images, None));
     }
     graph
 }
 
-fn fixed_batch(step: u64, pairs: std::ops::Range<u32>) -> Batch {
+pub(crate) fn fixed_batch(step: u64, pairs: std::ops::Range<u32>) -> Batch {
     Batch {
         step,
         pixels: (2 * pairs.start..2 * pairs.end)
@@ -140,7 +134,7 @@ fn the_exact_objective_refuses_a_set_that_is_too_large_by_the_settings_name() {
 }
 
 /// β times the cosine, in `f64`.
-fn scores(learner: &Learner, batch: &Batch) -> Vec<Vec<f64>> {
+pub(crate) fn scores(learner: &Learner, batch: &Batch) -> Vec<Vec<f64>> {
     let beta = f64::from(learner.config().beta);
     let score = |cosine: f32| beta * f64::from(cosine);
     let rows = cosines(learner, batch).into_iter();
@@ -304,21 +298,9 @@ fn the_cache_draws_its_negatives_outside_the_batch_and_only_from_what_may_be_one
         graph.get(PairKey(3)).expect("it is left").images[0],
         positive,
     ];
-    graph.insert(
-        PairKey(50),
-        PairEntry {
-            images,
-            group: None,
-        },
-    );
+    graph.insert(PairKey(50), PairEntry::new(images, None));
     let anchor = graph.get(PairKey(4)).expect("it is left").images[0];
-    graph.insert(
-        PairKey(51),
-        PairEntry {
-            images: [images[0], anchor],
-            group: None,
-        },
-    );
+    graph.insert(PairKey(51), PairEntry::new([images[0], anchor], None));
     learner.forget(&removed, &graph);
     let store = Store::default();
     let report = learner

@@ -117,10 +117,7 @@ pub(crate) fn graph(pairs: u32) -> PairGraph {
             2 => [4, 4],
             _ => [2 * pair, 2 * pair + 1],
         };
-        let entry = PairEntry {
-            images: images.map(ImageKey),
-            group: None,
-        };
+        let entry = PairEntry::new(images.map(ImageKey), None);
         graph.insert(PairKey(pair), entry);
     }
     graph

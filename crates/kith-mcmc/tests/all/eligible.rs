@@ -6,10 +6,7 @@ use kith_mcmc::{GroupKey, ImageKey, PairEntry, PairGraph, PairKey, Side, SlotKey
 use proptest::prelude::*;
 
 fn entry(anchor: u32, positive: u32, group: Option<u32>) -> PairEntry {
-    PairEntry {
-        images: [ImageKey(anchor), ImageKey(positive)],
-        group: group.map(GroupKey),
-    }
+    PairEntry::new([ImageKey(anchor), ImageKey(positive)], group.map(GroupKey))
 }
 
 fn graph(pairs: impl IntoIterator<Item = (u32, u32, Option<u32>)>) -> PairGraph {

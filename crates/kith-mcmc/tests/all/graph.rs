@@ -9,10 +9,7 @@ fn slot(packed: u32) -> SlotKey {
 fn graph(pairs: &[(u32, u32, Option<u32>)]) -> PairGraph {
     let mut graph = PairGraph::default();
     for (key, &(anchor, positive, group)) in (0..).zip(pairs) {
-        let entry = PairEntry {
-            images: [ImageKey(anchor), ImageKey(positive)],
-            group: group.map(GroupKey),
-        };
+        let entry = PairEntry::new([ImageKey(anchor), ImageKey(positive)], group.map(GroupKey));
         graph.insert(PairKey(key), entry);
     }
     graph

@@ -167,8 +167,8 @@ fn proposals_that_come_more_often_are_corrected_for() {
         let uncorrected = || Sampler::uncorrected(config.clone());
         let uncorrected = mean_distance(recent, uncorrected, VISITS / 2);
         println!("recency {config:?}: {corrected} {uncorrected}");
-        // Noise, and what drawing without replacement leaves: a state's own pair is in one batch of nine, where it needs no correction.
-        assert!(corrected < 0.04, "{config:?}: {corrected}");
+        // The noise of so many visits, as with even odds.
+        assert!(corrected < 0.02, "{config:?}: {corrected}");
         assert!(uncorrected > 0.1, "{config:?}: {uncorrected}");
     }
 }
@@ -214,6 +214,7 @@ fn scores_of_ten_thousand_are_left_for_better_ones_and_by_nothing_else() {
         .map(|slot| BatchSlot {
             key: SlotKey::from_packed(slot),
             log_degree: 0.0,
+            log_odds: 0.0,
         })
         .collect();
     for (stored, offered, moves) in [(-1e4, 1e4, true), (1e4, -1e4, false), (1e4, 1.1e4, true)] {
@@ -235,6 +236,7 @@ fn scores_of_ten_thousand_are_left_for_better_ones_and_by_nothing_else() {
                     carried: Some(Carried {
                         state,
                         log_degree: 0.0,
+                        log_odds: 0.0,
                         in_batch: None,
                     }),
                     step: 1,

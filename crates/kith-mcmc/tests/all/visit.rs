@@ -28,6 +28,7 @@ impl Case {
             .map(|key| BatchSlot {
                 key: slot(key),
                 log_degree: 0.0,
+                log_odds: 0.0,
             })
             .collect();
         let masked = (0..scores.len()).map(|position| position < 2).collect();
@@ -61,6 +62,7 @@ impl Case {
         self.carried = Some(Carried {
             state,
             log_degree: 0.0,
+            log_odds: 0.0,
             in_batch,
         });
         self

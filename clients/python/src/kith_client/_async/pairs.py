@@ -34,9 +34,9 @@ class AsyncPairs:
     def __init__(self, transport: AsyncTransport) -> None:
         self._transport = transport
 
-    async def add(self, anchor: Side, positive: Side | None = None, *, group: str | None = None) -> Pair:
+    async def add(self, anchor: Side, positive: Side | None = None, *, group: str | None = None, weight: float | None = None) -> Pair:
         """Stores a pair. Without `positive` two views of the anchor are the pair. It is on disk when this returns."""
-        return (await self.add_all([PairInput(anchor, positive, group)]))[0]
+        return (await self.add_all([PairInput(anchor, positive, group, weight)]))[0]
 
     async def add_all(self, pairs: Iterable[PairInput], *, idempotency_key: str | None = None) -> list[Pair]:
         """Stores pairs in one request, all or none; the server bounds their number (`server.max_pairs`).
