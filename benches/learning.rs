@@ -14,8 +14,8 @@ use std::{
 use clap::Parser;
 use kith::config::Settings;
 use kith_learn::{Batch, CarriedViews, Learner, SharedView};
-use kith_mcmc::{ChainTable, GroupKey, ImageKey, PairEntry, PairGraph, PairKey};
-use kith_nn::{Encoder, Optimizer, Purpose};
+use kith_mcmc::{ChainTable, GroupKey, ImageKey, PairEntry, PairGraph, PairKey, Side};
+use kith_nn::{Purpose, TowerOptimizer, Towers};
 use kith_pixels::{DecodedImage, augment, decode, fit};
 use kith_seed::mix;
 use rayon::prelude::*;
@@ -78,8 +78,12 @@ impl Emoji {
     }
 
     /// Every pair, with its group: the emoji.
-    fn graph(&self) -> PairGraph {
-        let mut graph = PairGraph::default();
+    fn graph(&self, directed: bool) -> PairGraph {
+        let mut graph = if directed {
+            PairGraph::directed()
+        } else {
+            PairGraph::default()
+        };
         let pairs = self.train.iter().enumerate().flat_map(|(group, drawings)| {
             PAIRED.map(|pair| (group, pair.map(|vendor| drawings[vendor])))
         });
@@ -158,12 +162,14 @@ fn judge(learner: &Learner, emoji: &Emoji, side: usize) -> Result<String, Failur
                 .iter()
                 .flat_map(|drawings| fit(&emoji.pictures[drawings[vendor]], side))
                 .collect();
-            rows.extend(learner.encoder.forward(&pixels)?.embedding.data);
+            // Google's drawings are the queries.
+            let side = Side::BOTH[vendor.min(1)];
+            rows.extend(learner.towers.get(side).forward(&pixels)?.embedding.data);
         }
         Ok(rows)
     };
     let [google, twitter, openmoji] = [embed(0)?, embed(1)?, embed(2)?];
-    let dim = learner.encoder.config().dim;
+    let dim = learner.towers.config().dim;
     let relevant: Vec<Vec<usize>> = (0..emoji.holdout.len()).map(|row| vec![row]).collect();
     let recall =
         |gallery: &[f32]| kith_eval::retrieval(dim, &google, gallery, &relevant).recall_at_1;
@@ -183,21 +189,21 @@ fn main() -> Result<(), Failure> {
     sets.extend(arguments.set);
     let settings = Settings::load(None, &sets)?;
     let emoji = Emoji::read(&arguments.folder, &settings)?;
-    let graph = emoji.graph();
+    let graph = emoji.graph(settings.encoder.towers == 2);
     let views = Views {
         pictures: &emoji.pictures,
         settings: &settings,
     };
-    let encoder = Encoder::fresh(
+    let towers = Towers::fresh(
         &settings.encoder_config(),
         settings.training.seed,
         &settings.device(Purpose::Training)?,
     )?;
-    let optimizer = Optimizer::new(&settings.optimizer, &encoder)?;
+    let optimizer = TowerOptimizer::new(&settings.optimizer, &towers)?;
     let mut learner = Learner::new(
         settings.learning.clone(),
         settings.training.seed,
-        encoder,
+        towers,
         optimizer,
         ChainTable::default(),
     );

@@ -88,10 +88,10 @@ def forward(weights, pixels):
     return embedding / np.linalg.norm(embedding), hidden
 
 
-def ask(server, checkpoint, path):
+def ask(server, checkpoint, side, path):
     """kith's own embedding by that checkpoint."""
     image = base64.b64encode(pathlib.Path(path).read_bytes()).decode()
-    body = json.dumps({"model": f"kith@{checkpoint}", "input": image}).encode()
+    body = json.dumps({"model": f"kith@{checkpoint}", "input": image, "input_type": side}).encode()
     request = urllib.request.Request(f"{server}/v1/embeddings", body, {"content-type": "application/json"})
     with urllib.request.urlopen(request) as answer:
         return np.float32(json.load(answer)["data"][0]["embedding"])
@@ -102,14 +102,17 @@ def main():
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("images", nargs="+")
     parser.add_argument("--server")
+    parser.add_argument("--side", choices=["anchor", "positive"], default="anchor", help="of a checkpoint with an encoder for each")
     arguments = parser.parse_args()
     manifest = json.loads((arguments.folder / "manifest.json").read_text())
     weights = read_weights(arguments.folder / "model.safetensors")
+    if arguments.side == "positive" and manifest["encoder"].get("towers", 1) == 2:
+        weights = {name.removeprefix("positive."): weights[name] for name in weights if name.startswith("positive.")}
     for path in arguments.images:
         embedding, _ = forward(weights, preprocess(path, manifest["encoder"]["side"]))
         line = {"path": path, "model": f"kith@{manifest['id']}", "embedding": [round(float(x), 6) for x in embedding]}
         if arguments.server:
-            served = ask(arguments.server, manifest["id"], path)
+            served = ask(arguments.server, manifest["id"], arguments.side, path)
             line["cosine"] = round(float(embedding @ served), 6)
         print(json.dumps(line))
 

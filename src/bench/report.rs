@@ -235,6 +235,7 @@ mod tests {
             width: 64,
             side: 96,
             dim: 128,
+            towers: 1,
         };
         let shape = layer_shapes(&config).swap_remove(1);
         assert_eq!((shape.name(), shape.times), ("layer1.0.conv1", 4));

@@ -10,10 +10,11 @@ use kith_learn::{
 };
 use kith_mcmc::{
     BatchSlot, Carried, ChainState, ChainTable, ImageKey, PairEntry, PairGraph, PairKey,
-    SamplerConfig, SlotKey, Visit,
+    SamplerConfig, Side, SlotKey, Visit,
 };
 use kith_nn::{
-    Device, Encoder, EncoderConfig, LayerProbe, LayerShape, Optimizer, PeakFlops, memory::peak_of,
+    Device, Encoder, EncoderConfig, LayerProbe, LayerShape, PeakFlops, TowerOptimizer, Towers,
+    memory::peak_of,
 };
 use kith_pixels::{SampleFormat, augment, decode, fit, sample};
 use kith_seed::mix;
@@ -27,11 +28,14 @@ const SAMPLE_SIZE: (u32, u32) = (640, 480);
 
 /// A fresh encoder for images of `side`.
 pub(super) fn fresh(setup: &Setup, side: usize) -> Result<Encoder, BenchError> {
-    let config = EncoderConfig {
+    Ok(Encoder::fresh(&with_side(setup, side), 1, &setup.device)?)
+}
+
+fn with_side(setup: &Setup, side: usize) -> EncoderConfig {
+    EncoderConfig {
         side,
         ..setup.encoder.clone()
-    };
-    Ok(Encoder::fresh(&config, 1, &setup.device)?)
+    }
 }
 
 /// Values in [−1, 1), no two images alike.
@@ -68,7 +72,11 @@ pub(super) fn train(
 ) -> Result<Figure, BenchError> {
     let (figure, peak_bytes) = peak_of(|| {
         let mut learner = learner(setup, side)?;
-        let mut graph = PairGraph::default();
+        let mut graph = if learner.towers.are_two() {
+            PairGraph::directed()
+        } else {
+            PairGraph::default()
+        };
         let keys: Vec<PairKey> = (0..pairs as u32).map(PairKey).collect();
         for key in &keys {
             let images = [2 * key.0, 2 * key.0 + 1].map(ImageKey);
@@ -80,7 +88,11 @@ pub(super) fn train(
             pixels: pixels(2 * pairs, side),
         };
         // Another batch would count as memory where nothing is uploaded ahead.
-        let mut next = learner.encoder.uploads_ahead().then(|| batch.clone());
+        let mut next = learner
+            .towers
+            .get(Side::Anchor)
+            .uploads_ahead()
+            .then(|| batch.clone());
         watch(budget, || {
             batch.step += 1;
             if let Some(next) = &mut next {
@@ -104,8 +116,8 @@ pub(super) fn train(
 
 /// The softmax over the batch: what EMC² adds is measured as walks, and as the images that its chains carry in.
 fn learner(setup: &Setup, side: usize) -> Result<Learner, BenchError> {
-    let encoder = fresh(setup, side)?;
-    let optimizer = Optimizer::new(&setup.optimizer, &encoder)?;
+    let towers = Towers::fresh(&with_side(setup, side), 1, &setup.device)?;
+    let optimizer = TowerOptimizer::new(&setup.optimizer, &towers)?;
     let config = LearnConfig {
         objective: ObjectiveKind::InfoNce,
         ..setup.learning.clone()
@@ -113,7 +125,7 @@ fn learner(setup: &Setup, side: usize) -> Result<Learner, BenchError> {
     Ok(Learner::new(
         config,
         1,
-        encoder,
+        towers,
         optimizer,
         ChainTable::default(),
     ))
@@ -185,6 +197,7 @@ pub(super) fn walk(
             slots: &slots,
             scores: &scores[anchor * count..(anchor + 1) * count],
             masked: &masked[anchor],
+            directed: false,
             carried,
             step,
             seed: mix(&[u64::from(step), anchor as u64]),

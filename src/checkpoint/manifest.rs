@@ -284,6 +284,7 @@ mod tests {
                 width: 8,
                 side: 32,
                 dim: 16,
+                towers: 1,
             },
             parts: PARTS.map(|name| Part::new(name, name.as_bytes())).to_vec(),
             created_at: jiff::Timestamp::now(),

@@ -31,7 +31,7 @@ pub use usage::InUse;
 use crate::{blobs::BlobError, db::DbError, types::CheckpointId};
 use kith_eval::{EvalError, EvalReport, EvaluationSet};
 use kith_mcmc::ChainColumns;
-use kith_nn::{Device, Encoder, EncoderConfig, NamedArray, NnError, Precision};
+use kith_nn::{Device, EncoderConfig, NamedArray, NnError, Precision, Towers};
 use kith_pixels::Limits;
 
 /// A consistent copy of the trainer at one step boundary.
@@ -39,7 +39,7 @@ use kith_pixels::Limits;
 pub struct Snapshot {
     /// Shape of the network.
     pub encoder: EncoderConfig,
-    /// Its weights.
+    /// Its weights, as [`Towers::to_arrays`] names them.
     pub model: Vec<NamedArray>,
     /// The optimiser's moments.
     pub optimizer: Vec<NamedArray>,
@@ -159,33 +159,33 @@ pub struct Model {
     pub step: u64,
     /// Shape of the network.
     pub encoder: EncoderConfig,
-    /// Its weights.
+    /// Its weights, as [`Towers::to_arrays`] names them.
     pub arrays: Vec<NamedArray>,
     /// See [`Manifest::range`].
     pub range: Option<f32>,
 }
 
 impl Model {
-    /// The encoder on `device`, for encoding only, in `precision`. It is packed in rayon's current pool.
+    /// The encoders on `device`, for encoding only, in `precision`. They are packed in rayon's current pool.
     ///
     /// # Errors
     /// [`NnError`] if the weights do not fit the network, or the device has no memory for them.
-    pub fn open(&self, device: &Device, precision: Precision) -> Result<Encoder, NnError> {
-        Encoder::from_arrays(&self.encoder, &self.arrays, device)?.only_encoding(precision)
+    pub fn open(&self, device: &Device, precision: Precision) -> Result<Towers, NnError> {
+        Towers::from_arrays(&self.encoder, &self.arrays, device)?.only_encoding(precision)
     }
 
-    /// Evaluates this model, opened as `encoder`, on `set`: see [`EvaluationSet::evaluate`].
+    /// Evaluates this model, opened as `towers`, on `set`: see [`EvaluationSet::evaluate`].
     ///
     /// # Errors
     /// [`CheckpointError::Damaged`] where its embeddings are not finite: such a model is of no use.
     pub fn evaluate(
         &self,
-        encoder: &Encoder,
+        towers: &Towers,
         set: &EvaluationSet,
         limits: &Limits,
         keep_going: &dyn Fn() -> bool,
     ) -> Result<Option<EvalReport>, CheckpointError> {
-        let report = set.evaluate(encoder, limits, keep_going);
+        let report = set.evaluate(towers, limits, keep_going);
         report.map_err(|error| match error {
             EvalError::Nn(error) => error.into(),
             EvalError::NotFinite => CheckpointError::Damaged {

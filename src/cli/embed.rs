@@ -37,6 +37,9 @@ pub(crate) struct EmbedArgs {
     /// The live checkpoint, or one of them as kith@ID
     #[arg(long, default_value = "kith")]
     model: String,
+    /// The side of pairs that the images are on: anchor or positive. A model with an encoder for each side needs it
+    #[arg(long, value_name = "SIDE")]
+    input_type: Option<String>,
     /// Fewer values than the model has
     #[arg(long, value_name = "N")]
     dimensions: Option<usize>,
@@ -76,7 +79,7 @@ struct Run<'a> {
 pub(crate) fn run(args: &EmbedArgs) -> anyhow::Result<()> {
     let files = image_files(&args.images)?;
     let client = Client::new(&args.server);
-    let request = json!([args.model, args.dimensions]).to_string();
+    let request = json!([args.model, args.dimensions, args.input_type]).to_string();
     if let Some(output) = &args.output {
         ensure!(
             !args.images.contains(output),
@@ -226,6 +229,9 @@ impl Run<'_> {
     fn request(&self, batch: &[Encoded]) -> Value {
         let input: Vec<&str> = batch.iter().map(|file| file.text.as_str()).collect();
         let mut request = json!({"model": self.model, "input": input, "encoding_format": "base64"});
+        if let Some(side) = &self.args.input_type {
+            request["input_type"] = json!(side);
+        }
         if let Some(dimensions) = self.args.dimensions {
             request["dimensions"] = json!(dimensions);
         }

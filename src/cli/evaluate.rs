@@ -59,8 +59,8 @@ pub(crate) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(args.threads)
         .build()?;
-    let encoder = pool.install(|| model.open(&device, settings.serving.precision))?;
-    let report = pool.install(|| model.evaluate(&encoder, &set, &settings.limits, &|| true))?;
+    let towers = pool.install(|| model.open(&device, settings.serving.precision))?;
+    let report = pool.install(|| model.evaluate(&towers, &set, &settings.limits, &|| true))?;
     let judged = report.unwrap_or_default().evaluation;
     if judged.pairs == 0 {
         bail!("no query with a match could be decoded");

@@ -13,7 +13,9 @@ use clap::Args;
 use super::{
     data_folder::DataFolder, export_format::Format, export_readme, settings_args::SettingsArgs,
 };
-use crate::checkpoint::{MANIFEST, MODEL, Manifest};
+use crate::checkpoint::{MANIFEST, MODEL, Manifest, Model};
+use kith_mcmc::Side;
+use kith_nn::{NamedArray, arrays_of_side};
 use kith_weights::{TorchvisionFiles, onnx};
 
 #[derive(Args, Debug)]
@@ -32,7 +34,7 @@ pub(crate) struct ExportArgs {
 }
 
 /// The files of an export: names and bytes.
-type Files = Vec<(&'static str, Vec<u8>)>;
+type Files = Vec<(String, Vec<u8>)>;
 
 /// Writes the files, and prints the folder's name.
 pub(crate) async fn run(args: &ExportArgs) -> anyhow::Result<()> {
@@ -42,7 +44,7 @@ pub(crate) async fn run(args: &ExportArgs) -> anyhow::Result<()> {
     let mut files = files(&folder, &manifest, args.format).await?;
     folder.db.close().await;
     let readme = export_readme::text(&manifest, args.format)?;
-    files.push(("README.md", readme.into_bytes()));
+    files.push(("README.md".to_owned(), readme.into_bytes()));
     let name = format!("kith-{id}-{}", args.format.name());
     let out = args.out.clone().unwrap_or_else(|| name.into());
     write(&out, &files)?;
@@ -55,29 +57,44 @@ async fn files(folder: &DataFolder, manifest: &Manifest, format: Format) -> anyh
     let model = folder.checkpoints.load_model(manifest.id).await?;
     Ok(match format {
         Format::Torchvision => {
-            let TorchvisionFiles { network, head } =
-                TorchvisionFiles::new(&model.encoder, &model.arrays)?;
-            vec![
-                ("resnet18.safetensors", network),
-                ("head.safetensors", head),
-            ]
+            let mut files = Files::new();
+            for (folder, arrays) in towers(&model) {
+                let TorchvisionFiles { network, head } =
+                    TorchvisionFiles::new(&model.encoder, &arrays)?;
+                files.push((format!("{folder}resnet18.safetensors"), network));
+                files.push((format!("{folder}head.safetensors"), head));
+            }
+            files
         }
         Format::Onnx => {
             let metadata = export_readme::metadata(manifest)?;
-            let graph = onnx(&model.encoder, &model.arrays, &metadata)?;
-            vec![("model.onnx", graph)]
+            let mut files = Files::new();
+            for (folder, arrays) in towers(&model) {
+                let graph = onnx(&model.encoder, &arrays, &metadata)?;
+                files.push((format!("{folder}model.onnx"), graph));
+            }
+            files
         }
         Format::Kith => {
             let part = async |name| {
                 let bytes = folder.checkpoints.part(manifest.id, name).await?;
-                anyhow::Ok(bytes.to_vec())
+                anyhow::Ok((name.to_owned(), bytes.to_vec()))
             };
-            vec![
-                (MODEL, part(MODEL).await?),
-                (MANIFEST, part(MANIFEST).await?),
-            ]
+            vec![part(MODEL).await?, part(MANIFEST).await?]
         }
     })
+}
+
+/// The arrays of each encoder, with the folder of its files: none where both sides share one.
+fn towers(model: &Model) -> Vec<(&'static str, Vec<NamedArray>)> {
+    let own = |side| arrays_of_side(&model.encoder, &model.arrays, side);
+    if model.encoder.towers == 1 {
+        return vec![("", own(Side::Anchor))];
+    }
+    vec![
+        ("anchor/", own(Side::Anchor)),
+        ("positive/", own(Side::Positive)),
+    ]
 }
 
 /// Writes all files into a new folder, which appears when they are on the disk. What an export that was killed left behind has another name.
@@ -123,12 +140,16 @@ fn new_folder(parent: &Path, name: &OsStr) -> io::Result<PathBuf> {
     }
 }
 
-/// Writes files into a folder, and both to the disk.
+/// Writes files into a folder and its sub-folders, and all of it to the disk.
 fn fill(folder: &Path, files: &Files) -> io::Result<()> {
     for (name, bytes) in files {
-        let mut file = File::create(folder.join(name))?;
+        let path = folder.join(name);
+        let parent = path.parent().unwrap_or(folder);
+        fs::create_dir_all(parent)?;
+        let mut file = File::create(&path)?;
         file.write_all(bytes)?;
         file.sync_all()?;
+        sync_folder(parent)?;
     }
     sync_folder(folder)
 }
@@ -154,6 +175,10 @@ mod tests {
         names
     }
 
+    fn readme(text: &[u8]) -> (String, Vec<u8>) {
+        ("README.md".to_owned(), text.to_vec())
+    }
+
     #[test]
     fn what_a_killed_export_left_is_not_mixed_in() {
         let folder = tempfile::tempdir().unwrap();
@@ -163,7 +188,7 @@ mod tests {
             fs::create_dir(&left).unwrap();
             fs::write(left.join("model.onnx"), "half").unwrap();
         }
-        write(&out, &vec![("README.md", b"text".to_vec())]).unwrap();
+        write(&out, &vec![readme(b"text")]).unwrap();
         assert_eq!(names(&out), ["README.md"]);
         assert_eq!(fs::read(out.join("README.md")).unwrap(), b"text");
         let left = ["out", "out.partial", "out.partial-0"];
@@ -174,7 +199,7 @@ mod tests {
     fn a_slash_at_the_end_and_missing_parents_are_no_matter() {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("a/b/");
-        write(&out, &vec![("README.md", Vec::new())]).unwrap();
+        write(&out, &vec![readme(b"")]).unwrap();
         assert_eq!(names(&folder.path().join("a")), ["b"]);
         let refused = write(&out, &Vec::new()).unwrap_err().to_string();
         assert!(refused.contains("--out"), "{refused}");
@@ -185,7 +210,8 @@ mod tests {
     fn a_file_that_cannot_be_written_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("out");
-        let files = vec![("README.md", Vec::new()), ("no/such/file", Vec::new())];
+        // A file is no folder.
+        let files = vec![readme(b""), ("README.md/file".to_owned(), Vec::new())];
         write(&out, &files).unwrap_err();
         assert_eq!(names(folder.path()), [""; 0]);
     }

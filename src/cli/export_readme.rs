@@ -44,6 +44,12 @@ kith checkpoint import model.safetensors --data-dir OTHER
 ```
 "#;
 
+const TWO_FOLDERS: &str = "There are two networks of this form: `anchor/` holds the encoder of anchors (queries), `positive/` that of positives (what is \
+found). Compare embeddings of one with embeddings of the other.\n\n";
+
+const TWO_IN_ONE_FILE: &str = "There are two networks of this form, the encoder of anchors (queries) and that of positives (what is found), whose arrays have \
+`positive.` before their names. Compare embeddings of one with embeddings of the other.\n\n";
+
 /// The README of an export.
 pub(super) fn text(manifest: &Manifest, format: Format) -> anyhow::Result<String> {
     let encoder = &manifest.encoder;
@@ -60,6 +66,11 @@ pub(super) fn text(manifest: &Manifest, format: Format) -> anyhow::Result<String
     } else {
         ""
     };
+    let towers = match (encoder.towers, format) {
+        (1, _) => String::new(),
+        (_, Format::Kith) => TWO_IN_ONE_FILE.to_owned(),
+        _ => TWO_FOLDERS.to_owned(),
+    };
     Ok(format!(
         "# An image encoder of kith
 
@@ -73,7 +84,7 @@ Checkpoint {id}, step {step}, taken {created}.
 - Preprocessing: {hash}
 - Origin: {origin}
 
-{narrow}{usage}",
+{towers}{narrow}{usage}",
         id = manifest.id,
         step = manifest.step,
         created = manifest.created_at,

@@ -4,11 +4,12 @@ use clap::{Args, Subcommand};
 
 use super::{answer, client::Client, page, path_segment::segment, server_args::ServerArgs};
 
-const COLUMNS: [answer::Column; 6] = [
+const COLUMNS: [answer::Column; 7] = [
     ("id", "/id"),
     ("anchor", "/anchor"),
     ("positive", "/positive"),
     ("group", "/group"),
+    ("weight", "/weight"),
     ("split", "/split"),
     ("created", "/created_at"),
 ];

@@ -139,6 +139,8 @@ pub struct EncoderSection {
     pub side: usize,
     /// See [`EncoderConfig::dim`].
     pub dim: usize,
+    /// See [`EncoderConfig::towers`].
+    pub towers: usize,
     /// The first checkpoint's weights: `starter`, `fresh`, or a file.
     pub start: String,
 }
@@ -173,9 +175,18 @@ impl Settings {
     /// The network's shape.
     pub fn encoder_config(&self) -> EncoderConfig {
         let EncoderSection {
-            width, side, dim, ..
+            width,
+            side,
+            dim,
+            towers,
+            ..
         } = self.encoder;
-        EncoderConfig { width, side, dim }
+        EncoderConfig {
+            width,
+            side,
+            dim,
+            towers,
+        }
     }
 
     /// The settings of the trainer.

@@ -41,6 +41,8 @@ struct ModelResponse {
     hidden_dimensions: usize,
     /// Side of the square input in pixels.
     input_size: usize,
+    /// Encoders: 1 for both sides of pairs, or 2, one for each. With 2, requests for embeddings need `input_type`.
+    towers: usize,
     step: u64,
     checkpoint: CheckpointId,
     /// What is done to an image before the network sees it.
@@ -160,6 +162,7 @@ async fn describe(
         dimensions: encoder.dim,
         hidden_dimensions: 8 * encoder.width,
         input_size: encoder.side,
+        towers: encoder.towers,
         step,
         checkpoint,
         preprocessing_hash: preprocessing_hash(&preprocessing),

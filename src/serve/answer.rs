@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::{checkpoint::CheckpointError, types::CheckpointId};
+use kith_mcmc::Side;
 use kith_nn::NnError;
 use kith_pixels::PixelError;
 
@@ -52,6 +53,8 @@ pub struct ModelInfo {
     pub hidden: usize,
     /// Side of the input in pixels.
     pub side: usize,
+    /// Encoders: 1 for both sides of pairs, or 2, one for each.
+    pub towers: usize,
     /// Largest magnitude of a value that 8-bit embeddings express.
     pub range: f32,
 }
@@ -61,6 +64,8 @@ pub struct ModelInfo {
 pub struct Embedded {
     /// Which model made them.
     pub model: ModelInfo,
+    /// The side whose encoder made them: the anchor's, where both sides share one.
+    pub side: Side,
     /// The vectors of each image, in order.
     pub rows: Vec<Arc<Row>>,
 }

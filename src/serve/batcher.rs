@@ -1,4 +1,4 @@
-//! Gathers waiting images into batches and encodes each in one pass, on a thread of its own. A batch never mixes checkpoints.
+//! Gathers waiting images into batches and encodes each in one pass, on a thread of its own. A batch never mixes checkpoints, nor the encoders of the two sides.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -14,7 +14,7 @@ use tracing::{Span, trace_span};
 use super::{
     Row, ServeError,
     instruments::Instruments,
-    loaded::Loaded,
+    loaded::LoadedTower,
     queue::{FairQueue, Origin},
     wait_estimate::WaitEstimate,
 };
@@ -26,7 +26,7 @@ pub(super) struct Job {
     /// The request that it is part of.
     pub(super) origin: Origin,
     /// The encoder captured when the request came.
-    pub(super) encoder: Arc<Loaded>,
+    pub(super) encoder: Arc<LoadedTower>,
     /// `[side, side, 3]`.
     pub(super) pixels: Vec<f32>,
     /// Closed when nobody waits any more.

@@ -1,4 +1,4 @@
-//! Vectors that were made already, kept in memory by image and checkpoint. Concurrent requests for one image encode it once.
+//! Vectors that were made already, kept in memory by image, checkpoint and side. Concurrent requests for one image encode it once.
 
 use std::sync::Arc;
 
@@ -6,12 +6,13 @@ use moka::future::Cache;
 
 use super::{Row, ServeError, instruments::Instruments};
 use crate::types::{CheckpointId, Sha256};
+use kith_mcmc::Side;
 
 /// Bytes that an entry takes besides its values: key, counts and links of the cache.
 const OVERHEAD: usize = 256;
 
-/// The content of an image, and the checkpoint that encodes it.
-type Key = (Sha256, CheckpointId);
+/// The content of an image, the checkpoint that encodes it, and the side whose encoder does.
+pub(super) type Key = (Sha256, CheckpointId, Side);
 
 /// A cache of rows; cheap to clone.
 #[derive(Clone)]
@@ -102,7 +103,8 @@ mod tests {
     }
 
     fn key(image: &[u8]) -> Option<Key> {
-        Some((Sha256::digest(image), CheckpointId(uuid::Uuid::nil())))
+        let id = CheckpointId(uuid::Uuid::nil());
+        Some((Sha256::digest(image), id, Side::Anchor))
     }
 
     #[tokio::test]

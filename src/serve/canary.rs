@@ -108,10 +108,11 @@ impl Canaries {
                 neighbours: Neighbours::default(),
             };
         }
+        let side = own.side;
         for (own, candidate) in own.rows.iter().zip(&candidate.rows) {
             shadow
                 .neighbours
-                .add([&own.embedding, &candidate.embedding]);
+                .add(side, [&own.embedding, &candidate.embedding]);
         }
     }
 

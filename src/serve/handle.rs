@@ -21,12 +21,12 @@ use super::{
     Embedded, ModelInfo, Priority, Row, ServeConfig, ServeError, Which,
     admission::{Admission, Admissions},
     batcher::{Batcher, Job, PassSizes},
-    cache::VectorCache,
+    cache::{Key, VectorCache},
     canary::Canaries,
     decode::{DecodePool, decode},
     instruments::Instruments,
     live::Live,
-    loaded::{Loaded, Loader},
+    loaded::{Loaded, LoadedTower, Loader},
     pinned::Pinned,
     queue::Origin,
 };
@@ -37,6 +37,7 @@ use crate::{
     telemetry::{Metrics, Stage, traces::STAGE},
     types::{CheckpointId, Sha256},
 };
+use kith_mcmc::Side;
 use kith_nn::Device;
 use kith_pixels::Limits;
 
@@ -181,7 +182,7 @@ impl Serving {
         self.shared.admissions.admit(images)
     }
 
-    /// Embeds images: decode on the bounded pool, then the batcher. Dropping the future drops the images from the queue.
+    /// Embeds images as those of `side`: decode on the bounded pool, then the batcher. Dropping the future drops the images from the queue.
     /// The encoder is captured once, so all rows come from one checkpoint. Without a `priority` a request of few images is interactive.
     ///
     /// # Errors
@@ -189,7 +190,7 @@ impl Serving {
     /// [`ServeError::NotFinite`] and [`ServeError::Encode`] if the encoder fails.
     pub async fn embed(
         &self,
-        which: Which,
+        (which, side): (Which, Side),
         images: Vec<Bytes>,
         priority: Option<Priority>,
     ) -> Result<Embedded, ServeError> {
@@ -199,13 +200,13 @@ impl Serving {
             .then(|| self.shared.admissions.enqueue_small(images.len()))
             .transpose()?;
         let _request = self.shared.foreground.enter();
-        let encoder = self.shared.encoder(which).await?;
-        let model = encoder.info;
+        let encoder = self.shared.encoder(which).await?.tower(side).clone();
+        let (model, side) = (encoder.info, encoder.side);
         let origin = Origin {
             request: self.shared.requests.fetch_add(1, SeqCst),
             small,
         };
-        let keys = self.shared.keys(&images, model.id).await;
+        let keys = self.shared.keys(&images, (model.id, side)).await;
         let images = images.into_iter().zip(keys).zip(admission.places());
         let answers = images.map(|((image, key), place)| {
             let encoded = self.shared.encode(image, place, (origin, encoder.clone()));
@@ -217,7 +218,7 @@ impl Serving {
         while let Some((index, row)) = answers.next().await {
             rows.push(row.map_err(|error| in_request(index, which, error))?);
         }
-        Ok(Embedded { model, rows })
+        Ok(Embedded { model, side, rows })
     }
 
     /// Reads the live row now (after a promotion), and returns once its checkpoint serves.
@@ -259,17 +260,13 @@ impl Shared {
     }
 
     /// The keys of images in the cache; none where nothing is kept.
-    async fn keys(
-        &self,
-        images: &[Bytes],
-        id: CheckpointId,
-    ) -> Vec<Option<(Sha256, CheckpointId)>> {
+    async fn keys(&self, images: &[Bytes], (id, side): (CheckpointId, Side)) -> Vec<Option<Key>> {
         if !self.cache.is_enabled() {
             return vec![None; images.len()];
         }
         let hash = move |images: &[Bytes]| {
-            let keys = images.iter().map(|image| Some((Sha256::digest(image), id)));
-            keys.collect::<Vec<_>>()
+            let keys = images.iter().map(|image| (Sha256::digest(image), id, side));
+            keys.map(Some).collect::<Vec<_>>()
         };
         if images.iter().map(Bytes::len).sum::<usize>() <= MAX_HASHED_INLINE {
             return hash(images);
@@ -285,7 +282,7 @@ impl Shared {
         &self,
         image: Bytes,
         permit: OwnedSemaphorePermit,
-        (origin, encoder): (Origin, Arc<Loaded>),
+        (origin, encoder): (Origin, Arc<LoadedTower>),
     ) -> Result<Row, ServeError> {
         let came = Instant::now();
         let (reply, answer) = oneshot::channel();

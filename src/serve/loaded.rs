@@ -1,4 +1,4 @@
-//! Loads a checkpoint for serving: reads and verifies it, builds its encoder and warms it up. A loaded encoder never changes.
+//! Loads a checkpoint for serving: reads and verifies it, builds its encoders and warms them up. A loaded encoder never changes.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use crate::{
     checkpoint::{Checkpoints, InUse, Model, probe},
     types::CheckpointId,
 };
+use kith_mcmc::Side;
 use kith_nn::{Device, Encoder, Features, NnError, Precision};
 
 /// What encodes a batch: an encoder, or a stand-in in tests.
@@ -24,12 +25,28 @@ impl Network for Encoder {
     }
 }
 
-/// One checkpoint's encoder.
+/// One checkpoint's encoders.
 pub(super) struct Loaded {
     pub(super) info: ModelInfo,
+    /// One for both sides, or the anchor's and the positive's.
+    towers: Vec<Arc<LoadedTower>>,
+}
+
+/// The encoder of one side, or of both.
+pub(super) struct LoadedTower {
+    pub(super) info: ModelInfo,
+    /// The side that it is named after.
+    pub(super) side: Side,
     pub(super) network: Box<dyn Network>,
     /// Keeps the checkpoint from being pruned; tests have none.
-    pub(super) _in_use: Option<InUse>,
+    pub(super) _in_use: Option<Arc<InUse>>,
+}
+
+impl Loaded {
+    /// The encoder of `side`.
+    pub(super) fn tower(&self, side: Side) -> &Arc<LoadedTower> {
+        &self.towers[side.index().min(self.towers.len() - 1)]
+    }
 }
 
 /// Loads checkpoints, away from the async threads.
@@ -59,7 +76,7 @@ impl Loader {
     /// A checkpoint whose vectors are not finite is refused.
     fn build(&self, model: &Model) -> Result<Arc<Loaded>, ServeError> {
         let open = || model.open(&self.device, self.precision);
-        let encoder = self.pool.install(open)?;
+        let towers = self.pool.install(open)?;
         let side = model.encoder.side;
         let info = ModelInfo {
             id: model.id,
@@ -67,12 +84,13 @@ impl Loader {
             dim: model.encoder.dim,
             hidden: 8 * model.encoder.width,
             side,
+            towers: model.encoder.towers,
             range: model
                 .range
                 .unwrap_or_else(|| default_range(model.encoder.dim)),
         };
         let probe = probe(side);
-        for _ in 0..2 {
+        for (_, encoder) in towers.each().chain(towers.each()) {
             let Features { embedding, hidden } = self.pool.install(|| encoder.forward(&probe))?;
             let row = Row {
                 embedding: embedding.data,
@@ -85,10 +103,19 @@ impl Loader {
             };
             row.finite(&info).map_err(refused)?;
         }
+        let in_use = Arc::new(self.checkpoints.begin_use(model.id));
+        let tower = |(side, encoder)| {
+            Arc::new(LoadedTower {
+                info,
+                side,
+                network: Box::new(encoder),
+                _in_use: Some(in_use.clone()),
+            })
+        };
+        let towers = Side::BOTH.into_iter().zip(towers.into_each()).map(tower);
         Ok(Arc::new(Loaded {
             info,
-            network: Box::new(encoder),
-            _in_use: Some(self.checkpoints.begin_use(model.id)),
+            towers: towers.collect(),
         }))
     }
 }

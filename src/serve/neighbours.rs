@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use kith_mcmc::Side;
+
 /// Images that are looked among.
 const WINDOW: usize = 256;
 /// Neighbours of each image that are compared.
@@ -10,7 +12,8 @@ const NEIGHBOURS: usize = 10;
 /// The newest images as two encoders embed them, and how far their neighbours have agreed.
 #[derive(Default)]
 pub(super) struct Neighbours {
-    newest: VecDeque<[Vec<f32>; 2]>,
+    /// Of each side by itself: embeddings of two encoders' spaces are no neighbours.
+    newest: [VecDeque<[Vec<f32>; 2]>; 2],
     images: u64,
     compared: u64,
     /// Sum of the shares of equal neighbours.
@@ -18,19 +21,20 @@ pub(super) struct Neighbours {
 }
 
 impl Neighbours {
-    /// Adds an image, as both embed it. Its neighbours are those among the images before it, of which there must be twice as many as are
-    /// compared.
-    pub(super) fn add(&mut self, embeddings: [&[f32]; 2]) {
-        if self.newest.len() >= 2 * NEIGHBOURS {
-            let [own, candidate] = [0, 1].map(|side| self.nearest(side, embeddings[side]));
+    /// Adds an image of `side`, as both embed it. Its neighbours are those among the side's images before it, of which there must be twice as
+    /// many as are compared.
+    pub(super) fn add(&mut self, side: Side, embeddings: [&[f32]; 2]) {
+        let newest = &mut self.newest[side.index()];
+        if newest.len() >= 2 * NEIGHBOURS {
+            let [own, candidate] = [0, 1].map(|by| nearest(newest, by, embeddings[by]));
             let equal = own.iter().filter(|image| candidate.contains(image)).count();
             self.shared += equal as f64 / NEIGHBOURS as f64;
             self.compared += 1;
         }
-        if self.newest.len() == WINDOW {
-            self.newest.pop_front();
+        if newest.len() == WINDOW {
+            newest.pop_front();
         }
-        self.newest.push_back(embeddings.map(<[f32]>::to_vec));
+        newest.push_back(embeddings.map(<[f32]>::to_vec));
         self.images += 1;
     }
 
@@ -43,15 +47,15 @@ impl Neighbours {
     pub(super) fn shared(&self) -> Option<f64> {
         (self.compared > 0).then(|| self.shared / self.compared as f64)
     }
+}
 
-    /// The places of the images nearest to `embedding` by cosine; all have unit length.
-    fn nearest(&self, side: usize, embedding: &[f32]) -> Vec<usize> {
-        let scores = self.newest.iter().map(|image| dot(&image[side], embedding));
-        let mut scores: Vec<(f32, usize)> = scores.zip(0..).collect();
-        scores.sort_by(|a, b| b.0.total_cmp(&a.0));
-        scores.truncate(NEIGHBOURS);
-        scores.into_iter().map(|(_, place)| place).collect()
-    }
+/// The places of the images nearest to `embedding` by cosine, as the encoder `by` embeds them; all have unit length.
+fn nearest(newest: &VecDeque<[Vec<f32>; 2]>, by: usize, embedding: &[f32]) -> Vec<usize> {
+    let scores = newest.iter().map(|image| dot(&image[by], embedding));
+    let mut scores: Vec<(f32, usize)> = scores.zip(0..).collect();
+    scores.sort_by(|a, b| b.0.total_cmp(&a.0));
+    scores.truncate(NEIGHBOURS);
+    scores.into_iter().map(|(_, place)| place).collect()
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f32 {
@@ -79,8 +83,8 @@ mod tests {
             let (a, b) = (unit(image, 0), unit(image, 1));
             // A reflection keeps all cosines.
             let mirrored: Vec<f32> = a.iter().map(|value| -value).collect();
-            equal.add([&a, &mirrored]);
-            unrelated.add([&a, &b]);
+            equal.add(Side::Anchor, [&a, &mirrored]);
+            unrelated.add(Side::Anchor, [&a, &b]);
         }
         assert_eq!(equal.images(), 600);
         assert_eq!(equal.shared(), Some(1.0));
@@ -90,10 +94,23 @@ mod tests {
     }
 
     #[test]
+    fn each_side_has_neighbours_of_its_own() {
+        let mut mixed = Neighbours::default();
+        for image in 0..600 {
+            let a = unit(image, 0);
+            let mirrored: Vec<f32> = a.iter().map(|value| -value).collect();
+            // One encoder mirrors the positives' side only: across sides its neighbours are others, within a side they are the same.
+            mixed.add(Side::Anchor, [&a, &a]);
+            mixed.add(Side::Positive, [&a, &mirrored]);
+        }
+        assert_eq!(mixed.shared(), Some(1.0));
+    }
+
+    #[test]
     fn few_images_say_nothing() {
         let mut few = Neighbours::default();
         for _ in 0..2 * NEIGHBOURS {
-            few.add([&[1.0], &[1.0]]);
+            few.add(Side::Anchor, [&[1.0], &[1.0]]);
         }
         assert_eq!(few.shared(), None);
     }

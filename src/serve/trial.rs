@@ -29,12 +29,13 @@ impl Serving {
         };
         let own = Embedded {
             model: own.model,
+            side: own.side,
             rows: vec![row.clone()],
         };
         let (serving, model, image) = (self.clone(), model.to_owned(), image.clone());
         tokio::spawn(async move {
             let _permit = permit;
-            let which = Which::Pinned(candidate);
+            let which = (Which::Pinned(candidate), own.side);
             match serving
                 .embed(which, vec![image], Some(Priority::Bulk))
                 .await

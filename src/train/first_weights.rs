@@ -5,7 +5,9 @@ use rayon::ThreadPool;
 use super::{
     config::{StartWeights, TrainConfig},
     error::TrainError,
-    weights_file::{NOT_FINITE, WeightsFile, blocking, has_finite_features, invalid},
+    weights_file::{
+        NOT_FINITE, WeightsFile, arrays_of_each, blocking, has_finite_features, invalid,
+    },
 };
 use crate::{
     blobs::Blobs,
@@ -15,7 +17,7 @@ use crate::{
 };
 use bytes::Bytes;
 use kith_mcmc::{ChainColumns, ImageKey};
-use kith_nn::{Device, Encoder, EncoderConfig, NamedArray, NnError};
+use kith_nn::{Device, Encoder, EncoderConfig, NamedArray, NnError, Towers};
 use kith_pixels::Limits;
 use kith_weights::{PrincipalComponents, Projection, ProjectionKind, STARTER_WIDTH, Weights};
 
@@ -90,9 +92,9 @@ impl FirstWeights<'_> {
     async fn fresh(&self, reason: &'static str) -> Result<Snapshot, TrainError> {
         let (config, device) = (self.config.clone(), self.device.clone());
         let made = self.compute(move || {
-            let encoder = Encoder::fresh(&config.encoder, config.run.seed, &device)?;
+            let towers = Towers::fresh(&config.encoder, config.run.seed, &device)?;
             let origin = origin(OriginKind::Fresh);
-            Ok::<_, NnError>(at_step_0(&config, encoder.to_arrays()?, origin))
+            Ok::<_, NnError>(at_step_0(&config, towers.to_arrays()?, origin))
         });
         let snapshot = made.await?.map_err(CheckpointError::from)?;
         let width = snapshot.encoder.width;
@@ -100,7 +102,7 @@ impl FirstWeights<'_> {
         Ok(snapshot)
     }
 
-    /// The network of `weights` with a head that leaves its features as they are.
+    /// The network of `weights`, for each tower, with a head that leaves its features as they are.
     async fn on_top_of(
         &self,
         weights: Weights,
@@ -122,7 +124,7 @@ impl FirstWeights<'_> {
         };
         let (config, device) = (self.config.encoder.clone(), self.device.clone());
         let made = self.compute(move || {
-            let arrays = weights.into_arrays(projection);
+            let arrays = arrays_of_each(weights, projection, &config);
             // The device may refuse them, too.
             let finite = has_finite_features(&config, &arrays, &device)?;
             Ok::<_, NnError>((arrays, finite))

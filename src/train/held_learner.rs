@@ -9,7 +9,7 @@ use crate::{
 };
 use kith_learn::Learner;
 use kith_mcmc::{ChainTable, PairGraph, PairKey};
-use kith_nn::{Encoder, Optimizer};
+use kith_nn::{TowerOptimizer, Towers};
 
 /// Network, moments and chains of a run.
 pub(super) enum HeldLearner {
@@ -80,8 +80,8 @@ impl HeldLearner {
     ) -> Result<Snapshot, TrainFailure> {
         Ok(match self {
             Self::Loaded(learner) => Snapshot {
-                encoder: learner.encoder.config().clone(),
-                model: learner.encoder.to_arrays()?,
+                encoder: learner.towers.config().clone(),
+                model: learner.towers.to_arrays()?,
                 optimizer: learner.optimizer.to_arrays()?,
                 chains: learner.table.to_columns(),
                 trainer,
@@ -113,20 +113,20 @@ fn chains(snapshot: &Snapshot) -> Result<ChainTable, TrainFailure> {
 /// Network, moments and chains from a snapshot.
 fn learner(context: &Context, snapshot: Snapshot) -> Result<Learner, TrainFailure> {
     let config = &context.config;
-    let encoder = Encoder::from_arrays(&config.encoder, &snapshot.model, &context.device)?;
-    let mut optimizer = Optimizer::new(&config.optimizer, &encoder)?;
+    let towers = Towers::from_arrays(&config.encoder, &snapshot.model, &context.device)?;
+    let mut optimizer = TowerOptimizer::new(&config.optimizer, &towers)?;
     // Moments that were lost have been reported when the checkpoint was read.
     if !snapshot.optimizer.is_empty()
         && let Err(error) = optimizer.load_arrays(&snapshot.optimizer)
     {
         tracing::warn!(%error, "the optimiser's moments are of another kind: they start anew");
-        optimizer = Optimizer::new(&config.optimizer, &encoder)?;
+        optimizer = TowerOptimizer::new(&config.optimizer, &towers)?;
     }
     let (chains, seed) = (chains(&snapshot)?, snapshot.trainer.seed);
     Ok(Learner::new(
         config.learn.clone(),
         seed,
-        encoder,
+        towers,
         optimizer,
         chains,
     ))

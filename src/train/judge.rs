@@ -187,11 +187,10 @@ impl Judge {
         let model = context.wait(context.checkpoints.load_model(id))?;
         // In the precision that it would serve in.
         let open = || model.open(&context.device, context.config.precision);
-        let encoder = self.pool.install(open)?;
+        let towers = self.pool.install(open)?;
         let evaluate = |set: &EvaluationSet| {
-            self.pool.install(|| {
-                model.evaluate(&encoder, set, &context.config.limits, inputs.keep_going)
-            })
+            self.pool
+                .install(|| model.evaluate(&towers, set, &context.config.limits, inputs.keep_going))
         };
         let Some(mut held_out) = evaluate(&inputs.held_out)? else {
             return Ok(None);

@@ -52,9 +52,16 @@ fn check_shape(
         return Ok(());
     }
     Err(TrainError::Invalid(format!(
-        "checkpoint {id} holds an encoder of width {}, side {}, dim {}, but the settings ask for width {}, side {}, dim {}: \
+        "checkpoint {id} has width {}, side {}, dim {}, towers {}, but the settings ask for width {}, side {}, dim {}, towers {}: \
          set [encoder] to the checkpoint's values, or start with another data folder",
-        found.width, found.side, found.dim, wanted.width, wanted.side, wanted.dim
+        found.width,
+        found.side,
+        found.dim,
+        found.towers,
+        wanted.width,
+        wanted.side,
+        wanted.dim,
+        wanted.towers
     )))
 }
 

@@ -28,7 +28,11 @@ impl TrainingSet {
     /// Reads all trained pairs.
     pub(super) fn read(context: &Context, seed: u64, position: Position) -> Result<Self, DbError> {
         let mut set = Self {
-            graph: PairGraph::default(),
+            graph: if context.config.encoder.towers > 1 {
+                PairGraph::directed()
+            } else {
+                PairGraph::default()
+            },
             epoch: Epoch::new(seed, position),
             feed: Feed::default(),
         };

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::error::TrainError;
 use crate::checkpoint::{CheckpointError, probe};
-use kith_nn::{Device, Encoder, EncoderConfig, NamedArray, NnError};
-use kith_weights::{Weights, printable};
+use kith_nn::{Device, EncoderConfig, NamedArray, NnError, Towers, arrays_of_towers};
+use kith_weights::{Projection, Weights, printable};
 
 /// The weights of a file, for a first checkpoint or an import.
 pub struct WeightsFile {
@@ -37,7 +37,13 @@ impl WeightsFile {
         let shown = printable(&path.to_string_lossy());
         let weights = Weights::read_width(path, encoder.width);
         let weights = weights.map_err(|error| invalid(&format_args!("{shown}: {error}")))?;
-        let arrays = weights.arrays(&weights.projection(encoder.dim));
+        if weights.holds_two() && encoder.towers == 1 {
+            return Err(invalid(&format_args!(
+                "{shown}: it holds an encoder for each side: set encoder.towers to 2"
+            )));
+        }
+        let projection = weights.projection(encoder.dim);
+        let arrays = arrays_of_each(weights.clone(), projection, encoder);
         let finite = has_finite_features(encoder, &arrays, device);
         if !finite.map_err(CheckpointError::from)? {
             return Err(invalid(&format_args!("{shown}: {NOT_FINITE}")));
@@ -53,16 +59,39 @@ impl WeightsFile {
 pub(super) const NOT_FINITE: &str =
     "its weights are finite, but the features that they give are not";
 
-/// Whether an encoder with `arrays` gives finite features and a finite embedding for a probe image: finite weights may still overflow on the way.
+/// The arrays of all encoders that `config` asks for, as [`Towers::to_arrays`] names them. Two have the same weights, unless the file holds two networks.
+pub(super) fn arrays_of_each(
+    mut weights: Weights,
+    projection: Projection,
+    config: &EncoderConfig,
+) -> Vec<NamedArray> {
+    let positive = weights.take_positive();
+    let anchor = weights.into_arrays(projection);
+    let second = (config.towers > 1).then(|| match positive {
+        Some(weights) => {
+            let projection = weights.projection(config.dim);
+            weights.into_arrays(projection)
+        }
+        None => anchor.clone(),
+    });
+    arrays_of_towers([Some(anchor), second].into_iter().flatten())
+}
+
+/// Whether encoders with `arrays` give finite features and a finite embedding for a probe image: finite weights may still overflow on the way.
 pub(super) fn has_finite_features(
     config: &EncoderConfig,
     arrays: &[NamedArray],
     device: &Device,
 ) -> Result<bool, NnError> {
-    let encoder = Encoder::from_arrays(config, arrays, device)?;
-    let found = encoder.forward(&probe(config.side))?;
-    let mut values = found.hidden.data.iter().chain(&found.embedding.data);
-    Ok(values.all(|value| value.is_finite()))
+    let towers = Towers::from_arrays(config, arrays, device)?;
+    for (_, encoder) in towers.each() {
+        let found = encoder.forward(&probe(config.side))?;
+        let mut values = found.hidden.data.iter().chain(&found.embedding.data);
+        if !values.all(|value| value.is_finite()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn name(path: &Path) -> String {

@@ -13,6 +13,7 @@ const TINY: EncoderConfig = EncoderConfig {
     width: 8,
     side: 32,
     dim: 16,
+    towers: 1,
 };
 
 fn setup() -> Setup {

@@ -22,6 +22,7 @@ fn torchvision_file(folder: &TempDir) -> PathBuf {
         width: 8,
         side: 32,
         dim: 16,
+        towers: 1,
     };
     let encoder = Encoder::fresh(&config, 7, &Device::cpu()).unwrap();
     let files = TorchvisionFiles::new(&config, &encoder.to_arrays().unwrap()).unwrap();
@@ -48,6 +49,7 @@ fn features(path: &Path, image: &[u8]) -> Vec<f32> {
         width: 8,
         side: 32,
         dim: 64,
+        towers: 1,
     };
     let weights = Weights::read(path).unwrap();
     let arrays = weights.arrays(&weights.projection(64));

@@ -23,6 +23,7 @@ mod life;
 mod signals;
 mod storage;
 mod support;
+mod towers;
 mod traces;
 mod train;
 mod train_life;

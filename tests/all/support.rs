@@ -13,7 +13,7 @@ use kith::{
     config::Settings,
     types::CheckpointId,
 };
-use kith_nn::{Encoder, Optimizer, Purpose};
+use kith_nn::{Purpose, TowerOptimizer, Towers};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
@@ -216,7 +216,8 @@ impl Served {
         .await
     }
 
-    async fn write_changed(&self, change: impl FnOnce(&mut Snapshot)) -> CheckpointId {
+    /// A complete checkpoint with a change of the newest one's state.
+    pub(crate) async fn write_changed(&self, change: impl FnOnce(&mut Snapshot)) -> CheckpointId {
         let (checkpoints, label) = (&self.app.checkpoints, Label::new(None));
         let (_, mut snapshot) = checkpoints.newest().await.unwrap().unwrap();
         change(&mut snapshot);
@@ -233,9 +234,9 @@ impl Served {
 fn fill(snapshot: &mut Snapshot, seed: u64, app: &App) {
     let config = app.settings.encoder_config();
     let device = app.settings.device(Purpose::Training).unwrap();
-    let encoder = Encoder::fresh(&config, seed, &device).unwrap();
-    let optimizer = Optimizer::new(&app.settings.optimizer, &encoder).unwrap();
-    snapshot.model = encoder.to_arrays().unwrap();
+    let towers = Towers::fresh(&config, seed, &device).unwrap();
+    let optimizer = TowerOptimizer::new(&app.settings.optimizer, &towers).unwrap();
+    snapshot.model = towers.to_arrays().unwrap();
     snapshot.optimizer = optimizer.to_arrays().unwrap();
 }
 

@@ -47,11 +47,12 @@ fn pairs_in_chains(snapshot: &Snapshot) -> HashSet<u32> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_was_stopped_half_way_ends_bit_for_bit_like_one_that_was_not() {
-    for objective in ["emc2", "sogclr", "exact"] {
+    for (objective, towers) in [("emc2", 1), ("sogclr", 1), ("exact", 1), ("emc2", 2)] {
         let objective = format!("learning.objective={objective}");
+        let towers = format!("encoder.towers={towers}");
         let until = |steps: &str, others: &[&str]| {
             let steps = format!("training.max_steps={steps}");
-            config(&[&[&objective[..], &steps[..]], others].concat())
+            config(&[&[&objective[..], &towers[..], &steps[..]], others].concat())
         };
         let straight = Lab::new(0.0).await;
         straight.post(0..11).await;

@@ -1,13 +1,15 @@
-//! Evaluates an encoder on pairs of images: retrieval in both directions, the geometry of the embeddings, and a score for each unit.
+//! Evaluates the encoders of the two sides on pairs of images: retrieval in both directions, the geometry of the embeddings, and a score for each unit.
 
 use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    EvalError, EvaluationSet, Geometry, Retrieval, Score, embedded::Embedded, geometry, ranks,
+    EvalError, EvaluationSet, Geometry, Retrieval, Score, embedded::Embedded, geometry,
+    geometry_of_each, ranks,
 };
-use kith_nn::Encoder;
+use kith_mcmc::Side;
+use kith_nn::Towers;
 use kith_pixels::Limits;
 
 /// Images encoded at once, whatever the set's size.
@@ -43,7 +45,7 @@ impl Evaluation {
 }
 
 impl EvaluationSet {
-    /// Encodes all images with `encoder` in small batches and evaluates the embeddings. Decoding and ranking run in rayon's current pool.
+    /// Encodes all images with the encoder of their side in small batches and evaluates the embeddings. Decoding and ranking run in rayon's current pool.
     /// Images that cannot be decoded are left out, with a warning.
     ///
     /// Calls `keep_going` before each batch; returns `None` once it answers `false`.
@@ -52,7 +54,7 @@ impl EvaluationSet {
     /// [`EvalError::NotFinite`] where an embedding holds NaN or an infinity; [`EvalError::Nn`] where the encoder fails.
     pub fn evaluate(
         &self,
-        encoder: &Encoder,
+        towers: &Towers,
         limits: &Limits,
         keep_going: &dyn Fn() -> bool,
     ) -> Result<Option<EvalReport>, EvalError> {
@@ -61,20 +63,20 @@ impl EvaluationSet {
             (&self.anchors, &self.anchor_labels),
             (&self.positives, &self.positive_labels),
         ];
-        for (embedded, (images, labels)) in sides.iter_mut().zip(files) {
+        for ((embedded, side), (images, labels)) in sides.iter_mut().zip(Side::BOTH).zip(files) {
             for (images, labels) in images.chunks(CHUNK).zip(labels.chunks(CHUNK)) {
                 if !keep_going() {
                     return Ok(None);
                 }
-                embedded.encode(images, labels, encoder, limits)?;
+                embedded.encode(images, labels, towers.get(side), limits)?;
             }
         }
         let [anchors, positives] = sides;
         if !anchors.is_finite() || !positives.is_finite() {
             return Err(EvalError::NotFinite);
         }
-        let config = encoder.config();
-        let mut report = evaluate(config.dim, &anchors, &positives);
+        let config = towers.config();
+        let mut report = evaluate(config.dim, [&anchors, &positives], towers.are_two());
         // The same images at another side are other questions.
         report.score.questions = format!("{}-{}", self.questions, config.side);
         Ok(Some(report))
@@ -104,7 +106,8 @@ impl Queries {
     }
 }
 
-fn evaluate(dim: usize, anchors: &Embedded, positives: &Embedded) -> EvalReport {
+/// `directed`: each side has an encoder of its own. Then the score is that of anchors as queries, and the geometry that of each side.
+fn evaluate(dim: usize, [anchors, positives]: [&Embedded; 2], directed: bool) -> EvalReport {
     let forward = Queries::new(dim, anchors, &positives.rows_by_label());
     if forward.relevant.is_empty() {
         return EvalReport::default();
@@ -122,6 +125,11 @@ fn evaluate(dim: usize, anchors: &Embedded, positives: &Embedded) -> EvalReport 
     ];
     let [anchor_to_positive, positive_to_anchor] =
         [&ranks[0], &ranks[1]].map(|ranks| Retrieval::from_ranks(ranks));
+    let geometry = if directed { geometry_of_each } else { geometry };
+    let mut labels = [forward.labels, backward.labels];
+    if directed {
+        labels[1].clear();
+    }
     EvalReport {
         evaluation: Evaluation {
             pairs: forward.relevant.len(),
@@ -129,14 +137,15 @@ fn evaluate(dim: usize, anchors: &Embedded, positives: &Embedded) -> EvalReport 
             positive_to_anchor,
             geometry: geometry(dim, &forward.vectors, &first),
         },
-        score: score(&[forward.labels, backward.labels], &ranks),
+        score: score(&labels, &ranks),
     }
 }
 
-/// Counts by label: queries with equal labels are one unit.
+/// Counts by label: queries with equal labels are one unit. A side without labels does not count.
 fn score(labels: &[Vec<u64>; 2], ranks: &[Vec<Option<usize>>; 2]) -> Score {
     let mut units: BTreeMap<u64, (u32, u32)> = BTreeMap::new();
-    for (label, rank) in labels.iter().flatten().zip(ranks.iter().flatten()) {
+    let sides = labels.iter().zip(ranks);
+    for (label, rank) in sides.flat_map(|(labels, ranks)| labels.iter().zip(ranks)) {
         let (found, asked) = units.entry(*label).or_default();
         *found += u32::from(*rank == Some(1));
         *asked += 1;

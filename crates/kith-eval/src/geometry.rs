@@ -34,13 +34,44 @@ pub fn geometry(dim: usize, a: &[f32], b: &[f32]) -> Geometry {
     if a.is_empty() || dim == 0 {
         return Geometry::default();
     }
-    let rows: Vec<&[f32]> = a.chunks_exact(dim).chain(b.chunks_exact(dim)).collect();
-    let (uniformity, mean_cosine) = pairwise(&evenly_spaced(&rows));
     Geometry {
         alignment: alignment(dim, a, b),
+        ..shape(
+            dim,
+            &a.chunks_exact(dim)
+                .chain(b.chunks_exact(dim))
+                .collect::<Vec<_>>(),
+        )
+    }
+}
+
+/// As [`geometry`], with each figure but the alignment over the rows of one side: that of the two which is nearer to a collapse.
+///
+/// It is for sides with an encoder each. When both have collapsed, to two points, their rows together still have a spread.
+pub fn geometry_of_each(dim: usize, a: &[f32], b: &[f32]) -> Geometry {
+    debug_assert_eq!(a.len(), b.len());
+    if a.is_empty() || dim == 0 {
+        return Geometry::default();
+    }
+    let [a_shape, b_shape] =
+        [a, b].map(|rows| shape(dim, &rows.chunks_exact(dim).collect::<Vec<_>>()));
+    Geometry {
+        alignment: alignment(dim, a, b),
+        uniformity: a_shape.uniformity.max(b_shape.uniformity),
+        effective_rank: a_shape.effective_rank.min(b_shape.effective_rank),
+        spread: a_shape.spread.min(b_shape.spread),
+        mean_cosine: a_shape.mean_cosine.max(b_shape.mean_cosine),
+    }
+}
+
+/// All figures of a set of rows but the alignment, which is 0.
+fn shape(dim: usize, rows: &[&[f32]]) -> Geometry {
+    let (uniformity, mean_cosine) = pairwise(&evenly_spaced(rows));
+    Geometry {
+        alignment: 0.0,
         uniformity,
-        effective_rank: effective_rank(&covariance(dim, &rows)),
-        spread: spread_of(dim, &rows),
+        effective_rank: effective_rank(&covariance(dim, rows)),
+        spread: spread_of(dim, rows),
         mean_cosine,
     }
 }

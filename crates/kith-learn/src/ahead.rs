@@ -5,10 +5,12 @@ use std::collections::HashMap;
 use super::{
     Batch, CarriedViews,
     batch_layout::BatchLayout,
+    encoded::views_of,
+    passes::{batch_images, passes},
     step_inputs::StepInputs,
     views::{self, View},
 };
-use kith_mcmc::{ChainState, PairKey, SlotKey};
+use kith_mcmc::{ChainState, PairKey, Side, SlotKey};
 use kith_nn::UploadedPixels;
 
 /// A batch with a source of views of the images that its step needs besides.
@@ -27,7 +29,8 @@ pub(super) struct Ahead {
     /// The address and the number of the batch's values.
     pixels: (usize, usize),
     views: Vec<View>,
-    uploaded: UploadedPixels,
+    /// Of each pass of an encoder, in their order; `None` if the device did not take them.
+    uploaded: Vec<Option<UploadedPixels>>,
 }
 
 impl Ahead {
@@ -38,8 +41,8 @@ impl Ahead {
         next: StepImages<'_>,
         states: &[(SlotKey, ChainState)],
     ) -> Option<Self> {
-        let (encoder, batch) = (inputs.encoder, next.batch);
-        if !encoder.uploads_ahead() || batch.pixels.is_empty() {
+        let (towers, batch) = (inputs.towers, next.batch);
+        if !towers.get(Side::Anchor).uploads_ahead() || batch.pixels.is_empty() {
             return None;
         }
         let states: HashMap<SlotKey, ChainState> = states.iter().copied().collect();
@@ -51,10 +54,13 @@ impl Ahead {
         } else {
             Default::default()
         };
-        let parts: Vec<&[f32]> = std::iter::once(&batch.pixels[..])
-            .chain(views.iter().map(|(_, view)| &view[..]))
-            .collect();
-        let uploaded = encoder.upload_ahead(&parts).ok()??;
+        let images = batch_images(towers, &batch.pixels).chain(views_of(&views));
+        let uploaded = passes(towers, 0, images)
+            .iter()
+            .map(|pass| towers.get(pass.side).upload_ahead(&pass.images))
+            .collect::<Result<Vec<_>, _>>()
+            .ok()?;
+        uploaded.iter().any(Option::is_some).then_some(())?;
         Some(Self {
             step: batch.step,
             pairs: batch.pairs.clone(),
@@ -65,7 +71,7 @@ impl Ahead {
     }
 
     /// The upload, if it is of `batch` and of `views` after it.
-    pub(super) fn of(self, batch: &Batch, views: &[View]) -> Option<UploadedPixels> {
+    pub(super) fn of(self, batch: &Batch, views: &[View]) -> Option<Vec<Option<UploadedPixels>>> {
         let same_views = self.views.len() == views.len()
             && self.views.iter().zip(views).all(|(ours, theirs)| {
                 // The same memory, which is held here, and so has not changed.

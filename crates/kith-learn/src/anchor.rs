@@ -8,7 +8,7 @@ use super::{
     embeddings::Embeddings,
     loss::dot,
 };
-use kith_mcmc::{ImageKey, PairGraph, Positives, SlotKey, Visit};
+use kith_mcmc::{PairGraph, Positives, SidedImage, SlotKey, Visit};
 use kith_seed::mix;
 
 /// The scores of a step, and what they were computed from.
@@ -45,6 +45,7 @@ impl<'a> Anchor<'a> {
             slots,
             scores: &step.scores[position * slots.len()..(position + 1) * slots.len()],
             masked: &mask.masked,
+            directed: step.layout.directed,
             carried: mask.chain.map(|chain| chain.carried),
             step: step_stamp(step.step),
             seed: visit_seed(step.seed, step.step, key),
@@ -62,7 +63,8 @@ impl<'a> Anchor<'a> {
         (0..self.visit.slots.len()).filter(|other| !self.visit.masked[*other])
     }
 
-    /// Positions of the batch that hold positives of the anchor: its partner, then both images of each other pair of its group.
+    /// Positions of the batch that hold positives of the anchor: its partner, then both images of each other pair of its group, or only those
+    /// of the other side where pairs are directed.
     pub(super) fn positives(&self) -> Vec<usize> {
         let partner = self.position ^ 1;
         let group = |position: usize| {
@@ -71,13 +73,15 @@ impl<'a> Anchor<'a> {
         };
         let own = group(self.position);
         let others = (0..self.visit.slots.len()).filter(|other| {
-            other / 2 != self.position / 2 && own.is_some() && group(*other) == own
+            let other_side = other % 2 != self.position % 2;
+            let eligible = other / 2 != self.position / 2 && (other_side || !self.visit.directed);
+            eligible && own.is_some() && group(*other) == own
         });
         std::iter::once(partner).chain(others).collect()
     }
 
     /// See [`AnchorMask::image_outside`].
-    pub(super) fn chain_image_outside(&self) -> Option<ImageKey> {
+    pub(super) fn chain_image_outside(&self) -> Option<SidedImage> {
         self.mask().image_outside()
     }
 
@@ -102,7 +106,7 @@ impl<'a> Anchor<'a> {
     }
 
     /// Images outside the batch that were encoded before the visits, with their scores, in a fixed order.
-    pub(super) fn scored_outside(&self) -> impl Iterator<Item = (ImageKey, f32)> {
+    pub(super) fn scored_outside(&self) -> impl Iterator<Item = (SidedImage, f32)> {
         self.step
             .embeddings
             .current_embeddings()
@@ -110,12 +114,12 @@ impl<'a> Anchor<'a> {
     }
 
     /// Whether the image was encoded in this step, in the batch or outside of it.
-    pub(super) fn is_encoded(&self, image: ImageKey) -> bool {
+    pub(super) fn is_encoded(&self, image: SidedImage) -> bool {
         self.step.layout.contains(image) || self.step.embeddings.vector(image).is_some()
     }
 
     /// Whether an image outside the batch may be its negative: it is no known positive and was not found missing.
-    pub(super) fn admits(&self, image: ImageKey) -> bool {
+    pub(super) fn admits(&self, image: SidedImage) -> bool {
         let positives = || self.step.graph.positives(self.visit.anchor);
         !self.step.embeddings.missing.contains(&image)
             && !self

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use rayon::prelude::*;
 
 use kith_mcmc::{
-    BatchSlot, Candidate, Carried, ChainState, ChainTable, Draws, ImageKey, PairEntry, PairGraph,
-    PairKey, Positives, SlotKey,
+    BatchSlot, Candidate, Carried, ChainState, ChainTable, Draws, PairEntry, PairGraph, PairKey,
+    Positives, SidedImage, SlotKey,
 };
 
 /// The batch as the sampler sees it. Each slot is both a candidate and an anchor.
@@ -19,7 +19,9 @@ pub(super) struct BatchLayout {
     /// `[slots]`: the factor of the slot's terms in the loss, see [`Draws::loss_factor`].
     pub(super) loss_factors: Vec<f32>,
     /// The images of the batch, with the first position of each.
-    pub(super) images: BTreeMap<ImageKey, usize>,
+    pub(super) images: BTreeMap<SidedImage, usize>,
+    /// See [`PairGraph::is_directed`].
+    pub(super) directed: bool,
 }
 
 /// Which negatives an anchor may have.
@@ -35,14 +37,14 @@ pub(super) struct AnchorMask {
 pub(super) struct Chain {
     pub(super) carried: Carried,
     /// The image of the chain's state.
-    pub(super) image: ImageKey,
+    pub(super) image: SidedImage,
     /// Position of a slot of the batch that holds `image`, be it the state's own or another: the image is then encoded with the batch.
     pub(super) row: Option<usize>,
 }
 
 impl AnchorMask {
     /// The image of its chain's state, if the batch does not contain the image.
-    pub(super) fn image_outside(&self) -> Option<ImageKey> {
+    pub(super) fn image_outside(&self) -> Option<SidedImage> {
         self.chain
             .filter(|chain| chain.row.is_none())
             .map(|chain| chain.image)
@@ -90,9 +92,9 @@ impl BatchLayout {
             .map(|(position, key)| (*key, position))
             .collect();
         let image = |candidate: &Option<Candidate<'_>>| candidate.map(|held| held.image);
-        let held: Vec<Option<ImageKey>> = candidates.iter().map(image).collect();
+        let held: Vec<Option<SidedImage>> = candidates.iter().map(image).collect();
         let places = held.iter().enumerate().rev();
-        let images: BTreeMap<ImageKey, usize> = places
+        let images: BTreeMap<SidedImage, usize> = places
             .filter_map(|(slot, image)| Some(((*image)?, slot)))
             .collect();
         let chain = |anchor: SlotKey, positives: &Positives<'_>| {
@@ -116,6 +118,7 @@ impl BatchLayout {
             log_repeats: log_repeats(&held),
             loss_factors: loss_factors(pairs, graph),
             images,
+            directed: graph.is_directed(),
         }
     }
 
@@ -125,12 +128,12 @@ impl BatchLayout {
     }
 
     /// Whether the batch contains the image.
-    pub(super) fn contains(&self, image: ImageKey) -> bool {
+    pub(super) fn contains(&self, image: SidedImage) -> bool {
         self.images.contains_key(&image)
     }
 
     /// The images of chain states that the batch does not contain, ascending.
-    pub(super) fn images_outside(&self) -> Vec<ImageKey> {
+    pub(super) fn images_outside(&self) -> Vec<SidedImage> {
         self.masks
             .iter()
             .filter_map(AnchorMask::image_outside)
@@ -140,7 +143,7 @@ impl BatchLayout {
     }
 
     /// Restarts the chains whose state's image, outside the batch, is one of `missing`.
-    pub(super) fn restart_chains(&mut self, missing: &BTreeSet<ImageKey>) {
+    pub(super) fn restart_chains(&mut self, missing: &BTreeSet<SidedImage>) {
         for mask in &mut self.masks {
             if mask
                 .image_outside()
@@ -158,7 +161,7 @@ impl Chain {
         state: ChainState,
         positives: &Positives<'_>,
         graph: &PairGraph,
-        (positions, images): (&HashMap<SlotKey, usize>, &BTreeMap<ImageKey, usize>),
+        (positions, images): (&HashMap<SlotKey, usize>, &BTreeMap<SidedImage, usize>),
     ) -> Option<Self> {
         let candidate = graph.candidate(state.negative)?;
         if positives.excludes_candidate(Some(&candidate)) {
@@ -180,12 +183,12 @@ impl Chain {
 }
 
 /// For each slot the ln of the number of slots that hold its image; 0 for a slot whose pair was removed.
-fn log_repeats(held: &[Option<ImageKey>]) -> Vec<f32> {
-    let mut repeats = BTreeMap::<ImageKey, u32>::new();
+fn log_repeats(held: &[Option<SidedImage>]) -> Vec<f32> {
+    let mut repeats = BTreeMap::<SidedImage, u32>::new();
     for image in held.iter().flatten() {
         *repeats.entry(*image).or_default() += 1;
     }
-    let log_repeats = |image: &Option<ImageKey>| {
+    let log_repeats = |image: &Option<SidedImage>| {
         let repeats = image.map_or(1, |image| repeats[&image]);
         (repeats as f32).ln()
     };

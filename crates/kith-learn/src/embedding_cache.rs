@@ -2,16 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kith_mcmc::{ImageKey, PairGraph};
+use kith_mcmc::{PairGraph, SidedImage};
 
 /// A bounded number of embeddings. It lives in memory only: after a restart, batches and refreshes fill it again.
 #[derive(Debug, Default)]
 pub(super) struct EmbeddingCache {
-    vectors: BTreeMap<ImageKey, Cached>,
+    vectors: BTreeMap<SidedImage, Cached>,
     /// Images to encode in the next step.
-    due: Vec<ImageKey>,
+    due: Vec<SidedImage>,
     /// Images that this round of refreshes has not reached yet, the next one last.
-    round: Vec<ImageKey>,
+    round: Vec<SidedImage>,
 }
 
 #[derive(Debug)]
@@ -22,14 +22,14 @@ struct Cached {
 
 impl EmbeddingCache {
     /// All embeddings, by key.
-    pub(super) fn vectors(&self) -> impl Iterator<Item = (ImageKey, &[f32])> {
+    pub(super) fn vectors(&self) -> impl Iterator<Item = (SidedImage, &[f32])> {
         self.vectors
             .iter()
             .map(|(image, cached)| (*image, &cached.vector[..]))
     }
 
     /// The images to refresh in the next step.
-    pub(super) fn due(&self) -> &[ImageKey] {
+    pub(super) fn due(&self) -> &[SidedImage] {
         &self.due
     }
 
@@ -46,7 +46,7 @@ impl EmbeddingCache {
         self.vectors
             .retain(|image, _| graph.holds(*image) && !fresh.missing.contains(image));
         self.evict(limits.max_images);
-        let count = (f64::from(limits.refresh) * graph.images() as f64).ceil() as usize;
+        let count = (f64::from(limits.refresh) * graph.sided_images().len() as f64).ceil() as usize;
         self.due = (0..count.min(limits.max_images))
             .map_while(|_| self.next_of_round(graph))
             .collect();
@@ -60,9 +60,9 @@ impl EmbeddingCache {
         self.vectors.retain(|image, _| graph.holds(*image));
     }
 
-    fn next_of_round(&mut self, graph: &PairGraph) -> Option<ImageKey> {
+    fn next_of_round(&mut self, graph: &PairGraph) -> Option<SidedImage> {
         if self.round.is_empty() {
-            self.round = graph.image_keys();
+            self.round = graph.sided_images();
             self.round.reverse();
         }
         self.round.pop()
@@ -74,7 +74,7 @@ impl EmbeddingCache {
         if excess == 0 {
             return;
         }
-        let mut by_age: Vec<(u64, ImageKey)> = self
+        let mut by_age: Vec<(u64, SidedImage)> = self
             .vectors
             .iter()
             .map(|(image, cached)| (cached.step, *image))
@@ -99,15 +99,15 @@ pub(super) struct CacheLimits {
 #[derive(Debug, Default)]
 pub(super) struct FreshEmbeddings {
     /// Images with their current embeddings, `[dim]`.
-    pub(super) vectors: Vec<(ImageKey, Vec<f32>)>,
+    pub(super) vectors: Vec<(SidedImage, Vec<f32>)>,
     /// Images that could not be read.
-    pub(super) missing: BTreeSet<ImageKey>,
+    pub(super) missing: BTreeSet<SidedImage>,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kith_mcmc::{PairEntry, PairKey};
+    use kith_mcmc::{ImageKey, PairEntry, PairKey, Side};
 
     /// Images 0 to 9 in five pairs.
     fn graph() -> PairGraph {
@@ -123,9 +123,16 @@ mod tests {
         FreshEmbeddings {
             vectors: images
                 .iter()
-                .map(|image| (ImageKey(*image), vec![1.0]))
+                .map(|image| (on_anchor_side(*image), vec![1.0]))
                 .collect(),
             missing: BTreeSet::new(),
+        }
+    }
+
+    fn on_anchor_side(image: u32) -> SidedImage {
+        SidedImage {
+            image: ImageKey(image),
+            side: Side::Anchor,
         }
     }
 
@@ -137,7 +144,7 @@ mod tests {
     }
 
     fn held(cache: &EmbeddingCache) -> Vec<u32> {
-        cache.vectors().map(|(image, _)| image.0).collect()
+        cache.vectors().map(|(image, _)| image.image.0).collect()
     }
 
     #[test]
@@ -147,7 +154,7 @@ mod tests {
         for step in 0..8 {
             cache.update(step, FreshEmbeddings::default(), &graph, limits(100, 0.25));
             assert!(cache.due().len() <= 3, "a quarter of ten");
-            due.extend(cache.due().iter().map(|image| image.0));
+            due.extend(cache.due().iter().map(|image| image.image.0));
         }
         (0..10).for_each(|image| {
             let times = due.iter().filter(|due| **due == image).count();
@@ -165,7 +172,7 @@ mod tests {
         cache.retain_known(&graph);
         assert_eq!(held(&cache), [0, 7]);
         let unreadable = FreshEmbeddings {
-            missing: BTreeSet::from([ImageKey(7)]),
+            missing: BTreeSet::from([on_anchor_side(7)]),
             ..fresh(&[8, 3])
         };
         cache.update(2, unreadable, &graph, limits(4, 0.1));

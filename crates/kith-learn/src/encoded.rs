@@ -1,10 +1,13 @@
-//! Embeddings with the tapes of their forward passes, from which the gradient of the weights is computed.
+//! Embeddings with the tapes of their forward passes, from which the gradients of the weights are computed.
 
 use std::collections::BTreeMap;
 
-use super::views::View;
-use kith_mcmc::ImageKey;
-use kith_nn::{Encoder, Gradients, NnError, Tape, UploadedPixels};
+use super::{
+    passes::{PassRows, batch_images, passes},
+    views::View,
+};
+use kith_mcmc::{Side, SidedImage};
+use kith_nn::{Gradients, NnError, Tape, TowerGradients, Towers, UploadedPixels};
 
 /// Rows of embeddings: those of the batch, if any, then those of images outside of it.
 #[derive(Default)]
@@ -14,68 +17,79 @@ pub(super) struct Encoded {
     /// `[rows, dim]`.
     pub(super) embedding: Vec<f32>,
     /// The row of each image outside the batch.
-    pub(super) carried: BTreeMap<ImageKey, usize>,
-    tapes: Vec<Tape>,
+    pub(super) carried: BTreeMap<SidedImage, usize>,
+    tapes: Vec<TapeOfPass>,
+}
+
+struct TapeOfPass {
+    side: Side,
+    rows: PassRows,
+    tape: Tape,
 }
 
 impl Encoded {
-    /// Encodes `pixels`, `[images, side, side, 3]`, and after them `views`, in one pass; `uploaded` are the same, if they are on the device. Does
-    /// nothing if both are empty.
+    /// Encodes `pixels`, `[images, side, side, 3]` with the two sides of pairs in turn, and after them `views`, in one pass of each encoder.
+    /// `uploaded` are the images of these passes that are on the device, in their order. Does nothing if there is no image.
     pub(super) fn push(
         &mut self,
-        encoder: &Encoder,
+        towers: &Towers,
         (pixels, views): (&[f32], &[View]),
-        uploaded: Option<UploadedPixels>,
+        uploaded: Vec<Option<UploadedPixels>>,
     ) -> Result<(), NnError> {
-        let whole = Some(pixels).filter(|pixels| !pixels.is_empty());
-        let parts: Vec<&[f32]> = whole
-            .into_iter()
-            .chain(views.iter().map(|(_, view)| &view[..]))
-            .collect();
-        if parts.is_empty() {
-            return Ok(());
+        let first = self.rows();
+        let images = batch_images(towers, pixels).chain(views_of(views));
+        let passes = passes(towers, first, images);
+        let new: usize = passes.iter().map(|pass| pass.images.len()).sum();
+        self.dim = towers.config().dim;
+        self.embedding.resize((first + new) * self.dim, 0.0);
+        let mut uploaded = uploaded.into_iter();
+        for pass in passes {
+            let encoder = towers.get(pass.side);
+            let uploaded = uploaded.next().flatten();
+            let tape = encoder.forward_train_uploaded(&pass.images, uploaded)?;
+            let own = &tape.embedding().data;
+            pass.rows.scatter(self.dim, own, &mut self.embedding);
+            self.tapes.push(TapeOfPass {
+                side: pass.side,
+                rows: pass.rows,
+                tape,
+            });
         }
-        let tape = encoder.forward_train_uploaded(&parts, uploaded)?;
-        self.dim = tape.embedding().dim;
-        self.embedding.extend_from_slice(&tape.embedding().data);
-        self.tapes.push(tape);
-        let first = self.rows() - views.len();
-        self.carried.extend(
-            views
-                .iter()
-                .zip(first..)
-                .map(|((image, _), row)| (*image, row)),
-        );
+        self.carry(views, first + new - views.len());
         Ok(())
     }
 
     /// Encodes `views` without recording a tape.
-    pub(super) fn without_tape(encoder: &Encoder, views: &[View]) -> Result<Self, NnError> {
-        if views.is_empty() {
-            return Ok(Self::default());
+    pub(super) fn without_tape(towers: &Towers, views: &[View]) -> Result<Self, NnError> {
+        let dim = towers.config().dim;
+        let mut encoded = Self {
+            dim,
+            embedding: vec![0.0; views.len() * dim],
+            ..Self::default()
+        };
+        for pass in passes(towers, 0, views_of(views)) {
+            let vectors = towers.get(pass.side).forward_all(&pass.images)?.embedding;
+            pass.rows
+                .scatter(dim, &vectors.data, &mut encoded.embedding);
         }
-        let parts: Vec<&[f32]> = views.iter().map(|(_, view)| &view[..]).collect();
-        let vectors = encoder.forward_all(&parts)?.embedding;
-        let carried = views
-            .iter()
-            .enumerate()
-            .map(|(row, (image, _))| (*image, row))
-            .collect();
-        Ok(Self {
-            dim: vectors.dim,
-            embedding: vectors.data,
-            carried,
-            tapes: Vec::new(),
-        })
+        encoded.carry(views, 0);
+        Ok(encoded)
+    }
+
+    /// Notes that the embeddings of `views` are row `first` and those that follow.
+    fn carry(&mut self, views: &[View], first: usize) {
+        let rows = views.iter().zip(first..);
+        self.carried
+            .extend(rows.map(|((image, _), row)| (*image, row)));
     }
 
     /// The embedding of an image outside the batch, `[dim]`.
-    pub(super) fn vector(&self, image: ImageKey) -> Option<&[f32]> {
+    pub(super) fn vector(&self, image: SidedImage) -> Option<&[f32]> {
         self.carried.get(&image).map(|row| self.row(*row))
     }
 
     /// The embeddings of all images outside the batch, by key.
-    pub(super) fn vectors(&self) -> impl Iterator<Item = (ImageKey, &[f32])> {
+    pub(super) fn vectors(&self) -> impl Iterator<Item = (SidedImage, &[f32])> {
         self.carried
             .iter()
             .map(|(image, row)| (*image, self.row(*row)))
@@ -89,20 +103,14 @@ impl Encoded {
         &self.embedding[row * self.dim..(row + 1) * self.dim]
     }
 
-    /// The gradient of the weights from that of the rows, `[rows, dim]`; `None` if nothing was encoded. Uses up the tapes, the rows stay.
-    pub(super) fn backward(&mut self, gradient: &[f32]) -> Result<Option<Gradients>, NnError> {
-        let mut sum: Option<Gradients> = None;
-        let mut rest = gradient;
-        for tape in std::mem::take(&mut self.tapes) {
-            let (own, others) = rest.split_at(tape.embedding().data.len());
-            rest = others;
-            let gradients = tape.backward(own)?;
-            match &mut sum {
-                Some(sum) => sum.add(&gradients)?,
-                None => sum = Some(gradients),
-            }
+    /// The gradients of the weights from that of the rows, `[rows, dim]`; `None` if nothing was encoded. Uses up the tapes, the rows stay.
+    pub(super) fn backward(&mut self, gradient: &[f32]) -> Result<Option<TowerGradients>, NnError> {
+        let mut sums = GradientSums::default();
+        for TapeOfPass { side, rows, tape } in std::mem::take(&mut self.tapes) {
+            let gradients = tape.backward(&rows.gather(self.dim, gradient))?;
+            sums.add(side, gradients)?;
         }
-        Ok(sum)
+        Ok(sums.finish())
     }
 
     /// Rows that no encoder computed.
@@ -110,7 +118,7 @@ impl Encoded {
     pub(super) fn from_rows(
         dim: usize,
         embedding: Vec<f32>,
-        carried: BTreeMap<ImageKey, usize>,
+        carried: BTreeMap<SidedImage, usize>,
     ) -> Self {
         Self {
             dim,
@@ -119,4 +127,32 @@ impl Encoded {
             tapes: Vec::new(),
         }
     }
+}
+
+/// The gradients of several passes, summed for each encoder.
+#[derive(Default)]
+pub(super) struct GradientSums(BTreeMap<Side, Gradients>);
+
+impl GradientSums {
+    /// Adds the gradients of a pass of `side`'s encoder.
+    pub(super) fn add(&mut self, side: Side, gradients: Gradients) -> Result<(), NnError> {
+        match self.0.get_mut(&side) {
+            Some(sum) => sum.add(&gradients),
+            None => {
+                self.0.insert(side, gradients);
+                Ok(())
+            }
+        }
+    }
+
+    /// The sums of all encoders; `None` without any. A batch has images of both sides, so no encoder is left out.
+    pub(super) fn finish(self) -> Option<TowerGradients> {
+        let sums: Vec<Gradients> = self.0.into_values().collect();
+        (!sums.is_empty()).then(|| TowerGradients::new(sums))
+    }
+}
+
+/// The views as images with their sides.
+pub(super) fn views_of(views: &[View]) -> impl Iterator<Item = (Side, &[f32])> {
+    views.iter().map(|(image, view)| (image.side, &view[..]))
 }

@@ -18,7 +18,7 @@ use super::{
     step_inputs::StepInputs,
     views::{self, View},
 };
-use kith_mcmc::{Carried, ChainState, ImageKey, PairGraph, SlotKey};
+use kith_mcmc::{Carried, ChainState, PairGraph, SidedImage, SlotKey};
 use kith_nn::NnError;
 
 /// The results of a step's forward half.
@@ -109,10 +109,14 @@ impl Forward {
         let with_grad = &mut self.embeddings.with_grad;
         let uploaded = ahead.and_then(|ahead| ahead.of(batch, &along));
         self.uploaded_ahead = uploaded.is_some();
-        with_grad.push(inputs.encoder, (&batch.pixels, &along), uploaded)?;
+        with_grad.push(
+            inputs.towers,
+            (&batch.pixels, &along),
+            uploaded.unwrap_or_default(),
+        )?;
         self.check_rows(along.len())?;
         self.check_finite(&self.embeddings.with_grad)?;
-        self.embeddings.without_grad = Encoded::without_tape(inputs.encoder, &apart)?;
+        self.embeddings.without_grad = Encoded::without_tape(inputs.towers, &apart)?;
         self.check_finite(&self.embeddings.without_grad)?;
         self.scored_without_grad = apart;
         self.encode_seconds += started.elapsed().as_secs_f64();
@@ -121,7 +125,7 @@ impl Forward {
     }
 
     /// Excludes images that cannot be read from this step's negatives; chains whose state is one of them restart.
-    fn drop_missing(&mut self, missing: BTreeSet<ImageKey>) {
+    fn drop_missing(&mut self, missing: BTreeSet<SidedImage>) {
         self.layout.restart_chains(&missing);
         self.embeddings.missing.extend(missing);
     }
@@ -187,8 +191,8 @@ impl Forward {
         loop {
             let wanted = self.wanted();
             views.retain(|(image, _)| wanted.contains(image));
-            let loaded: BTreeSet<ImageKey> = views.iter().map(|(image, _)| *image).collect();
-            let late: Vec<ImageKey> = wanted.difference(&loaded).copied().collect();
+            let loaded: BTreeSet<SidedImage> = views.iter().map(|(image, _)| *image).collect();
+            let late: Vec<SidedImage> = wanted.difference(&loaded).copied().collect();
             let (found, missing) = views::load(inputs.source, self.step, &late);
             views.extend(found);
             if missing.is_empty() {
@@ -197,14 +201,14 @@ impl Forward {
             self.visit_without(inputs, missing);
         }
         let with_grad = &mut self.embeddings.with_grad;
-        with_grad.push(inputs.encoder, (&[], &views), None)?;
+        with_grad.push(inputs.towers, (&[], &views), Vec::new())?;
         self.check_finite(&self.embeddings.with_grad)?;
         self.encode_seconds += started.elapsed().as_secs_f64();
         Ok(())
     }
 
     /// Visits the anchors with a weight on missing images again, without these images.
-    fn visit_without(&mut self, inputs: StepInputs<'_>, missing: BTreeSet<ImageKey>) {
+    fn visit_without(&mut self, inputs: StepInputs<'_>, missing: BTreeSet<SidedImage>) {
         let hit = |anchor: &usize| {
             let outside = self.terms[*anchor].iter().flat_map(|term| &term.outside);
             outside
@@ -221,7 +225,7 @@ impl Forward {
     }
 
     /// The images outside the batch that have a weight and no row with a gradient.
-    pub(super) fn wanted(&self) -> BTreeSet<ImageKey> {
+    pub(super) fn wanted(&self) -> BTreeSet<SidedImage> {
         let weighted =
             self.terms
                 .iter()

@@ -18,7 +18,7 @@ use super::{
     trial::{BETA, Fault, Trial},
 };
 use kith_mcmc::{
-    ChainTable, GroupKey, ImageKey, PairEntry, PairGraph, PairKey, PairWeight, SlotKey,
+    ChainTable, GroupKey, ImageKey, PairEntry, PairGraph, PairKey, PairWeight, SidedImage, SlotKey,
 };
 
 pub(super) const PAIRS: u32 = 64;
@@ -51,12 +51,20 @@ pub(super) struct Outcome {
 impl World {
     /// Most images belong to one pair, image 0 to thirteen; two pairs share a group; one pair is two views of one image.
     pub(super) fn new() -> Self {
-        Self::weighted(|_| PairWeight::ONE)
+        Self::of(PairGraph::default(), |_| PairWeight::ONE)
+    }
+
+    /// The same with directed pairs: an image has a vector for each side.
+    pub(super) fn directed() -> Self {
+        Self::of(PairGraph::directed(), |_| PairWeight::ONE)
     }
 
     /// The same with weights of the pairs.
     pub(super) fn weighted(weight: impl Fn(u32) -> PairWeight) -> Self {
-        let mut graph = PairGraph::default();
+        Self::of(PairGraph::default(), weight)
+    }
+
+    fn of(mut graph: PairGraph, weight: impl Fn(u32) -> PairWeight) -> Self {
         for pair in 0..PAIRS {
             let anchor = if pair % 5 == 0 { 0 } else { 2 * pair };
             let positive = if pair == 7 { anchor } else { 2 * pair + 1 };
@@ -70,7 +78,7 @@ impl World {
             graph.insert(PairKey(pair), entry);
         }
         let mut random = ChaCha8Rng::seed_from_u64(5);
-        let mut vectors: Vec<f32> = (0..2 * PAIRS as usize * DIM)
+        let mut vectors: Vec<f32> = (0..4 * PAIRS as usize * DIM)
             .map(|_| random.random_range(-1.0..1.0))
             .collect();
         for row in vectors.chunks_exact_mut(DIM) {
@@ -88,11 +96,10 @@ impl World {
         world
     }
 
+    /// The row of the slot's image among the vectors.
     pub(super) fn image(&self, slot: u32) -> usize {
-        self.graph
-            .image(SlotKey::from_packed(slot))
-            .expect("all pairs are there")
-            .0 as usize
+        let image = self.graph.sided_image(SlotKey::from_packed(slot));
+        row_of(image.expect("all pairs are there"))
     }
 
     fn vector(&self, image: usize) -> &[f32] {
@@ -188,15 +195,13 @@ impl World {
             .iter()
             .flat_map(|pair| [2 * pair, 2 * pair + 1])
             .map(|slot| self.image(slot));
-        let images: Vec<usize> = slots
-            .chain(outside.iter().map(|image| image.0 as usize))
-            .collect();
+        let images: Vec<usize> = slots.chain(outside.iter().copied().map(row_of)).collect();
         let rows: Vec<f32> = images
             .iter()
             .flat_map(|image| self.vector(*image))
             .copied()
             .collect();
-        let carried: BTreeMap<ImageKey, usize> =
+        let carried: BTreeMap<SidedImage, usize> =
             outside.into_iter().zip(2 * pairs.len()..).collect();
         let mut forward = Forward::new(layout, BETA, step);
         forward.embeddings.with_grad = Encoded::from_rows(DIM, rows, carried);
@@ -305,6 +310,11 @@ impl Memory {
             cache,
         }
     }
+}
+
+/// The row of an image among the vectors: those of the anchor's side, then those of the positive's.
+fn row_of(image: SidedImage) -> usize {
+    image.image.0 as usize + 2 * PAIRS as usize * image.side.index()
 }
 
 fn norm_of(values: &[f64]) -> f64 {

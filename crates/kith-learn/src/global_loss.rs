@@ -2,9 +2,15 @@
 
 use rayon::prelude::*;
 
-use super::{LearnError, loss::dot, softmax::log_sum_exp};
+use super::{
+    LearnError,
+    encoded::GradientSums,
+    loss::dot,
+    passes::{Pass, batch_images, passes},
+    softmax::log_sum_exp,
+};
 use kith_mcmc::{PairGraph, PairKey, SlotKey};
-use kith_nn::{Encoder, Gradients, NnError};
+use kith_nn::{NnError, TowerGradients, Towers};
 
 /// One view of each slot of a set of pairs.
 ///
@@ -25,7 +31,8 @@ pub struct FixedViews<'a> {
 ///
 /// in which each anchor counts by the weight of its pair.
 ///
-/// An image of several slots counts once, by the mean over its views. Anchors without a candidate take no part. Sums run in `f64`. Memory
+/// An image of several slots counts once, by the mean over its views. Where each side has an encoder of its own, candidates are those of the
+/// other side. Anchors without a candidate take no part. Sums run in `f64`. Memory
 /// holds all embeddings and the activations of one tile of images.
 #[derive(Debug)]
 pub struct GlobalLoss<'a> {
@@ -65,7 +72,7 @@ impl<'a> GlobalLoss<'a> {
         });
         let log_degree = slots.iter().map(|slot| {
             graph
-                .image(*slot)
+                .sided_image(*slot)
                 .map_or(0.0, |image| f64::from(graph.log_degree(image)))
         });
         let weights = slots.iter().map(|slot| {
@@ -82,46 +89,57 @@ impl<'a> GlobalLoss<'a> {
         })
     }
 
-    /// The loss of `encoder`; 0 if no anchor has a candidate. Fails if the views do not have the encoder's input side.
-    pub fn value(&self, encoder: &Encoder) -> Result<f64, LearnError> {
-        Ok(self.loss_and_log_sums(&self.encode(encoder)?).0)
+    /// The loss of `towers`; 0 if no anchor has a candidate. Fails if the views do not have the encoder's input side.
+    pub fn value(&self, towers: &Towers) -> Result<f64, LearnError> {
+        Ok(self.loss_and_log_sums(&self.encode(towers)?).0)
     }
 
     /// The loss and its gradient with respect to all weights. Each tile is encoded a second time, with a tape for the backward pass, and the
     /// gradients of the tiles are summed. Fails as [`Self::value`].
-    pub fn gradient(&self, encoder: &Encoder) -> Result<(f64, Gradients), LearnError> {
-        let rows = self.encode(encoder)?;
+    pub fn gradient(&self, towers: &Towers) -> Result<(f64, TowerGradients), LearnError> {
+        let rows = self.encode(towers)?;
         let (loss, log_sums) = self.loss_and_log_sums(&rows);
         let row_gradient = self.row_gradient(&rows, &log_sums);
-        let mut sum: Option<Gradients> = None;
-        let tiles = row_gradient.chunks(self.tile * rows.dim);
-        for (pixels, row_gradient) in self.tiles(encoder).zip(tiles) {
-            let gradients = encoder.forward_train(pixels)?.backward(row_gradient)?;
-            match &mut sum {
-                Some(sum) => sum.add(&gradients)?,
-                None => sum = Some(gradients),
-            }
+        let mut sums = GradientSums::default();
+        for Pass {
+            side,
+            images,
+            rows: own,
+        } in self.tiles(towers)
+        {
+            let tape = towers.get(side).forward_train_all(&images)?;
+            sums.add(side, tape.backward(&own.gather(rows.dim, &row_gradient))?)?;
         }
-        let sum = sum.ok_or_else(|| NnError::Config("there is no view".to_owned()))?;
-        Ok((loss, sum))
+        let none = || NnError::Config("there is no view".to_owned());
+        Ok((loss, sums.finish().ok_or_else(none)?))
     }
 
-    fn tiles(&self, encoder: &Encoder) -> impl Iterator<Item = &'a [f32]> {
-        let side = encoder.config().side;
-        self.pixels.chunks(self.tile * side * side * 3)
+    /// Passes of at most `tile` images, which together see each slot once.
+    fn tiles(&self, towers: &Towers) -> Vec<Pass<'a>> {
+        let whole = passes(towers, 0, batch_images(towers, self.pixels));
+        let tiles = whole.iter().flat_map(|pass| {
+            let tiles = pass.images.chunks(self.tile).enumerate();
+            tiles.map(|(number, images)| Pass {
+                side: pass.side,
+                images: images.to_vec(),
+                rows: pass.rows.part(number * self.tile, self.tile),
+            })
+        });
+        tiles.collect()
     }
 
-    fn encode(&self, encoder: &Encoder) -> Result<Rows, LearnError> {
-        let (slots, side) = (self.excluded.len(), encoder.config().side);
+    fn encode(&self, towers: &Towers) -> Result<Rows, LearnError> {
+        let (slots, side) = (self.excluded.len(), towers.config().side);
         if self.pixels.len() != slots * side * side * 3 {
             let values = self.pixels.len();
             let message = format!("{values} values are not {slots} images of {side} × {side} × 3");
             return Err(NnError::Config(message).into());
         }
-        let dim = encoder.config().dim;
-        let mut data = Vec::with_capacity(slots * dim);
-        for pixels in self.tiles(encoder) {
-            data.extend(encoder.forward(pixels)?.embedding.data);
+        let dim = towers.config().dim;
+        let mut data = vec![0.0; slots * dim];
+        for Pass { side, images, rows } in self.tiles(towers) {
+            let vectors = towers.get(side).forward_all(&images)?.embedding;
+            rows.scatter(dim, &vectors.data, &mut data);
         }
         Ok(Rows { dim, data })
     }

@@ -1,4 +1,4 @@
-//! The encoder in training with its optimiser and its chains. A step computes everything first and writes only if all of it is finite.
+//! The encoders in training with their optimiser and their chains. A step computes everything first and writes only if all of it is finite.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -13,15 +13,15 @@ use super::{
     objectives::objective,
     step_inputs::StepInputs,
 };
-use kith_mcmc::{ChainState, ChainTable, ImageKey, PairGraph, PairKey, SlotKey};
-use kith_nn::{Encoder, Gradients, Optimizer};
+use kith_mcmc::{ChainState, ChainTable, ImageKey, PairGraph, PairKey, SidedImage, SlotKey};
+use kith_nn::{TowerGradients, TowerOptimizer, Towers};
 
-/// The encoder in training, its optimiser and its chains.
+/// The encoders in training, their optimiser and their chains.
 pub struct Learner {
-    /// The encoder in training.
-    pub encoder: Encoder,
+    /// The encoders in training. A graph of pairs that a step is given is directed if they are two.
+    pub towers: Towers,
     /// The optimiser with its moments.
-    pub optimizer: Optimizer,
+    pub optimizer: TowerOptimizer,
     /// The chains, or the objective's other states ([`ObjectiveKind::states`]).
     pub table: ChainTable,
     cache: EmbeddingCache,
@@ -39,12 +39,12 @@ impl Learner {
     pub fn new(
         config: LearnConfig,
         seed: u64,
-        encoder: Encoder,
-        optimizer: Optimizer,
+        towers: Towers,
+        optimizer: TowerOptimizer,
         table: ChainTable,
     ) -> Self {
         Self {
-            encoder,
+            towers,
             optimizer,
             table: of_fitting_kind(&config, table),
             cache: EmbeddingCache::default(),
@@ -92,7 +92,7 @@ impl Learner {
         if let Some(gradients) = &estimate.gradients {
             let norm = estimate.report.gradient_norm;
             self.optimizer
-                .step(&mut self.encoder, gradients, norm, rate)?;
+                .step(&mut self.towers, gradients, norm, rate)?;
         }
         self.write(estimate.states, estimate.fresh, (batch.step, graph));
         estimate.report.backward_seconds += started.elapsed().as_secs_f64();
@@ -106,7 +106,7 @@ impl Learner {
         batch: &Batch,
         graph: &PairGraph,
         carried: &dyn CarriedViews,
-    ) -> Result<(StepReport, Option<Gradients>), LearnError> {
+    ) -> Result<(StepReport, Option<TowerGradients>), LearnError> {
         let estimate = self.estimate((batch, None), None, graph, carried)?;
         self.write(estimate.states, estimate.fresh, (batch.step, graph));
         Ok((estimate.report, estimate.gradients))
@@ -118,7 +118,7 @@ impl Learner {
         batch: &Batch,
         graph: &PairGraph,
         carried: &dyn CarriedViews,
-    ) -> Result<(StepReport, Option<Gradients>), LearnError> {
+    ) -> Result<(StepReport, Option<TowerGradients>), LearnError> {
         let estimate = self.estimate((batch, None), None, graph, carried)?;
         Ok((estimate.report, estimate.gradients))
     }
@@ -135,7 +135,7 @@ impl Learner {
         let inputs = StepInputs {
             beta: self.config.beta,
             seed: self.seed,
-            encoder: &self.encoder,
+            towers: &self.towers,
             objective: &*objective,
             graph,
             source: carried,
@@ -178,11 +178,13 @@ impl Learner {
             return Vec::new();
         }
         let slots = || pairs.iter().flat_map(|pair| pair.slots());
-        let own: BTreeSet<ImageKey> = slots().filter_map(|slot| graph.image(slot)).collect();
-        let state_image = |slot| graph.image(self.table.get(slot)?.negative);
+        let own: BTreeSet<SidedImage> =
+            slots().filter_map(|slot| graph.sided_image(slot)).collect();
+        let state_image = |slot| graph.sided_image(self.table.get(slot)?.negative);
         let outside: BTreeSet<ImageKey> = slots()
             .filter_map(state_image)
             .filter(|image| !own.contains(image))
+            .map(|image| image.image)
             .collect();
         outside.into_iter().collect()
     }
@@ -216,7 +218,7 @@ fn of_fitting_kind(config: &LearnConfig, table: ChainTable) -> ChainTable {
 struct Estimate {
     report: StepReport,
     /// `None`: no anchor has a candidate.
-    gradients: Option<Gradients>,
+    gradients: Option<TowerGradients>,
     states: Vec<(SlotKey, ChainState)>,
     fresh: Option<FreshEmbeddings>,
     ahead: Option<Ahead>,

@@ -18,6 +18,7 @@ mod learner;
 mod loss;
 mod objective;
 mod objectives;
+mod passes;
 mod report;
 mod schedule;
 mod softmax;

@@ -1,7 +1,7 @@
 //! The interface between a step and its objective: one anchor's candidates in, the weights of its negatives and its next state out.
 
 use super::{LearnError, anchor::Anchor, batch_layout::BatchLayout};
-use kith_mcmc::{ChainState, ChainTable, ImageKey, PairGraph};
+use kith_mcmc::{ChainState, ChainTable, PairGraph, SidedImage};
 
 /// A loss of the form mean over anchors of −(score of the positive) + (a term with the gradient Σ weight · ∇ score).
 pub(super) trait Objective: Sync {
@@ -44,7 +44,7 @@ pub(super) trait Objective: Sync {
 #[derive(Debug, Default)]
 pub(super) struct ExtraImages {
     /// Each image once.
-    pub(super) images: Vec<ImageKey>,
+    pub(super) images: Vec<SidedImage>,
     /// Whether all of them will have a gradient: they are then encoded once, together with the batch.
     pub(super) with_gradient: bool,
 }
@@ -55,7 +55,7 @@ pub(super) struct NegativeTerm {
     /// (position in the batch, weight). The weights are constants in the gradient; those of further positives are below 0.
     pub(super) weights: Vec<(usize, f32)>,
     /// (image outside the batch, weight).
-    pub(super) outside: Vec<(ImageKey, f32)>,
+    pub(super) outside: Vec<(SidedImage, f32)>,
     /// The term's value − Σ weight · score.
     pub(super) offset: f32,
     /// The anchor's new state.

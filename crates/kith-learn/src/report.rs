@@ -17,7 +17,7 @@ pub struct StepReport {
     pub global_loss_estimate: f32,
     /// Mean cosine of positives.
     pub positive_cosine: f32,
-    /// [`kith_eval::Geometry::spread`] of the batch.
+    /// [`kith_eval::Geometry::spread`] of the batch; of the side where it is less, if each has an encoder of its own.
     pub spread: f32,
     /// Largest magnitude of a value in the batch's embeddings.
     pub largest_value: f32,
@@ -64,10 +64,11 @@ impl StepReport {
         let sum: f64 = anchors.iter().map(|figures| figures.sum).sum();
         let ages = || forward.terms.iter().flatten().filter_map(|term| term.age);
         // ln of the number of slots that may be negatives.
-        let slots_of_set = (2.0 * (pairs - 1.0)).max(1.0).ln();
+        let slots_of_pair = if forward.layout.directed { 1.0 } else { 2.0 };
+        let slots_of_set = (slots_of_pair * (pairs - 1.0)).max(1.0).ln();
         let dim = forward.embeddings.with_grad.dim;
         let embeddings = &forward.embeddings.with_grad.embedding[..slots * dim];
-        let spread = kith_eval::spread(dim, embeddings);
+        let spread = spread(forward.layout.directed, dim, embeddings);
         Self {
             global_loss_estimate: mean(&|figures| {
                 figures.log_mean + slots_of_set - figures.positive
@@ -90,6 +91,19 @@ impl StepReport {
             ..Self::default()
         }
     }
+}
+
+/// See [`StepReport::spread`]. Two sides that have both collapsed, to two points, are spread together and not each by itself.
+fn spread(directed: bool, dim: usize, embeddings: &[f32]) -> f64 {
+    if !directed {
+        return kith_eval::spread(dim, embeddings);
+    }
+    let side = |first: usize| {
+        let rows = embeddings.chunks_exact(dim.max(1));
+        let rows: Vec<&[f32]> = rows.skip(first).step_by(2).collect();
+        kith_eval::spread(dim, &rows.concat())
+    };
+    side(0).min(side(1))
 }
 
 fn acceptance_rate(terms: &[Option<NegativeTerm>]) -> f32 {

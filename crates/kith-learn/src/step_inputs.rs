@@ -2,7 +2,7 @@
 
 use super::{CarriedViews, objective::Objective};
 use kith_mcmc::PairGraph;
-use kith_nn::Encoder;
+use kith_nn::Towers;
 
 /// The inputs of one training step, except the batch.
 #[derive(Clone, Copy)]
@@ -10,7 +10,7 @@ pub(super) struct StepInputs<'a> {
     pub(super) beta: f32,
     /// The run's seed.
     pub(super) seed: u64,
-    pub(super) encoder: &'a Encoder,
+    pub(super) towers: &'a Towers,
     pub(super) objective: &'a dyn Objective,
     pub(super) graph: &'a PairGraph,
     pub(super) source: &'a dyn CarriedViews,

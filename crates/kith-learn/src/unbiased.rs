@@ -58,6 +58,45 @@ fn emc2_has_the_gradient_of_the_global_loss_at_any_batch_size() {
     }
 }
 
+#[test]
+fn both_directions_of_two_towers_have_the_gradient_of_the_global_loss() {
+    let world = World::directed();
+    for (estimator, batch) in [(Subset, 4), (Subset, 8), (Walk, 4), (Walk, 8)] {
+        let outcome = run(&world, &emc2(estimator, batch));
+        let bound = if batch == 4 { 0.08 } else { 0.06 };
+        assert!(
+            outcome.bias < bound,
+            "{estimator:?}, b = {batch}: {outcome:?}"
+        );
+        let dropping = emc2(estimator, batch).with(Fault::DropsCarried);
+        let dropping = run(&world, &dropping).bias;
+        assert!(dropping > 0.1, "{estimator:?}, b = {batch}: {dropping}");
+    }
+    let exact = Trial::new(ObjectiveKind::Exact, Subset, 8);
+    let exact = world.run(&exact, 100);
+    // f32 sums.
+    assert!(exact.bias < 1e-4 && exact.variance < 1e-6, "{exact:?}");
+}
+
+#[test]
+fn a_chain_of_two_towers_stands_on_the_other_side_only() {
+    let world = World::directed();
+    for estimator in [Subset, Walk] {
+        let trial = emc2(estimator, 8);
+        let mut memory = Memory::new(&trial, &world.graph);
+        for step in 0..64 {
+            let pairs: Vec<u32> = (0..8).map(|k| (8 * step + 11 * k) % PAIRS).collect();
+            world.step(&trial, &mut memory, step.into(), &pairs);
+        }
+        assert!(memory.table.len() > 100);
+        for anchor in (0..2 * PAIRS).map(SlotKey::from_packed) {
+            if let Some(state) = memory.table.get(anchor) {
+                assert_ne!(anchor.side(), state.negative.side(), "{estimator:?}");
+            }
+        }
+    }
+}
+
 /// Half of the pairs weigh a tenth of the others, and one weighs four times as much.
 fn weighted() -> World {
     let weight = |pair| match pair {

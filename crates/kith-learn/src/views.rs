@@ -1,14 +1,17 @@
 //! Augmented views of stored images that a step needs in addition to its batch.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use kith_mcmc::ImageKey;
+use kith_mcmc::{ImageKey, SidedImage};
 
 /// An augmented view of an image, `[side, side, 3]`, shared with whoever made it.
 pub type SharedView = Arc<Vec<f32>>;
 
-/// An image and a view of it.
-pub(super) type View = (ImageKey, SharedView);
+/// An image on its side, and a view of it.
+pub(super) type View = (SidedImage, SharedView);
 
 /// A source of augmented views of stored images.
 pub trait CarriedViews {
@@ -16,23 +19,25 @@ pub trait CarriedViews {
     fn views(&self, step: u64, images: &[ImageKey]) -> Vec<Option<SharedView>>;
 }
 
-/// Loads views of `images`; the second set holds the images of which there is none.
+/// Loads views of `images`; the second set holds the images of which there is none. An image on both sides has one view for both.
 pub(super) fn load(
     source: &dyn CarriedViews,
     step: u64,
-    images: &[ImageKey],
-) -> (Vec<View>, BTreeSet<ImageKey>) {
+    images: &[SidedImage],
+) -> (Vec<View>, BTreeSet<SidedImage>) {
     if images.is_empty() {
         return Default::default();
     }
-    let views = source.views(step, images);
-    debug_assert_eq!(views.len(), images.len());
+    let distinct: BTreeSet<ImageKey> = images.iter().map(|image| image.image).collect();
+    let distinct: Vec<ImageKey> = distinct.into_iter().collect();
+    let views = source.views(step, &distinct);
+    debug_assert_eq!(views.len(), distinct.len());
+    let views: BTreeMap<ImageKey, Option<SharedView>> = distinct.into_iter().zip(views).collect();
     let found: Vec<View> = images
         .iter()
-        .zip(views)
-        .filter_map(|(image, view)| Some((*image, view?)))
+        .filter_map(|image| Some((*image, views.get(&image.image)?.clone()?)))
         .collect();
-    let mut missing: BTreeSet<ImageKey> = images.iter().copied().collect();
+    let mut missing: BTreeSet<SidedImage> = images.iter().copied().collect();
     found
         .iter()
         .for_each(|(image, _)| _ = missing.remove(image));

@@ -2,13 +2,13 @@
 
 use std::sync::PoisonError;
 
-use crate::{ImageKey, PairGraph, SlotKey, graph::EligibleSearch, membership::Membership};
+use crate::{PairGraph, SidedImage, SlotKey, graph::EligibleSearch, membership::Membership};
 
 /// Bound on the questions about single images in one search; they take about half a second. Only a set that several large groups and hubs
 /// cover together, and none of them alone, asks more; it counts as having a negative.
 const MAX_QUESTIONS: usize = 4_000_000;
 
-/// How many of all images are known positives of an anchor, as far as counting tells.
+/// How many of all candidates are known positives of an anchor, as far as counting tells.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Coverage {
     /// Fewer than all.
@@ -73,7 +73,8 @@ impl PairGraph {
         answer(unclear.len() > affordable)
     }
 
-    /// Compares the number of all images with the sizes of the sets whose union is the anchor's known positives.
+    /// Compares the number of all candidates with the sizes of the sets whose union is the anchor's known positives. Where pairs are directed,
+    /// partners of both sides are counted: more than there are among the candidates.
     fn coverage(&self, anchor: SlotKey) -> Coverage {
         let (Some(entry), Some(image)) = (self.get(anchor.pair()), self.image(anchor)) else {
             return Coverage::All;
@@ -83,11 +84,15 @@ impl PairGraph {
             Some(membership.distinct_partners() + usize::from(!membership.is_partner(*image)))
         });
         let groups = self.membership(image).map_or(&[][..], Membership::groups);
-        let groups = groups.iter().map(|(group, _)| self.images_of_group(*group));
-        let sizes: Vec<usize> = partners.chain(groups).collect();
-        if sizes.contains(&self.images()) {
+        let side = self.candidate_side(anchor.side());
+        let groups = groups
+            .iter()
+            .map(|(group, _)| self.count_of_group(*group, side));
+        let (partners, groups): (Vec<usize>, Vec<usize>) = (partners.collect(), groups.collect());
+        let all = self.count_of(side);
+        if groups.contains(&all) || !self.is_directed() && partners.contains(&all) {
             Coverage::All
-        } else if sizes.iter().sum::<usize>() < self.images() {
+        } else if partners.iter().chain(&groups).sum::<usize>() < all {
             Coverage::Some
         } else {
             Coverage::Unclear
@@ -95,9 +100,9 @@ impl PairGraph {
     }
 
     /// An image that may be the anchor's negative.
-    fn negative(&self, anchor: SlotKey) -> Option<ImageKey> {
+    fn negative(&self, anchor: SlotKey) -> Option<SidedImage> {
         let positives = self.positives(anchor);
-        self.each_image()
+        self.images_of(self.candidate_side(anchor.side()))
             .find(|image| !positives.excludes_image(*image))
     }
 }

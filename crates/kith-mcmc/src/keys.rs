@@ -13,13 +13,24 @@ pub struct PairKey(pub u32);
 impl PairKey {
     /// Its two slots, the anchor's first.
     pub fn slots(self) -> [SlotKey; 2] {
-        [Side::Anchor, Side::Positive].map(|side| SlotKey::new(self, side))
+        Side::BOTH.map(|side| SlotKey::new(self, side))
     }
 }
 
 /// Dense key of a group's name. Images of one group are never each other's negatives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct GroupKey(pub u32);
+
+/// An image as the encoder of one side sees it. Where both sides share an encoder, every image is on the anchor's side.
+///
+/// With an encoder for each side, an image that stands on both sides of pairs has two embeddings, and counts as two images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SidedImage {
+    /// The image.
+    pub image: ImageKey,
+    /// The side whose encoder it goes through.
+    pub side: Side,
+}
 
 /// Which image of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,6 +39,27 @@ pub enum Side {
     Anchor,
     /// The pair's `positive` image.
     Positive,
+}
+
+impl Side {
+    /// Both sides, the anchor's first.
+    pub const BOTH: [Self; 2] = [Self::Anchor, Self::Positive];
+
+    /// The other side.
+    pub fn other(self) -> Self {
+        match self {
+            Self::Anchor => Self::Positive,
+            Self::Positive => Self::Anchor,
+        }
+    }
+
+    /// 0 for the anchor's side, 1 for the positive's.
+    pub fn index(self) -> usize {
+        match self {
+            Self::Anchor => 0,
+            Self::Positive => 1,
+        }
+    }
 }
 
 /// One place of an image in the training set: (pair, side). A slot is both an anchor with a chain of its own and a candidate negative.

@@ -19,7 +19,7 @@ mod weights;
 pub use chains_file::{ChainsFileError, chains_from_bytes, chains_to_bytes};
 pub use config::{Estimator, Proposals, SamplerConfig};
 pub use graph::PairGraph;
-pub use keys::{GroupKey, ImageKey, PairKey, Side, SlotKey};
+pub use keys::{GroupKey, ImageKey, PairKey, Side, SidedImage, SlotKey};
 pub use membership::PairEntry;
 pub use positives::{Candidate, Positives};
 pub use sampler::visit;

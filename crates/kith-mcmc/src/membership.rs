@@ -1,6 +1,6 @@
 //! What one image takes part in: its partners, slots and groups.
 
-use crate::{GroupKey, ImageKey, PairWeight};
+use crate::{GroupKey, ImageKey, PairWeight, Side};
 
 /// One trained pair, as the sampler sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,16 +50,21 @@ pub(super) struct Membership {
     partners: Vec<ImageKey>,
     /// Number of distinct images among `partners`.
     distinct_partners: usize,
-    /// Number of slots it holds: two in a pair of two views of it.
-    slots: u32,
+    /// Number of slots it holds on each side; of both on the anchor's where the sides share an encoder.
+    slots: [u32; 2],
     /// The groups of its pairs, each with its number of pairs; seldom more than one group.
     groups: Vec<(GroupKey, u32)>,
 }
 
 impl Membership {
-    /// ln of the number of slots it holds.
-    pub(super) fn log_degree(&self) -> f32 {
-        (self.slots as f32).ln()
+    /// ln of the number of slots it holds on the side; it must hold one.
+    pub(super) fn log_degree(&self, side: Side) -> f32 {
+        (self.slots[side.index()] as f32).ln()
+    }
+
+    /// Whether it holds a slot on the side.
+    pub(super) fn is_on(&self, side: Side) -> bool {
+        self.slots[side.index()] > 0
     }
 
     pub(super) fn distinct_partners(&self) -> usize {
@@ -78,46 +83,47 @@ impl Membership {
         &self.groups
     }
 
-    /// Adds a pair of `image`; returns the pair's group if the image was not in it before.
-    pub(super) fn join(&mut self, image: ImageKey, entry: &PairEntry) -> Option<GroupKey> {
+    /// Adds a pair of `image`. `sides` are those that the pair's two slots count on.
+    pub(super) fn join(&mut self, image: ImageKey, entry: &PairEntry, sides: [Side; 2]) {
         let partner = entry.partner(image);
         let place = self.partners.partition_point(|known| *known < partner);
         self.distinct_partners += usize::from(self.partners.get(place) != Some(&partner));
         self.partners.insert(place, partner);
-        self.slots += slots_of(entry);
-        let group = entry.group?;
+        for side in sides_of(image, entry, sides) {
+            self.slots[side.index()] += 1;
+        }
+        let Some(group) = entry.group else { return };
         match self.groups.iter_mut().find(|(known, _)| *known == group) {
-            Some((_, pairs)) => {
-                *pairs += 1;
-                None
-            }
-            None => {
-                self.groups.push((group, 1));
-                Some(group)
-            }
+            Some((_, pairs)) => *pairs += 1,
+            None => self.groups.push((group, 1)),
         }
     }
 
-    /// Removes a pair of `image`; returns the pair's group if no other pair keeps the image in it.
-    pub(super) fn leave(&mut self, image: ImageKey, entry: &PairEntry) -> Option<GroupKey> {
+    /// Removes a pair of `image`, as [`Membership::join`] added it.
+    pub(super) fn leave(&mut self, image: ImageKey, entry: &PairEntry, sides: [Side; 2]) {
         let partner = entry.partner(image);
         if let Ok(place) = self.partners.binary_search(&partner) {
             self.partners.remove(place);
             self.distinct_partners -= usize::from(!self.is_partner(partner));
         }
-        self.slots -= slots_of(entry);
-        let group = entry.group?;
-        let place = self.groups.iter().position(|(known, _)| *known == group)?;
-        self.groups[place].1 -= 1;
-        (self.groups[place].1 == 0).then(|| self.groups.remove(place).0)
+        for side in sides_of(image, entry, sides) {
+            self.slots[side.index()] -= 1;
+        }
+        let place = self
+            .groups
+            .iter()
+            .position(|(known, _)| Some(*known) == entry.group);
+        if let Some(place) = place {
+            self.groups[place].1 -= 1;
+            if self.groups[place].1 == 0 {
+                self.groups.remove(place);
+            }
+        }
     }
 }
 
-/// Number of slots that each image of the pair holds in it.
-fn slots_of(entry: &PairEntry) -> u32 {
-    if entry.images[0] == entry.images[1] {
-        2
-    } else {
-        1
-    }
+/// Those of `sides` on which the pair has `image`.
+fn sides_of(image: ImageKey, entry: &PairEntry, sides: [Side; 2]) -> impl Iterator<Item = Side> {
+    let places = sides.into_iter().zip(entry.images);
+    places.filter_map(move |(side, held)| (held == image).then_some(side))
 }

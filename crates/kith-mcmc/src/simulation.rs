@@ -4,7 +4,7 @@
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
-use crate::{BatchSlot, Carried, ChainState, SamplerConfig, SlotKey, Visit, visit};
+use crate::{BatchSlot, Carried, ChainState, SamplerConfig, Side, SlotKey, Visit, visit};
 use kith_seed::mix;
 
 /// One anchor (in pair 0) and all slots it may meet, pairs adjacent.
@@ -18,6 +18,8 @@ pub struct World {
     pub image: Vec<usize>,
     /// `[pairs]`: relative odds of each pair to be drawn.
     pub odds: Vec<f32>,
+    /// The anchor's side where pairs are directed: images of that side are masked.
+    pub directed: Option<Side>,
 }
 
 impl World {
@@ -31,7 +33,17 @@ impl World {
             masked: (0..2 * pairs).map(|slot| slot < 2).collect(),
             image: (0..2 * pairs).collect(),
             odds: vec![1.0; pairs],
+            directed: None,
         }
+    }
+
+    /// The same with directed pairs, for an anchor of `side`.
+    pub fn directed(pairs: usize, beta: f32, side: Side, seed: u64) -> Self {
+        let mut world = Self::new(pairs, beta, seed);
+        let own = world.masked.iter_mut().skip(side.index()).step_by(2);
+        own.for_each(|masked| *masked = true);
+        world.directed = Some(side);
+        world
     }
 
     fn slots(&self) -> usize {
@@ -39,8 +51,11 @@ impl World {
     }
 
     fn degree(&self, slot: usize) -> f32 {
-        let holds = |image: &&usize| **image == self.image[slot];
-        self.image.iter().filter(holds).count() as f32
+        let side = |slot: usize| self.directed.map_or(0, |_| slot % 2);
+        let slots = self.image.iter().enumerate();
+        let held = slots
+            .filter(|(other, image)| **image == self.image[slot] && side(*other) == side(slot));
+        held.count() as f32
     }
 
     /// The chain's target: the softmax over images, as `[slots]` with each image at the index of its name.
@@ -242,8 +257,9 @@ impl Chain for Sampler {
             }
         });
         let visit_of = Visit {
-            anchor: key(0),
+            anchor: key(world.directed.map_or(0, Side::index)),
             slots: &batch,
+            directed: world.directed.is_some(),
             scores: &scores,
             masked: &masked,
             carried,

@@ -12,15 +12,15 @@ use crate::{Estimate, Visit, visit::Member};
 /// One visit. Returns `None` if there is neither a state nor a candidate.
 ///
 /// The weights are the mean over a random choice of one image of each pair and its complement, both with the state. The next state is
-/// drawn from the first choice.
+/// drawn from the first choice. Where pairs are directed, the images of the other side are the only choice.
 pub(super) fn subset(visit: &Visit<'_>, random: &mut ChaCha8Rng) -> Option<Estimate> {
     let current = visit.current_state();
     let choice = visit.one_of_each_pair(random);
-    let complement = choice.iter().map(|position| position ^ 1).collect();
-    let mut subsets = [choice, complement]
-        .map(|positions| Subset::new(visit, current, positions))
-        .into_iter()
-        .flatten();
+    let complement: Option<Vec<usize>> =
+        (!visit.directed).then(|| choice.iter().map(|position| position ^ 1).collect());
+    let mut subsets = std::iter::once(choice)
+        .chain(complement)
+        .filter_map(|positions| Subset::new(visit, current, positions));
     let first = subsets.next()?;
     let second = subsets.next();
 

@@ -4,7 +4,7 @@
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use crate::{ChainState, SlotKey};
+use crate::{ChainState, Side, SlotKey};
 
 /// One slot of the batch, as a candidate negative.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,6 +28,8 @@ pub struct Visit<'a> {
     pub scores: &'a [f32],
     /// `[slots]`: which of `slots` may not be proposed (the anchor's own pair and its known positives).
     pub masked: &'a [bool],
+    /// Whether all candidates are on the other side of their pairs.
+    pub directed: bool,
     /// The chain's state. `None` on a first visit, or if the state's image was deleted or is a known positive by now.
     pub carried: Option<Carried>,
     /// The current step; it is stored with a new state.
@@ -127,11 +129,19 @@ impl Visit<'_> {
         })
     }
 
-    /// Position of one image of each pair of the batch, picked by a fair coin, masked or not. Masks apply after the coin: an image whose
-    /// partner is masked must not be proposed twice as often as the others.
+    /// Position of one image of each pair of the batch, masked or not. Where pairs are directed it is that of the other side, else a fair coin
+    /// picks it. Masks apply after the coin: an image whose partner is masked must not be proposed twice as often as the others.
     pub(super) fn one_of_each_pair(&self, random: &mut ChaCha8Rng) -> Vec<usize> {
+        let other = self.anchor.side() == Side::Anchor;
+        let mut second = || {
+            if self.directed {
+                other
+            } else {
+                random.random()
+            }
+        };
         (0..self.slots.len() / 2)
-            .map(|pair| 2 * pair + random.random::<bool>() as usize)
+            .map(|pair| 2 * pair + usize::from(second()))
             .collect()
     }
 

@@ -75,7 +75,9 @@ pub(super) const BLOCKS: [Block; 8] = [
 
 /// All layers in order (He et al. 2016, table 1; names as torchvision's `resnet18`).
 pub(super) fn layers(config: &EncoderConfig) -> Vec<LayerSpec> {
-    let EncoderConfig { width, side, dim } = *config;
+    let EncoderConfig {
+        width, side, dim, ..
+    } = *config;
     let stem = Conv {
         inputs: 3,
         outputs: width,

@@ -14,15 +14,29 @@ pub struct EncoderConfig {
     pub side: usize,
     /// Values in an embedding.
     pub dim: usize,
+    /// Number of encoders: 1 for both sides of pairs, or 2, one for each side.
+    #[serde(default = "one_tower")]
+    pub towers: usize,
+}
+
+/// Checkpoints from before there could be two towers have one.
+fn one_tower() -> usize {
+    1
 }
 
 impl EncoderConfig {
     /// The settings that are out of range, each with what it must be.
     pub fn problems(&self) -> Vec<(&'static str, &'static str)> {
-        let Self { width, side, dim } = *self;
+        let Self {
+            width,
+            side,
+            dim,
+            towers,
+        } = *self;
         let width = (8..=512).contains(&width) && width.is_multiple_of(8);
         let side = (32..=224).contains(&side) && side.is_multiple_of(32);
         let dim = (8..=8192).contains(&dim);
+        let towers = (1..=2).contains(&towers);
         let rules = [
             (
                 width,
@@ -30,6 +44,7 @@ impl EncoderConfig {
             ),
             (side, ("side", "a multiple of 32 from 32 to 224")),
             (dim, ("dim", "from 8 to 8192")),
+            (towers, ("towers", "1 or 2")),
         ];
         let broken = rules.into_iter().filter(|(holds, _)| !holds);
         broken.map(|(_, problem)| problem).collect()
@@ -43,6 +58,7 @@ impl EncoderConfig {
         let value = match key {
             "width" => self.width,
             "side" => self.side,
+            "towers" => self.towers,
             _ => self.dim,
         };
         let message = format!("{key} {value} must be {must_be}");

@@ -25,6 +25,7 @@ mod resnet;
 mod slices;
 #[cfg(test)]
 mod tests;
+mod towers;
 mod update;
 
 pub use arrays_file::{ArraysFileError, arrays_from_bytes, arrays_to_bytes};
@@ -39,3 +40,6 @@ pub use measure::{LayerProbe, LayerShape, PeakFlops, layer_shapes};
 pub use named_array::NamedArray;
 pub use optimizer::Optimizer;
 pub use optimizer_config::{OptimizerConfig, OptimizerKind};
+pub use towers::{
+    POSITIVE_PREFIX, TowerGradients, TowerOptimizer, Towers, arrays_of_side, arrays_of_towers,
+};

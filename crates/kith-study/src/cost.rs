@@ -108,6 +108,7 @@ impl Cost {
             width: self.settings.width,
             side: self.settings.side,
             dim: self.settings.dim,
+            towers: 1,
         }
     }
 
@@ -123,6 +124,7 @@ impl Cost {
             width,
             side,
             dim: 32,
+            towers: 1,
         };
         let recipe = self.recipe(encoder, Method::Emc2Subset, run.seed);
         let build = |chains: &u64| Fixture::new(&recipe, self.settings.batch, *chains);

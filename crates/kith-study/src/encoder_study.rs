@@ -54,6 +54,7 @@ impl EncoderSettings {
             width: self.width,
             side: self.side,
             dim: self.dim,
+            towers: 1,
         }
     }
 

@@ -20,6 +20,7 @@ use super::{
 };
 use kith_eval::{Labelled, ProbeConfig, neighbour_accuracy, probe_accuracy};
 use kith_learn::{Decay, ScheduleConfig};
+use kith_mcmc::Side;
 use kith_nn::{Device, Encoder};
 use kith_pixels::DecodedImage;
 
@@ -241,7 +242,9 @@ impl Experiment for Figure1 {
         training.run(
             recorder,
             |step| schedule.rate(step - 1, None),
-            |learner, elapsed, recorder| self.evaluate(&learner.encoder, elapsed, recorder),
+            |learner, elapsed, recorder| {
+                self.evaluate(learner.towers.get(Side::Anchor), elapsed, recorder)
+            },
         )
     }
 

@@ -155,7 +155,7 @@ impl Evaluation<'_> {
         step: u64,
         recorder: &mut RunRecorder<'_>,
     ) -> Result<(), StudyError> {
-        let (loss, exact) = self.global.gradient(&learner.encoder)?;
+        let (loss, exact) = self.global.gradient(&learner.towers)?;
         let exact = exact.to_flat()?;
         let mut estimates = Vec::new();
         for repeat in 0..self.repeats {

@@ -17,7 +17,7 @@ use super::{
     views::{Epochs, FixedSet, TILE, TrainingViews},
 };
 use kith_learn::{GlobalLoss, Learner};
-use kith_nn::{Device, Encoder};
+use kith_nn::{Device, Towers};
 use kith_pixels::DecodedImage;
 use kith_seed::mix;
 
@@ -109,7 +109,7 @@ impl Gradient {
     }
 
     /// The frozen encoder, the same in all runs of a seed.
-    fn pretrained(&self, set: &FixedSet, seed: u64) -> Result<Encoder, StudyError> {
+    fn pretrained(&self, set: &FixedSet, seed: u64) -> Result<Towers, StudyError> {
         let mut recipe = self.recipe(BIASED, seed);
         recipe.optimizer = adam(0.0);
         let mut learner = recipe.fresh()?;
@@ -124,7 +124,7 @@ impl Gradient {
                 self.settings.pretrain_rate,
             )?;
         }
-        Ok(learner.encoder)
+        Ok(learner.towers)
     }
 
     /// Adds up gradients, and records at each position how far their mean is from `exact`.
@@ -192,11 +192,11 @@ impl Experiment for Gradient {
         let curve = find_curve(self.curves(), &run.series)?;
         let (side, beta) = (self.settings.encoder.side, self.settings.encoder.beta);
         let set = FixedSet::new(&self.images, side, run.seed);
-        let encoder = self.pretrained(&set, run.seed)?;
+        let towers = self.pretrained(&set, run.seed)?;
         let global = GlobalLoss::new(set.graph(), set.views(), beta, TILE)?;
-        let (_, exact) = global.gradient(&encoder)?;
+        let (_, exact) = global.gradient(&towers)?;
         let exact = exact.to_flat()?;
-        let mut learner = self.recipe(curve.method, run.seed).with_encoder(encoder)?;
+        let mut learner = self.recipe(curve.method, run.seed).with_towers(towers)?;
         let epochs = Epochs {
             seed: mix(&[run.seed, 1]),
             pairs: self.images.len(),

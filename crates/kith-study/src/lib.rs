@@ -29,6 +29,7 @@ mod settings;
 mod stationarity;
 mod stl10;
 mod table_cost;
+mod towers;
 mod views;
 
 pub use config::StudyConfig;

@@ -70,6 +70,8 @@ enum Study {
     Figure1,
     /// Time and memory of a step and of the chain table
     Cost,
+    /// One encoder or two for sides that look nothing alike
+    Towers,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -127,6 +129,7 @@ fn config(args: &StudyArgs) -> anyhow::Result<StudyConfig> {
         Study::Figure2 => StudyKind::Figure2,
         Study::Figure1 => StudyKind::Figure1,
         Study::Cost => StudyKind::Cost,
+        Study::Towers => StudyKind::Towers,
     };
     let scale = match args.scale {
         Size::Smoke => Scale::Smoke,

@@ -6,7 +6,7 @@ use super::{StudyError, method::Method, run_state::RunState};
 use kith_learn::{Learner, ObjectiveKind};
 use kith_mcmc::{ChainColumns, ChainTable, chains_from_bytes, chains_to_bytes};
 use kith_nn::{
-    Device, Encoder, EncoderConfig, NamedArray, Optimizer, OptimizerConfig, OptimizerKind,
+    Device, EncoderConfig, NamedArray, OptimizerConfig, OptimizerKind, TowerOptimizer, Towers,
     arrays_from_bytes, arrays_to_bytes,
 };
 
@@ -30,18 +30,18 @@ pub(super) struct Recipe {
 impl Recipe {
     /// A learner with fresh weights from the seed.
     pub(super) fn fresh(&self) -> Result<Learner, StudyError> {
-        let encoder = Encoder::fresh(&self.encoder, self.seed, &self.device)?;
-        self.with_encoder(encoder)
+        let towers = Towers::fresh(&self.encoder, self.seed, &self.device)?;
+        self.with_towers(towers)
     }
 
     /// A learner with given weights, and fresh moments and chains.
-    pub(super) fn with_encoder(&self, encoder: Encoder) -> Result<Learner, StudyError> {
-        let optimizer = Optimizer::new(&self.optimizer, &encoder)?;
+    pub(super) fn with_towers(&self, towers: Towers) -> Result<Learner, StudyError> {
+        let optimizer = TowerOptimizer::new(&self.optimizer, &towers)?;
         let config = self.method.config(self.beta, self.images);
         Ok(Learner::new(
             config,
             self.seed,
-            encoder,
+            towers,
             optimizer,
             ChainTable::default(),
         ))
@@ -59,8 +59,8 @@ impl Recipe {
         let model = arrays_from_bytes(file(MODEL)?).map_err(damaged)?;
         let moments = arrays_from_bytes(file(OPTIMIZER)?).map_err(damaged)?;
         let chains = chains_from_bytes(file(CHAINS)?).map_err(damaged)?;
-        let encoder = Encoder::from_arrays(&self.encoder, &model, &self.device)?;
-        let mut learner = self.with_encoder(encoder)?;
+        let towers = Towers::from_arrays(&self.encoder, &model, &self.device)?;
+        let mut learner = self.with_towers(towers)?;
         learner.optimizer.load_arrays(&moments)?;
         learner.table = chain_table(&chains)?;
         Ok(learner)
@@ -78,7 +78,7 @@ impl Snapshot {
     /// Copies the state, as the trainer does between two steps.
     pub(super) fn capture(learner: &Learner) -> Result<Self, StudyError> {
         Ok(Self {
-            model: learner.encoder.to_arrays()?,
+            model: learner.towers.to_arrays()?,
             moments: learner.optimizer.to_arrays()?,
             chains: learner.table.to_columns(),
         })
@@ -144,6 +144,7 @@ mod tests {
                 width: 8,
                 side: 32,
                 dim: 8,
+                towers: 1,
             },
             optimizer: adam(0.0),
             method: Method::Emc2Subset,

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{
     Claim, Progress, Run, StudyConfig, StudyError, StudyKind, cost::Cost, experiment::Experiment,
     figure1::Figure1, figure2::Figure2, gradient::Gradient, report, results_log::ResultsLog,
-    run_recorder::RunRecorder, stationarity::Stationarity,
+    run_recorder::RunRecorder, stationarity::Stationarity, towers::Towers,
 };
 
 /// The result of a study.
@@ -73,6 +73,7 @@ fn experiment(config: &StudyConfig) -> Result<Box<dyn Experiment>, StudyError> {
         StudyKind::Figure2 => Box::new(Figure2::new(config)?),
         StudyKind::Figure1 => Box::new(Figure1::new(config)?),
         StudyKind::Cost => Box::new(Cost::new(config)?),
+        StudyKind::Towers => Box::new(Towers::new(config)?),
     })
 }
 

@@ -18,6 +18,8 @@ pub enum StudyKind {
     Figure1,
     /// Time and memory of a step and of the chain table.
     Cost,
+    /// One encoder or two for sides that look nothing alike.
+    Towers,
 }
 
 impl StudyKind {
@@ -29,6 +31,7 @@ impl StudyKind {
             Self::Figure2 => "figure2",
             Self::Figure1 => "figure1",
             Self::Cost => "cost",
+            Self::Towers => "towers",
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Pairs of two augmented views of one image: fixed ones, over which the global loss is exact, or new ones in each step. Also the order
-//! in which epochs draw the pairs.
+//! Pairs of two augmented views of one image: fixed ones, over which the global loss is exact, or new ones in each step, whose second may be
+//! disguised. Also the order in which epochs draw the pairs.
 
 use rayon::prelude::*;
 
@@ -152,13 +152,99 @@ impl CarriedViews for FreshSet<'_> {
     }
 }
 
+/// A new view of each image in every step, paired with a new view of it in disguise.
+pub(super) struct DisguisedSet<'a> {
+    graph: PairGraph,
+    views: FreshSet<'a>,
+}
+
+impl<'a> DisguisedSet<'a> {
+    /// `directed`: each side has an encoder of its own.
+    pub(super) fn new(images: &'a [DecodedImage], side: usize, directed: bool, seed: u64) -> Self {
+        let empty = if directed {
+            PairGraph::directed()
+        } else {
+            PairGraph::default()
+        };
+        // An image and its disguise are two images: that of key k and that of key k + 1.
+        let keys = |pair| [ImageKey(2 * pair), ImageKey(2 * pair + 1)];
+        Self {
+            graph: filled(empty, images.len() as u32, keys),
+            views: FreshSet {
+                // Mild, so that what is learned is the disguise.
+                augment: AugmentConfig {
+                    crop_min_area: 0.6,
+                    flip: 0.0,
+                    jitter: 0.0,
+                    greyscale: 0.0,
+                    blur: 0.0,
+                    ..published_augment()
+                },
+                ..FreshSet::new(images, side, seed)
+            },
+        }
+    }
+
+    fn view(&self, step: u64, slot: u64, image: ImageKey) -> Vec<f32> {
+        let view = self.views.view(step, slot, image.0 / 2);
+        if image.0.is_multiple_of(2) {
+            view
+        } else {
+            disguise(&view, self.views.side)
+        }
+    }
+}
+
+impl TrainingViews for DisguisedSet<'_> {
+    fn graph(&self) -> &PairGraph {
+        &self.graph
+    }
+
+    fn batch(&self, step: u64, pairs: Vec<PairKey>) -> Batch {
+        let views = |(index, pair): (usize, &PairKey)| {
+            [0, 1]
+                .map(|side| {
+                    let slot = 2 * index as u64 + side;
+                    self.view(step, slot, ImageKey(2 * pair.0 + side as u32))
+                })
+                .concat()
+        };
+        let views: Vec<Vec<f32>> = pairs.par_iter().enumerate().map(views).collect();
+        Batch {
+            step,
+            pairs,
+            pixels: views.concat(),
+        }
+    }
+}
+
+impl CarriedViews for DisguisedSet<'_> {
+    fn views(&self, step: u64, images: &[ImageKey]) -> Vec<Option<SharedView>> {
+        // A slot that no batch has.
+        let view = |image: &ImageKey| Some(self.view(step, u64::MAX, *image).into());
+        images.par_iter().map(view).collect()
+    }
+}
+
+/// A view (`[side, side, 3]`, around 0) as a negative with its colours exchanged, standing on its head.
+pub(super) fn disguise(view: &[f32], side: usize) -> Vec<f32> {
+    let rows = view.chunks_exact(side * 3).rev();
+    let pixels = rows.flat_map(|row| row.chunks_exact(3));
+    pixels
+        .flat_map(|pixel| [-pixel[1], -pixel[2], -pixel[0]])
+        .collect()
+}
+
 /// A graph of pairs of two distinct images each; no two pairs share one.
 pub(super) fn distinct_pairs(pairs: u32) -> PairGraph {
     pair_graph(pairs, |pair| [ImageKey(2 * pair), ImageKey(2 * pair + 1)])
 }
 
 fn pair_graph(pairs: u32, images: impl Fn(u32) -> [ImageKey; 2]) -> PairGraph {
-    let mut graph = PairGraph::default();
+    filled(PairGraph::default(), pairs, images)
+}
+
+fn filled(mut graph: PairGraph, pairs: u32, images: impl Fn(u32) -> [ImageKey; 2]) -> PairGraph {
     for pair in 0..pairs {
         graph.insert(PairKey(pair), PairEntry::new(images(pair), None));
     }

@@ -248,6 +248,7 @@ mod tests {
             width: 8,
             side: 32,
             dim: 16,
+            towers: 1,
         };
         let encoder = Encoder::fresh(&config, 3, &Device::cpu()).unwrap();
         let metadata = [("kith.step".to_owned(), "7".to_owned())];

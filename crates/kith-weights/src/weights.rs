@@ -11,10 +11,10 @@ use super::{
     fold::{Norm, fold},
     keys::Layout,
     network::{Convolution, convolutions, features},
-    source::Source,
+    source::{Source, TowerSource},
 };
 
-/// Most values of all arrays together. In a `.pth` they may share storage, so that a small file could ask for any number.
+/// Most values of all arrays of an encoder together. In a `.pth` they may share storage, so that a small file could ask for any number.
 const MAX_VALUES: usize = 1 << 28;
 
 /// The network of a file, and what else was in it.
@@ -28,13 +28,15 @@ pub struct Weights {
     own: Option<Projection>,
     dropped: Vec<String>,
     sha256: String,
+    /// The positive's own network, if the file is kith's and holds two.
+    positive: Option<Box<Self>>,
 }
 
 impl Weights {
     /// Reads a `.safetensors` or `.pth` file. Its content says which it is.
     ///
     /// # Errors
-    /// [`WeightsError`] says what is wrong with it. At most 2²⁸ values are read in all, 1 GiB as 32-bit floats. Beside them the storage
+    /// [`WeightsError`] says what is wrong with it. At most 2²⁸ values of an encoder are read, 1 GiB as 32-bit floats. Beside them the storage
     /// of one array is in memory while it is converted: three times its bytes for numbers of 32 bits, ten times for numbers of 8. A safetensors file is
     /// in memory as a whole meanwhile.
     pub fn read(path: &Path) -> Result<Self, WeightsError> {
@@ -52,6 +54,19 @@ impl Weights {
     }
 
     pub(super) fn from_source(
+        file: &mut dyn Source,
+        sha256: String,
+        wanted: Option<usize>,
+    ) -> Result<Self, WeightsError> {
+        let mut weights = Self::from_tower(&mut TowerSource::anchor(file), sha256.clone(), wanted)?;
+        if let Some(mut positive) = TowerSource::positive(file) {
+            let positive = Self::from_tower(&mut positive, sha256, wanted)?;
+            weights.positive = Some(Box::new(positive));
+        }
+        Ok(weights)
+    }
+
+    fn from_tower(
         file: &mut dyn Source,
         sha256: String,
         wanted: Option<usize>,
@@ -94,6 +109,7 @@ impl Weights {
             own: own.transpose()?,
             dropped: layout.dropped,
             sha256,
+            positive: None,
         })
     }
 
@@ -110,6 +126,16 @@ impl Weights {
     /// Keys of the file that are no part of the network, such as the head of a classifier: printable, and at most 64 of them before a count of the rest.
     pub fn dropped(&self) -> &[String] {
         &self.dropped
+    }
+
+    /// Whether the file is kith's and holds a network for each side.
+    pub fn holds_two(&self) -> bool {
+        self.positive.is_some()
+    }
+
+    /// The network of the positives, if the file is kith's and holds one for each side. Afterwards it is gone from here.
+    pub fn take_positive(&mut self) -> Option<Self> {
+        self.positive.take().map(|positive| *positive)
     }
 
     /// Hexadecimal SHA-256 of the file.

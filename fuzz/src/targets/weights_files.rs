@@ -84,6 +84,7 @@ fn read(file: &[u8]) -> bool {
         width: weights.width(),
         side: 32,
         dim: DIM,
+        towers: 1,
     };
     let projection = weights.projection(DIM);
     let arrays = weights.into_arrays(projection);

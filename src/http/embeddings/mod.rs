@@ -113,6 +113,7 @@ async fn embed(
     let name = options.model.as_deref().unwrap_or(models::LIVE);
     let (which, model) = choose(app, name, asker.key).await?;
     options.check(&model, formats)?;
+    let which = (which, options.side(&model)?);
     // Several images of one request say little more than one: shadows are for what callers send, not for bulk.
     let only = (images.len() == 1).then(|| images[0].clone());
     let embedded = app.serving.embed(which, images, asker.priority).await?;

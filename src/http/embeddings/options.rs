@@ -14,6 +14,7 @@ use crate::{
     http::{error::ApiError, extract::optional_whole_parameter, json},
     serve::{ModelInfo, Row, quantize},
 };
+use kith_mcmc::Side;
 
 /// What a caller may choose. `None`: not given, or null.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
@@ -42,12 +43,12 @@ pub(super) enum Layer {
     Hidden,
 }
 
-/// The side of a pair that an image is, under the names of several interfaces. Both sides share one encoder, so it has no effect.
+/// The side of a pair that an image is on, under the names of several interfaces. It has an effect where each side has an encoder of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum InputType {
     /// What is searched with.
-    #[serde(alias = "query", alias = "search_query")]
+    #[serde(alias = "query", alias = "search_query", alias = "image_query")]
     Anchor,
     /// What is found.
     #[serde(alias = "document", alias = "search_document")]
@@ -66,6 +67,7 @@ impl PartialSchema for InputType {
             "anchor",
             "query",
             "search_query",
+            "image_query",
             "positive",
             "document",
             "search_document",
@@ -94,6 +96,25 @@ impl Options {
             layer: given_once("layer", self.layer, query.layer)?,
             input_type: given_once("input_type", self.input_type, query.input_type)?,
         })
+    }
+
+    /// The side whose encoder of `model` embeds the images. Where both sides share one, they need not say.
+    pub(super) fn side(&self, model: &ModelInfo) -> Result<Side, ApiError> {
+        let remedy = "this model has an encoder for each side of pairs: send \"anchor\" for what is searched with, or \"positive\" for what is \
+                      found";
+        let refuse = |code, what: &str| {
+            let message = format!("input_type {what}, and {remedy}");
+            Err(ApiError::invalid(code, "input_type", message))
+        };
+        match self.input_type {
+            Some(InputType::Anchor) => Ok(Side::Anchor),
+            Some(InputType::Positive) => Ok(Side::Positive),
+            _ if model.towers == 1 => Ok(Side::Anchor),
+            None => refuse("missing_field", "is missing"),
+            Some(InputType::Image | InputType::Classification) => {
+                refuse("invalid_field", "names no side")
+            }
+        }
     }
 
     /// Whether `model` can answer with them in each of `formats`.

@@ -4,10 +4,14 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::{
-    serve::{ModelInfo, loaded::Network},
+    serve::{
+        ModelInfo,
+        loaded::{LoadedTower, Network},
+    },
     telemetry::Metrics,
     types::CheckpointId,
 };
+use kith_mcmc::Side;
 use kith_nn::{NnError, Vectors};
 
 /// Answers each image with its one pixel; panics or fails on the values of [`PANICS`] and [`FAILS`].
@@ -35,23 +39,25 @@ impl Network for Echo {
 
 type Answer = oneshot::Receiver<Result<Row, ServeError>>;
 
-fn encoder() -> Arc<Loaded> {
+fn encoder() -> Arc<LoadedTower> {
     let info = ModelInfo {
         id: CheckpointId::now(),
         step: 0,
         dim: 1,
         hidden: 1,
         side: 1,
+        towers: 1,
         range: 1.0,
     };
-    Arc::new(Loaded {
+    Arc::new(LoadedTower {
         info,
+        side: Side::Anchor,
         network: Box::new(Echo),
         _in_use: None,
     })
 }
 
-fn job(encoder: &Arc<Loaded>, pixel: f32, places: &Arc<Semaphore>) -> (Job, Answer) {
+fn job(encoder: &Arc<LoadedTower>, pixel: f32, places: &Arc<Semaphore>) -> (Job, Answer) {
     let (reply, answer) = oneshot::channel();
     let permit = places.clone().try_acquire_owned().unwrap();
     let job = Job {

@@ -14,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 EncodingFormat = Literal["float", "int8", "uint8", "binary", "ubinary"]
-InputType = Literal["anchor", "query", "positive", "document", "image", "classification", "clustering"]
+InputType = Literal[
+    "anchor", "query", "search_query", "image_query", "positive", "document", "search_document", "image", "classification", "clustering"
+]
 Layer = Literal["embedding", "hidden"]
 Priority = Literal["interactive", "bulk"]
 EventKind = Literal["step", "training", "checkpoint", "evaluation", "promotion", "alarm"]
@@ -53,7 +55,10 @@ class Embeddings:
 
 @dataclass(frozen=True)
 class Model:
-    """A name that `model` may have. `input_size` is in pixels; `preprocessing` says what is done to an image."""
+    """A name that `model` may have. `input_size` is in pixels; `preprocessing` says what is done to an image.
+
+    `towers`: 2 if anchors and positives have an encoder each, and embeddings need an `input_type`.
+    """
 
     id: str
     created: int
@@ -65,6 +70,7 @@ class Model:
     preprocessing: dict[str, Any]
     preprocessing_hash: str
     origin: dict[str, Any] | None = None
+    towers: int = 1
 
 
 @dataclass(frozen=True)

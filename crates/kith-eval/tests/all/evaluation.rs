@@ -5,7 +5,7 @@ use std::{cell::Cell, io::Cursor};
 use bytes::Bytes;
 use image::{ImageFormat, Rgb, RgbImage};
 use kith_eval::{EvalError, EvaluationSet};
-use kith_nn::{Device, Encoder, EncoderConfig};
+use kith_nn::{Device, EncoderConfig, Towers};
 use kith_pixels::Limits;
 
 const LIMITS: Limits = Limits {
@@ -14,13 +14,18 @@ const LIMITS: Limits = Limits {
     decode_memory_mb: 64,
 };
 
-fn encoder() -> Encoder {
+fn encoder() -> Towers {
+    encoders(1)
+}
+
+fn encoders(towers: usize) -> Towers {
     let config = EncoderConfig {
         width: 8,
         side: 32,
         dim: 16,
+        towers,
     };
-    Encoder::fresh(&config, 1, &Device::cpu()).unwrap()
+    Towers::fresh(&config, 1, &Device::cpu()).unwrap()
 }
 
 /// A pattern that differs with `number`.
@@ -90,7 +95,33 @@ fn embeddings_that_are_not_finite_are_an_error() {
     for array in &mut arrays {
         array.data.fill(f32::NAN);
     }
-    let broken = Encoder::from_arrays(encoder.config(), &arrays, &Device::cpu()).unwrap();
+    let broken = Towers::from_arrays(encoder.config(), &arrays, &Device::cpu()).unwrap();
     let report = same_on_both_sides(2).evaluate(&broken, &LIMITS, &|| true);
     assert!(matches!(report, Err(EvalError::NotFinite)));
+}
+
+#[test]
+fn with_two_towers_positives_go_through_their_own_and_anchors_are_the_queries() {
+    let towers = encoders(2);
+    let set = same_on_both_sides(5);
+    let report = |towers: &Towers| {
+        let report = set.evaluate(towers, &LIMITS, &|| true);
+        report.unwrap().unwrap()
+    };
+    let equal = report(&towers);
+    assert_eq!(equal.score.asked, [1; 5], "one direction");
+    assert!(equal.evaluation.geometry.alignment < 1e-6);
+
+    // The positives' encoder maps all images to one point.
+    let mut arrays = towers.to_arrays().unwrap();
+    let own = arrays.iter_mut();
+    for array in own.filter(|array| array.name.starts_with("positive.")) {
+        let last_bias = array.shape == [16];
+        array.data.fill(f32::from(u8::from(last_bias)));
+    }
+    let half = Towers::from_arrays(towers.config(), &arrays, &Device::cpu()).unwrap();
+    let half = report(&half);
+    assert!(half.evaluation.geometry.spread < 1e-3, "{half:?}");
+    assert!(half.evaluation.geometry.mean_cosine > 0.999, "{half:?}");
+    assert_eq!(half.score.found, [0; 5]);
 }

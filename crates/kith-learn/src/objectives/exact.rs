@@ -22,14 +22,12 @@ impl Objective for Exact {
         layout: &BatchLayout,
         graph: &PairGraph,
     ) -> Result<ExtraImages, LearnError> {
-        let (images, max) = (graph.images(), self.max_images);
+        let (all, max) = (graph.sided_images(), self.max_images);
+        let images = all.len();
         if images > max {
             return Err(LearnError::TooManyImages { images, max });
         }
-        let images = graph
-            .image_keys()
-            .into_iter()
-            .filter(|image| !layout.contains(*image));
+        let images = all.into_iter().filter(|image| !layout.contains(*image));
         Ok(ExtraImages {
             images: images.collect(),
             with_gradient: true,

@@ -6,7 +6,7 @@ use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
 use crate::{LearnConfig, batch_layout::BatchLayout, objective::NegativeTerm};
-use kith_mcmc::{Estimator, ImageKey};
+use kith_mcmc::{Estimator, SidedImage};
 use kith_seed::mix;
 
 /// Whether some carried negatives may be left out.
@@ -25,7 +25,7 @@ pub(super) fn importance_weights(
     layout: &BatchLayout,
     terms: &[Option<NegativeTerm>],
 ) -> Vec<f32> {
-    let carried: Vec<Option<(ImageKey, f32)>> = terms
+    let carried: Vec<Option<(SidedImage, f32)>> = terms
         .iter()
         .map(|term| term.as_ref()?.outside.first().copied())
         .collect();
@@ -40,7 +40,7 @@ fn roulette(
     tau: f32,
     [seed, step]: [u64; 2],
     layout: &BatchLayout,
-    carried: &[Option<(ImageKey, f32)>],
+    carried: &[Option<(SidedImage, f32)>],
 ) -> Vec<f32> {
     let play = |slot: u32, weight: f32| {
         let probability = (weight / tau).min(1.0);
@@ -64,15 +64,16 @@ fn roulette(
 }
 
 /// Keeps a random share of the distinct images, at least one.
-fn budget(share: f32, [seed, step]: [u64; 2], carried: &[Option<(ImageKey, f32)>]) -> Vec<f32> {
-    let distinct: BTreeSet<ImageKey> = carried.iter().flatten().map(|(image, _)| *image).collect();
-    let mut images: Vec<ImageKey> = distinct.into_iter().collect();
+fn budget(share: f32, [seed, step]: [u64; 2], carried: &[Option<(SidedImage, f32)>]) -> Vec<f32> {
+    let distinct: BTreeSet<SidedImage> =
+        carried.iter().flatten().map(|(image, _)| *image).collect();
+    let mut images: Vec<SidedImage> = distinct.into_iter().collect();
     let kept = (share * images.len() as f32).ceil() as usize;
     let factor = images.len() as f32 / kept.max(1) as f32;
     let mut random =
         ChaCha8Rng::seed_from_u64(mix(&[seed, step, u64::from_be_bytes(*b"  budget")]));
     let (chosen, _) = images.partial_shuffle(&mut random, kept);
-    let chosen: BTreeSet<ImageKey> = chosen.iter().copied().collect();
+    let chosen: BTreeSet<SidedImage> = chosen.iter().copied().collect();
     carried
         .iter()
         .map(|carried| match carried {
@@ -88,7 +89,14 @@ mod tests {
 
     use super::*;
     use crate::{ObjectiveKind, Scores};
-    use kith_mcmc::{PairGraph, PairKey, Proposals, SamplerConfig};
+    use kith_mcmc::{ImageKey, PairGraph, PairKey, Proposals, SamplerConfig, Side};
+
+    fn on_anchor_side(image: u32) -> SidedImage {
+        SidedImage {
+            image: ImageKey(image),
+            side: Side::Anchor,
+        }
+    }
 
     fn config(estimator: Estimator) -> LearnConfig {
         let sampler = SamplerConfig {
@@ -114,7 +122,7 @@ mod tests {
     fn anchors(carried: &[(f32, u32)]) -> (BatchLayout, Vec<Option<NegativeTerm>>) {
         let pairs: Vec<PairKey> = (0..carried.len().div_ceil(2) as u32).map(PairKey).collect();
         let terms = carried.iter().map(|(weight, image)| {
-            let outside = (*weight > 0.0).then_some((ImageKey(*image), *weight));
+            let outside = (*weight > 0.0).then_some((on_anchor_side(*image), *weight));
             Some(NegativeTerm {
                 outside: outside.into_iter().collect(),
                 ..NegativeTerm::default()

@@ -10,7 +10,7 @@ use crate::{
     embedding_cache::EmbeddingCache,
     objective::{ExtraImages, NegativeTerm, Objective},
 };
-use kith_mcmc::{ImageKey, PairGraph};
+use kith_mcmc::{PairGraph, SidedImage};
 
 /// One negative for each anchor, drawn by Gumbel-max from the softmax over all cached images. Images that this step encoded enter with
 /// their current embeddings. The reported loss is the one whose gradient is taken. It is near 0 and does not measure progress.
@@ -22,7 +22,7 @@ pub(super) struct NegativeCache<'a> {
 #[derive(Clone, Copy)]
 enum Drawn {
     Batch(usize),
-    Outside(ImageKey),
+    Outside(SidedImage),
 }
 
 impl Objective for NegativeCache<'_> {
@@ -51,7 +51,7 @@ impl Objective for NegativeCache<'_> {
             let log_weight = anchor.visit.scores[member] - anchor.log_repeats(member);
             draw.offer(log_weight, || Some(Drawn::Batch(member)));
         }
-        let mut offer = |image: ImageKey, score: f32| {
+        let mut offer = |image: SidedImage, score: f32| {
             draw.offer(score, || {
                 anchor.admits(image).then_some(Drawn::Outside(image))
             });

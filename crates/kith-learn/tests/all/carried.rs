@@ -1,7 +1,7 @@
 //! Carried negatives: chain states outside the batch, or under another slot of an image of the batch.
 
 use kith_learn::{LearnConfig, Learner, Scores};
-use kith_mcmc::{ChainState, Estimator, ImageKey, PairEntry, PairKey, SlotKey};
+use kith_mcmc::{ChainState, Estimator, ImageKey, PairEntry, PairKey, Side, SlotKey};
 
 use crate::tiny::{
     PIXELS, Store, all_configs, batch, config, encodes_all, graph, learner, scores, view,
@@ -116,7 +116,8 @@ fn a_chain_that_stays_on_an_encoded_negative_gets_its_current_score() {
                 .expect("the step is sound");
             let vector = |pixels: &[f32]| {
                 learner
-                    .encoder
+                    .towers
+                    .get(Side::Anchor)
                     .forward(pixels)
                     .expect("it encodes")
                     .embedding

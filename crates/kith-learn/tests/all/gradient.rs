@@ -2,7 +2,7 @@
 
 use kith_learn::{FixedViews, GlobalLoss};
 use kith_mcmc::{GroupKey, ImageKey, PairGraph, PairKey, Side, SlotKey};
-use kith_nn::{Device, Encoder, NamedArray};
+use kith_nn::{Device, NamedArray, Towers};
 use kith_seed::mix;
 
 use rand::{RngExt, SeedableRng};
@@ -44,9 +44,9 @@ fn pixels(graph: &PairGraph, pairs: &[PairKey]) -> Vec<f32> {
 }
 
 /// A tiny encoder off its starting point, where branches of weight zero leave many ReLUs exactly on their kink.
-fn encoder() -> Encoder {
+fn encoder() -> Towers {
     let device = Device::cpu();
-    let fresh = Encoder::fresh(&TINY, 1, &device).expect("a tiny encoder");
+    let fresh = Towers::fresh(&TINY, 1, &device).expect("a tiny encoder");
     let mut random = ChaCha8Rng::seed_from_u64(4);
     let mut noise = fresh.to_arrays().expect("weights");
     for value in noise.iter_mut().flat_map(|array| &mut array.data) {
@@ -56,8 +56,9 @@ fn encoder() -> Encoder {
 }
 
 /// The definition, image by image: the sum over all images that are no known positives, each by the mean over its views.
-fn by_definition(graph: &PairGraph, pixels: &[f32], encoder: &Encoder) -> f64 {
-    let vectors = encoder.forward(pixels).expect("it encodes").embedding;
+fn by_definition(graph: &PairGraph, pixels: &[f32], encoder: &Towers) -> f64 {
+    let vectors = encoder.get(Side::Anchor).forward(pixels);
+    let vectors = vectors.expect("it encodes").embedding;
     let slots = pixels.len() / PIXELS;
     let image = |slot: usize| graph.image(SlotKey::from_packed(slot as u32));
     let score = |a: usize, b: usize| {
@@ -100,7 +101,7 @@ fn the_global_loss_is_the_sum_over_all_images_each_counted_once() {
 }
 
 /// The encoder with all weights moved by `step` along `direction`.
-fn moved(encoder: &Encoder, direction: &[NamedArray], step: f32) -> Encoder {
+fn moved(encoder: &Towers, direction: &[NamedArray], step: f32) -> Towers {
     let mut weights = encoder.to_arrays().expect("weights");
     for (weight, direction) in weights.iter_mut().zip(direction) {
         weight
@@ -110,7 +111,7 @@ fn moved(encoder: &Encoder, direction: &[NamedArray], step: f32) -> Encoder {
             .for_each(|(weight, by)| *weight += step * by);
     }
     let device = Device::cpu();
-    Encoder::from_arrays(&TINY, &weights, &device).expect("the same shapes")
+    Towers::from_arrays(&TINY, &weights, &device).expect("the same shapes")
 }
 
 #[test]

@@ -27,7 +27,7 @@ type State = (Vec<NamedArray>, Vec<NamedArray>, ChainColumns);
 
 fn state(learner: &Learner) -> State {
     (
-        learner.encoder.to_arrays().expect("weights"),
+        learner.towers.to_arrays().expect("weights"),
         learner.optimizer.to_arrays().expect("moments"),
         learner.table.to_columns(),
     )

@@ -8,4 +8,5 @@ mod gradient;
 mod learn;
 mod objectives;
 mod tiny;
+mod towers;
 mod weights;

@@ -80,7 +80,7 @@ fn relative_error(learner: &mut Learner, graph: &PairGraph, size: u32) -> f64 {
         pixels: &whole.pixels,
     };
     let exact = GlobalLoss::new(graph, views, learner.config().beta, 5)
-        .and_then(|loss| loss.gradient(&learner.encoder))
+        .and_then(|loss| loss.gradient(&learner.towers))
         .expect("the views fit");
     let exact = exact.1.to_flat().expect("values");
     let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
@@ -241,7 +241,7 @@ fn a_table_of_another_kind_is_not_read_as_ones_own() {
                 },
             );
             let fresh = learner(of(objective));
-            let learner = Learner::new(of(objective), 9, fresh.encoder, fresh.optimizer, table);
+            let learner = Learner::new(of(objective), 9, fresh.towers, fresh.optimizer, table);
             assert_eq!(learner.table.kind(), kind);
             assert_eq!(learner.table.len(), usize::from(found == kind));
         }
@@ -252,7 +252,7 @@ fn a_table_of_another_kind_is_not_read_as_ones_own() {
     let mut learner = Learner::new(
         of(ObjectiveKind::InfoNce),
         9,
-        fresh.encoder,
+        fresh.towers,
         fresh.optimizer,
         table,
     );
@@ -314,7 +314,7 @@ fn a_gradient_that_is_only_asked_for_moves_chains_and_leaves_the_weights() {
     let graph = plain();
     let mut asked = learner(config(Estimator::Walk, Scores::Refreshed));
     let mut stepped = learner(config(Estimator::Walk, Scores::Refreshed));
-    let weights = asked.encoder.to_arrays().expect("weights");
+    let weights = asked.towers.to_arrays().expect("weights");
     for step in 0..4 {
         let batch = batch(&graph, step, &[1, 3, 6]);
         let (report, gradients) = asked.gradient(&batch, &graph, &Fixed).expect("it is sound");
@@ -329,7 +329,7 @@ fn a_gradient_that_is_only_asked_for_moves_chains_and_leaves_the_weights() {
             .expect("it is sound");
         assert_eq!(stepped.loss, report.loss);
     }
-    assert!(asked.encoder.to_arrays().expect("weights") == weights);
+    assert!(asked.towers.to_arrays().expect("weights") == weights);
     assert_eq!(asked.table.to_columns(), stepped.table.to_columns());
     assert_eq!(asked.table.len(), 6);
 }

@@ -7,10 +7,10 @@ use std::{
 
 use kith_learn::{Batch, CarriedViews, LearnConfig, Learner, ObjectiveKind, Scores, SharedView};
 use kith_mcmc::{
-    ChainTable, Estimator, ImageKey, PairEntry, PairGraph, PairKey, Proposals, SamplerConfig,
+    ChainTable, Estimator, ImageKey, PairEntry, PairGraph, PairKey, Proposals, SamplerConfig, Side,
     SlotKey,
 };
-use kith_nn::{Device, Encoder, EncoderConfig, Optimizer, OptimizerConfig, OptimizerKind};
+use kith_nn::{Device, EncoderConfig, OptimizerConfig, OptimizerKind, TowerOptimizer, Towers};
 use kith_seed::mix;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -19,6 +19,7 @@ pub(crate) const TINY: EncoderConfig = EncoderConfig {
     width: 8,
     side: 32,
     dim: 16,
+    towers: 1,
 };
 pub(crate) const SEED: u64 = 9;
 pub(crate) const PIXELS: usize = 32 * 32 * 3;
@@ -53,7 +54,17 @@ pub(crate) fn learner(config: LearnConfig) -> Learner {
 }
 
 pub(crate) fn learner_on(device: &Device, config: LearnConfig) -> Learner {
-    let encoder = Encoder::fresh(&TINY, 1, device).expect("a tiny encoder");
+    learner_of(&TINY, device, config)
+}
+
+/// A learner with an encoder for each side.
+pub(crate) fn two_towers(config: LearnConfig) -> Learner {
+    let shape = EncoderConfig { towers: 2, ..TINY };
+    learner_of(&shape, &Device::cpu(), config)
+}
+
+fn learner_of(shape: &EncoderConfig, device: &Device, config: LearnConfig) -> Learner {
+    let towers = Towers::fresh(shape, 1, device).expect("a tiny encoder");
     let adam = OptimizerConfig {
         kind: OptimizerKind::Adamw,
         weight_decay: 1e-4,
@@ -62,8 +73,8 @@ pub(crate) fn learner_on(device: &Device, config: LearnConfig) -> Learner {
         epsilon: 1e-8,
         clip_norm: 1.0,
     };
-    let optimizer = Optimizer::new(&adam, &encoder).expect("moments for it");
-    Learner::new(config, SEED, encoder, optimizer, ChainTable::default())
+    let optimizer = TowerOptimizer::new(&adam, &towers).expect("moments for it");
+    Learner::new(config, SEED, towers, optimizer, ChainTable::default())
 }
 
 /// A view of an image: smooth colour waves, shifted a little by `seed`. Images are easy to tell apart, and views of one image differ.
@@ -110,7 +121,15 @@ impl CarriedViews for Store {
 
 /// Pairs of the images `2k` and `2k + 1`, but image 0 is in pairs 0 and 1, and pair 2 is two views of one image.
 pub(crate) fn graph(pairs: u32) -> PairGraph {
-    let mut graph = PairGraph::default();
+    fill(PairGraph::default(), pairs)
+}
+
+/// The same with directed pairs.
+pub(crate) fn directed_graph(pairs: u32) -> PairGraph {
+    fill(PairGraph::directed(), pairs)
+}
+
+fn fill(mut graph: PairGraph, pairs: u32) -> PairGraph {
     for pair in 0..pairs {
         let images = match pair {
             1 => [0, 3],
@@ -190,7 +209,8 @@ pub(crate) fn encodes_all(config: &LearnConfig) -> bool {
 /// Cosines of the batch's images under the learner's encoder, `[slots][slots]`.
 pub(crate) fn cosines(learner: &Learner, batch: &Batch) -> Vec<Vec<f32>> {
     let rows = learner
-        .encoder
+        .towers
+        .get(Side::Anchor)
         .forward(&batch.pixels)
         .expect("it encodes")
         .embedding;

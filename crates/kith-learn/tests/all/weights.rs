@@ -49,7 +49,7 @@ fn the_mean_over_draws_of_the_exact_objective_is_the_weighted_global_loss() {
     };
     let learner = learner(of(ObjectiveKind::Exact));
     let exact = GlobalLoss::new(&graph, views, learner.config().beta, 5)
-        .and_then(|loss| loss.value(&learner.encoder))
+        .and_then(|loss| loss.value(&learner.towers))
         .expect("the views fit");
     let draws = graph.draws();
     let (mut mean, mut unweighted) = (0.0, 0.0);

@@ -91,8 +91,8 @@ fn changes() -> impl Strategy<Value = Vec<Change>> {
 
 proptest! {
     #[test]
-    fn the_answer_follows_the_definition_through_all_changes(changes in changes(), lazy: bool) {
-        let mut graph = PairGraph::default();
+    fn the_answer_follows_the_definition_through_all_changes(changes in changes(), lazy: bool, directed: bool) {
+        let mut graph = if directed { PairGraph::directed() } else { PairGraph::default() };
         for (at, (key, pair)) in changes.into_iter().enumerate() {
             graph.remove(PairKey(key));
             if let Some((anchor, positive, group)) = pair {

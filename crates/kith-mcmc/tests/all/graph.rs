@@ -1,6 +1,6 @@
 //! The graph of known positives.
 
-use kith_mcmc::{GroupKey, ImageKey, PairEntry, PairGraph, PairKey, Side, SlotKey};
+use kith_mcmc::{GroupKey, ImageKey, PairEntry, PairGraph, PairKey, Side, SidedImage, SlotKey};
 
 fn slot(packed: u32) -> SlotKey {
     SlotKey::from_packed(packed)
@@ -60,11 +60,45 @@ fn positives_are_found_from_an_image_of_very_many_pairs_as_well() {
     );
 }
 
+fn on(side: Side, image: u32) -> SidedImage {
+    let image = ImageKey(image);
+    SidedImage { image, side }
+}
+
+#[test]
+fn where_pairs_are_directed_candidates_are_on_the_other_side_and_degrees_are_those_of_a_side() {
+    let mut graph = PairGraph::directed();
+    for (key, images) in (0..).zip([[1, 2], [1, 3], [4, 1], [5, 5], [6, 7]]) {
+        graph.insert(PairKey(key), PairEntry::new(images.map(ImageKey), None));
+    }
+    let degree = |side, image| graph.log_degree(on(side, image)).exp().round() as u32;
+    assert_eq!([degree(Side::Anchor, 1), degree(Side::Positive, 1)], [2, 1]);
+    assert_eq!([degree(Side::Anchor, 5), degree(Side::Positive, 5)], [1, 1]);
+    assert!(graph.holds(on(Side::Positive, 7)) && !graph.holds(on(Side::Anchor, 7)));
+    assert_eq!(graph.sided_images().len(), 9, "1 and 5 stand on both sides");
+
+    // Pair 4's anchor meets the positives of the others, and its positive meets their anchors.
+    for side in Side::BOTH {
+        let positives = graph.positives(SlotKey::new(PairKey(4), side));
+        for pair in (0..4).map(PairKey) {
+            assert!(positives.excludes(SlotKey::new(pair, side)));
+            assert!(!positives.excludes(SlotKey::new(pair, side.other())));
+        }
+    }
+    // A known positive is one on both sides: 4 is paired with 1, which it has on its own side too.
+    let positives = graph.positives(SlotKey::new(PairKey(2), Side::Positive));
+    assert!(positives.excludes_image(on(Side::Anchor, 1)));
+    assert!(!positives.excludes_image(on(Side::Anchor, 6)));
+    graph.remove(PairKey(2));
+    assert!(!graph.holds(on(Side::Positive, 1)) && graph.holds(on(Side::Anchor, 1)));
+}
+
 #[test]
 fn degrees_count_slots_and_follow_removals() {
     let mut graph = graph(&[(1, 2, None), (1, 3, Some(4)), (5, 5, None)]);
     assert_eq!((graph.len(), graph.images()), (3, 4));
-    let degree = |graph: &PairGraph, image| graph.log_degree(ImageKey(image)).exp().round() as u32;
+    let degree =
+        |graph: &PairGraph, image| graph.log_degree(on(Side::Anchor, image)).exp().round() as u32;
     assert_eq!(
         [1, 2, 3, 5].map(|image| degree(&graph, image)),
         [2, 1, 1, 2]

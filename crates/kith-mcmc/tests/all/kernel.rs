@@ -233,6 +233,7 @@ fn scores_of_ten_thousand_are_left_for_better_ones_and_by_nothing_else() {
                     slots: &slots,
                     scores: &[0.0, 0.0, offered, offered],
                     masked: &[true, true, false, false],
+                    directed: false,
                     carried: Some(Carried {
                         state,
                         log_degree: 0.0,

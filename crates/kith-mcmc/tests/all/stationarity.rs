@@ -2,7 +2,7 @@
 //! must miss it.
 
 use kith_mcmc::{
-    SamplerConfig,
+    SamplerConfig, Side,
     simulation::{Chain, PlainWalk, Sampler, World},
 };
 use rayon::prelude::*;
@@ -50,6 +50,34 @@ fn the_subset_kernel_samples_the_softmax() {
     for (beta, bound) in [(1.0, 0.01), (5.0, 0.01), (14.28, 0.025)] {
         let distance = mean_distance(at(beta), sampler(&SUBSET));
         assert!(distance <= bound, "β = {beta}: {distance}");
+    }
+}
+
+/// A quarter of the other side's slots hold one and the same image, which stands on the anchor's side too.
+fn directed(side: Side) -> impl Fn(u64) -> World + Sync {
+    move |seed| {
+        let mut world = World::directed(PAIRS, 5.0, side, seed);
+        let other = side.other().index();
+        let shared = 8 + other;
+        for pair in (4..PAIRS).step_by(4) {
+            world.image[2 * pair + other] = shared;
+            world.scores[2 * pair + other] = world.scores[shared];
+        }
+        world.image[2 * 5 + side.index()] = shared;
+        world
+    }
+}
+
+#[test]
+fn chains_of_both_sides_sample_the_softmax_over_the_other_side() {
+    for side in Side::BOTH {
+        for config in [WALK, SUBSET] {
+            let distance = mean_distance(directed(side), sampler(&config));
+            assert!(distance <= 0.015, "{side:?} {config:?}: {distance}");
+            let uncorrected =
+                mean_distance(directed(side), || Sampler::uncorrected(config.clone()));
+            assert!(uncorrected > 0.03, "{side:?} {config:?}: {uncorrected}");
+        }
     }
 }
 

@@ -82,6 +82,7 @@ impl Case {
                 slots,
                 scores,
                 masked,
+                directed: false,
                 carried: *carried,
                 step: 7,
                 seed,

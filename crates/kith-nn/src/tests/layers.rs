@@ -23,7 +23,12 @@ type Results = [Vec<f32>; 4];
 fn shapes(side: usize) -> Vec<LayerSpec> {
     let (width, dim) = (64, 128);
     let mut shapes: Vec<LayerSpec> = Vec::new();
-    for spec in layers(&EncoderConfig { width, side, dim }) {
+    for spec in layers(&EncoderConfig {
+        width,
+        side,
+        dim,
+        towers: 1,
+    }) {
         let known = |other: &LayerSpec| (other.conv, other.side) == (spec.conv, spec.side);
         if !shapes.iter().any(known) {
             shapes.push(spec);
@@ -34,7 +39,13 @@ fn shapes(side: usize) -> Vec<LayerSpec> {
 
 fn head(side: usize) -> Vec<LayerSpec> {
     let (width, dim) = (64, 128);
-    layers(&EncoderConfig { width, side, dim }).split_off(FC)
+    layers(&EncoderConfig {
+        width,
+        side,
+        dim,
+        towers: 1,
+    })
+    .split_off(FC)
 }
 
 fn backbone(side: usize) -> Vec<LayerSpec> {

@@ -123,6 +123,7 @@ fn the_full_width_agrees_with_pytorch() {
             width: 64,
             side,
             dim: 128,
+            towers: 1,
         };
         let differences = compare(&config, 4, 1 << 14, &golden(&file), "");
         eprintln!("side {side}: {differences:?}");

@@ -8,6 +8,7 @@ pub(super) const TINY: EncoderConfig = EncoderConfig {
     width: 8,
     side: 32,
     dim: 16,
+    towers: 1,
 };
 
 pub(super) fn cpu() -> Device {

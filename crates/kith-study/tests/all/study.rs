@@ -70,6 +70,7 @@ fn config(kind: StudyKind, images: &Path, out: &Path) -> StudyConfig {
         ],
         StudyKind::Figure2 => &["images=8", "steps=6", "every=2", "repeats=2"],
         StudyKind::Figure1 => &["batches=[4]", "steps=4", "every=2", "probe_epochs=5"],
+        StudyKind::Towers => &["batch=4", "steps=4", "every=2"],
         StudyKind::Cost => &["batch=4", "steps=2", "small_steps=3", "chains=[100,1000]"],
     };
     let shape = match kind {
@@ -142,6 +143,7 @@ fn every_study_writes_points_plots_and_a_verdict() {
         StudyKind::Figure2,
         StudyKind::Figure1,
         StudyKind::Cost,
+        StudyKind::Towers,
     ] {
         let out = out.path().join(kind.name());
         let outcome = run_study(&config(kind, images.path(), &out), &NoProgress).unwrap();

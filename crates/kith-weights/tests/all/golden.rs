@@ -52,6 +52,7 @@ fn a_file_of_pytorch_gives_the_features_that_pytorch_computes() {
             width: 8,
             side: SIDE,
             dim,
+            towers: 1,
         };
         let arrays = weights.arrays(&projection);
         let encoder = Encoder::from_arrays(&config, &arrays, &Device::cpu()).unwrap();

@@ -50,6 +50,7 @@ fn what_is_written_for_torchvision_is_read_back_as_the_same_network() {
         width: 8,
         side: 32,
         dim: 16,
+        towers: 1,
     };
     let mut arrays = Encoder::fresh(&config, 3, &Device::cpu())
         .unwrap()

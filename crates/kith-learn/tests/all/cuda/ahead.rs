@@ -46,7 +46,7 @@ fn train(
 }
 
 fn weights(learner: &Learner) -> Vec<Vec<f32>> {
-    let arrays = learner.encoder.to_arrays().expect("its weights");
+    let arrays = learner.towers.to_arrays().expect("its weights");
     arrays.into_iter().map(|array| array.data).collect()
 }
 

@@ -17,6 +17,7 @@ const FULL: EncoderConfig = EncoderConfig {
     width: 64,
     side: 96,
     dim: 128,
+    towers: 1,
 };
 
 const SGD: OptimizerConfig = OptimizerConfig {
