@@ -12,6 +12,7 @@ mod jpeg;
 mod preprocessing;
 mod resize;
 mod sample;
+mod thumbnail;
 
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +23,7 @@ pub use self::format::{EXTENSIONS, supported_formats};
 pub use self::preprocessing::Preprocessing;
 pub use self::resize::fit;
 pub use self::sample::{SampleFormat, sample};
+pub use self::thumbnail::thumbnail;
 
 /// Limits on an image, checked from its header before it is decoded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

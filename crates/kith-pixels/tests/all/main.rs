@@ -5,3 +5,4 @@
 mod pixel_files;
 mod pixel_kinds;
 mod pixels;
+mod thumbnails;
