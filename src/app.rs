@@ -5,9 +5,10 @@ mod exposure;
 mod folder;
 mod import;
 mod lock;
+mod parts;
 mod writable;
 
-use std::{num::NonZero, sync::Arc, thread, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::task::JoinHandle;
 
@@ -21,6 +22,7 @@ use self::{
     error::because,
     folder::{open_stores, refuse_lost_database},
     lock::FolderLock,
+    parts::{OpenStores, Parts},
     writable::Writable,
 };
 use crate::{
@@ -30,14 +32,17 @@ use crate::{
     db::Db,
     events::Events,
     foreground::Foreground,
+    history::History,
     image_store::ImageStore,
     ingest::{Ingest, IngestError},
     keys::Keys,
-    serve::{Serving, Stores},
+    search::Search,
+    serve::Serving,
     telemetry::Metrics,
-    train::{self, Trainer},
+    thumbnails::Thumbnails,
+    train::Trainer,
 };
-use kith_nn::{Device, Purpose};
+use kith_nn::Purpose;
 
 /// How often the values of histograms are added up, should nobody read them.
 const DRAIN_EVERY: Duration = Duration::from_secs(5);
@@ -59,6 +64,12 @@ pub struct App {
     pub checkpoints: Checkpoints,
     /// The serving side.
     pub serving: Serving,
+    /// Finds stored images.
+    pub search: Search,
+    /// Small copies of the stored images.
+    pub thumbnails: Thumbnails,
+    /// How the server was.
+    pub history: History,
     /// The training side.
     pub trainer: Trainer,
     /// The series of this server.
@@ -78,8 +89,8 @@ impl App {
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
         let folder = &settings.storage.data_dir;
         let lock = Arc::new(FolderLock::take(folder)?);
-        let open = |purpose| settings.device(purpose).map_err(because("encoder.device"));
-        let device = open(Purpose::Training)?;
+        let device = settings.device(Purpose::Training);
+        let device = device.map_err(because("encoder.device"))?;
         if !settings.storage.accept_loss {
             refuse_lost_database(folder).await?;
         }
@@ -92,28 +103,12 @@ impl App {
         let (limits, holdout_share) = (settings.limits.clone(), settings.pairs.holdout_share);
         let ingest = Ingest::new(blobs.clone(), db.clone(), limits, holdout_share);
         finish_interrupted(&blobs, &db, &ingest).await?;
-        let foreground = Foreground::new(settings.background_share(cores()));
-        // The trainer comes first: it writes checkpoint 0 if there is none to serve.
-        let trainer = Trainer::start(
-            settings.train_config(),
-            device,
-            train::Stores {
-                blobs: blobs.clone(),
-                db: db.clone(),
-                checkpoints: checkpoints.clone(),
-                foreground: foreground.clone(),
-            },
-        )
-        .await
-        .map_err(because("the trainer"))?;
-        let metrics = Metrics::new();
-        let stores = Stores {
-            db: db.clone(),
-            checkpoints: checkpoints.clone(),
-            metrics: metrics.clone(),
-            foreground: foreground.clone(),
+        let stores = OpenStores {
+            db: &db,
+            blobs: &blobs,
+            checkpoints: &checkpoints,
         };
-        let serving = start_serving(&settings, open(Purpose::Serving)?, stores).await?;
+        let parts = Parts::start(&settings, device, stores).await?;
         tracing::info!(folder = %folder.display(), device = %settings.encoder.device, "started");
         Ok(Self {
             settings: Arc::new(settings),
@@ -123,12 +118,15 @@ impl App {
             keys,
             ingest,
             checkpoints,
-            serving,
-            trainer,
-            draining: Arc::new(draining(&metrics)),
-            metrics,
+            serving: parts.serving,
+            search: parts.search,
+            thumbnails: parts.thumbnails,
+            history: parts.history,
+            trainer: parts.trainer,
+            draining: Arc::new(draining(&parts.metrics)),
+            metrics: parts.metrics,
             events,
-            foreground,
+            foreground: parts.foreground,
             lock,
         })
     }
@@ -136,6 +134,8 @@ impl App {
     /// Stops in order: answers accepted requests, takes the last snapshot, closes the database. HTTP must have stopped accepting before.
     /// If the snapshot fails, everything else stops all the same and its error is returned.
     pub async fn stop(&self) -> Result<(), StartError> {
+        self.history.stop();
+        self.search.stop();
         self.serving.stop().await;
         let trained = self.trainer.stop().await;
         self.keys.stop();
@@ -148,11 +148,6 @@ impl App {
         tracing::info!("stopped");
         Ok(())
     }
-}
-
-/// Cores that this process may use.
-fn cores() -> usize {
-    thread::available_parallelism().map_or(1, NonZero::get)
 }
 
 /// The task that keeps histograms short; it ends with the last handle to the app.
@@ -172,21 +167,6 @@ fn draining(metrics: &Metrics) -> Draining {
             metrics.drain();
         }
     }))
-}
-
-async fn start_serving(
-    settings: &Settings,
-    device: Device,
-    stores: Stores,
-) -> Result<Serving, StartError> {
-    Serving::start(
-        settings.serving.clone(),
-        settings.limits.clone(),
-        device,
-        stores,
-    )
-    .await
-    .map_err(because("serving"))
 }
 
 /// Finishes writes and erasures that a kill interrupted. No other process uses the folder.

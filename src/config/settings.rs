@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     checkpoint::{GateConfig, Policy, Retention},
+    history::HistoryConfig,
     keys::KeysConfig,
+    search::SearchConfig,
     serve::ServeConfig,
     telemetry::TracesConfig,
     train::{RunConfig, SnapshotConfig, TrainConfig},
@@ -27,6 +29,8 @@ pub struct Settings {
     pub storage: StorageConfig,
     /// `[log]`.
     pub log: LogConfig,
+    /// `[history]`.
+    pub history: HistoryConfig,
     /// `[traces]`.
     pub traces: TracesConfig,
     /// `[encoder]`.
@@ -35,6 +39,8 @@ pub struct Settings {
     pub cuda: CudaConfig,
     /// `[serving]`.
     pub serving: ServeConfig,
+    /// `[search]`.
+    pub search: SearchConfig,
     /// `[limits]`.
     pub limits: Limits,
     /// `[pairs]`.
@@ -93,6 +99,8 @@ pub struct ServerConfig {
     pub max_images: usize,
     /// Most pairs in a pair request.
     pub max_pairs: usize,
+    /// Most MiB of thumbnails in memory.
+    pub thumbnail_cache_mb: u64,
     /// Seconds that stopping may take.
     pub grace_seconds: u64,
 }

@@ -10,6 +10,9 @@ const MAX_SECONDS: u64 = 86_400;
 /// Most items of one list, queue or batch: memory for them is taken at once.
 const MAX_ITEMS: usize = 1 << 20;
 
+/// A graph counts its vectors in 32 bits.
+const MAX_SEARCHED: usize = u32::MAX as usize - 1;
+
 /// 16 TiB: bytes beyond it would not fit their counters.
 const MAX_CACHE_MB: u64 = 1 << 24;
 
@@ -17,8 +20,10 @@ const MAX_CACHE_MB: u64 = 1 << 24;
 pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
     let mut rules = Rules::default();
     server(settings, &mut rules);
+    dashboard(settings, &mut rules);
     hosts(settings, &mut rules);
     serving(settings, &mut rules);
+    search(settings, &mut rules);
     training(settings, &mut rules);
     schedule(settings, &mut rules);
     augment(settings, &mut rules);
@@ -144,6 +149,21 @@ fn server(settings: &Settings, rules: &mut Rules) {
     rules.rule("storage.data_dir", !folder.is_empty(), "a folder");
 }
 
+fn dashboard(settings: &Settings, rules: &mut Rules) {
+    let history = &settings.history;
+    rules.range(
+        "history.every_seconds",
+        history.every_seconds,
+        0..=MAX_SECONDS,
+    );
+    rules.range("history.days", history.days, 1..=3650);
+    rules.range(
+        "server.thumbnail_cache_mb",
+        settings.server.thumbnail_cache_mb,
+        0..=MAX_CACHE_MB,
+    );
+}
+
 fn hosts(settings: &Settings, rules: &mut Rules) {
     let server = &settings.server;
     let host = |name: &String| !name.is_empty() && !name.contains("://") && !name.contains('/');
@@ -186,6 +206,23 @@ fn serving(settings: &Settings, rules: &mut Rules) {
         "limits.decode_memory_mb",
         limits.decode_memory_mb,
         64..=1 << 20,
+    );
+}
+
+fn search(settings: &Settings, rules: &mut Rules) {
+    let search = &settings.search;
+    rules.range("search.checkpoints", search.checkpoints, 0..=1000);
+    rules.range("search.max_images", search.max_images, 1..=MAX_SEARCHED);
+    rules.at_least("search.max_scanned", search.max_scanned, 1);
+    rules.rule(
+        "search.background_share",
+        search.background_share > 0.001 && search.background_share <= 1.0,
+        "above 0.001 and at most 1",
+    );
+    rules.range(
+        "search.queue_requests",
+        search.queue_requests,
+        1..=MAX_ITEMS,
     );
 }
 

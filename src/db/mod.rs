@@ -10,14 +10,17 @@ mod damage;
 mod erase;
 mod error;
 mod handle;
+mod history;
 mod images;
 mod keys;
 mod metrics;
 mod open;
 mod pairs;
+mod places;
 mod records;
 mod reserve;
 mod split;
+mod vectors;
 
 pub use self::{
     aliases::{Alias, Canary},
@@ -28,7 +31,9 @@ pub use self::{
     counts::StoredCounts,
     error::DbError,
     handle::Db,
+    places::PlacedImage,
     records::{
         Erasure, ImageRow, KeyRow, NewImage, NewPair, PairKeys, PairRow, Scope, Split, StepMetrics,
     },
+    vectors::VectorSpace,
 };

@@ -28,7 +28,9 @@ pub(super) fn access(method: &Method, path: &str, open_metrics: bool) -> Access 
     };
     match (method, path) {
         // For supervisors, load balancers and people: nothing of what is stored.
-        ("GET", "/" | "/docs" | "/healthz" | "/openapi.json" | "/readyz") => Open,
+        ("GET", "/" | "/dashboard/map" | "/docs" | "/healthz" | "/openapi.json" | "/readyz") => {
+            Open
+        }
 
         // Figures only, but they tell how much is stored and asked.
         ("GET", "/metrics") if open_metrics => Open,
@@ -38,14 +40,20 @@ pub(super) fn access(method: &Method, path: &str, open_metrics: bool) -> Access 
         ("POST", "/v1/embeddings" | "/v2/embed") => EMBED,
         ("GET", "/v1/models" | "/v1/models/{id}" | "/v1/aliases") => EMBED,
 
+        // Ids, scores and groups of stored images; their bytes need more.
+        ("GET" | "POST", "/v1/search") => EMBED,
+
         // Images and pairs are others' data: reading them takes as much as storing them.
         (
             "GET" | "POST" | "DELETE",
             "/v1/images"
             | "/v1/images/{id}"
             | "/v1/images/{id}/content"
+            | "/v1/images/{id}/thumbnail"
             | "/v1/pairs"
-            | "/v1/pairs/{id}",
+            | "/v1/pairs/{id}"
+            | "/v1/map"
+            | "/v1/map/changes",
         ) => WRITE,
         // Those who teach see how learning goes.
         (
@@ -53,6 +61,7 @@ pub(super) fn access(method: &Method, path: &str, open_metrics: bool) -> Access 
             "/v1/training"
             | "/v1/training/metrics"
             | "/v1/events"
+            | "/v1/history"
             | "/v1/checkpoints"
             | "/v1/checkpoints/{id}",
         ) => WRITE,

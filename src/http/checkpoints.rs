@@ -370,6 +370,7 @@ async fn delete_checkpoint(
 ) -> Result<StatusCode, ApiError> {
     app.checkpoints.delete(id).await?;
     app.serving.forget(id);
+    app.search.forget_checkpoint(id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

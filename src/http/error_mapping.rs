@@ -8,7 +8,9 @@ use crate::{
     image_store::ImageError,
     ingest::{IngestError, Place},
     keys::{Exhausted, KeyError},
+    search::SearchError,
     serve::ServeError,
+    thumbnails::ThumbnailError,
     train::{TrainError, WriteFailure},
 };
 use kith_pixels::PixelError;
@@ -60,6 +62,49 @@ impl From<ServeError> for ApiError {
                 Self::Internal(Problem::new("checkpoint_not_finite", message))
             }
             ServeError::Nn(_) | ServeError::Encode(_) => Self::internal(message),
+        }
+    }
+}
+
+impl From<SearchError> for ApiError {
+    fn from(error: SearchError) -> Self {
+        let message = error.to_string();
+        match error {
+            SearchError::Disabled => Self::Conflict(Problem::new("search_disabled", message)),
+            SearchError::Overloaded(_) => Self::Overloaded(Problem::new("overloaded", message)),
+            SearchError::UnknownImage(_) => {
+                Self::NotFound(Problem::new("unknown_image", message).with_param("id"))
+            }
+            SearchError::Vector(_) => {
+                Self::BadRequest(Problem::new("invalid_vector", message).with_param("vector"))
+            }
+            // A search has one image.
+            SearchError::Serve(ServeError::Pixels { source, .. }) => {
+                Self::from(source).with_param("image")
+            }
+            SearchError::Serve(error @ ServeError::Checkpoint(_)) => {
+                Self::from(error).with_param("checkpoint")
+            }
+            SearchError::Serve(error) => error.into(),
+            SearchError::Checkpoint(error) => Self::from(error).with_param("checkpoint"),
+            SearchError::Image(error) => IngestError::Image(error).into(),
+            SearchError::Db(error) => error.into(),
+            SearchError::Thread(_) => Self::internal(message),
+        }
+    }
+}
+
+impl From<ThumbnailError> for ApiError {
+    fn from(error: ThumbnailError) -> Self {
+        match error {
+            ThumbnailError::Image(error) => match &*error {
+                ImageError::Damaged { .. } => Self::Conflict(
+                    Problem::new("image_damaged", error.to_string()).with_param("id"),
+                ),
+                _ => Self::internal(error),
+            },
+            ThumbnailError::Pixels(error) => Self::from((*error).clone()).with_param("id"),
+            ThumbnailError::Thread(_) => Self::internal(error),
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     app::App,
     db::{CheckpointRow, CheckpointStatus, DbError, StoredCounts},
     disk,
+    search::Role,
     telemetry::{Metrics, Series, series},
     train::{TrainingState, TrainingStatus},
 };
@@ -176,12 +177,32 @@ async fn set_stored(app: &App) -> Result<(), DbError> {
         pairs,
     } = stored;
     metrics.set(&series::STORED_IMAGES, images as f64);
+    set_search(app, images);
     metrics.set(&series::DAMAGED_IMAGES, damaged as f64);
     for (split, count) in pairs {
         let gauge = metrics.gauge(&series::STORED_PAIRS, vec![("split", split.to_owned())]);
         gauge.set(count as f64);
     }
     Ok(())
+}
+
+/// `stored`: images.
+fn set_search(app: &App, stored: u64) {
+    let states = app.search.states(stored);
+    let share = |role| {
+        let state = states.iter().find(|state| state.role == role);
+        state.map(|state| state.coverage.share)
+    };
+    // Where none is next, all is done.
+    for (role, name) in [(Role::Answering, "answering"), (Role::Next, "next")] {
+        let share = share(role).or(share(Role::Answering)).unwrap_or(0.0);
+        let labels = vec![("role", name.to_owned())];
+        app.metrics
+            .gauge(&series::SEARCH_INDEXED, labels)
+            .set(share);
+    }
+    let bytes: usize = states.iter().map(|state| state.bytes).sum();
+    app.metrics.set(&series::SEARCH_BYTES, bytes as f64);
 }
 
 fn set_disk(app: &App) -> Result<(), DbError> {

@@ -5,7 +5,7 @@ use axum::{
     body::Bytes,
     extract::{FromRequest, Request, State},
     http::{HeaderMap, StatusCode, header},
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,7 @@ pub(super) fn router() -> OpenApiRouter<Context> {
         .routes(routes!(post_image, list_images))
         .routes(routes!(get_image, delete_image))
         .routes(routes!(get_image_content))
+        .routes(routes!(get_image_thumbnail))
 }
 
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -175,15 +176,30 @@ async fn get_image_content(
     download.respond(&app.blobs, ()).await
 }
 
+/// A small copy of an image, for people.
+///
+/// A JPEG whose longer edge has at most 160 pixels.
+#[utoipa::path(get, path = "/v1/images/{id}/thumbnail", params(("id" = String, Path, description = "the SHA-256 of the image's bytes", pattern = "^[0-9a-f]{64}$")), responses((status = 200, body = Vec<u8>, content_type = "image/jpeg"), (status = 400, description = "image_undecodable"), (status = 404, description = "unknown_id unknown_image"), (status = 409, description = "image_damaged"), (status = 413, description = "image_too_large")))]
+async fn get_image_thumbnail(
+    State(app): State<App>,
+    Id(id): Id<String>,
+) -> Result<Response, ApiError> {
+    let row = find(&app, &id).await?;
+    let file = app.thumbnails.get(row.sha256).await?;
+    let file = file.ok_or_else(|| unknown(&id))?;
+    Ok(([(header::CONTENT_TYPE, "image/jpeg")], file).into_response())
+}
+
 /// Erases the bytes, the pairs and, through the trainer, the chains whose state is this image.
 #[utoipa::path(delete, path = "/v1/images/{id}", params(("id" = String, Path, description = "the SHA-256 of the image's bytes", pattern = "^[0-9a-f]{64}$")), responses((status = 204, description = "It is erased."), (status = 404, description = "unknown_id unknown_image"), (status = 507, description = "storage_full")))]
 async fn delete_image(State(app): State<App>, Id(id): Id<String>) -> Result<StatusCode, ApiError> {
-    let sha256 = id.parse::<Sha256>().map_err(|_| unknown(&id))?;
-    if app.ingest.delete_image(sha256).await? {
-        Ok(StatusCode::NO_CONTENT)
-    } else {
-        Err(unknown(&id))
+    let row = find(&app, &id).await?;
+    if !app.ingest.delete_image(row.sha256).await? {
+        return Err(unknown(&id));
     }
+    app.search.forget_image(row.key).await;
+    app.thumbnails.forget(row.sha256).await;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn find(app: &App, id: &str) -> Result<ImageRow, ApiError> {

@@ -17,13 +17,13 @@ use super::{
     checkpoints,
     connections::Connections,
     context::Context,
-    embeddings, events, health, images, load,
+    dashboard, embeddings, events, health, history, images, load, map,
     measure::Requests,
     middleware, models,
     openapi::{self, Documents},
     pairs, prometheus,
     query_guard::{Operations, check_query},
-    training,
+    search, training,
     transport::Timeouts,
 };
 use crate::app::{App, StartError};
@@ -52,12 +52,16 @@ fn routes(context: Context) -> Router {
         .merge(models::router())
         .merge(images::router())
         .merge(pairs::router())
+        .merge(search::router())
+        .merge(map::router())
         .merge(training::router())
         .merge(checkpoints::router())
         .merge(aliases::router())
-        .merge(events::router());
+        .merge(events::router())
+        .merge(history::router());
     // A supervisor's question is answered however much there is to do.
     let always = OpenApiRouter::new()
+        .merge(dashboard::router())
         .merge(health::router())
         .merge(prometheus::router())
         .merge(openapi::router());

@@ -72,10 +72,10 @@ pub(super) struct Shared {
     cache: VectorCache,
     pub(super) canaries: Canaries,
     instruments: Instruments,
-    foreground: Foreground,
+    pub(super) foreground: Foreground,
     admissions: Admissions,
     /// Requests so far.
-    requests: AtomicU64,
+    pub(super) requests: AtomicU64,
     follower: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -248,7 +248,7 @@ impl Serving {
 }
 
 impl Shared {
-    async fn encoder(&self, which: Which) -> Result<Arc<Loaded>, ServeError> {
+    pub(super) async fn encoder(&self, which: Which) -> Result<Arc<Loaded>, ServeError> {
         let live = self.live.current();
         match which {
             Which::Live => live.ok_or(ServeError::NotReady),
@@ -278,7 +278,7 @@ impl Shared {
     }
 
     /// Decodes on the pool and hands over to the batcher from there: no async thread touches pixels.
-    async fn encode(
+    pub(super) async fn encode(
         &self,
         image: Bytes,
         permit: OwnedSemaphorePermit,

@@ -4,6 +4,7 @@
 mod admission;
 mod answer;
 mod batcher;
+mod behind;
 mod cache;
 mod canary;
 mod config;

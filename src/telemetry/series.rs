@@ -65,6 +65,11 @@ series! {
     CACHE_MISSES = "kith_vector_cache_misses_total", Counter, "Images that were encoded";
     CACHE_BYTES = "kith_vector_cache_bytes", Gauge, "Bytes of the vector cache";
 
+    SEARCH_SECONDS = "kith_search_seconds", Histogram(STAGE_SECONDS), "Time to find the nearest vectors, once the query's is there";
+    SEARCH_EMBEDDED = "kith_search_embedded_images_total", Counter, "Stored images that were embedded for search";
+    SEARCH_INDEXED = "kith_search_indexed_ratio", Gauge, "Share of the stored images whose vectors are there, under the checkpoint that answers and the next one";
+    SEARCH_BYTES = "kith_search_bytes", Gauge, "Bytes of all vectors and graphs of search";
+
     TRAINING_STATE = "kith_training_state", Gauge, "1 for the state that training is in, 0 for the others";
     TRAINING_STEP = "kith_training_step", Gauge, "Steps made; a recovery sets it back";
     TRAINING_EPOCH = "kith_training_epoch", Gauge, "Epoch in progress";

@@ -30,6 +30,8 @@ pub(crate) fn settings(folder: &TempDir, sets: &[&str]) -> Settings {
         "encoder.side=32",
         "encoder.dim=16",
         "training.enabled=false",
+        // Tests of search turn it on.
+        "search.enabled=false",
         "training.threads=1",
         // Other tests keep the machine busy, and some of these wait for steps.
         "training.idle_class=false",

@@ -35,11 +35,14 @@ use crate::app::App;
         (name = "embeddings", description = "An image in, a vector out."),
         (name = "models", description = "The names that can be asked for."),
         (name = "images", description = "Stored images, identified by the SHA-256 of their bytes."),
+        (name = "search", description = "The stored images nearest to an image."),
+        (name = "map", description = "The stored images in two dimensions."),
         (name = "pairs", description = "Two images that belong together: what the encoder learns from."),
         (name = "training", description = "How learning goes."),
         (name = "checkpoints", description = "Snapshots of the encoder and of its training."),
         (name = "aliases", description = "Names that stand for a checkpoint."),
         (name = "events", description = "What happens, as it happens."),
+        (name = "history", description = "How the server was."),
         (name = "operations", description = "For supervisors, monitoring and people."),
     )
 )]

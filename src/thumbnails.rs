@@ -1,0 +1,102 @@
+//! Small copies of the stored images, made when they are asked for and kept in memory within a bound.
+
+use std::{num::NonZero, sync::Arc, thread};
+
+use bytes::Bytes;
+use moka::future::Cache;
+use tokio::sync::Semaphore;
+
+use crate::{
+    image_store::{ImageError, ImageStore},
+    types::Sha256,
+};
+use kith_pixels::{Limits, PixelError};
+
+/// Longer edge of a thumbnail in pixels: sharp at 80 on a dense screen.
+const EDGE: u32 = 160;
+/// Bytes that an entry takes besides the file.
+const OVERHEAD: usize = 256;
+
+/// Why there is no thumbnail.
+#[derive(Debug, thiserror::Error)]
+pub enum ThumbnailError {
+    /// The image could not be read.
+    #[error(transparent)]
+    Image(Arc<ImageError>),
+    /// It could not be decoded.
+    #[error(transparent)]
+    Pixels(Arc<PixelError>),
+    /// The thread that made it failed.
+    #[error("the thumbnail could not be made: {0}")]
+    Thread(Arc<str>),
+}
+
+/// Makes and keeps thumbnails; cheap to clone.
+#[derive(Clone)]
+pub struct Thumbnails {
+    images: ImageStore,
+    limits: Arc<Limits>,
+    kept: Cache<Sha256, Option<Bytes>>,
+    /// One permit for each that is made at this moment.
+    making: Arc<Semaphore>,
+}
+
+impl Thumbnails {
+    /// Keeps at most `max_bytes`.
+    pub fn new(images: ImageStore, limits: Limits, max_bytes: u64) -> Self {
+        let bytes = |_: &Sha256, file: &Option<Bytes>| {
+            let file = file.as_ref().map_or(0, Bytes::len);
+            u32::try_from(OVERHEAD + file).unwrap_or(u32::MAX)
+        };
+        Self {
+            images,
+            limits: Arc::new(limits),
+            kept: Cache::builder()
+                .max_capacity(max_bytes)
+                .weigher(bytes)
+                .build(),
+            making: Arc::new(Semaphore::new(
+                thread::available_parallelism().map_or(1, NonZero::get),
+            )),
+        }
+    }
+
+    /// The thumbnail of a stored image as a JPEG file; `None`: no such image is stored. Callers who ask at once share one decode.
+    ///
+    /// # Errors
+    /// See [`ThumbnailError`].
+    pub async fn get(&self, id: Sha256) -> Result<Option<Bytes>, ThumbnailError> {
+        let made = self.kept.try_get_with(id, self.make(id)).await;
+        made.map_err(|shared| match &*shared {
+            ThumbnailError::Image(error) => ThumbnailError::Image(error.clone()),
+            ThumbnailError::Pixels(error) => ThumbnailError::Pixels(error.clone()),
+            ThumbnailError::Thread(error) => ThumbnailError::Thread(error.clone()),
+        })
+    }
+
+    /// Drops that of an erased image.
+    pub async fn forget(&self, id: Sha256) {
+        self.kept.invalidate(&id).await;
+    }
+
+    async fn make(&self, id: Sha256) -> Result<Option<Bytes>, ThumbnailError> {
+        // The semaphore is never closed.
+        let _place = self.making.acquire().await;
+        let read = self.images.read(id).await;
+        let bytes = read.map_err(|error| ThumbnailError::Image(Arc::new(error)))?;
+        let Some(bytes) = bytes else {
+            return Ok(None);
+        };
+        let limits = self.limits.clone();
+        let made = tokio::task::spawn_blocking(move || {
+            kith_pixels::decode_with(&bytes, &limits, |image| {
+                kith_pixels::thumbnail(&image, EDGE)
+            })
+        });
+        let made = made
+            .await
+            .map_err(|error| ThumbnailError::Thread(error.to_string().into()))?;
+        let file = made.map_err(|error| ThumbnailError::Pixels(Arc::new(error)))?;
+        Ok(Some(Bytes::from(file)))
+    }
+}
