@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Tests the built server through the clients that its users have: kith's own package (clients/python), OpenAI's and Cohere's in Python and JavaScript,
-# LangChain, LiteLLM, LlamaIndex, and the page /docs in Chromium. Usage: tests/clients/run.sh [KITH]. Needs python3 with venv and PyPI, npm, and chromium: the program
+# LangChain, LiteLLM, LlamaIndex, and the pages / and /docs in Chromium. Usage: tests/clients/run.sh [KITH]. Needs python3 with venv and PyPI, npm, and chromium: the program
 # in CHROMIUM, or that of PATH.
 set -euo pipefail
 here=$(realpath "$(dirname "${BASH_SOURCE[0]}")")
@@ -34,6 +34,11 @@ KITH_LIMITED_URL=$url
 KITH_LEARNING_KEY=$(create_key learning clients admin)
 start learning training.min_pairs=2
 KITH_LEARNING_URL=$url
+# The dashboard's server trains and searches: its pages show both.
+KITH_DASHBOARD_KEYS=$(printf '{"admin": "%s", "embed": "%s"}' "$(create_key dashboard admin admin)" "$(create_key dashboard reader embed)")
+start dashboard training.min_pairs=2 training.batch=2 training.idle_class=false pairs.holdout_share=0 snapshots.every_steps=0 snapshots.every_minutes=0 history.every_seconds=1
+KITH_DASHBOARD_URL=$url
+export KITH_DASHBOARD_KEYS KITH_DASHBOARD_URL
 export KITH_KEY KITH_LIMITED_KEYS KITH_URL KITH_LIMITED_URL KITH_LEARNING_KEY KITH_LEARNING_URL
 export KITH_PROGRAM=$kith KITH_LEARNING_DATA=$work/learning KITH_SETTINGS="${tiny[*]}"
 
@@ -51,7 +56,7 @@ checks=$!
 timeout 300 "$venv/bin/python" -m pytest --quiet --disable-warnings -p no:cacheprovider . >"$work/python" 2>&1 &
 python=$!
 status=0
-timeout 300 "$node" --test --test-concurrency=1 --test-reporter=spec || status=$?
+timeout 600 "$node" --test --test-concurrency=1 --test-reporter=spec || status=$?
 wait "$python" || status=$?
 wait "$checks" || status=$?
 cat "$work/python" "$work/package"
