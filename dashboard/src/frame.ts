@@ -21,13 +21,27 @@ function begin() {
   canvas.setAttribute("aria-label", "Map of the stored images. Arrow keys move it, plus and minus change its scale.");
   document.body.append(canvas);
   const plot = createScatterplot({ canvas, width: "auto", height: "auto", pointSize: 4, opacity: 0.8, backgroundColor: background(), lassoColor: "#888888" });
-  let sent: Extract<ToFrame, { type: "points" }> | undefined;
-  const draw = async (points: NonNullable<typeof sent>) => {
+  type Points = Extract<ToFrame, { type: "points" }>;
+  let sent: Points | undefined;
+  const draw = async (points: Points) => {
     const before = sent;
     sent = points;
     const transition = points.animate && before?.x.length === points.x.length && !matchMedia("(prefers-reduced-motion: reduce)").matches;
     plot.set({ colorBy: "category", pointColor: points.colours, pointSize: points.x.length > 20_000 ? 2 : points.x.length > 2_000 ? 4 : 7 });
     await plot.draw({ x: points.x, y: points.y, category: points.colour }, { transition, transitionDuration: MS, transitionEasing: (t: number) => t * t * (3 - 2 * t) });
+  };
+  // One at a time: the library drops what comes while it draws. Of several that wait only the newest counts.
+  let [drawing, waiting]: [boolean, Points | undefined] = [false, undefined];
+  const drawNext = async (points: Points) => {
+    waiting = points;
+    if (drawing) return;
+    drawing = true;
+    while (waiting) {
+      const next: Points = waiting;
+      waiting = undefined;
+      await draw(next);
+    }
+    drawing = false;
   };
   plot.subscribe("pointOver", (point: number) => tell({ type: "over", point }));
   plot.subscribe("pointOut", () => tell({ type: "out" }));
@@ -53,7 +67,7 @@ function begin() {
   });
   addEventListener("message", (event: MessageEvent<ToFrame>) => {
     if (event.source !== parent) return;
-    if (event.data.type === "points") draw(event.data);
+    if (event.data.type === "points") drawNext(event.data);
     else if (event.data.type === "select") plot.select(event.data.points, { preventEvent: true });
     else plot.set({ mouseMode: event.data.on ? "lasso" : "panZoom" });
   });

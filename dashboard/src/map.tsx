@@ -22,7 +22,8 @@ export function MapView() {
   const [pace, setPace] = useState(3);
   const polled = usePolled<ImageMap>(`/v1/map${query}`, pace);
   const shown = useRef<ImageMap | undefined>(undefined);
-  if (polled.value?.state === "ready") shown.current = polled.value;
+  // The same map is drawn once, however often it is asked for.
+  if (polled.value?.state === "ready" && !same(polled.value, shown.current)) shown.current = polled.value;
   const map = shown.current;
   useEffect(() => setPace(polled.value?.state === "ready" ? 60 : 3), [polled.value?.state]);
   const [over, setOver] = useState<number>();
@@ -108,6 +109,10 @@ export function MapView() {
       )}
     </>
   );
+}
+
+function same(map: ImageMap, before: ImageMap | undefined): boolean {
+  return map.checkpoint === before?.checkpoint && map.ids.length === before.ids.length && map.ids.every((id, at) => id === before.ids[at] && map.x[at] === before.x[at] && map.group[at] === before.group[at]);
 }
 
 function groupName(map: ImageMap | undefined, at: number | undefined): string {
