@@ -135,6 +135,11 @@ async fn an_older_schema_has_no_keys_and_is_not_migrated_beside_a_server() {
     for later in [
         "DROP TABLE api_keys",
         "DROP TABLE canaries",
+        "DROP TRIGGER images_unembedded",
+        "DROP TABLE vector_places",
+        "DROP TABLE vectors",
+        "DROP TABLE vector_spaces",
+        "DROP TABLE history",
         "DROP VIEW pair_rows",
         "ALTER TABLE pairs DROP COLUMN weight",
         "CREATE VIEW pair_rows AS SELECT 1",
