@@ -14,6 +14,7 @@ pub(super) fn complete(document: &mut Value) {
     let schemas = &mut document["components"]["schemas"];
     exactly_one(&mut schemas["ImageObject"], &["image", "image_url"]);
     exactly_one(&mut schemas["SideRequest"], &["image", "id"]);
+    exactly_one(&mut schemas["SearchRequest"], &["image", "id", "vector"]);
     for update in ["TrainingUpdate", "CheckpointUpdate"] {
         at_least_one(&mut schemas[update]);
     }
@@ -39,14 +40,20 @@ fn any_of(value: &mut Value) {
     }
 }
 
-/// Unsigned integers of 64 bits are derived as signed ones that are not negative.
+/// Unsigned integers are derived as signed ones that are not negative.
 fn unsigned(value: &mut Value) {
     let field = |name| value.get(name);
-    let long = field("format").is_some_and(|format| format == "int64");
+    let largest = match field("format").and_then(Value::as_str) {
+        Some("int32") => Some(("uint32", u64::from(u32::MAX))),
+        Some("int64") => Some(("uint64", u64::MAX)),
+        _ => None,
+    };
     let minimum = field("minimum").and_then(Value::as_f64);
-    if long && minimum >= Some(0.0) {
-        value["format"] = json!("uint64");
-        value["maximum"] = json!(u64::MAX);
+    if let Some((format, largest)) = largest.filter(|_| minimum >= Some(0.0)) {
+        value["format"] = json!(format);
+        if value.get("maximum").is_none() {
+            value["maximum"] = json!(largest);
+        }
     }
     match value {
         Value::Object(fields) => fields.values_mut().for_each(unsigned),
@@ -85,7 +92,7 @@ fn at_least_one(schema: &mut Value) {
     schema["anyOf"] = alternatives.collect();
 }
 
-fn examples() -> [(&'static str, Value); 8] {
+fn examples() -> [(&'static str, Value); 9] {
     [
         (
             "EmbeddingsRequest",
@@ -96,6 +103,7 @@ fn examples() -> [(&'static str, Value); 8] {
             json!({"model": "kith", "input_type": "image", "images": [IMAGE], "embedding_types": ["float"]}),
         ),
         ("ImageRequest", json!({"image": IMAGE})),
+        ("SearchRequest", json!({"image": IMAGE, "k": 5})),
         (
             "PairsRequest",
             json!({"pairs": [{"anchor": {"image": IMAGE}, "group": "sku-81"}]}),
