@@ -2,11 +2,13 @@
 
 use std::{io::Read, thread::sleep, time::Duration};
 
-use serde::Deserialize;
 use serde_json::Value;
 use ureq::{Agent, Body, RequestBuilder, http::Response};
 
-use super::server_args::ServerArgs;
+use super::{
+    client_error::{ClientError, is_used_up, refusal},
+    server_args::ServerArgs,
+};
 
 /// Most bytes of an answer; 64 embeddings are far below it.
 const MAX_BYTES: u64 = 256 << 20;
@@ -17,44 +19,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const MAX_WAIT: Duration = Duration::from_secs(10);
-/// The code of a 429 that lasts: the key's bytes of the day.
-const QUOTA_EXCEEDED: &str = "quota_exceeded";
-
-/// Why a request has no usable answer.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ClientError {
-    /// The server refused the request; a retry would not help.
-    #[error("{message} (status {status}, {code})")]
-    Refused {
-        status: u16,
-        code: String,
-        message: String,
-        /// The field that was wrong.
-        param: Option<String>,
-    },
-    /// Still no answer after all retries.
-    #[error("{url} gives no answer ({cause}): is the server running there?")]
-    Unreachable { url: String, cause: String },
-    /// The answer is not one of kith's.
-    #[error("{url} does not answer as kith does ({cause})")]
-    NotKith { url: String, cause: String },
-}
-
-impl ClientError {
-    /// Whether a request of fewer or smaller images might be answered.
-    pub(crate) fn is_too_large(&self) -> bool {
-        self.has_code(&["body_too_large", "too_many_images"])
-    }
-
-    /// Whether the checkpoint that was asked for is not there any more.
-    pub(crate) fn is_unknown_checkpoint(&self) -> bool {
-        self.has_code(&["unknown_checkpoint"])
-    }
-
-    fn has_code(&self, codes: &[&str]) -> bool {
-        matches!(self, Self::Refused { code, .. } if codes.contains(&&**code))
-    }
-}
 
 /// The body of a request.
 #[derive(Clone, Copy)]
@@ -148,18 +112,22 @@ impl Client {
         self.answer(path, Call::Get)
     }
 
-    /// Opens a stream of events, after the one with the id `last`. It lasts until the server or the network ends it.
+    /// Opens a stream of events, after the one with the id `last`. It lasts until the server or the network ends it, or until nothing came for
+    /// `silence`, which also bounds the wait for the answer to begin.
     pub(crate) fn follow(
         &self,
         path: &str,
         last: Option<&str>,
+        silence: Duration,
     ) -> Result<impl Read + use<>, ClientError> {
         let request = self.with_key(self.agent.get(format!("{}{path}", self.base)));
         let request = match last {
             Some(last) => request.header("last-event-id", last),
             None => request,
         };
-        let answer = request.config().timeout_global(None).build().call();
+        let limits = request.config().timeout_global(None);
+        let limits = limits.timeout_recv_response(Some(silence));
+        let answer = limits.timeout_per_read(Some(silence)).build().call();
         let mut answer = answer.map_err(|error| match self.attempt_error(error) {
             AttemptError::Final(error) => error,
             AttemptError::Retry { cause, .. } => self.unreachable(cause),
@@ -300,75 +268,21 @@ fn read(answer: &mut Response<Body>) -> std::io::Result<Vec<u8>> {
     Ok(body)
 }
 
-/// The wait that the server asks for.
 fn is_stream(answer: &Response<Body>) -> bool {
     let media = answer.headers().get("content-type");
     media.is_some_and(|media| media.as_bytes().starts_with(b"text/event-stream"))
 }
 
+/// The wait that the server asks for.
 fn retry_after(answer: &Response<Body>) -> Option<Duration> {
     let text = answer.headers().get("retry-after")?.to_str().ok()?;
     let wait = Duration::from_secs(text.trim().parse().ok()?);
     Some(wait.clamp(FIRST_WAIT, MAX_WAIT))
 }
 
-/// Whether the key has sent all that it may for today.
-fn is_used_up(body: &[u8]) -> bool {
-    let document = serde_json::from_slice(body).ok();
-    let problem = document.as_ref().and_then(problem);
-    problem.is_some_and(|problem| problem.code == QUOTA_EXCEEDED)
-}
-
-/// The error of a refused request, from the server's error document if there is one.
-fn refusal(status: u16, body: &[u8]) -> ClientError {
-    let document = serde_json::from_slice(body).ok();
-    let problem = document.as_ref().and_then(problem);
-    let (code, mut message, param) = match problem {
-        Some(problem) => (problem.code, problem.message, problem.param),
-        None => (
-            "no code".to_owned(),
-            String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned(),
-            None,
-        ),
-    };
-    if status == 401 {
-        message += ". Give a key with --key or the variable KITH_KEY";
-    }
-    ClientError::Refused {
-        status,
-        code,
-        message,
-        param,
-    }
-}
-
-/// The error of an error document.
-#[derive(Debug, Deserialize, PartialEq)]
-pub(crate) struct Problem {
-    pub(crate) code: String,
-    pub(crate) message: String,
-    pub(crate) param: Option<String>,
-    r#type: String,
-}
-
-impl Problem {
-    /// Whether the same request may succeed later.
-    pub(crate) fn is_temporary(&self) -> bool {
-        let types = ["rate_limit_error", "server_error", "timeout_error"];
-        let temporary = types.contains(&self.r#type.as_str()) || self.code == "invalid_body";
-        temporary && self.code != QUOTA_EXCEEDED
-    }
-}
-
-/// The problem of an `{"error": …}` document.
-pub(crate) fn problem(document: &Value) -> Option<Problem> {
-    Problem::deserialize(document.get("error")?).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn waits_grow_to_their_bound_and_stay_there() {
@@ -377,23 +291,5 @@ mod tests {
             .collect();
         assert_eq!(waits, [250, 500, 1000, 2000, 4000, 8000, 10_000, 10_000]);
         assert_eq!(back_off(u32::MAX), MAX_WAIT);
-    }
-
-    #[test]
-    fn a_key_that_is_used_up_for_the_day_is_not_tried_again() {
-        let body = |code: &str| json!({"error": {"message": "m", "type": "rate_limit_error", "param": null, "code": code}});
-        for (code, lasts) in [(QUOTA_EXCEEDED, true), ("rate_limited", false)] {
-            assert_eq!(is_used_up(body(code).to_string().as_bytes()), lasts);
-            assert_eq!(problem(&body(code)).unwrap().is_temporary(), !lasts);
-        }
-    }
-
-    #[test]
-    fn a_refusal_says_what_the_server_said() {
-        let body =
-            json!({"error": {"message": "too many", "type": "x", "param": null, "code": "c"}});
-        let shown = refusal(413, body.to_string().as_bytes()).to_string();
-        assert_eq!(shown, "too many (status 413, c)");
-        assert!(refusal(500, b"<html>").to_string().contains("<html>"));
     }
 }

@@ -15,7 +15,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::{
-    client::{Client, ClientError},
+    client::Client,
+    client_error::ClientError,
     embedded::{Embedded, FileVersion, floats},
     embedding_table::Row,
     file::read_file,

@@ -1,8 +1,10 @@
-//! `kith events`: follows what happens on a running server, one JSON document a line.
+//! `kith events`: follows what happens on a running server, one JSON document a line. A connection on which nothing comes, not even the lines by which
+//! a server keeps it, is given up and opened again.
 
 use std::{
     io::{self, BufRead, BufReader, Write},
     thread::sleep,
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -10,7 +12,8 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::{
-    client::{Client, ClientError, back_off},
+    client::{Client, back_off},
+    client_error::ClientError,
     path_segment::segment,
     server_args::ServerArgs,
 };
@@ -28,9 +31,12 @@ pub(crate) struct EventsArgs {
     /// End after so many events [default: never]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
+    /// Open the stream again when nothing came for so long. A server sends a line every 15 seconds, whatever happens
+    #[arg(long, value_name = "SECONDS", default_value_t = 45, value_parser = clap::value_parser!(u64).range(1..))]
+    silence: u64,
 }
 
-/// Prints events until `--count`, or until standard output is closed. A stream that breaks off is opened again after its last event.
+/// Prints events until `--count`, or until standard output is closed. A stream that breaks off or falls silent is opened again after its last event.
 pub(crate) fn run(args: &EventsArgs) -> anyhow::Result<()> {
     let client = Client::new(&args.server);
     let kinds: Vec<String> = args.kinds.iter().map(|kind| segment(kind)).collect();
@@ -44,9 +50,10 @@ pub(crate) fn run(args: &EventsArgs) -> anyhow::Result<()> {
         last: args.after.clone(),
         left: args.count,
     };
+    let silence = Duration::from_secs(args.silence);
     let mut failures = 0;
     loop {
-        let stream = match client.follow(&path, follow.last.as_deref()) {
+        let stream = match client.follow(&path, follow.last.as_deref(), silence) {
             Ok(stream) => stream,
             Err(error @ ClientError::Unreachable { .. }) if failures < args.server.retries() => {
                 eprintln!("{error}; trying again");
@@ -59,7 +66,7 @@ pub(crate) fn run(args: &EventsArgs) -> anyhow::Result<()> {
         match follow.print(BufReader::new(stream), &mut io::stdout().lock()) {
             Ok(true) => return Ok(()),
             Ok(false) => {
-                eprintln!("the stream ended; opening it again");
+                eprintln!("the stream ended or fell silent; opening it again");
                 sleep(back_off(0));
                 failures = 0;
             }

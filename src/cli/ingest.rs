@@ -13,7 +13,8 @@ use clap::Args;
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
 use super::{
-    client::{Client, ClientError},
+    client::Client,
+    client_error::ClientError,
     folder,
     pair_list::PairList,
     server_args::ServerArgs,

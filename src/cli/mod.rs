@@ -11,6 +11,7 @@ mod bench;
 mod bench_table;
 mod checkpoint;
 mod client;
+mod client_error;
 mod config;
 mod data_folder;
 mod doctor;

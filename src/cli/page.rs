@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::client::{Client, ClientError};
+use super::{client::Client, client_error::ClientError};
 
 /// Most rows of a page.
 const PAGE: usize = 1000;

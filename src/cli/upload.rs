@@ -12,7 +12,8 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
 use super::{
-    client::{Client, ClientError, back_off, problem},
+    client::{Client, back_off},
+    client_error::{ClientError, problem},
     file::read_file,
     pair_list::PairFiles,
     stored::Stored,

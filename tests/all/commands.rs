@@ -2,81 +2,16 @@
 
 use std::{
     fs::{self, File},
-    path::Path,
-    process::{Command, Output},
+    process::Command,
 };
 
-use kith::{app::App, http};
+use kith::app::App;
 use serde_json::{Value, json};
-use tempfile::TempDir;
-use tokio::sync::oneshot;
 
-use crate::support::{png, settings};
-
-fn kith(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kith"));
-    command.args(arguments).output().unwrap()
-}
-
-/// Standard output of a command that must succeed.
-fn told(arguments: &[&str]) -> String {
-    let output = kith(arguments);
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{arguments:?}: {complaint}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// Standard error of a command that must fail.
-fn complaint(arguments: &[&str]) -> String {
-    let output = kith(arguments);
-    assert_eq!(output.status.code(), Some(1), "{arguments:?}");
-    String::from_utf8(output.stderr).unwrap()
-}
-
-/// A server on a free port, for commands that block.
-async fn beside_a_server(sets: &[&str], work: impl FnOnce(&Server) + Send + 'static) {
-    let data = tempfile::tempdir().unwrap();
-    let app = App::start(settings(&data, sets)).await.unwrap();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let server = Server(format!("http://{}", listener.local_addr().unwrap()));
-    let (stop, stopped) = oneshot::channel::<()>();
-    let serving = tokio::spawn(http::serve(listener, app, async {
-        let _ = stopped.await;
-    }));
-    let worked = tokio::task::spawn_blocking(move || work(&server)).await;
-    stop.send(()).unwrap();
-    serving.await.unwrap().unwrap();
-    worked.unwrap();
-}
-
-struct Server(String);
-
-impl Server {
-    fn told(&self, arguments: &[&str]) -> String {
-        told(&[arguments, &["--server", &self.0]].concat())
-    }
-
-    fn complaint(&self, arguments: &[&str]) -> String {
-        complaint(&[arguments, &["--server", &self.0, "--retries", "0"]].concat())
-    }
-
-    fn json(&self, arguments: &[&str]) -> Value {
-        serde_json::from_str(&self.told(&[arguments, &["--json"]].concat())).unwrap()
-    }
-}
-
-/// A folder with the images `0.png`, `1.png` and so on.
-fn images(count: u32) -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    for seed in 0..count {
-        fs::write(folder.path().join(format!("{seed}.png")), png(seed)).unwrap();
-    }
-    folder
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
+use crate::{
+    program::{beside_a_server, images, kith, text, told},
+    support::{png, settings},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn images_and_pairs_are_listed_shown_and_deleted() {
