@@ -26,7 +26,7 @@ pub(crate) fn print_deleted(name: &str, json: bool) {
 }
 
 /// Rows below their titles, each column as wide as its widest value.
-fn table(rows: &[Value], columns: &[Column]) -> String {
+pub(crate) fn table(rows: &[Value], columns: &[Column]) -> String {
     let titles = columns.iter().map(|(title, _)| (*title).to_owned());
     let mut lines: Vec<Vec<String>> = vec![titles.collect()];
     lines.extend(rows.iter().map(|row| {

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{
+    checkpoint_id::checkpoint_id,
     client::Client,
     data_folder::{DataFolder, block_on},
     export::{self, ExportArgs},
@@ -124,15 +125,6 @@ pub(crate) fn run(args: &CheckpointArgs) -> anyhow::Result<()> {
     );
     rows.iter()
         .try_for_each(|row| print(row).context("the answer is no list of checkpoints"))
-}
-
-/// Parses a checkpoint's id; the error says where to find one.
-fn checkpoint_id(text: &str) -> Result<CheckpointId, String> {
-    text.parse().map_err(|_| {
-        "a checkpoint's id looks like 0197a3c2-7d5e-7c11-9f6b-2f1f0c8d4e5a: \
-         `kith checkpoint list` shows them"
-            .to_owned()
-    })
 }
 
 /// Imports a file of weights and says what became of it.

@@ -10,6 +10,7 @@ mod answer;
 mod bench;
 mod bench_table;
 mod checkpoint;
+mod checkpoint_id;
 mod client;
 mod client_error;
 mod config;
@@ -36,6 +37,9 @@ mod page;
 mod pair;
 mod pair_list;
 mod path_segment;
+mod reembed;
+mod search;
+mod search_query;
 mod serve;
 mod server_args;
 mod settings_args;
@@ -68,6 +72,10 @@ enum Command {
     Ingest(ingest::IngestArgs),
     /// Get embeddings of image files from a running server
     Embed(embed::EmbedArgs),
+    /// Find the stored images of a running server that are nearest to images or vectors
+    Search(search::SearchArgs),
+    /// Show how far the stored images are embedded under each searched checkpoint, and wait for it
+    Reembed(reembed::ReembedArgs),
     /// Judge a checkpoint on held-out pairs or on your own images
     Evaluate(evaluate::EvaluateArgs),
     /// List, take, promote, delete checkpoints of a running server, or verify those on disk
@@ -106,6 +114,8 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Ingest(args) => ingest::run(&args),
         Command::Embed(args) => embed::run(&args),
+        Command::Search(args) => search::run(&args),
+        Command::Reembed(args) => reembed::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Checkpoint(args) => checkpoint::run(&args),
         Command::Training(args) => training::run(&args),

@@ -85,6 +85,8 @@ struct NextModel {
 struct SearchState {
     /// Whether this server searches (`search.enabled`).
     enabled: bool,
+    /// Images that are stored.
+    stored_images: u64,
     /// The checkpoints whose vectors are kept, the one that answers first.
     data: Vec<SpaceResponse>,
 }
@@ -127,9 +129,11 @@ async fn find_nearest(
 /// The checkpoints that can be searched, and how many stored images are embedded under each.
 #[utoipa::path(get, path = "/v1/search", responses((status = 200, body = SearchState)))]
 async fn get_search(State(app): State<App>) -> Result<Json<SearchState>, ApiError> {
-    let states = app.search.states(app.db.count_images().await?);
+    let stored_images = app.db.count_images().await?;
+    let states = app.search.states(stored_images);
     Ok(Json(SearchState {
         enabled: app.settings.search.enabled,
+        stored_images,
         data: states.into_iter().map(SpaceResponse::from).collect(),
     }))
 }

@@ -22,6 +22,7 @@ mod key_commands;
 mod lab;
 mod life;
 mod program;
+mod search_commands;
 mod signals;
 mod storage;
 mod support;

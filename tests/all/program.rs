@@ -37,6 +37,11 @@ pub(crate) fn complaint(arguments: &[&str]) -> String {
 pub(crate) async fn beside_a_server(sets: &[&str], work: impl FnOnce(&Server) + Send + 'static) {
     let data = tempfile::tempdir().unwrap();
     let app = App::start(settings(&data, sets)).await.unwrap();
+    beside(app, work).await;
+}
+
+/// The same for an app that is there, which is stopped in the end.
+pub(crate) async fn beside(app: App, work: impl FnOnce(&Server) + Send + 'static) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let server = Server(format!("http://{}", listener.local_addr().unwrap()));
     let (stop, stopped) = oneshot::channel::<()>();

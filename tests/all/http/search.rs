@@ -363,7 +363,10 @@ async fn a_server_that_does_not_search_says_so() {
     let refused = served.post("/v1/search", &json!({"vector": [1.0]})).await;
     assert_eq!(refused.error(StatusCode::CONFLICT).0, "search_disabled");
     let state = served.get("/v1/search").await.json();
-    assert_eq!(state, json!({"enabled": false, "data": []}));
+    assert_eq!(
+        state,
+        json!({"enabled": false, "stored_images": 0, "data": []})
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
