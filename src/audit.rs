@@ -1,4 +1,18 @@
-//! Checks a whole data folder without writing to it: the database, every image against its hash, every checkpoint against its manifest.
+//! Checks a whole data folder without writing to it: the database, every image against its hash, every checkpoint against its manifest; and whether the
+//! chains of a checkpoint hold what they should.
+
+mod embed;
+mod sample;
+mod sampler;
+mod sampler_error;
+mod sampler_report;
+
+pub use sampler::{SamplerAudit, SamplerAuditConfig, SamplerAuditEvent, SamplerAuditMachine};
+pub use sampler_error::SamplerAuditError;
+pub use sampler_report::{
+    AuditScope, FROZEN_VISITS, MIN_CHAINS, RankFigures, SamplerReport, ScoreFigures, ScoreGap,
+    Spread, Verdict,
+};
 
 use std::time::Duration;
 

@@ -7,6 +7,7 @@ mod out;
 
 mod alias;
 mod answer;
+mod audit;
 mod bench;
 mod bench_table;
 mod checkpoint;
@@ -94,6 +95,8 @@ enum Command {
     Key(key::KeyArgs),
     /// Check a data folder: every image, every checkpoint, the database; the server may run or not
     Verify(verify::VerifyArgs),
+    /// Compare what a checkpoint learned with to what it should be; the server may run or not
+    Audit(audit::AuditArgs),
     /// Measure what this machine does: embeddings and training images a second, layers, walks, decoding
     Bench(bench::BenchArgs),
     /// Exit with 0 if a server is alive
@@ -125,6 +128,7 @@ pub fn run() -> ExitCode {
         Command::Events(args) => events::run(&args),
         Command::Key(args) => key::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Audit(args) => audit::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Health(args) => health::run(&args),
         Command::Doctor(args) => doctor::run(&args),

@@ -22,6 +22,7 @@ mod key_commands;
 mod lab;
 mod life;
 mod program;
+mod sampler_audit;
 mod search_commands;
 mod signals;
 mod storage;

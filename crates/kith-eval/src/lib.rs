@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod chain_draws;
 mod embedded;
 mod error;
 mod evaluation;
@@ -13,8 +14,10 @@ mod probe;
 mod retrieval;
 mod score;
 mod spectrum;
+mod uniform_test;
 mod vectors;
 
+pub use chain_draws::{ChainDraw, DrawComparison};
 pub use error::EvalError;
 pub use evaluation::{EvalReport, Evaluation};
 pub use evaluation_set::EvaluationSet;
@@ -25,3 +28,4 @@ pub use paired::{Tails, sign_flip};
 pub use probe::{ProbeConfig, probe_accuracy};
 pub use retrieval::{Retrieval, ranks, retrieval};
 pub use score::{Comparison, Score};
+pub use uniform_test::{UniformTest, uniform_test};
