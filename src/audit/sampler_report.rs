@@ -19,6 +19,9 @@ const SIGNIFICANT_Z: f64 = 3.29;
 /// A normal distribution that is shifted by 0.25 standard deviations has distance 0.1 from the one that is not.
 const SHIFT_OF_DISTANCE: f64 = 2.5;
 
+/// Least [`DrawComparison::lean`] of states that prefer what they should.
+const LEAST_LEAN: f64 = 0.5;
+
 /// One chain's state and its place in the softmax.
 pub(super) struct Judged {
     pub(super) state: ChainState,
@@ -33,19 +36,23 @@ pub enum Verdict {
     Agrees,
     /// A difference, and a small one.
     Close,
-    /// A large difference.
+    /// A large one, to the side of weaker preferences, which are there all the same.
+    Flatter,
+    /// Another large difference.
     Differs,
 }
 
 impl Verdict {
-    fn new(compared: &DrawComparison, tolerance: f64) -> Self {
+    fn new(compared: &DrawComparison, frozen_share: f64, tolerance: f64) -> Self {
         let failed = compared.ranks.p_value < SIGNIFICANCE || compared.z().abs() > SIGNIFICANT_Z;
         let large = compared.ranks.distance > tolerance
             || compared.shift().abs() > SHIFT_OF_DISTANCE * tolerance;
-        match (failed, large) {
-            (false, _) => Self::Agrees,
-            (true, false) => Self::Close,
-            (true, true) => Self::Differs,
+        let flatter = compared.z() < 0.0 && compared.lean() >= LEAST_LEAN && frozen_share < 0.5;
+        match (failed, large, flatter) {
+            (false, _, _) => Self::Agrees,
+            (true, false, _) => Self::Close,
+            (true, true, true) => Self::Flatter,
+            (true, true, false) => Self::Differs,
         }
     }
 }
@@ -56,6 +63,9 @@ impl fmt::Display for Verdict {
             Self::Agrees => "the chains hold draws from their softmaxes, as far as so many can tell",
             Self::Close => {
                 "the chains are near their softmaxes: they differ by more than chance and by less than the tolerance, as chains do that were moved by older weights"
+            }
+            Self::Flatter => {
+                "the chains prefer what they should, less sharply than the softmax over plain views: augmented views do that, and young chains"
             }
             Self::Differs => "the chains do not hold draws from their softmaxes",
         })
@@ -82,6 +92,8 @@ pub struct ScoreFigures {
     pub standard_error: f64,
     /// The difference in standard errors.
     pub z: f64,
+    /// 0 for states that follow no score, 1 for draws from the softmaxes.
+    pub lean: f64,
 }
 
 /// Figures of some whole numbers.
@@ -183,6 +195,7 @@ impl SamplerReport {
         let still = |judged: &Judged| judged.state.visits_since_move >= FROZEN_VISITS;
         let age = |judged: &Judged| scope.step.saturating_sub(judged.state.step.into());
         let visits = |judged: &Judged| judged.state.visits.into();
+        let frozen_share = mean(&|judged| f64::from(u8::from(still(judged))));
         Some(Self {
             scope,
             anchors: judged.len(),
@@ -196,15 +209,16 @@ impl SamplerReport {
                 exact: compared.expected,
                 standard_error: compared.standard_error,
                 z: compared.z(),
+                lean: compared.lean(),
             },
-            frozen_share: mean(&|judged| f64::from(u8::from(still(judged)))),
+            frozen_share,
             visits: Spread::new(judged.iter().map(visits).collect()),
             age: Spread::new(judged.iter().map(age).collect()),
             stored_minus_fresh: ScoreGap {
                 mean: mean(&gap),
                 mean_absolute: mean(&|judged| gap(judged).abs()),
             },
-            verdict: Verdict::new(&compared, tolerance),
+            verdict: Verdict::new(&compared, frozen_share, tolerance),
         })
     }
 }
@@ -220,6 +234,7 @@ mod tests {
             ranks: UniformTest { distance, p_value },
             mean_score: z * 0.1,
             expected: 0.0,
+            unweighted: -5.0,
             standard_error: 0.1,
             effective: 10.0,
         }
@@ -227,18 +242,23 @@ mod tests {
 
     #[test]
     fn the_verdict_asks_for_chance_first_and_for_the_size_then() {
-        for (distance, p_value, z, verdict) in [
-            (0.05, 0.9, 1.0, Verdict::Agrees),
+        for (distance, p_value, z, frozen, verdict) in [
+            (0.05, 0.9, 1.0, 0.0, Verdict::Agrees),
             // Large, but not more than chance gives.
-            (0.15, 0.02, 3.0, Verdict::Agrees),
-            (0.09, 1e-4, 0.0, Verdict::Close),
+            (0.15, 0.02, 3.0, 0.0, Verdict::Agrees),
+            (0.09, 1e-4, 0.0, 0.0, Verdict::Close),
             // The mean is off by 0.35 standard deviations of one state's score.
-            (0.05, 0.5, -3.5, Verdict::Differs),
-            (0.05, 0.5, 2.4, Verdict::Agrees),
-            (0.2, 1e-4, 0.0, Verdict::Differs),
+            (0.05, 0.5, 3.5, 0.0, Verdict::Differs),
+            (0.05, 0.5, -3.5, 0.0, Verdict::Flatter),
+            (0.05, 0.5, 2.4, 0.0, Verdict::Agrees),
+            (0.2, 1e-4, 0.0, 0.0, Verdict::Differs),
+            // Half of the way from no preference, and below it.
+            (0.4, 1e-4, -24.0, 0.0, Verdict::Flatter),
+            (0.4, 1e-4, -26.0, 0.0, Verdict::Differs),
+            (0.4, 1e-4, -24.0, 0.6, Verdict::Differs),
         ] {
-            let found = Verdict::new(&compared(distance, p_value, z), 0.1);
-            assert_eq!(found, verdict, "{distance} {p_value} {z}");
+            let found = Verdict::new(&compared(distance, p_value, z), frozen, 0.1);
+            assert_eq!(found, verdict, "{distance} {p_value} {z} {frozen}");
         }
     }
 

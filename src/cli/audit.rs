@@ -153,8 +153,8 @@ fn print(report: &SamplerReport) {
             "mean score",
             format!("{:.4}", score.chains),
             format!(
-                "exact {:.4} ± {:.4}; z = {:.2}",
-                score.exact, score.standard_error, score.z
+                "exact {:.4} ± {:.4}; z = {:.2}; {:.2} of the way from no preference",
+                score.exact, score.standard_error, score.z, score.lean
             ),
         ),
         (

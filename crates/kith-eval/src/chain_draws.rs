@@ -13,6 +13,8 @@ pub struct ChainDraw {
     pub score: f64,
     /// Mean score under the softmax.
     pub expected: f64,
+    /// Mean score of all candidates.
+    pub unweighted: f64,
     /// Variance of the score under the softmax.
     pub variance: f64,
     /// exp of the entropy of the softmax: the number of candidates that it is spread over.
@@ -49,6 +51,8 @@ impl ChainDraw {
             rank: ((below + uniform * equal) / total).clamp(0.0, 1.0),
             score,
             expected: f64::from(largest) + mean,
+            unweighted: scores.iter().map(|score| f64::from(*score)).sum::<f64>()
+                / scores.len() as f64,
             variance: (second / total - mean * mean).max(0.0),
             effective: (total.ln() - mean).exp(),
         })
@@ -66,6 +70,8 @@ pub struct DrawComparison {
     pub mean_score: f64,
     /// What that mean should be.
     pub expected: f64,
+    /// What that mean would be of states that any candidate is as likely to be.
+    pub unweighted: f64,
     /// Standard deviation of the mean score if the states are drawn independently from their softmaxes.
     pub standard_error: f64,
     /// Mean of [`ChainDraw::effective`].
@@ -87,6 +93,7 @@ impl DrawComparison {
             ranks: uniform_test(&ranks),
             mean_score: mean(|draw| draw.score),
             expected: mean(|draw| draw.expected),
+            unweighted: mean(|draw| draw.unweighted),
             standard_error: (mean(|draw| draw.variance) / count).sqrt(),
             effective: mean(|draw| draw.effective),
         })
@@ -98,6 +105,16 @@ impl DrawComparison {
             (self.mean_score - self.expected) / self.standard_error
         } else {
             0.0
+        }
+    }
+
+    /// How far the mean score is from that of any candidate to what it should be: 0 for states that follow no score, 1 for draws from the softmaxes.
+    pub fn lean(&self) -> f64 {
+        let whole = self.expected - self.unweighted;
+        if whole > 0.0 {
+            (self.mean_score - self.unweighted) / whole
+        } else {
+            1.0
         }
     }
 
@@ -150,6 +167,8 @@ mod tests {
             uniform.ranks.distance > 0.4 && uniform.z() < -20.0,
             "{uniform:?}"
         );
+        // A thousand states: a standard error of 0.02 of the way.
+        assert!(uniform.lean().abs() < 0.07, "{uniform:?}");
         let likeliest = compare(|scores, _| {
             let best = scores.iter().copied().fold(f32::MIN, f32::max);
             scores.iter().position(|score| *score == best).unwrap_or(0)
@@ -162,6 +181,14 @@ mod tests {
             let scores: Vec<f32> = scores.iter().map(|score| 1.5 * score).collect();
             by_softmax(&scores, random)
         });
+        let warmer = compare(|scores, random| {
+            let scores: Vec<f32> = scores.iter().map(|score| 0.7 * score).collect();
+            by_softmax(&scores, random)
+        });
+        assert!(
+            (0.6..0.95).contains(&warmer.lean()) && warmer.z() < -4.0,
+            "{warmer:?}"
+        );
         assert!(
             colder.ranks.p_value < 1e-3 && colder.z() > 4.0,
             "{colder:?}"
