@@ -1,11 +1,12 @@
 """What a server gives before it has learned anything: held-out figures of first weights.
 
-    python3 tools/starter/day0.py --kith target/release/kith --data FOLDER [--side 64,96,128,224] [--start starter,fresh] [--pixels]
+    python3 tools/starter/day0.py --kith target/release/kith --data FOLDER [--side 64,96,128,224] [--start starter,fresh] [--pixels] [--module FILE]
 
 FOLDER holds the unpacked images: emoji (`manifest.csv` with codepoint, split, vendor, path), omniglot (`omniglot/manifest.csv` with pair_key, split,
 drawer, path), flowers and imagenette (`flowers96_manifest.csv`, `imagenette96_manifest.csv` with path, split, label). Figures are recall@1: emoji and
 omniglot by `kith evaluate` on held-out images, one drawing against all of another vendor or of ten other drawers; flowers and imagenette the share of test images
-whose nearest training image has the same label. `--pixels` adds a row for raw pixels, 16 x 16 less their mean, by cosine (pip install numpy pillow).
+whose nearest training image has the same label. `--pixels` adds a row for raw pixels, 16 x 16 less their mean, by cosine, `--module` one for the features of
+a TorchScript file, from [batch, 3, 128, 128] (pip install numpy pillow torch).
 """
 
 import argparse
@@ -55,23 +56,47 @@ def first_checkpoint(kith, start, side, folder):
     process.wait(120)
 
 
-def by_pixels(query, gallery):
-    """Recall@1 of raw pixels."""
+def square(path, side):
+    """The largest square in the middle over white, scaled: `[side, side, 3]` in 0..1."""
     import numpy as np
     from PIL import Image
 
-    def read(path):
-        image = Image.open(path).convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-        edge = min(image.size)
-        left, top = (image.width - edge) / 2, (image.height - edge) / 2
-        small = image.resize((16, 16), Image.BILINEAR, box=(left, top, left + edge, top + edge))
-        pixels = np.asarray(small, np.float32).ravel()
-        return pixels - pixels.mean()
+    image = Image.open(path).convert("RGBA")
+    image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    edge = min(image.size)
+    left, top = (image.width - edge) / 2, (image.height - edge) / 2
+    return np.asarray(image.resize((side, side), Image.BILINEAR, box=(left, top, left + edge, top + edge)), np.float32) / 255
+
+
+def pixels(path):
+    """Raw pixels, less their mean."""
+    small = square(path, 16).ravel()
+    return small - small.mean()
+
+
+def features_of(module):
+    """The features that a TorchScript module computes of ImageNet-normalised pictures of 128 px."""
+    import numpy as np
+    import torch
+
+    mean, deviation = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+    module = torch.jit.load(module).eval()
+
+    def describe(path):
+        picture = torch.from_numpy(((square(path, 128) - mean) / deviation).transpose(2, 0, 1))
+        with torch.inference_mode():
+            return module(picture[None])[0].numpy()
+
+    return describe
+
+
+def recall(describe, query, gallery):
+    """Recall@1 by the cosine of what `describe` makes of each picture."""
+    import numpy as np
 
     def load(path):
         found = rows(path)
-        vectors = np.stack([read(row["path"]) for row in found])
+        vectors = np.stack([describe(row["path"]) for row in found])
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.array([row["key"] for row in found])
 
     (asked, wanted), (known, keys) = load(query), load(gallery)
@@ -85,16 +110,20 @@ def main():
     parser.add_argument("--side", default="64,96,128,224")
     parser.add_argument("--start", default="starter,fresh")
     parser.add_argument("--pixels", action="store_true")
+    parser.add_argument("--module", type=pathlib.Path)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as out:
         out = pathlib.Path(out)
         asked = questions(args.data.resolve(), out)
         print("| weights | side | " + " | ".join(asked) + " |")
         print("|---|---|" + "---|" * len(asked))
-        if args.pixels:
-            cells = [f"{by_pixels(*question):.3f}" for question in asked.values()]
-            print("| raw pixels | 16 | " + " | ".join(cells) + " |", flush=True)
-        for start, side in ((start, side) for start in args.start.split(",") for side in args.side.split(",")):
+        others = [("raw pixels", 16, pixels)] if args.pixels else []
+        if args.module:
+            others.append((args.module.stem, 128, features_of(str(args.module))))
+        for name, side, describe in others:
+            cells = [f"{recall(describe, *question):.3f}" for question in asked.values()]
+            print(f"| {name} | {side} | " + " | ".join(cells) + " |", flush=True)
+        for start, side in ((start, side) for start in filter(None, args.start.split(",")) for side in args.side.split(",")):
             folder = str(out / f"{pathlib.Path(start).name}-{side}")
             first_checkpoint(args.kith, start, side, folder)
             cells = []
