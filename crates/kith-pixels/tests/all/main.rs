@@ -2,6 +2,7 @@
 // A helper of a test may unwrap as the test itself may; the lint only sees `#[test]` functions.
 #![allow(clippy::unwrap_used)]
 
+mod golden_views;
 mod pixel_files;
 mod pixel_kinds;
 mod pixels;
