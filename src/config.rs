@@ -1,9 +1,10 @@
-//! Settings in layers: `config/default.toml` (in the binary), a file, `KITH_SECTION__KEY` variables, flags.
+//! Settings in layers: `config/default.toml` and a preset (both in the binary), a file, `KITH_SECTION__KEY` variables, flags.
 //! Unknown keys are errors.
 
 mod error;
 mod kinds;
 mod layers;
+mod presets;
 mod settings;
 mod tables;
 mod validate;

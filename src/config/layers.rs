@@ -1,5 +1,5 @@
-//! Merges the layers of settings: built-in defaults, a file, `KITH_…` variables, `--set` flags. Every key must be a key of the defaults and
-//! have a value of the same kind; an error names the layer and the key.
+//! Merges the layers of settings: built-in defaults, the preset of `[augment]`, a file, `KITH_…` variables, `--set` flags. Every key must be a
+//! key of the defaults and have a value of the same kind; an error names the layer and the key.
 
 use std::{ffi::OsString, path::Path};
 
@@ -8,7 +8,7 @@ use toml::{Table, Value};
 
 use super::{
     error::ConfigError,
-    kinds,
+    kinds, presets,
     settings::Settings,
     tables::{find, insert, leaves},
 };
@@ -23,11 +23,7 @@ pub(super) fn merge(
     sets: &[String],
 ) -> Result<Settings, ConfigError> {
     let defaults: Table = toml::from_str(DEFAULTS).expect("a test reads the built-in defaults");
-    let mut layers = Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
-    if let Some(path) = file {
-        let text = read(path, &defaults)?;
-        layers = layers.add_source(File::from_str(&text, FileFormat::Toml));
-    }
+    let file = file.map(|path| read(path, &defaults)).transpose()?;
     let flags = sets
         .iter()
         .map(|flag| from_flag(flag))
@@ -37,12 +33,21 @@ pub(super) fn merge(
         let value = setting.value(&defaults)?;
         insert(&mut overrides, &setting.key, value);
     }
-    layers = layers.add_source(File::from_str(&overrides.to_string(), FileFormat::Toml));
-    let merged: Table = layers
+    let (file, overrides) = (file.unwrap_or_default(), overrides.to_string());
+    let preset = presets::layer(&layered(&[DEFAULTS, &file, &overrides])?);
+    let merged = layered(&[DEFAULTS, &preset, &file, &overrides])?;
+    kinds::typed(merged, &defaults)
+}
+
+/// The values of TOML texts, later ones winning.
+fn layered(texts: &[&str]) -> Result<Table, ConfigError> {
+    let layers = texts.iter().fold(Config::builder(), |layers, text| {
+        layers.add_source(File::from_str(text, FileFormat::Toml))
+    });
+    layers
         .build()
         .and_then(Config::try_deserialize)
-        .map_err(merge_error)?;
-    kinds::typed(merged, &defaults)
+        .map_err(merge_error)
 }
 
 /// One setting from a variable or a flag.

@@ -26,7 +26,6 @@ pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
     search(settings, &mut rules);
     training(settings, &mut rules);
     schedule(settings, &mut rules);
-    augment(settings, &mut rules);
     snapshots(settings, &mut rules);
     rules.rule(
         "encoder.start",
@@ -36,6 +35,7 @@ pub(super) fn check(settings: &Settings) -> Result<(), ConfigError> {
     rules.section("encoder", settings.encoder_config().problems());
     rules.section("optimizer", settings.optimizer.problems());
     rules.section("learning", settings.learning.problems());
+    rules.section("augment", settings.augment.problems());
     if rules.broken.is_empty() {
         Ok(())
     } else {
@@ -81,11 +81,6 @@ impl Rules {
     fn positive_share(&mut self, key: &str, value: f32) {
         let holds = value > 0.0 && value <= 1.0;
         self.rule(key, holds, "above 0 and at most 1");
-    }
-
-    fn probability(&mut self, key: &str, value: f32) {
-        let holds = (0.0..=1.0).contains(&value);
-        self.rule(key, holds, "a probability from 0 to 1");
     }
 
     /// Adds the problems that a crate found in its settings.
@@ -266,22 +261,6 @@ fn schedule(settings: &Settings, rules: &mut Rules) {
         "schedule.total_steps",
         schedule.total_steps > schedule.warmup_steps,
         "above schedule.warmup_steps",
-    );
-}
-
-fn augment(settings: &Settings, rules: &mut Rules) {
-    let augment = &settings.augment;
-    rules.positive_share("augment.crop_min_area", augment.crop_min_area);
-    rules.probability("augment.flip", augment.flip);
-    rules.probability("augment.jitter", augment.jitter);
-    rules.probability("augment.greyscale", augment.greyscale);
-    rules.probability("augment.blur", augment.blur);
-    let ranges = augment.jitter_strength;
-    let in_range = ranges.iter().all(|range| (0.0..=1.0).contains(range));
-    rules.rule(
-        "augment.jitter_strength",
-        in_range && ranges[3] <= 0.5,
-        "four values from 0 to 1, the last (hue) at most 0.5",
     );
 }
 

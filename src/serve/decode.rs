@@ -185,11 +185,7 @@ mod tests {
 
     fn white(side: u32) -> Bytes {
         let pixels = (side * side) as usize;
-        let image = kith_pixels::DecodedImage {
-            width: side,
-            height: side,
-            rgb: vec![255; 3 * pixels],
-        };
+        let image = kith_pixels::DecodedImage::opaque(side, side, vec![255; 3 * pixels]);
         kith_pixels::encode_png(&image).into()
     }
 

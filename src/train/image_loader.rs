@@ -7,7 +7,7 @@ use std::{
 
 use rayon::prelude::*;
 
-use super::{context::Context, error::TrainFailure};
+use super::{config::TrainConfig, context::Context, error::TrainFailure};
 use crate::{
     image_store::{ImageError, ImageStore},
     telemetry::LogThrottle,
@@ -15,7 +15,7 @@ use crate::{
 };
 use kith_learn::{CarriedViews, SharedView};
 use kith_mcmc::{ImageKey, SlotKey};
-use kith_pixels::DecodedImage;
+use kith_pixels::{DecodedImage, PixelError};
 use kith_seed::mix;
 
 /// Domains of the seeds of views: of a slot in the batch, and of a carried negative.
@@ -120,7 +120,7 @@ impl ImageLoader {
             Err(ImageError::Damaged { .. }) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        match kith_pixels::decode(&bytes, &context.config.limits) {
+        match self.decode(&bytes) {
             Ok(decoded) => {
                 let decoded = Arc::new(decoded);
                 self.cache().insert(image, decoded.clone(), generation);
@@ -132,6 +132,18 @@ impl ImageLoader {
                 }
                 Ok(None)
             }
+        }
+    }
+
+    /// Keeps the alpha where views need it: most images are opaque, and the others take a third more memory with it.
+    fn decode(&self, bytes: &[u8]) -> Result<DecodedImage, PixelError> {
+        let TrainConfig {
+            augment, limits, ..
+        } = &self.context.config;
+        if augment.uses_alpha() {
+            kith_pixels::decode_keeping_alpha(bytes, limits)
+        } else {
+            kith_pixels::decode(bytes, limits)
         }
     }
 
@@ -220,7 +232,7 @@ impl Cache {
     }
 
     fn insert(&mut self, image: ImageKey, decoded: Arc<DecodedImage>, generation: u64) {
-        let bytes = decoded.rgb.len();
+        let bytes = decoded.bytes();
         if generation != self.generation || bytes > self.max_bytes {
             return;
         }
@@ -244,7 +256,7 @@ impl Cache {
     fn remove(&mut self, image: ImageKey) {
         if let Some((used, decoded)) = self.images.remove(&image) {
             self.by_use.remove(&used);
-            self.bytes -= decoded.rgb.len();
+            self.bytes -= decoded.bytes();
         }
     }
 }
@@ -254,11 +266,7 @@ mod tests {
     use super::*;
 
     fn image_of(bytes: usize) -> Arc<DecodedImage> {
-        Arc::new(DecodedImage {
-            width: 1,
-            height: 1,
-            rgb: vec![0; bytes],
-        })
+        Arc::new(DecodedImage::opaque(1, 1, vec![0; bytes]))
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::{ffi::OsString, fs, path::Path};
 
 use kith::config::Settings;
+use kith_pixels::Preset;
 
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 
@@ -151,6 +152,14 @@ fn every_layer_speaks_plainly_of_a_wrong_value() {
             vec!["augment.jitter_strength must be a list of 4 numbers"],
         ),
         (
+            load(None, &[], &["augment.preset=emoji"]),
+            vec!["augment.preset must be photo, icon, document or product, not \"emoji\""],
+        ),
+        (
+            load(None, &[], &["augment.posterise_levels=[3.5, 8]"]),
+            vec!["augment.posterise_levels must be a list of 2", "[3.5, 8]"],
+        ),
+        (
             load(None, &[], &["training.enabled=maybe"]),
             vec!["training.enabled must be true or false", "\"maybe\""],
         ),
@@ -196,6 +205,22 @@ fn values_out_of_range_are_refused_with_the_remedy() {
         ("learning.cache_refresh=1.5", "from 0 to 1"),
         ("learning.exact_images=0", "at least 1"),
         ("augment.flip=1.5", "a probability"),
+        ("augment.background=-0.1", "a probability"),
+        ("augment.crop_min_area=0", "above 0 and at most 1"),
+        ("augment.affine_degrees=181", "from 0 to 180"),
+        (
+            "augment.affine_scale=[1.2, 0.8]",
+            "two values from 0.25 to 4",
+        ),
+        ("augment.affine_shift=0.6", "from 0 to 0.5"),
+        ("augment.affine_shear=50", "from 0 to 45"),
+        ("augment.palette_strength=2", "from 0 to 1"),
+        (
+            "augment.posterise_levels=[1, 8]",
+            "two whole numbers from 2",
+        ),
+        ("augment.outline_width=0.3", "from 0 to 0.2"),
+        ("augment.jpeg_quality=[0, 90]", "two whole numbers from 1"),
         ("gate.collapse_cosine=2", "from -1 to 1"),
         (
             "serving.queue_images=9223372036854775807",
@@ -236,6 +261,45 @@ fn printed_settings_read_back_unchanged() {
     .unwrap();
     let printed = file(&settings.to_toml());
     assert_eq!(load(Some(printed.path()), &[], &[]).unwrap(), settings);
+}
+
+#[test]
+fn a_preset_sets_all_of_augment_and_single_settings_win_over_it_in_every_layer() {
+    let icon = load(None, &[], &["augment.preset=icon"]).unwrap().augment;
+    assert_eq!((icon.preset, icon.flip), (Preset::Icon, 0.0));
+    assert!(icon.background > 0.0 && icon.affine > 0.0 && icon.jpeg > 0.0);
+    // The weaker layer's value wins over the stronger layer's preset: the preset lies below both.
+    let file = file("[augment]\nflip = 0.2\n");
+    let variables = [("KITH_AUGMENT__PRESET", "icon")];
+    let sets = ["augment.blur=0.6"];
+    let settings = load(Some(file.path()), &variables, &sets).unwrap();
+    let expected = kith_pixels::AugmentConfig {
+        flip: 0.2,
+        blur: 0.6,
+        ..icon
+    };
+    assert_eq!(settings.augment, expected);
+    let defaults = load(None, &[], &[]).unwrap();
+    assert_eq!(
+        load(None, &[], &["augment.preset=photo"]).unwrap(),
+        defaults
+    );
+    assert!(!defaults.augment.uses_alpha());
+}
+
+#[test]
+fn every_preset_is_valid_and_printed_in_full() {
+    for preset in Preset::ALL.map(Preset::name) {
+        let set = format!("augment.preset={preset}");
+        let settings = load(None, &[], &[&set]).unwrap();
+        assert_eq!(settings.augment.preset.name(), preset);
+        let printed = settings.to_toml();
+        assert!(printed.contains(&format!("background = {:?}", settings.augment.background)));
+        assert_eq!(
+            load(Some(file(&printed).path()), &[], &[]).unwrap(),
+            settings
+        );
+    }
 }
 
 #[test]

@@ -1,61 +1,91 @@
-//! Augmented views for training: SimCLR's recipe (Chen et al. 2020, appendix A). One seed determines every random choice.
+//! Augmented views for training: SimCLR's recipe (Chen et al. 2020, appendix A), and what happens to images that users post. One seed
+//! determines every random choice.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde::{Deserialize, Serialize};
 
 use super::{
-    DecodedImage, blur, jitter,
-    resize::{Crop, normalise_unit, scale},
+    AugmentConfig, DecodedImage,
+    affine::Affine,
+    background, blur, jitter, outline, palette, recompress,
+    resize::{Crop, normalise_unit},
+    view::View,
 };
-
-/// Probabilities and ranges of the training augmentation.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AugmentConfig {
-    /// Smallest share of the image's area that a random crop keeps (largest is 1).
-    pub crop_min_area: f32,
-    /// Probability of a horizontal flip.
-    pub flip: f32,
-    /// Probability of colour jitter.
-    pub jitter: f32,
-    /// Ranges of colour jitter: brightness, contrast, saturation, hue (the last at most 0.5).
-    pub jitter_strength: [f32; 4],
-    /// Probability of dropping colour.
-    pub greyscale: f32,
-    /// Probability of a Gaussian blur (σ uniform in 0.1–2 pixels, kernel 10 % of the side).
-    pub blur: f32,
-}
 
 /// One augmented view of an image: f32 `[side, side, 3]`, normalised as for ImageNet, fully determined by `seed`.
 ///
-/// Crop, flip, colour jitter, greyscale and blur follow each other as in SimCLR (Chen et al. 2020, appendix A).
+/// The operations follow each other in the order crop, affine change, outline, background, flip, palette shift, colour jitter, greyscale,
+/// posterising, blur, JPEG. Crop, flip, jitter, greyscale and blur are SimCLR's (Chen et al. 2020, appendix A). The image's alpha is read if
+/// [`AugmentConfig::uses_alpha`]; without, what is transparent is white.
+///
+/// # Panics
+/// If `image` does not have as many bytes as its size asks for.
 pub fn augment(image: &DecodedImage, side: usize, config: &AugmentConfig, seed: u64) -> Vec<f32> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let crop = random_crop(image, config.crop_min_area, &mut random);
-    let mut pixels: Vec<[f32; 3]> = scale(image, crop, side)
-        .chunks_exact(3)
-        .map(|rgb| [rgb[0], rgb[1], rgb[2]].map(|byte| f32::from(byte) / 255.0))
-        .collect();
+    let mut view = placed(image, side, config, &mut random);
+    if sometimes(config.outline, &mut random) {
+        let cut_out = image.alpha.is_some();
+        outline::draw(&mut view, cut_out, config.outline_width, &mut random);
+    }
+    if sometimes(config.background, &mut random) {
+        background::lay(&mut view, config.background_texture, &mut random);
+    }
+    let mut pixels = view.pixels;
     if chance(config.flip, &mut random) {
         pixels.chunks_exact_mut(side).for_each(<[_]>::reverse);
     }
-    if chance(config.jitter, &mut random) {
-        jitter::jitter(&mut pixels, config.jitter_strength, &mut random);
-    }
-    if chance(config.greyscale, &mut random) {
-        jitter::drop_colour(&mut pixels);
-    }
+    recolour(&mut pixels, config, &mut random);
     if chance(config.blur, &mut random) {
         let deviation = random.random_range(0.1..2.0);
         blur::blur(&mut pixels, side, deviation);
+    }
+    if sometimes(config.jpeg, &mut random) {
+        let [lowest, highest] = config.jpeg_quality;
+        recompress::recompress(&mut pixels, side, random.random_range(lowest..=highest));
     }
     normalise_unit(&mut pixels);
     pixels.into_flattened()
 }
 
+/// Crops, and turns, scales, shifts and shears the crop.
+fn placed(
+    image: &DecodedImage,
+    side: usize,
+    config: &AugmentConfig,
+    random: &mut ChaCha8Rng,
+) -> View {
+    let crop = random_crop(image, config.crop_min_area, random);
+    if sometimes(config.affine, random) {
+        Affine::random(config, random).view(image, crop, side, config.uses_alpha())
+    } else {
+        View::cropped(image, crop, side, config.uses_alpha())
+    }
+}
+
+/// Changes colours: palette, jitter, greyscale, levels.
+fn recolour(pixels: &mut [[f32; 3]], config: &AugmentConfig, random: &mut ChaCha8Rng) {
+    if sometimes(config.palette, random) {
+        palette::shift(pixels, config.palette_strength, random);
+    }
+    if chance(config.jitter, random) {
+        jitter::jitter(pixels, config.jitter_strength, random);
+    }
+    if chance(config.greyscale, random) {
+        jitter::drop_colour(pixels);
+    }
+    if sometimes(config.posterise, random) {
+        let [fewest, most] = config.posterise_levels;
+        palette::posterise(pixels, random.random_range(fewest..=most));
+    }
+}
+
 fn chance(probability: f32, random: &mut ChaCha8Rng) -> bool {
     random.random::<f32>() < probability
+}
+
+/// As [`chance`], but takes no random number at 0: a setting that is off leaves the choices of the others as they were without it.
+fn sometimes(probability: f32, random: &mut ChaCha8Rng) -> bool {
+    probability > 0.0 && chance(probability, random)
 }
 
 /// A random rectangle inside the image: its area is uniform in [`min_area`, 1] of the image's, its aspect ratio log-uniform in 3/4–4/3.

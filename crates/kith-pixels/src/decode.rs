@@ -1,4 +1,4 @@
-//! Decodes an image file to upright RGB over white, or says why it cannot.
+//! Decodes an image file to upright RGB over white, with its alpha if asked, or says why it cannot.
 
 use std::{
     borrow::Cow,
@@ -23,7 +23,7 @@ use sha2::{Digest, Sha256};
 const CODEC_BYTES_PER_PIXEL: u64 = 16;
 /// Bytes that a codec may always allocate, however small the image: its own tables and buffers.
 const CODEC_BYTES: u64 = 16 << 20;
-/// Bytes for each pixel after the codec: RGBA, then RGB.
+/// Bytes for each pixel after the codec: RGBA, then RGB. Alpha that is kept has the place of the codec's work space, which is free by then.
 const COMPOSITE_BYTES_PER_PIXEL: u64 = 7;
 /// Prefix of an EXIF block in a JPEG; some programs write it into other formats too.
 const EXIF_PREFIX: &[u8] = b"Exif\0\0";
@@ -72,6 +72,17 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<DecodedImage, PixelError>
     decode_with(bytes, limits, |image| image)
 }
 
+/// Decodes as [`decode`] does, and keeps the alpha of an image of which some pixel is transparent.
+///
+/// # Errors
+/// Those of [`decode`].
+pub fn decode_keeping_alpha(bytes: &[u8], limits: &Limits) -> Result<DecodedImage, PixelError> {
+    let (image, format, charged) = pixels_of(bytes, limits)?;
+    let decoded = over_white(image, format, true);
+    drop(charged);
+    decoded
+}
+
 /// Decodes as [`decode`] does, then passes the image to `work`. The memory stays charged to the process's budget until `work` returns.
 ///
 /// # Errors
@@ -81,6 +92,17 @@ pub fn decode_with<T>(
     limits: &Limits,
     work: impl FnOnce(DecodedImage) -> T,
 ) -> Result<T, PixelError> {
+    let (image, format, charged) = pixels_of(bytes, limits)?;
+    let done = work(over_white(image, format, false)?);
+    drop(charged);
+    Ok(done)
+}
+
+/// Checks the header, then decodes as the codec does, upright. The memory is charged until the third value is dropped.
+fn pixels_of(
+    bytes: &[u8],
+    limits: &Limits,
+) -> Result<(DynamicImage, &'static Format, Charge<'static>), PixelError> {
     let header = inspect(bytes, limits)?;
     let format = detect(bytes)?;
     let pixels = u64::from(header.width) * u64::from(header.height);
@@ -89,9 +111,7 @@ pub fn decode_with<T>(
         ImageFormat::Jpeg if !jpeg::has_end(&file) => without_end(&file, format, pixels, limits)?,
         _ => codec(&file, format, pixels, limits)?,
     };
-    let done = work(over_white(image, format)?);
-    drop(charged);
-    Ok(done)
+    Ok((image, format, charged))
 }
 
 /// Bytes that decoding this image charges to the process's budget, from its header. The header is not checked as [`inspect`] does.
@@ -232,33 +252,49 @@ fn contain<T>(
     })
 }
 
-/// RGB with alpha composited over white.
-fn over_white(image: DynamicImage, format: &Format) -> Result<DecodedImage, PixelError> {
+/// RGB with alpha composited over white; `keep_alpha`: with the alpha, where a pixel is transparent.
+fn over_white(
+    image: DynamicImage,
+    format: &Format,
+    keep_alpha: bool,
+) -> Result<DecodedImage, PixelError> {
     let (width, height) = (image.width(), image.height());
-    let rgb = if image.color().has_alpha() {
-        let rgba = image.into_rgba8().into_raw();
-        composite(&rgba, format)?
-    } else {
-        image.into_rgb8().into_raw()
-    };
-    Ok(DecodedImage { width, height, rgb })
+    if !image.color().has_alpha() {
+        let rgb = image.into_rgb8().into_raw();
+        return Ok(DecodedImage::opaque(width, height, rgb));
+    }
+    let rgba = image.into_rgba8().into_raw();
+    if !is_invisible(&rgba) {
+        let transparent = rgba.chunks_exact(4).any(|pixel| pixel[3] < 255);
+        let alpha = || rgba.chunks_exact(4).map(|pixel| pixel[3]).collect();
+        return Ok(DecodedImage {
+            alpha: (keep_alpha && transparent).then(alpha),
+            ..DecodedImage::opaque(width, height, composite(&rgba, |alpha| alpha))
+        });
+    }
+    // Programs often leave a BMP's fourth byte at 0 without meaning transparency.
+    if format.codec == ImageFormat::Bmp {
+        let rgb = composite(&rgba, |_| 255);
+        return Ok(DecodedImage::opaque(width, height, rgb));
+    }
+    // Its vector would say nothing.
+    Err(PixelError::Undecodable(
+        "every pixel of the image is fully transparent: it shows nothing".into(),
+    ))
 }
 
-/// Computes c·α + 255·(1 − α), rounded. Programs often leave a BMP's fourth byte at 0 without meaning transparency, so a BMP that is fully
-/// transparent counts as opaque. Another fully transparent image is refused: its vector would say nothing.
-fn composite(rgba: &[u8], format: &Format) -> Result<Vec<u8>, PixelError> {
-    let invisible = rgba.chunks_exact(4).all(|pixel| pixel[3] == 0);
-    if invisible && format.codec != ImageFormat::Bmp {
-        return Err(PixelError::Undecodable(
-            "every pixel of the image is fully transparent: it shows nothing".into(),
-        ));
-    }
+fn is_invisible(rgba: &[u8]) -> bool {
+    rgba.chunks_exact(4).all(|pixel| pixel[3] == 0)
+}
+
+/// Computes c·α + 255·(1 − α), rounded. `alpha`: what a pixel's alpha counts as.
+fn composite(rgba: &[u8], alpha: impl Fn(u8) -> u8) -> Vec<u8> {
     let mut rgb = Vec::with_capacity(rgba.len() / 4 * 3);
     for pixel in rgba.chunks_exact(4) {
-        let alpha = if invisible { 255 } else { u32::from(pixel[3]) };
+        let alpha = u32::from(alpha(pixel[3]));
         let over =
             |value: &u8| ((u32::from(*value) * alpha + 255 * (255 - alpha) + 127) / 255) as u8;
         rgb.extend(pixel[..3].iter().map(over));
     }
-    Ok(rgb)
+    rgb
 }

@@ -23,10 +23,7 @@ pub(super) fn jitter(pixels: &mut [[f32; 3]], strength: [f32; 4], random: &mut C
                 each(pixels, |pixel| blend(pixel, mean, factor));
             }
             2 => each(pixels, |pixel| blend(pixel, luma(&pixel), factor)),
-            _ => {
-                let sixths = sixths(change);
-                each(pixels, |pixel| shift_hue(pixel, sixths));
-            }
+            _ => turn_hue(pixels, change),
         }
     }
 }
@@ -36,13 +33,20 @@ pub(super) fn drop_colour(pixels: &mut [[f32; 3]]) {
     each(pixels, |pixel| [luma(&pixel); 3]);
 }
 
+/// Turns every hue by `turns` of the colour circle; value and saturation stay (HSV).
+pub(super) fn turn_hue(pixels: &mut [[f32; 3]], turns: f32) {
+    let sixths = sixths(turns);
+    each(pixels, |pixel| shift_hue(pixel, sixths));
+}
+
 fn each(pixels: &mut [[f32; 3]], change: impl Fn([f32; 3]) -> [f32; 3]) {
     for pixel in pixels {
         *pixel = change(*pixel).map(|value| value.clamp(0.0, 1.0));
     }
 }
 
-fn luma(pixel: &[f32; 3]) -> f32 {
+/// The brightness of a colour, in 0–1.
+pub(super) fn luma(pixel: &[f32; 3]) -> f32 {
     pixel
         .iter()
         .zip(LUMA)

@@ -48,16 +48,41 @@ pub(super) fn scale(image: &DecodedImage, crop: Crop, side: usize) -> Vec<u8> {
     if whole && image.width as usize == side && image.height as usize == side {
         return image.rgb.clone();
     }
-    let source = ImageRef::new(image.width, image.height, &image.rgb, PixelType::U8x3)
-        .expect("an image has width x height x 3 bytes");
-    let mut target = Image::new(side as u32, side as u32, PixelType::U8x3);
+    scale_to(image, crop, (side, side))
+}
+
+/// The crop scaled to a size (across, down), as [`scale`] does.
+pub(super) fn scale_to(image: &DecodedImage, crop: Crop, size: (usize, usize)) -> Vec<u8> {
+    resample((image, &image.rgb), PixelType::U8x3, crop, size)
+}
+
+/// The crop of an image's transparency, one byte a pixel, scaled as [`scale`] does.
+pub(super) fn scale_alpha(
+    image: &DecodedImage,
+    alpha: &[u8],
+    crop: Crop,
+    size: (usize, usize),
+) -> Vec<u8> {
+    resample((image, alpha), PixelType::U8, crop, size)
+}
+
+/// `bytes`: a plane of `image`, of pixels of kind `pixel`.
+fn resample(
+    (image, bytes): (&DecodedImage, &[u8]),
+    pixel: PixelType,
+    crop: Crop,
+    (wide, high): (usize, usize),
+) -> Vec<u8> {
+    let source = ImageRef::new(image.width, image.height, bytes, pixel)
+        .expect("a plane has width x height pixels");
+    let mut target = Image::new(wide as u32, high as u32, pixel);
     let options = ResizeOptions::new()
         .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
         .use_alpha(false)
         .crop(crop.left, crop.top, crop.width, crop.height);
     Resizer::new()
         .resize(&source, &mut target, Some(&options))
-        .expect("both images are RGB bytes and the crop lies inside");
+        .expect("both images have the same kind of pixels and the crop lies inside");
     target.into_vec()
 }
 
@@ -80,4 +105,13 @@ pub(super) fn normalise_unit(pixels: &mut [[f32; 3]]) {
             pixel[channel] = (pixel[channel] - MEAN[channel]) / DEVIATION[channel];
         }
     }
+}
+
+/// The inverse of [`normalise`], rounded: the bytes of an encoder's input.
+pub(super) fn to_bytes(pixels: &[f32]) -> Vec<u8> {
+    let byte = |(place, value): (usize, &f32)| {
+        let channel = place % 3;
+        ((value * DEVIATION[channel] + MEAN[channel]) * 255.0).round() as u8
+    };
+    pixels.iter().enumerate().map(byte).collect()
 }

@@ -83,7 +83,7 @@ impl Chart {
         let area = BitMapBackend::with_buffer(&mut rgb, SIZE).into_drawing_area();
         self.draw(area, &curves)
             .map_err(|error| failed(error.to_string()))?;
-        let png = kith_pixels::encode_png(&DecodedImage { width, height, rgb });
+        let png = kith_pixels::encode_png(&DecodedImage::opaque(width, height, rgb));
         Ok(vec![
             (format!("{}.svg", self.file), svg.into_bytes()),
             (format!("{}.png", self.file), png),

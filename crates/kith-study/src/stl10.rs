@@ -41,11 +41,11 @@ pub(super) fn image(path: &Path, index: usize) -> Result<DecodedImage, StudyErro
         let (row, column) = (index / SIDE, index % SIDE);
         [0, 1, 2].map(|channel| planes[channel * PLANE + column * SIDE + row])
     };
-    Ok(DecodedImage {
-        width: SIDE as u32,
-        height: SIDE as u32,
-        rgb: (0..PLANE).flat_map(pixel).collect(),
-    })
+    Ok(DecodedImage::opaque(
+        SIDE as u32,
+        SIDE as u32,
+        (0..PLANE).flat_map(pixel).collect(),
+    ))
 }
 
 /// The classes of a file of labels, counted from 0.

@@ -20,6 +20,7 @@ fn published_augment() -> AugmentConfig {
         jitter_strength: [0.8, 0.8, 0.8, 0.2],
         greyscale: 0.2,
         blur: 1.0,
+        ..AugmentConfig::none()
     }
 }
 
@@ -284,10 +285,12 @@ mod tests {
     use super::*;
 
     fn images(count: u8) -> Vec<DecodedImage> {
-        let image = |shade: u8| DecodedImage {
-            width: 40,
-            height: 40,
-            rgb: (0..40 * 40 * 3).map(|n| (n % 251) as u8 ^ shade).collect(),
+        let image = |shade: u8| {
+            DecodedImage::opaque(
+                40,
+                40,
+                (0..40 * 40 * 3).map(|n| (n % 251) as u8 ^ shade).collect(),
+            )
         };
         (0..count).map(image).collect()
     }

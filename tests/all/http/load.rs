@@ -18,11 +18,11 @@ use crate::support::{Reply, Served, data_uri, png};
 
 /// An image that takes a while to decode.
 fn large(side: u32) -> Vec<u8> {
-    encode_png(&DecodedImage {
-        width: side,
-        height: side,
-        rgb: vec![200; (3 * side * side) as usize],
-    })
+    encode_png(&DecodedImage::opaque(
+        side,
+        side,
+        vec![200; (3 * side * side) as usize],
+    ))
 }
 
 async fn embed(served: &Served, headers: &[(&str, &str)], image: Vec<u8>) -> Reply {

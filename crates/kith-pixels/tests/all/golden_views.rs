@@ -14,17 +14,14 @@ fn photo() -> AugmentConfig {
         jitter_strength: [0.4, 0.4, 0.4, 0.1],
         greyscale: 0.2,
         blur: 0.1,
+        ..AugmentConfig::none()
     }
 }
 
 fn image(width: u32, height: u32) -> DecodedImage {
     // Smooth waves with a little noise.
     let byte = |i: u32| ((i / 3 * (1 + i % 3) / 2 + i * 7919 % 31) % 256) as u8;
-    DecodedImage {
-        width,
-        height,
-        rgb: (0..width * height * 3).map(byte).collect(),
-    }
+    DecodedImage::opaque(width, height, (0..width * height * 3).map(byte).collect())
 }
 
 #[test]

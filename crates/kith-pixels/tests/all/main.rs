@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod golden_views;
+mod operations;
 mod pixel_files;
 mod pixel_kinds;
 mod pixels;

@@ -30,17 +30,6 @@ fn png(image: impl Into<DynamicImage>) -> Vec<u8> {
     encode(&image.into(), ImageFormat::Png)
 }
 
-fn plain() -> AugmentConfig {
-    AugmentConfig {
-        crop_min_area: 1.0,
-        flip: 0.0,
-        jitter: 0.0,
-        jitter_strength: [0.0; 4],
-        greyscale: 0.0,
-        blur: 0.0,
-    }
-}
-
 #[test]
 fn every_format_is_known_by_its_content_and_decodes_to_the_same_image() {
     let image = DynamicImage::from(gradient(40, 24));
@@ -153,14 +142,7 @@ fn fit_crops_the_centre_of_a_long_image() {
             [0; 3]
         })
     });
-    let pixels = fit(
-        &DecodedImage {
-            width: 96,
-            height: 32,
-            rgb: thirds.into_raw(),
-        },
-        32,
-    );
+    let pixels = fit(&DecodedImage::opaque(96, 32, thirds.into_raw()), 32);
     assert_eq!(pixels.len(), 32 * 32 * 3);
     // White, normalised with ImageNet's mean and deviation of red.
     let white = (1.0 - 0.485) / 0.229;
@@ -173,11 +155,7 @@ fn fit_crops_the_centre_of_a_long_image() {
 
 #[test]
 fn a_single_pixel_fits_and_augments() {
-    let image = DecodedImage {
-        width: 1,
-        height: 1,
-        rgb: vec![9, 99, 199],
-    };
+    let image = DecodedImage::opaque(1, 1, vec![9, 99, 199]);
     let strong = AugmentConfig {
         crop_min_area: 0.08,
         flip: 1.0,
@@ -185,6 +163,7 @@ fn a_single_pixel_fits_and_augments() {
         jitter_strength: [0.8, 0.8, 0.8, 0.2],
         greyscale: 0.0,
         blur: 1.0,
+        ..AugmentConfig::none()
     };
     assert!(fit(&image, 64).iter().all(|value| value.is_finite()));
     assert!((0..50).all(|seed| {
@@ -196,11 +175,7 @@ fn a_single_pixel_fits_and_augments() {
 
 #[test]
 fn augmentation_is_decided_by_its_seed() {
-    let image = DecodedImage {
-        width: 50,
-        height: 40,
-        rgb: gradient(50, 40).into_raw(),
-    };
+    let image = DecodedImage::opaque(50, 40, gradient(50, 40).into_raw());
     let config = AugmentConfig {
         crop_min_area: 0.3,
         flip: 0.5,
@@ -208,6 +183,7 @@ fn augmentation_is_decided_by_its_seed() {
         jitter_strength: [0.4, 0.4, 0.4, 0.1],
         greyscale: 0.2,
         blur: 0.5,
+        ..AugmentConfig::none()
     };
     assert_eq!(
         augment(&image, 32, &config, 7),
@@ -221,13 +197,9 @@ fn augmentation_is_decided_by_its_seed() {
 
 #[test]
 fn without_any_strength_a_square_view_is_what_serving_sees() {
-    let image = DecodedImage {
-        width: 32,
-        height: 32,
-        rgb: gradient(32, 32).into_raw(),
-    };
+    let image = DecodedImage::opaque(32, 32, gradient(32, 32).into_raw());
     // A full-area crop of ratio other than 1 does not fit a square, so the centre is taken after ten tries.
-    let view = augment(&image, 32, &plain(), 1);
+    let view = augment(&image, 32, &AugmentConfig::none(), 1);
     let served = fit(&image, 32);
     // Both normalise the same bytes, in a different order of f32 operations.
     assert!(view.iter().zip(&served).all(|(a, b)| (a - b).abs() < 1e-5));
@@ -235,16 +207,12 @@ fn without_any_strength_a_square_view_is_what_serving_sees() {
 
 #[test]
 fn half_of_the_views_are_flipped() {
-    let image = DecodedImage {
-        width: 32,
-        height: 32,
-        rgb: gradient(32, 32).into_raw(),
-    };
+    let image = DecodedImage::opaque(32, 32, gradient(32, 32).into_raw());
     let config = AugmentConfig {
         flip: 0.5,
-        ..plain()
+        ..AugmentConfig::none()
     };
-    let straight = augment(&image, 32, &plain(), 0);
+    let straight = augment(&image, 32, &AugmentConfig::none(), 0);
     let flipped = (0..400)
         .filter(|seed| augment(&image, 32, &config, *seed)[0] > straight[0] + 1.0)
         .count();

@@ -17,11 +17,7 @@ fn halves(width: u32, height: u32) -> DecodedImage {
             [30, 30, 200]
         }
     });
-    DecodedImage {
-        width,
-        height,
-        rgb: pixels.collect(),
-    }
+    DecodedImage::opaque(width, height, pixels.collect())
 }
 
 #[test]

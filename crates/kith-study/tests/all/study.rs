@@ -26,11 +26,7 @@ fn png(seed: u32) -> Vec<u8> {
         [colour[0], colour[1], colour[2]]
     };
     let rgb = (0..40 * 40).flat_map(pixel).collect();
-    let image = DecodedImage {
-        width: 40,
-        height: 40,
-        rgb,
-    };
+    let image = DecodedImage::opaque(40, 40, rgb);
     kith_pixels::encode_png(&image)
 }
 
