@@ -98,15 +98,18 @@ pub enum DecodeStage {
     Resize,
     /// Pixels to a random view, as training sees it.
     Augment,
+    /// The same, of an image that is transparent around a disc.
+    AugmentCutOut,
 }
 
 impl DecodeStage {
     /// All, in order.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::DecodeJpeg,
         Self::DecodePng,
         Self::Resize,
         Self::Augment,
+        Self::AugmentCutOut,
     ];
 }
 

@@ -221,7 +221,10 @@ pub(super) fn decode_stage(
         _ => SampleFormat::Jpeg,
     };
     let bytes = sample(format, SAMPLE_SIZE.0, SAMPLE_SIZE.1);
-    let picture = decode(&bytes, &setup.limits)?;
+    let mut picture = decode(&bytes, &setup.limits)?;
+    if part == DecodeStage::AugmentCutOut {
+        picture.alpha = Some(disc(SAMPLE_SIZE));
+    }
     let mut seed = 0;
     watch(budget, || {
         match part {
@@ -231,11 +234,22 @@ pub(super) fn decode_stage(
             DecodeStage::Resize => {
                 black_box(fit(&picture, side));
             }
-            DecodeStage::Augment => {
+            DecodeStage::Augment | DecodeStage::AugmentCutOut => {
                 seed += 1;
                 black_box(augment(&picture, side, &setup.augment, seed));
             }
         }
         Ok(())
     })
+}
+
+/// The alpha of an image of which the largest disc in the middle is opaque.
+fn disc((width, height): (u32, u32)) -> Vec<u8> {
+    let radius = width.min(height) / 2;
+    let alpha = |place: u32| {
+        let (x, y) = (place % width, place / width);
+        let distance = x.abs_diff(width / 2).pow(2) + y.abs_diff(height / 2).pow(2);
+        if distance < radius * radius { 255 } else { 0 }
+    };
+    (0..width * height).map(alpha).collect()
 }

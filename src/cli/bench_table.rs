@@ -117,6 +117,7 @@ fn decode(report: &Report) -> Vec<Vec<String>> {
             DecodeStage::DecodePng => "decode PNG".into(),
             DecodeStage::Resize => format!("resize to {}", row.side),
             DecodeStage::Augment => format!("augment to {}", row.side),
+            DecodeStage::AugmentCutOut => format!("augment a cut-out to {}", row.side),
         };
         vec![
             part,

@@ -8,6 +8,7 @@ mod out;
 mod alias;
 mod answer;
 mod audit;
+mod augment;
 mod bench;
 mod bench_table;
 mod checkpoint;
@@ -99,6 +100,8 @@ enum Command {
     Audit(audit::AuditArgs),
     /// Measure what this machine does: embeddings and training images a second, layers, walks, decoding
     Bench(bench::BenchArgs),
+    /// Show what training's alterations make of images
+    Augment(augment::AugmentArgs),
     /// Exit with 0 if a server is alive
     Health(health::HealthArgs),
     /// Look at this machine, the settings and the data folder, and say what to change
@@ -130,6 +133,7 @@ pub fn run() -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Audit(args) => audit::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Augment(args) => augment::run(&args),
         Command::Health(args) => health::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Config(args) => config::run(&args),

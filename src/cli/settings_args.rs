@@ -23,7 +23,13 @@ pub(crate) struct SettingsArgs {
 impl SettingsArgs {
     /// The effective settings; named options win over `--set`.
     pub(crate) fn load(&self) -> Result<Settings, ConfigError> {
-        let mut settings = Settings::load(self.config.as_deref(), &self.set)?;
+        self.load_with(None)
+    }
+
+    /// As [`SettingsArgs::load`], with one more setting, `section.key=value`, that a subcommand has an option for.
+    pub(crate) fn load_with(&self, named: Option<String>) -> Result<Settings, ConfigError> {
+        let sets: Vec<String> = self.set.iter().cloned().chain(named).collect();
+        let mut settings = Settings::load(self.config.as_deref(), &sets)?;
         if let Some(dir) = &self.data_dir {
             settings.storage.data_dir.clone_from(dir);
         }

@@ -54,7 +54,7 @@ fn every_kind_of_cell_gives_its_row() {
     assert_eq!((report.forward.len(), report.train.len()), (1, 1));
     assert_eq!(
         (report.walk.len(), report.decode.len(), report.peak.len()),
-        (1, 4, 1)
+        (1, 5, 1)
     );
     // Eleven shapes of the backbone and two of the head, there and back.
     assert_eq!(report.layers.len(), 26);
@@ -79,7 +79,7 @@ fn a_plan_has_each_cell_once() {
     };
     let counts = Kind::ALL.map(|kind| count(kind, &[32, 64]));
     // Walks know no side, decoding neither batch nor threads; layers have two peaks, and 26 cells for each of eight choices.
-    assert_eq!(counts, [8, 8, 2 + 8 * 26, 4, 8]);
+    assert_eq!(counts, [8, 8, 2 + 8 * 26, 4, 10]);
     assert!(
         plan(&[Kind::Decode], &[33], &[], &[])
             .cells(&setup())

@@ -4,6 +4,7 @@
 
 mod app;
 mod audit;
+mod augment_command;
 mod bench;
 mod blobs;
 mod checkpoint;
