@@ -100,10 +100,8 @@ struct Source {
     part: Crop,
     width: usize,
     height: usize,
-    /// RGB over white.
-    rgb: Vec<u8>,
-    /// `None`: opaque.
-    alpha: Option<Vec<u8>>,
+    /// Red, green, blue over white and the coverage of each pixel.
+    pixels: Vec<[u8; 4]>,
 }
 
 impl Source {
@@ -134,13 +132,22 @@ impl Source {
             width,
             height,
         };
-        let alpha = image.alpha.as_ref().filter(|_| alpha);
+        let rgb = scale_to(image, part, (wide, high));
+        let mut pixels: Vec<[u8; 4]> = rgb
+            .chunks_exact(3)
+            .map(|rgb| [rgb[0], rgb[1], rgb[2], 255])
+            .collect();
+        if let Some(alpha) = image.alpha.as_ref().filter(|_| alpha) {
+            let covered = scale_alpha(image, alpha, part, (wide, high));
+            for (pixel, covered) in pixels.iter_mut().zip(covered) {
+                pixel[3] = covered;
+            }
+        }
         Self {
             part,
             width: wide,
             height: high,
-            rgb: scale_to(image, part, (wide, high)),
-            alpha: alpha.map(|alpha| scale_alpha(image, alpha, part, (wide, high))),
+            pixels,
         }
     }
 
@@ -157,26 +164,32 @@ impl Source {
         let (x, y) = (x - 0.5, y - 0.5);
         let (left, top) = (x.floor(), y.floor());
         let (right, down) = (x - left, y - top);
-        let mut sum = [0.0; 4];
-        for (row, share) in [(0, 1.0 - down), (1, down)] {
-            for (column, weight) in [(0, share * (1.0 - right)), (1, share * right)] {
-                let tap = self.tap(left as i64 + column, top as i64 + row);
-                (0..4).for_each(|channel| sum[channel] += weight * f32::from(tap[channel]));
-            }
-        }
-        sum.map(|value| value / 255.0)
+        let taps = self.taps(left as i64, top as i64);
+        let across = |[a, b]: [[u8; 4]; 2], channel: usize| {
+            f32::from(a[channel]) * (1.0 - right) + f32::from(b[channel]) * right
+        };
+        std::array::from_fn(|channel| {
+            let [above, below] = taps.map(|row| across(row, channel));
+            (above * (1.0 - down) + below * down) / 255.0
+        })
     }
 
-    /// Red, green, blue over white and the coverage of a pixel; outside of the image white that nothing covers.
-    fn tap(&self, column: i64, row: i64) -> [u8; 4] {
+    /// The pixel at a place, those right of it and below it; outside of the image white that nothing covers.
+    fn taps(&self, left: i64, top: i64) -> [[[u8; 4]; 2]; 2] {
+        let within = |at: i64, length: usize| at >= 0 && at + 1 < length as i64;
+        if within(left, self.width) && within(top, self.height) {
+            let first = top as usize * self.width + left as usize;
+            return [first, first + self.width].map(|at| [self.pixels[at], self.pixels[at + 1]]);
+        }
         let inside = |at: i64, length: usize| usize::try_from(at).ok().filter(|at| *at < length);
-        let Some((column, row)) = inside(column, self.width).zip(inside(row, self.height)) else {
-            return [255, 255, 255, 0];
-        };
-        let place = row * self.width + column;
-        let rgb = &self.rgb[3 * place..][..3];
-        let covered = self.alpha.as_ref().map_or(255, |alpha| alpha[place]);
-        [rgb[0], rgb[1], rgb[2], covered]
+        [top, top + 1].map(|row| {
+            [left, left + 1].map(|column| {
+                let place = inside(column, self.width).zip(inside(row, self.height));
+                place.map_or([255, 255, 255, 0], |(column, row)| {
+                    self.pixels[row * self.width + column]
+                })
+            })
+        })
     }
 }
 

@@ -152,61 +152,39 @@ impl AugmentConfig {
         let [min_levels, max_levels] = self.posterise_levels;
         let [min_quality, max_quality] = self.jpeg_quality;
         let quality = min_quality >= 1 && (min_quality..=100).contains(&max_quality);
+        let up_to = |value: f32, largest: f32| (0.0..=largest).contains(&value);
+        let scales = "two values from 0.25 to 4, the smaller first";
+        let levels = "two whole numbers from 2 to 255, the smaller first";
+        let qualities = "two whole numbers from 1 to 100, the smaller first";
+        let strengths = "four values from 0 to 1, the last (hue) at most 0.5";
+        let area = self.crop_min_area > 0.0 && self.crop_min_area <= 1.0;
+        let (turn, shear) = (self.affine_degrees, self.affine_shear);
+        let enough_levels = min_levels >= 2 && min_levels <= max_levels;
         let rules = [
+            (area, "crop_min_area", "above 0 and at most 1"),
+            (jitter, "jitter_strength", strengths),
+            (up_to(turn, 180.0), "affine_degrees", "from 0 to 180"),
+            (scale, "affine_scale", scales),
             (
-                self.crop_min_area > 0.0 && self.crop_min_area <= 1.0,
-                ("crop_min_area", "above 0 and at most 1"),
+                up_to(self.affine_shift, 0.5),
+                "affine_shift",
+                "from 0 to 0.5",
             ),
+            (up_to(shear, 45.0), "affine_shear", "from 0 to 45"),
             (
-                jitter,
-                (
-                    "jitter_strength",
-                    "four values from 0 to 1, the last (hue) at most 0.5",
-                ),
+                up_to(self.palette_strength, 1.0),
+                "palette_strength",
+                "from 0 to 1",
             ),
+            (enough_levels, "posterise_levels", levels),
             (
-                (0.0..=180.0).contains(&self.affine_degrees),
-                ("affine_degrees", "from 0 to 180"),
+                up_to(self.outline_width, 0.2),
+                "outline_width",
+                "from 0 to 0.2",
             ),
-            (
-                scale,
-                (
-                    "affine_scale",
-                    "two values from 0.25 to 4, the smaller first",
-                ),
-            ),
-            (
-                (0.0..=0.5).contains(&self.affine_shift),
-                ("affine_shift", "from 0 to 0.5"),
-            ),
-            (
-                (0.0..=45.0).contains(&self.affine_shear),
-                ("affine_shear", "from 0 to 45"),
-            ),
-            (
-                (0.0..=1.0).contains(&self.palette_strength),
-                ("palette_strength", "from 0 to 1"),
-            ),
-            (
-                min_levels >= 2 && min_levels <= max_levels,
-                (
-                    "posterise_levels",
-                    "two whole numbers from 2 to 255, the smaller first",
-                ),
-            ),
-            (
-                (0.0..=0.2).contains(&self.outline_width),
-                ("outline_width", "from 0 to 0.2"),
-            ),
-            (
-                quality,
-                (
-                    "jpeg_quality",
-                    "two whole numbers from 1 to 100, the smaller first",
-                ),
-            ),
+            (quality, "jpeg_quality", qualities),
         ];
-        let broken = rules.into_iter().filter(|(holds, _)| !holds);
-        broken.map(|(_, problem)| problem).collect()
+        let broken = rules.into_iter().filter(|(holds, ..)| !holds);
+        broken.map(|(_, key, expected)| (key, expected)).collect()
     }
 }

@@ -64,12 +64,12 @@ mod tests {
     fn an_image_lies_where_it_was_put_with_the_bytes_it_was_made_from() {
         let bytes: Vec<u8> = (0..2 * 2 * 3).map(|i| i * 20).collect();
         let mut sheet = Sheet::new(2, 3, 2);
-        sheet.put(4, &normalise(&bytes));
+        sheet.put(5, &normalise(&bytes));
         let image = sheet.into_image();
         assert_eq!((image.width, image.height), (22, 16));
         let at = |x: usize, y: usize| &image.rgb[3 * (y * 22 + x)..][..3];
-        assert_eq!(at(10, 10), &bytes[..3]);
-        assert_eq!(at(11, 11), &bytes[9..]);
+        assert_eq!(at(16, 10), &bytes[..3]);
+        assert_eq!(at(17, 11), &bytes[9..]);
         let drawn = image.rgb.chunks(3).filter(|pixel| **pixel != [128; 3]);
         assert_eq!(drawn.count(), 4);
     }
