@@ -7,7 +7,7 @@ use std::{
 
 use rayon::prelude::*;
 
-use super::{config::TrainConfig, context::Context, error::TrainFailure};
+use super::{context::Context, error::TrainFailure};
 use crate::{
     image_store::{ImageError, ImageStore},
     telemetry::LogThrottle,
@@ -15,7 +15,7 @@ use crate::{
 };
 use kith_learn::{CarriedViews, SharedView};
 use kith_mcmc::{ImageKey, SlotKey};
-use kith_pixels::{DecodedImage, PixelError};
+use kith_pixels::{AugmentConfig, DecodedImage, Limits, PixelError};
 use kith_seed::mix;
 
 /// Domains of the seeds of views: of a slot in the batch, and of a carried negative.
@@ -120,7 +120,7 @@ impl ImageLoader {
             Err(ImageError::Damaged { .. }) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        match self.decode(&bytes) {
+        match decode(&bytes, &context.config.augment, &context.config.limits) {
             Ok(decoded) => {
                 let decoded = Arc::new(decoded);
                 self.cache().insert(image, decoded.clone(), generation);
@@ -132,18 +132,6 @@ impl ImageLoader {
                 }
                 Ok(None)
             }
-        }
-    }
-
-    /// Keeps the alpha where views need it: most images are opaque, and the others take a third more memory with it.
-    fn decode(&self, bytes: &[u8]) -> Result<DecodedImage, PixelError> {
-        let TrainConfig {
-            augment, limits, ..
-        } = &self.context.config;
-        if augment.uses_alpha() {
-            kith_pixels::decode_keeping_alpha(bytes, limits)
-        } else {
-            kith_pixels::decode(bytes, limits)
         }
     }
 
@@ -166,6 +154,19 @@ impl ImageLoader {
 
     fn cache(&self) -> MutexGuard<'_, Cache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps the alpha where views need it: most images are opaque, and the others take a third more memory with it.
+fn decode(
+    bytes: &[u8],
+    augment: &AugmentConfig,
+    limits: &Limits,
+) -> Result<DecodedImage, PixelError> {
+    if augment.uses_alpha() {
+        kith_pixels::decode_keeping_alpha(bytes, limits)
+    } else {
+        kith_pixels::decode(bytes, limits)
     }
 }
 
@@ -284,6 +285,35 @@ mod tests {
         cache.insert(ImageKey(5), image_of(31), 0);
         assert!(cache.get(ImageKey(5)).is_none());
         assert_eq!(cache.bytes, 30);
+    }
+
+    #[test]
+    fn alpha_is_kept_if_views_need_it_and_counts_in_the_cache() {
+        let clear = image::RgbaImage::from_fn(2, 1, |x, _| image::Rgba([9, 9, 9, 255 * x as u8]));
+        let mut file = std::io::Cursor::new(Vec::new());
+        clear.write_to(&mut file, image::ImageFormat::Png).unwrap();
+        let limits = Limits {
+            max_bytes: 1 << 20,
+            max_pixels: 1 << 20,
+            decode_memory_mb: 64,
+        };
+        let decoded = |background| {
+            let augment = AugmentConfig {
+                background,
+                ..AugmentConfig::none()
+            };
+            Arc::new(decode(file.get_ref(), &augment, &limits).unwrap())
+        };
+        let (without, with) = (decoded(0.0), decoded(0.5));
+        assert_eq!(without.alpha, None);
+        assert_eq!(with.alpha, Some(vec![0, 255]));
+        let mut cache = Cache::new(30);
+        cache.insert(ImageKey(1), without, 0);
+        assert_eq!(cache.bytes, 6);
+        cache.insert(ImageKey(1), with, 0);
+        assert_eq!(cache.bytes, 8);
+        cache.forget(&[ImageKey(1)]);
+        assert_eq!(cache.bytes, 0);
     }
 
     #[test]
