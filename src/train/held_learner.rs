@@ -9,7 +9,10 @@ use crate::{
 };
 use kith_learn::Learner;
 use kith_mcmc::{ChainTable, PairGraph, PairKey};
-use kith_nn::{TowerOptimizer, Towers};
+use kith_nn::{NamedArray, TowerOptimizer, Towers};
+
+/// After the names of the weights in training, which are kept with the moments if the checkpoint serves their average.
+const TRAINED: &str = ".trained";
 
 /// Network, moments and chains of a run.
 pub(super) enum HeldLearner {
@@ -79,14 +82,17 @@ impl HeldLearner {
         origin: Option<Origin>,
     ) -> Result<Snapshot, TrainFailure> {
         Ok(match self {
-            Self::Loaded(learner) => Snapshot {
-                encoder: learner.towers.config().clone(),
-                model: learner.towers.to_arrays()?,
-                optimizer: learner.optimizer.to_arrays()?,
-                chains: learner.table.to_columns(),
-                trainer,
-                origin,
-            },
+            Self::Loaded(learner) => {
+                let (model, optimizer) = weights_and_moments(learner)?;
+                Snapshot {
+                    encoder: learner.towers.config().clone(),
+                    model,
+                    optimizer,
+                    chains: learner.table.to_columns(),
+                    trainer,
+                    origin,
+                }
+            }
             Self::Stored(stored) => Snapshot {
                 trainer,
                 origin,
@@ -112,22 +118,57 @@ fn chains(snapshot: &Snapshot) -> Result<ChainTable, TrainFailure> {
 
 /// Network, moments and chains from a snapshot.
 fn learner(context: &Context, snapshot: Snapshot) -> Result<Learner, TrainFailure> {
+    let chains = chains(&snapshot)?;
     let config = &context.config;
-    let towers = Towers::from_arrays(&config.encoder, &snapshot.model, &context.device)?;
+    let open =
+        |arrays: &[NamedArray]| Towers::from_arrays(&config.encoder, arrays, &context.device);
+    let averages = config.learn.average_steps > 0;
+    let (trained, moments) = split_trained(snapshot.optimizer);
+    // Without averages, or from a checkpoint without them, training goes on from the weights that serve.
+    let goes_on = averages && !trained.is_empty();
+    let towers = open(if goes_on { &trained } else { &snapshot.model })?;
+    let averaged = averages.then(|| open(&snapshot.model)).transpose()?;
     let mut optimizer = TowerOptimizer::new(&config.optimizer, &towers)?;
     // Moments that were lost have been reported when the checkpoint was read.
-    if !snapshot.optimizer.is_empty()
-        && let Err(error) = optimizer.load_arrays(&snapshot.optimizer)
+    if !moments.is_empty()
+        && let Err(error) = optimizer.load_arrays(&moments)
     {
         tracing::warn!(%error, "the optimiser's moments are of another kind: they start anew");
         optimizer = TowerOptimizer::new(&config.optimizer, &towers)?;
     }
-    let (chains, seed) = (chains(&snapshot)?, snapshot.trainer.seed);
-    Ok(Learner::new(
+    let mut learner = Learner::new(
         config.learn.clone(),
-        seed,
+        snapshot.trainer.seed,
         towers,
         optimizer,
         chains,
-    ))
+    );
+    learner.averaged = averaged;
+    Ok(learner)
+}
+
+/// The weights that serve, and what training goes on from beside them: the moments, and its own weights if those that serve are their average.
+fn weights_and_moments(
+    learner: &Learner,
+) -> Result<(Vec<NamedArray>, Vec<NamedArray>), TrainFailure> {
+    let mut moments = learner.optimizer.to_arrays()?;
+    let mut weights = learner.towers.to_arrays()?;
+    if let Some(averaged) = &learner.averaged {
+        for array in &mut weights {
+            array.name.push_str(TRAINED);
+        }
+        moments.append(&mut weights);
+        weights = averaged.to_arrays()?;
+    }
+    Ok((weights, moments))
+}
+
+/// The weights in training, under their own names, and the moments.
+fn split_trained(optimizer: Vec<NamedArray>) -> (Vec<NamedArray>, Vec<NamedArray>) {
+    let is_trained = |array: &NamedArray| array.name.ends_with(TRAINED);
+    let (mut trained, moments): (Vec<_>, Vec<_>) = optimizer.into_iter().partition(is_trained);
+    for array in &mut trained {
+        array.name.truncate(array.name.len() - TRAINED.len());
+    }
+    (trained, moments)
 }

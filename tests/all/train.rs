@@ -52,7 +52,8 @@ async fn a_run_that_was_stopped_half_way_ends_bit_for_bit_like_one_that_was_not(
         let towers = format!("encoder.towers={towers}");
         let until = |steps: &str, others: &[&str]| {
             let steps = format!("training.max_steps={steps}");
-            config(&[&[&objective[..], &towers[..], &steps[..]], others].concat())
+            let average = "learning.average_steps=3";
+            config(&[&[&objective[..], &towers[..], &steps[..], average], others].concat())
         };
         let straight = Lab::new(0.0).await;
         straight.post(0..11).await;
@@ -74,6 +75,35 @@ async fn a_run_that_was_stopped_half_way_ends_bit_for_bit_like_one_that_was_not(
         assert_eq!(resumed.model, expected.model);
         assert_ne!(half.model, expected.model);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn averaging_begins_and_ends_between_starts_from_the_weights_that_serve() {
+    let lab = Lab::new(0.0).await;
+    lab.post(0..11).await;
+    let until = |steps: &str, average: &str| {
+        let steps = format!("training.max_steps={steps}");
+        let average = format!("learning.average_steps={average}");
+        config(&[&steps[..], &average[..], "schedule.learning_rate=1e-30"])
+    };
+    let trained = |snapshot: &Snapshot| -> Vec<Vec<f32>> {
+        let arrays = snapshot.optimizer.iter();
+        let trained = arrays.filter(|array| array.name.ends_with(".trained"));
+        trained.map(|array| array.data.clone()).collect()
+    };
+    let moving = config(&["training.max_steps=4", "learning.average_steps=3"]);
+    let averaged = train_to_the_end(&lab, moving).await;
+    let served: Vec<_> = averaged.model.iter().map(|array| &array.data).collect();
+    assert_eq!(trained(&averaged).len(), served.len());
+    assert!(trained(&averaged).iter().ne(served));
+    // From here on the rate is too small to change a weight: they stay where a start put them.
+    let without = train_to_the_end(&lab, until("5", "0")).await;
+    assert_eq!(without.model, averaged.model);
+    assert_eq!(trained(&without), Vec::<Vec<f32>>::new());
+    let again = train_to_the_end(&lab, until("6", "3")).await;
+    assert_eq!(again.model, averaged.model);
+    let weights: Vec<_> = again.model.iter().map(|array| array.data.clone()).collect();
+    assert_eq!(trained(&again), weights);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -31,6 +31,8 @@ pub struct LearnConfig {
     pub cache_refresh: f32,
     /// `exact`: largest number of images that a step may encode.
     pub exact_images: usize,
+    /// Steps that the averaged weights reach back over; 0: weights are not averaged.
+    pub average_steps: u64,
 }
 
 impl LearnConfig {

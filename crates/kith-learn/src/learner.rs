@@ -22,6 +22,8 @@ pub struct Learner {
     pub towers: Towers,
     /// The optimiser with its moments.
     pub optimizer: TowerOptimizer,
+    /// The moving average of the weights of `towers` over [`LearnConfig::average_steps`], if it is kept. Steps change it and never read it.
+    pub averaged: Option<Towers>,
     /// The chains, or the objective's other states ([`ObjectiveKind::states`]).
     pub table: ChainTable,
     cache: EmbeddingCache,
@@ -46,6 +48,7 @@ impl Learner {
         Self {
             towers,
             optimizer,
+            averaged: None,
             table: of_fitting_kind(&config, table),
             cache: EmbeddingCache::default(),
             ahead: None,
@@ -93,10 +96,23 @@ impl Learner {
             let norm = estimate.report.gradient_norm;
             self.optimizer
                 .step(&mut self.towers, gradients, norm, rate)?;
+            self.average()?;
         }
         self.write(estimate.states, estimate.fresh, (batch.step, graph));
         estimate.report.backward_seconds += started.elapsed().as_secs_f64();
         Ok(estimate.report)
+    }
+
+    /// Takes the weights into their average: each of the first steps counts as much as another, later ones by a share that stays.
+    fn average(&mut self) -> Result<(), LearnError> {
+        if let Some(averaged) = &mut self.averaged {
+            let steps = self
+                .config
+                .average_steps
+                .clamp(1, self.optimizer.updates() + 1);
+            averaged.blend(&self.towers, 1.0 / steps as f32)?;
+        }
+        Ok(())
     }
 
     /// Like [`Learner::step`] without the update: chains move, weights and moments stay. Returns the gradient, or `None` if no anchor has a

@@ -83,6 +83,7 @@ impl Trial {
                 cache_images: 1000,
                 cache_refresh: 1.0,
                 exact_images: 1000,
+                average_steps: 0,
             },
             batch,
             fault: Fault::None,

@@ -222,6 +222,9 @@ pub(super) trait Backend: Send + Sync {
     /// Adds `values` to `target`; both `f32`.
     fn add(&self, target: &Tensor, values: &Tensor) -> Result<()>;
 
+    /// Moves `target` towards `values` by `share` of the way; both `f32`, of the same length.
+    fn blend(&self, target: &Tensor, values: &Tensor, share: f32) -> Result<()>;
+
     /// √ Σ value² over all `tensors`, which are `f32`; not finite if any value is not.
     fn norm(&self, tensors: &[&Tensor]) -> Result<f32>;
 

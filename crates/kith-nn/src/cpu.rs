@@ -274,6 +274,11 @@ impl Backend for Cpu {
         Ok(())
     }
 
+    fn blend(&self, target: &Tensor, values: &Tensor, share: f32) -> Result<()> {
+        let values = View::new(values)?;
+        write(target, |target| kernels::blend(target, &values, share))
+    }
+
     fn add(&self, target: &Tensor, values: &Tensor) -> Result<()> {
         let values = View::new(values)?;
         write(target, |target| kernels::add(target, &values))

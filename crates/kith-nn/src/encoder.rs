@@ -135,6 +135,21 @@ impl Encoder {
             .collect()
     }
 
+    /// Moves every weight towards that of `other`, an encoder of the same shape, by `share` of the way.
+    ///
+    /// # Errors
+    /// The device failed. Some weights may then have moved.
+    pub fn blend(&mut self, other: &Self, share: f32) -> Result<(), NnError> {
+        let backend = self.device.backend.clone();
+        let pairs = self.layers_to_update().iter_mut().zip(&*other.layers);
+        for (layer, newer) in pairs {
+            let [weight, bias] = layer.parameters()?;
+            backend.blend(weight, newer.weight()?, share)?;
+            backend.blend(bias, &newer.bias, share)?;
+        }
+        Ok(())
+    }
+
     /// Encodes `pixels` (`[batch, side, side, 3]`).
     ///
     /// # Errors

@@ -90,6 +90,16 @@ impl Towers {
         self.get(Side::Anchor).config()
     }
 
+    /// Moves every weight towards that of `others`, as [`Encoder::blend`].
+    ///
+    /// # Errors
+    /// The device failed. Some weights may then have moved.
+    pub fn blend(&mut self, others: &Self, share: f32) -> Result<(), NnError> {
+        let each = self.encoders.iter_mut().zip(&others.encoders);
+        let mut blended = each.map(|(encoder, other)| encoder.blend(other, share));
+        blended.try_for_each(|result| result)
+    }
+
     /// A copy of all weights in a fixed order: those of [`Encoder::to_arrays`], and those of a positive side's own encoder with `positive.`
     /// before their names.
     ///

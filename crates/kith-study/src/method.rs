@@ -87,6 +87,7 @@ impl Method {
             cache_images: images.max(1),
             cache_refresh: 0.01,
             exact_images: images.max(1),
+            average_steps: 0,
         }
     }
 }

@@ -115,6 +115,7 @@ mod tests {
             cache_images: 100,
             cache_refresh: 0.1,
             exact_images: 100,
+            average_steps: 0,
         }
     }
 

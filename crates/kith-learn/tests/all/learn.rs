@@ -312,3 +312,35 @@ fn settings_out_of_range_are_refused_by_name() {
     refused(|config| config.carried_budget = 0.0, "carried_budget");
     refused(|config| config.roulette = -0.1, "roulette");
 }
+
+#[test]
+fn the_average_of_the_first_steps_is_their_mean_and_steps_do_not_read_it() {
+    let (graph, store) = (graph(12), Store::default());
+    let averaging = LearnConfig {
+        average_steps: 3,
+        ..infonce()
+    };
+    let [mut plain, mut averaged] = [infonce(), averaging].map(learner);
+    averaged.averaged = Some(learner(infonce()).towers);
+    let flat = |arrays: Vec<NamedArray>| -> Vec<f32> {
+        arrays.into_iter().flat_map(|array| array.data).collect()
+    };
+    let mut weights = vec![flat(plain.towers.to_arrays().expect("weights"))];
+    for _ in 0..4 {
+        train(&mut plain, &graph, &store, 1);
+        train(&mut averaged, &graph, &store, 1);
+        weights.push(flat(plain.towers.to_arrays().expect("weights")));
+    }
+    assert!(state(&plain) == state(&averaged));
+    // The mean of the start and two steps; then a third of each newer one.
+    let mean = |place: usize| {
+        let first: f32 = weights[..3].iter().map(|weights| weights[place]).sum();
+        let third = |mean: f32, step: usize| mean + (weights[step][place] - mean) / 3.0;
+        third(third(first / 3.0, 3), 4)
+    };
+    let found = averaged.averaged.expect("it is kept").to_arrays();
+    for (place, found) in flat(found.expect("weights")).into_iter().enumerate() {
+        // Roundings of a few sums.
+        assert!((found - mean(place)).abs() <= 1e-6 * (1.0 + found.abs()));
+    }
+}

@@ -41,6 +41,7 @@ pub(crate) fn config(estimator: Estimator, scores: Scores) -> LearnConfig {
         cache_images: 100,
         cache_refresh: 0.1,
         exact_images: 100,
+        average_steps: 0,
     }
 }
 

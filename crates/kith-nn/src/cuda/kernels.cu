@@ -314,6 +314,11 @@ extern "C" __global__ void add(float *target, const float *values, size count) {
     if (i < count) target[i] += values[i];
 }
 
+extern "C" __global__ void blend(float *target, const float *values, float share, size count) {
+    size i = place();
+    if (i < count) target[i] += share * (values[i] - target[i]);
+}
+
 // Sum of squares of many arrays at once: arrays[blockIdx.y] is (address, length); parts [gridDim.y, gridDim.x].
 extern "C" __global__ void sum_squares(const size *arrays, float *parts) {
     const float *array = (const float *)arrays[2 * blockIdx.y];

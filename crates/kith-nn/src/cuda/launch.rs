@@ -33,6 +33,7 @@ const KERNELS: [&str; 22] = [
     "sum_rows",
     "sum_parts",
     "add",
+    "blend",
     "sum_squares",
     "update",
 ];

@@ -350,6 +350,13 @@ where
         self.ctx.each("add", values.len, &args)
     }
 
+    fn blend(&self, target: &Tensor, values: &Tensor, share: f32) -> Result<()> {
+        let (target, values) = (self.floats(target)?, self.floats(values)?);
+        let count = Arg::Size(values.len as u64);
+        let args = [target.into(), values.into(), Arg::Float(share), count];
+        self.ctx.each("blend", values.len, &args)
+    }
+
     fn norm(&self, tensors: &[&Tensor]) -> Result<f32> {
         let mut table = Vec::with_capacity(2 * tensors.len());
         for tensor in tensors {

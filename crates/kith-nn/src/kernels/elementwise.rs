@@ -2,6 +2,8 @@
 
 use rayon::prelude::*;
 
+use super::yield_point;
+
 /// Values in a task: 64 KiB.
 const TASK: usize = 1 << 14;
 /// Rows in a partial sum.
@@ -65,6 +67,19 @@ pub(crate) fn add(target: &mut [f32], values: &[f32]) {
         .for_each(|(target, values)| {
             pulp::Arch::new().dispatch(|| accumulate(target, values));
         });
+}
+
+/// `target += share · (values − target)`.
+pub(crate) fn blend(target: &mut [f32], values: &[f32], share: f32) {
+    let parts = target.par_chunks_mut(TASK).zip(values.par_chunks(TASK));
+    parts.for_each(|(target, values)| {
+        yield_point();
+        pulp::Arch::new().dispatch(|| {
+            for (target, value) in target.iter_mut().zip(values) {
+                *target += share * (value - *target);
+            }
+        });
+    });
 }
 
 /// Σ value², in double precision.

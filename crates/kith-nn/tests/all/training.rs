@@ -150,3 +150,22 @@ fn a_resumed_optimizer_goes_on_as_if_nothing_had_happened() {
         );
     }
 }
+
+#[test]
+fn blending_moves_every_weight_by_its_share_of_the_way() {
+    let [mut near, far] = [1, 2].map(|seed| Encoder::fresh(&TINY, seed, &cpu()).unwrap());
+    let (before, target) = (near.to_arrays().unwrap(), far.to_arrays().unwrap());
+    // The vectors that were packed before must not be read after.
+    let picture = pixels(&TINY, 1);
+    let old = near.encode(&picture).unwrap();
+    near.blend(&far, 0.25).unwrap();
+    let after = near.to_arrays().unwrap();
+    for ((before, target), after) in before.iter().zip(&target).zip(&after) {
+        assert_eq!(before.name, after.name);
+        for ((before, target), after) in before.data.iter().zip(&target.data).zip(&after.data) {
+            assert_eq!(*after, before + 0.25 * (target - before));
+        }
+    }
+    assert_ne!(near.encode(&picture).unwrap(), old);
+    assert_eq!(far.to_arrays().unwrap(), target);
+}

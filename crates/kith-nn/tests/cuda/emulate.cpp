@@ -193,6 +193,9 @@ static void pointwise() {
     each(count, [&] { widen_all(narrowed.data(), widened.data(), count); });
     each(count, [&] { add(widened.data(), residual.data(), count); });
     for (int i = 0; i < count; ++i) same("narrow, widen, add", widened[i], sums[i] + residual[i], SUMS);
+    auto between = sums;
+    each(count, [&] { blend(between.data(), residual.data(), 0.25f, count); });
+    for (int i = 0; i < count; ++i) same("blend", between[i], 0.75f * sums[i] + 0.25f * residual[i], SUMS);
 }
 
 static void pool(int side) {
