@@ -1,9 +1,9 @@
 """Checks weights in and out against PyTorch and onnxruntime, at full width.
 
     pip install torch torchvision onnxruntime onnx safetensors numpy pillow
-    python3 tools/weights/check.py --kith target/release/kith IMAGES [--file FILE.pth ...]
+    python3 tools/weights/check.py --kith target/release/kith IMAGES [--file FILE.pth ...] [--side 64,96,224]
 
-IMAGES is a folder of images. For the starter encoder and for each FILE (ResNet-18 as torchvision saves it, with prefixes and a head or without), the
+IMAGES is a folder of images; those that have a side's size are not resized, so that the input is the same everywhere. For the starter encoder and for each FILE (ResNet-18 as torchvision saves it, with prefixes and a head or without), the
 checkpoint that kith makes of it is exported as torchvision's weights and as ONNX. Printed are the largest differences of
 
 - the features that kith's network computes from those of the file in PyTorch (for files with BatchNorm), relative to the largest feature;
@@ -145,11 +145,12 @@ def main():
     parser.add_argument("--kith", required=True)
     parser.add_argument("--file", action="append", default=[])
     parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--side", default="64")
     args = parser.parse_args()
     paths = sorted(path for path in args.images.rglob("*.png"))[: args.count]
-    # The images of 64 x 64 that this is meant for are not resized, so that the input is the same everywhere.
-    rows = [("starter", 128, 64), ("starter", 64, 64)]
-    rows += [(file, dim, 64) for file in args.file for dim in (512, 128)]
+    sides = [int(side) for side in args.side.split(",")]
+    rows = [("starter", dim, side) for side in sides for dim in (128, 64)]
+    rows += [(file, dim, side) for side in sides for file in args.file for dim in (512, 128)]
     good = [check(args, paths, *row) for row in rows]
     sys.exit(not all(good))
 

@@ -157,7 +157,7 @@ fn blending_moves_every_weight_by_its_share_of_the_way() {
     let (before, target) = (near.to_arrays().unwrap(), far.to_arrays().unwrap());
     // The vectors that were packed before must not be read after.
     let picture = pixels(&TINY, 1);
-    let old = near.encode(&picture).unwrap();
+    let old = near.forward(&picture).unwrap();
     near.blend(&far, 0.25).unwrap();
     let after = near.to_arrays().unwrap();
     for ((before, target), after) in before.iter().zip(&target).zip(&after) {
@@ -166,6 +166,6 @@ fn blending_moves_every_weight_by_its_share_of_the_way() {
             assert_eq!(*after, before + 0.25 * (target - before));
         }
     }
-    assert_ne!(near.encode(&picture).unwrap(), old);
+    assert_ne!(near.forward(&picture).unwrap(), old);
     assert_eq!(far.to_arrays().unwrap(), target);
 }
