@@ -12,7 +12,7 @@ use super::stream_context::{CudaStreamContext, text};
 /// The source of the kernels without the choice of their type.
 const SOURCE: &str = include_str!("kernels.cu");
 /// All kernels in it.
-const KERNELS: [&str; 22] = [
+const KERNELS: [&str; 23] = [
     "fold_pixels",
     "fold_weights",
     "unfold_weights",
