@@ -31,5 +31,6 @@ mod support;
 mod towers;
 mod traces;
 mod train;
+mod train_average;
 mod train_life;
 mod train_snapshots;
