@@ -138,6 +138,7 @@ where
             relu,
         }: Epilogue<'_, T>,
     ) -> Result<bool> {
+        use sys::cudnnConvolutionFwdAlgo_t::*;
         ctx.stream.context().bind_to_thread().map_err(failed)?;
         let mut inner = self.lock();
         let Inner { cudnn, plans, work } = &mut *inner;
@@ -149,7 +150,6 @@ where
             y: &plan.y,
         };
         let candidates = || {
-            use sys::cudnnConvolutionFwdAlgo_t::*;
             Ok(vec![
                 plain.pick_algorithm()?,
                 CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM,
@@ -161,9 +161,7 @@ where
         let mut work = work.get(ctx, bytes)?;
         let (one, zero) = (T::from_f32(1.0), T::from_f32(0.0));
         // cuDNN knows the identity as an activation with this algorithm only.
-        let may_fuse = relu
-            || algorithm
-                == sys::cudnnConvolutionFwdAlgo_t::CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM;
+        let may_fuse = relu || algorithm == CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM;
         if may_fuse && plan.fuses[usize::from(relu)] {
             let fused = ConvBiasActivationForward {
                 conv: &plan.conv,

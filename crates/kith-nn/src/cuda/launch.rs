@@ -11,32 +11,8 @@ use super::stream_context::{CudaStreamContext, text};
 
 /// The source of the kernels without the choice of their type.
 const SOURCE: &str = include_str!("kernels.cu");
-/// All kernels in it.
-const KERNELS: [&str; 23] = [
-    "fold_pixels",
-    "fold_weights",
-    "unfold_weights",
-    "pack_weights",
-    "unpack_weights",
-    "narrow_all",
-    "widen_all",
-    "epilogue",
-    "add_bias",
-    "take_even",
-    "mask",
-    "max_pool",
-    "max_pool_gradient",
-    "mean",
-    "mean_gradient",
-    "normalize",
-    "normalize_gradient",
-    "sum_rows",
-    "sum_parts",
-    "add",
-    "blend",
-    "sum_squares",
-    "update",
-];
+/// What stands before the name of each kernel in it.
+const DEFINITION: &str = "__global__ void ";
 
 /// An argument of a kernel.
 #[derive(Clone, Copy)]
@@ -73,7 +49,8 @@ impl CudaStreamContext {
         let code = compile_ptx(source)
             .map_err(|error| format!("the kernels cannot be compiled: {error}"))?;
         let module = self.stream.context().load_module(code).map_err(text)?;
-        for name in KERNELS.into_iter().chain(["root_of_sum"]) {
+        let definitions = SOURCE.split(DEFINITION).skip(1);
+        for (name, _) in definitions.filter_map(|rest| rest.split_once('(')) {
             let function = module.load_function(name).map_err(text)?;
             self.functions.insert(name, function);
         }

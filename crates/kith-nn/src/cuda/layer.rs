@@ -87,7 +87,7 @@ where
             if fused {
                 return Ok(());
             }
-            if conv.outputs % 8 > 0 {
+            if !conv.outputs.is_multiple_of(8) {
                 // The projection, which has neither.
                 debug_assert!(residual.is_none() && !relu);
                 let channels = Arg::Int(conv.outputs as i32);
