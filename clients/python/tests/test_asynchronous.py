@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import anyio
 import httpx
 import numpy as np
 import pytest
@@ -68,6 +69,18 @@ async def test_a_file_is_downloaded_and_a_model_is_judged(
     assert await client.evaluate(*keyed, model=alias.name) == kith.evaluate(*keyed, model=alias.name)
     await client.aliases.delete("asynchronous")
     assert await client.ready()
+
+
+async def test_a_stored_image_is_found(client: AsyncKith, drawings: list[Path]) -> None:
+    stored = await client.images.add(drawings[0])
+    # Stored images are embedded for search in the background.
+    with anyio.fail_after(60):
+        while (state := await client.search_state()).data[0].indexed_share < 1:
+            await anyio.sleep(0.1)
+    assert state.data[0].images == state.stored_images
+    found = await client.search(drawings[0], k=3, checkpoint=state.data[0].checkpoint)
+    assert found.model == f"kith@{state.data[0].checkpoint}"
+    assert stored.id in [hit.id for hit in found.data]
 
 
 async def test_waits_do_not_hold_up_other_tasks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,11 @@ SCHEMAS = {
     types.TrainingMetrics: ["MetricsResponse"],
     types.Canary: ["CanaryResponse"],
     types.Alias: ["AliasResponse"],
+    types.Hit: ["FoundImage"],
+    types.SearchCoverage: ["NextModel"],
+    types.SearchResult: ["SearchResponse"],
+    types.SearchSpace: ["SpaceResponse"],
+    types.SearchState: ["SearchState"],
 }
 
 
@@ -69,23 +74,26 @@ def test_a_search_is_sent_and_read_as_the_interface_says() -> None:
     kith, asked = scripted(*[httpx.Response(200, json=one) for one in (answer, later)])
     found = kith.search(b"image", k=3, group="g")
     assert (found.data[0].id, found.data[0].score, found.model, found.indexed_share, found.next) == ("a", 0.5, "kith@1", 1, None)
-    found = kith.search(vector=np.ones(2, np.float32), checkpoint="1")
+    found = kith.search(vector=np.ones(2, np.float32), checkpoint="1", priority="bulk")
     assert found.next == types.SearchCoverage("kith@2", 0.75)
     assert [json.loads(request.content) for request in asked] == [
         {"image": "aW1hZ2U=", "k": 3, "group": "g"},
         {"vector": [1.0, 1.0], "k": 10, "checkpoint": "1"},
     ]
+    assert [request.headers.get("x-kith-priority") for request in asked] == [None, "bulk"]
 
 
-def test_a_stored_image_is_found_by_its_bytes_its_id_and_its_vector(kith: Kith, document: Any, drawings: list[Path]) -> None:
-    if "/v1/search" not in document["paths"]:
-        pytest.skip("this server has no search")
+def test_a_stored_image_is_found_by_its_bytes_its_id_and_its_vector(kith: Kith, drawings: list[Path]) -> None:
     stored = [kith.images.add(path).id for path in drawings[:3]]
     # Stored images are embedded for search in the background.
     deadline = time.monotonic() + 60
-    while (found := kith.search(drawings[0], k=1)).indexed_share < 1:
-        assert time.monotonic() < deadline, found
+    while (state := kith.search_state()).data[0].indexed_share < 1:
+        assert time.monotonic() < deadline, state
         time.sleep(0.1)
+    assert state.enabled
+    assert state.stored_images >= 3
+    assert (state.data[0].role, state.data[0].images) == ("answering", state.stored_images)
+    found = kith.search(drawings[0], k=1)
     assert found.data[0].score == pytest.approx(1, abs=1e-2)
     checkpoint = found.model.removeprefix("kith@")
     vector = kith.embed(drawings[0], model=found.model).vectors[0]

@@ -312,3 +312,29 @@ class SearchResult:
     model: str
     indexed_share: float
     next: SearchCoverage | None = None
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """The stored images' vectors under one checkpoint.
+
+    `role` is `answering` (searches that name no checkpoint), `next` (answers them once all images are embedded) or `kept` (answers
+    searches that name it). `images` are embedded, which is `indexed_share` of those stored, from 0 to 1; `graph_images` of them are in a
+    graph, the others are scanned. `bytes` is memory.
+    """
+
+    checkpoint: str
+    role: str
+    images: int
+    indexed_share: float
+    graph_images: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class SearchState:
+    """What can be searched. `data` lists the checkpoints whose vectors are kept, the one that answers first."""
+
+    enabled: bool
+    stored_images: int
+    data: list[SearchSpace]

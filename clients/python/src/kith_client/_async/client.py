@@ -18,7 +18,7 @@ from .._images import ImageInput, to_base64
 from .._retrieval import retrieval
 from .._retry import RetryPolicy
 from ..errors import ApiError, ConnectionFailed
-from ..types import Embeddings, EncodingFormat, EventKind, InputType, Layer, Priority, Retrieval, SearchResult
+from ..types import Embeddings, EncodingFormat, EventKind, InputType, Layer, Priority, Retrieval, SearchResult, SearchState
 from .checkpoints import AsyncCheckpoints
 from .events import AsyncEventStream
 from .pairs import AsyncImages, AsyncPairs
@@ -132,6 +132,7 @@ class AsyncKith:
         k: int = 10,
         group: str | None = None,
         checkpoint: str | None = None,
+        priority: Priority | None = None,
     ) -> SearchResult:
         """The `k` stored images nearest to an image, a stored image's `id`, or a vector; those of a `group` only, if one is given.
 
@@ -141,7 +142,12 @@ class AsyncKith:
         if image is not None:
             query["image"] = await io.blocking(lambda: to_base64(image))
         body = given(**query, k=k, group=group, checkpoint=checkpoint)
-        return await self._transport.send(Call("POST", "/v1/search", json=body), SearchResult)
+        headers = given(**{"x-kith-priority": priority})
+        return await self._transport.send(Call("POST", "/v1/search", json=body, headers=headers), SearchResult)
+
+    async def search_state(self) -> SearchState:
+        """How many images are stored, and which share of them each checkpoint finds."""
+        return await self._transport.send(Call("GET", "/v1/search"), SearchState)
 
     async def evaluate(
         self,

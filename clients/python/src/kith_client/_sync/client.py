@@ -19,7 +19,7 @@ from .._images import ImageInput, to_base64
 from .._retrieval import retrieval
 from .._retry import RetryPolicy
 from ..errors import ApiError, ConnectionFailed
-from ..types import Embeddings, EncodingFormat, EventKind, InputType, Layer, Priority, Retrieval, SearchResult
+from ..types import Embeddings, EncodingFormat, EventKind, InputType, Layer, Priority, Retrieval, SearchResult, SearchState
 from .checkpoints import Checkpoints
 from .events import EventStream
 from .pairs import Images, Pairs
@@ -133,6 +133,7 @@ class Kith:
         k: int = 10,
         group: str | None = None,
         checkpoint: str | None = None,
+        priority: Priority | None = None,
     ) -> SearchResult:
         """The `k` stored images nearest to an image, a stored image's `id`, or a vector; those of a `group` only, if one is given.
 
@@ -142,7 +143,12 @@ class Kith:
         if image is not None:
             query["image"] = io.blocking(lambda: to_base64(image))
         body = given(**query, k=k, group=group, checkpoint=checkpoint)
-        return self._transport.send(Call("POST", "/v1/search", json=body), SearchResult)
+        headers = given(**{"x-kith-priority": priority})
+        return self._transport.send(Call("POST", "/v1/search", json=body, headers=headers), SearchResult)
+
+    def search_state(self) -> SearchState:
+        """How many images are stored, and which share of them each checkpoint finds."""
+        return self._transport.send(Call("GET", "/v1/search"), SearchState)
 
     def evaluate(
         self,
