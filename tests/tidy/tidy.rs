@@ -53,12 +53,12 @@ fn a_dependency_stays_in_its_module() {
 
 #[test]
 fn every_file_says_first_what_it_is_for() {
-    refuse(each_crate(|_, text| rules::without_head(text)));
+    refuse(each_file(|_, text| rules::without_head(text)));
 }
 
 #[test]
 fn no_file_outgrows_its_noun() {
-    refuse(each_crate(|_, text| rules::too_long(text)));
+    refuse(each_file(|_, text| rules::too_long(text)));
 }
 
 #[test]
@@ -126,8 +126,20 @@ fn top_module(path: &Path) -> String {
 }
 
 fn each_crate(rule: impl Fn(&Path, &str) -> Vec<String>) -> Vec<String> {
-    let sources = crates().into_iter().map(|folder| folder.join("src"));
-    sources
+    each_below(&["src"], rule)
+}
+
+/// As `each_crate`, with tests and benchmarks.
+fn each_file(rule: impl Fn(&Path, &str) -> Vec<String>) -> Vec<String> {
+    each_below(&["src", "tests", "benches"], rule)
+}
+
+fn each_below(names: &[&str], rule: impl Fn(&Path, &str) -> Vec<String>) -> Vec<String> {
+    let folders = crates().into_iter().flat_map(|package| {
+        let folders = names.iter().map(move |name| package.join(name));
+        folders.filter(|folder| folder.is_dir())
+    });
+    folders
         .flat_map(|folder| each_source(&folder, &rule))
         .collect()
 }
