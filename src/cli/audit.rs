@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{
     data_folder::{DataFolder, block_on, settings},
+    figure::Figure,
     settings_args::SettingsArgs,
 };
 use crate::{
@@ -144,35 +145,38 @@ fn print(report: &SamplerReport) {
         report.anchors, scope.chains, scope.images, scope.all_images, report.effective_images
     );
     let figures = [
-        (
+        Figure::number(
             "rank distance",
-            format!("{:.4}", ranks.distance),
+            ranks.distance,
+            4,
             format!("0: as drawn from the softmaxes; p = {:.3}", ranks.p_value),
         ),
-        (
+        Figure::number(
             "mean score",
-            format!("{:.4}", score.chains),
+            score.chains,
+            4,
             format!(
                 "exact {:.4} ± {:.4}; z = {:.2}; {:.2} of the way from no preference",
                 score.exact, score.standard_error, score.z, score.lean
             ),
         ),
-        (
+        Figure::number(
             "stored − fresh score",
-            format!("{:.4}", gap.mean),
+            gap.mean,
+            4,
             format!("mean magnitude {:.4}", gap.mean_absolute),
         ),
-        (
-            "frozen",
-            format!("{:.1}%", 100.0 * report.frozen_share),
-            format!("no move in {FROZEN_VISITS} visits or more"),
-        ),
+        Figure {
+            name: "frozen",
+            value: format!("{:.1}%", 100.0 * report.frozen_share),
+            meaning: format!("no move in {FROZEN_VISITS} visits or more"),
+        },
+        spread("visits", &report.visits),
+        spread("steps since scored", &report.age),
     ];
-    for (name, value, meaning) in figures {
-        println!("{name:22} {value:>9}  {meaning}");
+    for figure in figures {
+        println!("{figure}");
     }
-    spread("visits", &report.visits);
-    spread("steps since scored", &report.age);
     print_left_out(scope);
     if report.verdict != Verdict::Differs {
         println!("\n{}", report.verdict);
@@ -196,12 +200,13 @@ fn print_left_out(scope: &AuditScope) {
     }
 }
 
-fn spread(name: &str, spread: &Spread) {
+fn spread(name: &'static str, spread: &Spread) -> Figure {
     let Spread {
         mean,
         median,
         p90,
         max,
     } = spread;
-    println!("{name:22} {mean:>9.1}  median {median}, nine in ten at most {p90}, largest {max}");
+    let meaning = format!("median {median}, nine in ten at most {p90}, largest {max}");
+    Figure::number(name, *mean, 1, meaning)
 }

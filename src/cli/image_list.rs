@@ -12,7 +12,13 @@ use super::{
     folder::{entries, left_out, summary},
     table::{Columns, Table},
 };
-use kith_eval::EvaluationSet;
+use kith_eval::{ClassificationSet, EvaluationSet, LabelledImages};
+use kith_seed::mix;
+
+/// Images of a class, of which one is a test image.
+const TEST_SHARE: usize = 5;
+/// Domain of the seed that chooses test images.
+const TEST_SEED: u64 = 0x7e57;
 
 /// Image files and their keys. Images with the same key belong together.
 #[derive(Debug, Default, PartialEq)]
@@ -96,6 +102,16 @@ impl ImageList {
         Ok(list)
     }
 
+    /// The content of all files.
+    fn bytes(&self) -> anyhow::Result<Vec<bytes::Bytes>> {
+        let read = |(path, _): &(PathBuf, String)| {
+            let bytes = read_file(path);
+            let bytes = bytes.with_context(|| format!("{} cannot be read", path.display()))?;
+            Ok(bytes.into())
+        };
+        self.files.iter().map(read).collect()
+    }
+
     fn add(&mut self, path: PathBuf, key: String) {
         match left_out(&path) {
             None => self.files.push((path, key)),
@@ -109,33 +125,104 @@ pub(crate) fn evaluation_set(
     queries: &ImageList,
     gallery: &ImageList,
 ) -> anyhow::Result<EvaluationSet> {
-    let mut labels = HashMap::new();
-    let mut label = |key: &str| {
-        let next = labels.len() as u64;
-        *labels.entry(key.to_owned()).or_insert(next)
-    };
-    let mut set = EvaluationSet::default();
-    set.anchor_labels
-        .extend(queries.files.iter().map(|(_, key)| label(key)));
-    set.positive_labels
-        .extend(gallery.files.iter().map(|(_, key)| label(key)));
+    let mut numbers = Numbers::default();
+    let anchor_labels = numbers.of(queries);
+    let positive_labels = numbers.of(gallery);
     ensure!(
-        set.anchor_labels
+        anchor_labels
             .iter()
-            .any(|label| set.positive_labels.contains(label)),
+            .any(|label| positive_labels.contains(label)),
         "no query has its key in the gallery: see --key"
     );
-    let read = |list: &ImageList| -> anyhow::Result<Vec<bytes::Bytes>> {
-        let read = |(path, _): &(PathBuf, String)| {
-            let bytes =
-                read_file(path).with_context(|| format!("{} cannot be read", path.display()))?;
-            Ok(bytes.into())
-        };
-        list.files.iter().map(read).collect()
+    Ok(EvaluationSet {
+        anchors: queries.bytes()?,
+        positives: gallery.bytes()?,
+        anchor_labels,
+        positive_labels,
+        questions: String::new(),
+    })
+}
+
+/// Reads all images, whose keys are their classes. Without `test` one image in five of each class is taken from `train`, by `seed`.
+///
+/// # Errors
+/// An image cannot be read, there are fewer than two classes, or a test image has a class that no other image has.
+pub(crate) fn classification_set(
+    train: ImageList,
+    test: Option<ImageList>,
+    seed: u64,
+) -> anyhow::Result<ClassificationSet> {
+    let (train, test) = match test {
+        Some(test) => (train, test),
+        None => split(train, seed),
     };
-    set.anchors = read(queries)?;
-    set.positives = read(gallery)?;
-    Ok(set)
+    let mut numbers = Numbers::default();
+    let classes = numbers.of(&train);
+    ensure!(
+        numbers.0.len() > 1,
+        "there is one class only: its images have the same key, which --key chooses"
+    );
+    ensure!(
+        !test.files.is_empty(),
+        "no class has two images, one to learn from and one to test on"
+    );
+    let unknown = test.files.iter();
+    let unknown = unknown.filter(|(_, key)| !numbers.0.contains_key(key));
+    let unknown: Vec<String> = unknown
+        .map(|(path, key)| format!("{} ({key})", path.display()))
+        .collect();
+    ensure!(
+        unknown.is_empty(),
+        "no image to learn from has the class of these test images: {}",
+        summary(&unknown)
+    );
+    let (test_classes, images) = (numbers.of(&test), train.bytes()?);
+    Ok(ClassificationSet {
+        train: LabelledImages { images, classes },
+        test: LabelledImages {
+            images: test.bytes()?,
+            classes: test_classes,
+        },
+    })
+}
+
+/// One image in [`TEST_SHARE`] of each class, at least one of a class that has two, is a test image. A hash chooses them.
+fn split(list: ImageList, seed: u64) -> (ImageList, ImageList) {
+    let mut numbers = Numbers::default();
+    let mut order: Vec<(u64, u64, usize)> = numbers
+        .of(&list)
+        .into_iter()
+        .zip(0..)
+        .map(|(class, index)| (class, mix(&[seed, TEST_SEED, index as u64]), index))
+        .collect();
+    order.sort_unstable();
+    let mut chosen = vec![false; list.files.len()];
+    for class in order.chunk_by(|one, other| one.0 == other.0) {
+        let wanted = (class.len() / TEST_SHARE).max(usize::from(class.len() > 1));
+        let tests = class.iter().take(wanted);
+        tests.for_each(|(_, _, index)| chosen[*index] = true);
+    }
+    let (mut train, mut test) = (ImageList::default(), ImageList::default());
+    for (file, is_test) in list.files.into_iter().zip(chosen) {
+        let part = if is_test { &mut test } else { &mut train };
+        part.files.push(file);
+    }
+    (train, test)
+}
+
+/// A number for each key, in the order in which they come.
+#[derive(Default)]
+struct Numbers(HashMap<String, u64>);
+
+impl Numbers {
+    /// The numbers of the list's keys.
+    fn of(&mut self, list: &ImageList) -> Vec<u64> {
+        let number = |(_, key): &(PathBuf, String)| {
+            let next = self.0.len() as u64;
+            *self.0.entry(key.clone()).or_insert(next)
+        };
+        list.files.iter().map(number).collect()
+    }
 }
 
 #[cfg(test)]
@@ -213,5 +300,43 @@ mod tests {
         assert_eq!(set.positive_labels, [1, 1, 2]);
         assert_eq!(&set.positives[0][..], b"g/hat/1.png");
         assert!(evaluation_set(&list("q"), &list("g/pen")).is_err());
+    }
+
+    fn classes(sizes: &[usize]) -> ImageList {
+        let files = sizes.iter().enumerate().flat_map(|(class, size)| {
+            let file = move |image| (PathBuf::from(format!("{class}/{image}")), class.to_string());
+            (0..*size).map(file)
+        });
+        ImageList {
+            files: files.collect(),
+            ..ImageList::default()
+        }
+    }
+
+    #[test]
+    fn a_fifth_of_each_class_is_tested_on_by_the_seed() {
+        let (train, test) = split(classes(&[10, 5, 3, 1]), 7);
+        let tested = |key: &str| keys(&test).iter().filter(|found| **found == key).count();
+        assert_eq!(["0", "1", "2", "3"].map(tested), [2, 1, 1, 0]);
+        assert_eq!(train.files.len() + test.files.len(), 19);
+        assert!(test.files.iter().all(|file| !train.files.contains(file)));
+        assert_eq!(split(classes(&[10, 5, 3, 1]), 7).1, test);
+        assert!((0..9).any(|seed| split(classes(&[10, 5, 3, 1]), seed).1 != test));
+    }
+
+    #[test]
+    fn classes_have_the_same_numbers_on_both_sides_or_are_refused() {
+        let folder = tree(&["a/hat/1.png", "a/cup/1.png", "b/cup/2.png", "c/pen/1.png"]);
+        let list = |name: &str| ImageList::read(&folder.path().join(name), "key").unwrap();
+        let set = classification_set(list("a"), Some(list("b")), 0).unwrap();
+        assert_eq!((set.train.classes, set.test.classes), (vec![0, 1], vec![0]));
+        let refused = |train: &str, test| {
+            let set = classification_set(list(train), test, 0);
+            set.unwrap_err().to_string()
+        };
+        let unknown = refused("a", Some(list("c")));
+        assert!(unknown.contains("1.png (pen)"), "{unknown}");
+        assert!(refused("c", None).contains("one class only"));
+        assert!(refused("a", None).contains("no class has two images"));
     }
 }

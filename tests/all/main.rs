@@ -13,6 +13,7 @@ mod commands;
 mod config;
 mod db;
 mod document;
+mod evaluate_command;
 mod event_commands;
 mod exports;
 mod first_weights;

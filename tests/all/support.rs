@@ -117,6 +117,12 @@ impl Served {
         }
     }
 
+    /// Stops the app in order; its folder.
+    pub(crate) async fn stop(self) -> TempDir {
+        self.app.stop().await.unwrap();
+        self.folder
+    }
+
     /// The body of an answer, which is still to be read.
     pub(crate) async fn open(&self, request: Request<Body>) -> Body {
         let response = self.router.clone().oneshot(request).await.unwrap();

@@ -20,6 +20,12 @@ impl Labelled<'_> {
     }
 }
 
+/// The share of `labels` that `classes` name; 0 without labels.
+pub(super) fn share_right(classes: &[usize], labels: &[usize]) -> f64 {
+    let right = classes.iter().zip(labels).filter(|(a, b)| a == b).count();
+    right as f64 / labels.len().max(1) as f64
+}
+
 /// Mean and standard deviation of each column.
 pub(super) struct Standardiser {
     mean: Vec<f64>,

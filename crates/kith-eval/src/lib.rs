@@ -1,7 +1,9 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod bootstrap;
 mod chain_draws;
+mod classification;
 mod embedded;
 mod error;
 mod evaluation;
@@ -17,7 +19,11 @@ mod spectrum;
 mod uniform_test;
 mod vectors;
 
+pub use bootstrap::{BootstrapConfig, PairedDifference};
 pub use chain_draws::{ChainDraw, DrawComparison};
+pub use classification::{
+    Classification, ClassificationConfig, ClassificationReport, ClassificationSet, LabelledImages,
+};
 pub use error::EvalError;
 pub use evaluation::{EvalReport, Evaluation};
 pub use evaluation_set::EvaluationSet;

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::{
-    labelled::Labelled,
+    labelled::{Labelled, share_right},
     vectors::{argmax, dot, unit},
 };
 
@@ -15,20 +15,20 @@ const TEMPERATURE: f64 = 0.07;
 ///
 /// Ties in the vote go to the lower class. Rows need not be of unit length. Empty sets give 0. Runs in rayon's current pool.
 pub fn neighbour_accuracy(train: &Labelled<'_>, test: &Labelled<'_>, k: usize) -> f64 {
-    if train.labels.is_empty() || test.labels.is_empty() || k == 0 {
-        return 0.0;
+    share_right(&neighbour_classes(train, test, k), test.labels)
+}
+
+/// The class of each row of `test` by that vote; none where there is nobody to vote.
+pub(crate) fn neighbour_classes(train: &Labelled<'_>, test: &Labelled<'_>, k: usize) -> Vec<usize> {
+    if train.labels.is_empty() || k == 0 {
+        return Vec::new();
     }
     let gallery = unit(train.dim, train.rows);
     let classes = train.classes();
-    let right = unit(test.dim, test.rows)
+    unit(test.dim, test.rows)
         .par_chunks_exact(test.dim.max(1))
-        .zip(test.labels)
-        .filter(|(query, label)| {
-            let nearest = nearest(query, &gallery, k);
-            vote(&nearest, train.labels, classes) == **label
-        })
-        .count();
-    right as f64 / test.labels.len() as f64
+        .map(|query| vote(&nearest(query, &gallery, k), train.labels, classes))
+        .collect()
 }
 
 /// Cosine and index of the `k` nearest rows, ordered by index; of equally near ones the first.

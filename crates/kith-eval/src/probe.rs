@@ -5,7 +5,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::{
-    labelled::{Labelled, Standardiser},
+    labelled::{Labelled, Standardiser, share_right},
     vectors::{argmax, dot},
 };
 
@@ -46,8 +46,17 @@ impl Default for ProbeConfig {
 /// Weights start at zero: the loss is convex, so the start decides only the path. The result depends on the seed, not on the number of threads.
 /// Empty sets give 0. Runs in rayon's current pool.
 pub fn probe_accuracy(train: &Labelled<'_>, test: &Labelled<'_>, config: &ProbeConfig) -> f64 {
-    if train.labels.is_empty() || test.labels.is_empty() {
-        return 0.0;
+    share_right(&probe_classes(train, test, config), test.labels)
+}
+
+/// The class of each row of `test` by that probe; none where there is nothing to train it on.
+pub(crate) fn probe_classes(
+    train: &Labelled<'_>,
+    test: &Labelled<'_>,
+    config: &ProbeConfig,
+) -> Vec<usize> {
+    if train.labels.is_empty() {
+        return Vec::new();
     }
     let (mut seen, mut unseen) = (train.rows.to_vec(), test.rows.to_vec());
     if config.standardise {
@@ -63,12 +72,10 @@ pub fn probe_accuracy(train: &Labelled<'_>, test: &Labelled<'_>, config: &ProbeC
             probe.step(&seen, train.labels, batch, config);
         }
     }
-    let right = unseen
+    unseen
         .par_chunks_exact(test.dim.max(1))
-        .zip(test.labels)
-        .filter(|(row, label)| probe.class(row) == **label)
-        .count();
-    right as f64 / test.labels.len() as f64
+        .map(|row| probe.class(row))
+        .collect()
 }
 
 struct Probe {

@@ -51,12 +51,17 @@ impl Score {
         if !self.is_comparable(other) {
             return None;
         }
-        let units = self.found.iter().zip(&other.found);
-        let differences: Vec<i32> = units.map(|(a, b)| *a as i32 - *b as i32).collect();
+        let differences = self.differences(other)?;
         Some(Comparison {
             lead: differences.iter().map(|d| i64::from(*d)).sum(),
             tails: sign_flip(&differences),
         })
+    }
+
+    /// Found queries less those of `other`, unit by unit; `None` where they count other units.
+    pub(crate) fn differences(&self, other: &Self) -> Option<Vec<i32>> {
+        let units = self.found.iter().zip(&other.found);
+        (self.asked == other.asked).then(|| units.map(|(a, b)| *a as i32 - *b as i32).collect())
     }
 }
 

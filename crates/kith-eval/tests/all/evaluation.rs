@@ -4,7 +4,10 @@ use std::{cell::Cell, io::Cursor};
 
 use bytes::Bytes;
 use image::{ImageFormat, Rgb, RgbImage};
-use kith_eval::{EvalError, EvaluationSet};
+use kith_eval::{
+    ClassificationConfig, ClassificationSet, EvalError, EvaluationSet, LabelledImages,
+};
+use kith_mcmc::Side;
 use kith_nn::{Device, EncoderConfig, Towers};
 use kith_pixels::Limits;
 
@@ -124,4 +127,58 @@ fn with_two_towers_positives_go_through_their_own_and_anchors_are_the_queries() 
     assert!(half.evaluation.geometry.spread < 1e-3, "{half:?}");
     assert!(half.evaluation.geometry.mean_cosine > 0.999, "{half:?}");
     assert_eq!(half.score.found, [0; 5]);
+}
+
+/// A picture of one colour, a little different with `number`.
+fn plain(colour: [u8; 3], number: u8) -> Bytes {
+    let image = RgbImage::from_pixel(40, 40, Rgb(colour.map(|value| value - 2 * number)));
+    let mut bytes = Cursor::new(Vec::new());
+    image.write_to(&mut bytes, ImageFormat::Png).unwrap();
+    bytes.into_inner().into()
+}
+
+/// Images of three colours, `count` of each from `first` on; the class is the colour.
+fn colours(first: u8, count: u8) -> LabelledImages {
+    let colours = [[250, 60, 60], [60, 250, 60], [60, 60, 250]];
+    let mut images = LabelledImages::default();
+    for (class, colour) in (0..).zip(colours) {
+        images
+            .images
+            .extend((first..first + count).map(|number| plain(colour, number)));
+        images.classes.extend((0..count).map(|_| class));
+    }
+    images
+}
+
+#[test]
+fn classes_that_embeddings_tell_apart_are_read_off_them() {
+    let mut set = ClassificationSet {
+        train: colours(0, 4),
+        test: colours(4, 2),
+    };
+    set.test.images[0] = Bytes::from_static(b"no image");
+    let config = ClassificationConfig {
+        neighbours: 3,
+        seed: 1,
+    };
+    let towers = encoder();
+    let judge = |set: &ClassificationSet| {
+        set.evaluate(towers.get(Side::Anchor), &LIMITS, &config)
+            .unwrap()
+    };
+    let report = judge(&set);
+    let found = report.classification;
+    // The broken file is no test image.
+    assert_eq!((found.train, found.test, found.classes), (12, 5, 3));
+    assert_eq!((found.neighbour_accuracy, found.probe_accuracy), (1.0, 1.0));
+    assert_eq!(report.probe_score.found, [1; 5]);
+    // With the classes of the test images exchanged, the same answers are wrong.
+    set.test
+        .classes
+        .iter_mut()
+        .for_each(|class| *class = 2 - *class);
+    let report = judge(&set);
+    // Green is in the middle and stays.
+    assert_eq!(report.neighbour_score.found, [0, 1, 1, 0, 0]);
+    assert_eq!(report.probe_score.found, [0, 1, 1, 0, 0]);
 }
