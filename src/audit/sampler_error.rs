@@ -14,7 +14,7 @@ pub enum SamplerAuditError {
     NoChains(CheckpointId),
     /// Its states are those of another objective.
     #[error(
-        "the states of checkpoint {0} are the moving averages of learning.objective = \"sogclr\" and no chains: name a checkpoint of \"emc2\""
+        "the states of checkpoint {0} are the normalisers of learning.objective = \"sogclr\" or \"scent\" and no chains: name a checkpoint of \"emc2\""
     )]
     Averages(CheckpointId),
     /// Too few chains hold one of the chosen images.

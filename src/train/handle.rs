@@ -229,6 +229,8 @@ fn objective(config: &LearnConfig) -> String {
     match (config.objective, config.sampler.estimator) {
         (ObjectiveKind::InfoNce, _) => "infonce".to_owned(),
         (ObjectiveKind::SogClr, _) => "sogclr".to_owned(),
+        (ObjectiveKind::Scent, _) => "scent".to_owned(),
+        (ObjectiveKind::NeuClip, _) => "neuclip".to_owned(),
         (ObjectiveKind::NegativeCache, _) => "negative_cache".to_owned(),
         (ObjectiveKind::Exact, _) => "exact".to_owned(),
         (ObjectiveKind::Emc2, Estimator::Subset) => "emc2 (subset)".to_owned(),

@@ -7,7 +7,7 @@ use crate::{
     checkpoint::{InUse, Origin, Snapshot, TrainerState},
     types::CheckpointId,
 };
-use kith_learn::Learner;
+use kith_learn::{Learner, ObjectiveKind, Prototypes};
 use kith_mcmc::{ChainTable, PairGraph, PairKey};
 use kith_nn::{NamedArray, TowerOptimizer, Towers};
 
@@ -123,7 +123,8 @@ fn learner(context: &Context, snapshot: Snapshot) -> Result<Learner, TrainFailur
     let open =
         |arrays: &[NamedArray]| Towers::from_arrays(&config.encoder, arrays, &context.device);
     let averages = config.learn.average_steps > 0;
-    let (trained, moments) = split_trained(snapshot.optimizer);
+    let (trained, mut moments) = split_trained(snapshot.optimizer);
+    let prototypes = Prototypes::take_from(&mut moments, config.encoder.dim);
     // Without averages, or from a checkpoint without them, training goes on from the weights that serve.
     let goes_on = averages && !trained.is_empty();
     let towers = open(if goes_on { &trained } else { &snapshot.model })?;
@@ -144,14 +145,22 @@ fn learner(context: &Context, snapshot: Snapshot) -> Result<Learner, TrainFailur
         chains,
     );
     learner.averaged = averaged;
+    if config.learn.objective == ObjectiveKind::NeuClip {
+        learner.prototypes = prototypes.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the prototypes of the checkpoint cannot be used: they start anew");
+            Prototypes::default()
+        });
+    }
     Ok(learner)
 }
 
-/// The weights that serve, and what training goes on from beside them: the moments, and its own weights if those that serve are their average.
+/// The weights that serve, and what training goes on from beside them: the moments, the prototypes of `neuclip`, and its own weights if those that
+/// serve are their average.
 fn weights_and_moments(
     learner: &Learner,
 ) -> Result<(Vec<NamedArray>, Vec<NamedArray>), TrainFailure> {
     let mut moments = learner.optimizer.to_arrays()?;
+    moments.append(&mut learner.prototypes.to_arrays());
     let mut weights = learner.towers.to_arrays()?;
     if let Some(averaged) = &learner.averaged {
         for array in &mut weights {

@@ -10,7 +10,7 @@ use kith::{
     types::CheckpointId,
 };
 use kith_mcmc::{SlotKey, StateKind};
-use kith_nn::Device;
+use kith_nn::{Device, NamedArray};
 
 use crate::lab::{Lab, collapsing, config, until};
 
@@ -47,7 +47,15 @@ fn pairs_in_chains(snapshot: &Snapshot) -> HashSet<u32> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_was_stopped_half_way_ends_bit_for_bit_like_one_that_was_not() {
-    for (objective, towers) in [("emc2", 1), ("sogclr", 1), ("exact", 1), ("emc2", 2)] {
+    let objectives = [
+        ("emc2", 1),
+        ("sogclr", 1),
+        ("scent", 1),
+        ("neuclip", 1),
+        ("exact", 1),
+        ("emc2", 2),
+    ];
+    for (objective, towers) in objectives {
         let objective = format!("learning.objective={objective}");
         let towers = format!("encoder.towers={towers}");
         let until = |steps: &str, others: &[&str]| {
@@ -70,7 +78,13 @@ async fn a_run_that_was_stopped_half_way_ends_bit_for_bit_like_one_that_was_not(
         assert_eq!(resumed.trainer, expected.trainer);
         assert_eq!(resumed.chains, expected.chains);
         let has_states = !expected.chains.anchor.is_empty();
-        assert_eq!(has_states, !objective.ends_with("exact"));
+        let stateless = ["exact", "neuclip"]
+            .iter()
+            .any(|name| objective.ends_with(name));
+        assert_eq!(has_states, !stateless);
+        let is_prototype = |array: &NamedArray| array.name.starts_with("prototypes.");
+        let has_prototypes = expected.optimizer.iter().any(is_prototype);
+        assert_eq!(has_prototypes, objective.ends_with("neuclip"));
         assert_eq!(resumed.optimizer, expected.optimizer);
         assert_eq!(resumed.model, expected.model);
         assert_ne!(half.model, expected.model);

@@ -24,6 +24,11 @@ pub struct LearnConfig {
     pub roulette: f32,
     /// `sogclr`: γ, the weight of the batch in an anchor's moving average, in (0, 1].
     pub sogclr_gamma: f32,
+    /// `scent`: α, the step size of the dual variables, above 0. The batch's weight in an anchor's normaliser exp(ν) is
+    /// α exp(ν) / (1 + α exp(ν)).
+    pub scent_alpha: f32,
+    /// `neuclip`: the network that predicts log normalisers.
+    pub neuclip: NeuClipConfig,
     /// `negative_cache`: largest number of cached embeddings. Beyond it, the longest unrefreshed ones are dropped, and their images are no
     /// negatives until their next turn.
     pub cache_images: usize,
@@ -41,6 +46,9 @@ impl LearnConfig {
         let share = |value: f32| (0.0..=1.0).contains(&value);
         let positive_share = |value: f32| value > 0.0 && value <= 1.0;
         let beta = self.beta.is_finite() && self.beta > 0.0;
+        let scent_alpha = self.scent_alpha.is_finite() && self.scent_alpha > 0.0;
+        let neuclip = &self.neuclip;
+        let neuclip_rate = neuclip.rate.is_finite() && neuclip.rate >= 0.0;
         let roulette = self.roulette.is_finite() && self.roulette >= 0.0;
         let rules = [
             (beta, ("beta", "above 0")),
@@ -58,6 +66,16 @@ impl LearnConfig {
                 positive_share(self.sogclr_gamma),
                 ("sogclr_gamma", "above 0 and at most 1"),
             ),
+            (scent_alpha, ("scent_alpha", "above 0")),
+            (
+                (1..=NeuClipConfig::MAX_PROTOTYPES).contains(&neuclip.prototypes),
+                ("neuclip.prototypes", "from 1 to 65536"),
+            ),
+            (neuclip_rate, ("neuclip.rate", "0 or more")),
+            (
+                neuclip.restart_steps > 0,
+                ("neuclip.restart_steps", "at least 1"),
+            ),
             (self.cache_images > 0, ("cache_images", "at least 1")),
             (share(self.cache_refresh), ("cache_refresh", "from 0 to 1")),
             (self.exact_images > 0, ("exact_images", "at least 1")),
@@ -65,6 +83,25 @@ impl LearnConfig {
         let broken = rules.into_iter().filter(|(holds, _)| !holds);
         broken.map(|(_, problem)| problem).collect()
     }
+}
+
+/// The settings of `neuclip`'s network, whose prototypes are learned.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NeuClipConfig {
+    /// Number of prototypes, from 1 to [`NeuClipConfig::MAX_PROTOTYPES`]. The state takes 8 · `dim` bytes for each.
+    pub prototypes: usize,
+    /// Updates of the prototypes in each step, all on the batch of that step.
+    pub updates: u32,
+    /// AdaGrad's learning rate.
+    pub rate: f32,
+    /// Steps after which a prototype is set to an embedding of the current batch again, at least 1.
+    pub restart_steps: u64,
+}
+
+impl NeuClipConfig {
+    /// Most prototypes.
+    pub const MAX_PROTOTYPES: usize = 1 << 16;
 }
 
 /// The objectives.
@@ -79,6 +116,11 @@ pub enum ObjectiveKind {
     /// The global contrastive loss by moving averages (Yuan et al. 2022).
     #[serde(rename = "sogclr")]
     SogClr,
+    /// The global contrastive loss by a dual variable for each anchor (Wei et al. 2026).
+    Scent,
+    /// The global contrastive loss by a network that predicts log normalisers (Wei et al. 2026).
+    #[serde(rename = "neuclip")]
+    NeuClip,
     /// The global contrastive loss by a cache of stale embeddings (Lindgren et al. 2021).
     NegativeCache,
     /// The global contrastive loss by encoding every image.
@@ -90,8 +132,8 @@ impl ObjectiveKind {
     pub fn states(self) -> Option<StateKind> {
         match self {
             Self::Emc2 => Some(StateKind::Chains),
-            Self::SogClr => Some(StateKind::Averages),
-            Self::InfoNce | Self::NegativeCache | Self::Exact => None,
+            Self::SogClr | Self::Scent => Some(StateKind::Averages),
+            Self::InfoNce | Self::NeuClip | Self::NegativeCache | Self::Exact => None,
         }
     }
 }

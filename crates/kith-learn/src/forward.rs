@@ -2,10 +2,8 @@
 
 use std::{collections::BTreeSet, time::Instant};
 
-use rayon::prelude::*;
-
 use super::{
-    Batch, LearnError,
+    Batch, LearnError, Prototypes,
     ahead::Ahead,
     anchor::{Anchor, StepScores},
     batch::step_stamp,
@@ -14,7 +12,7 @@ use super::{
     embeddings::Embeddings,
     encoded::Encoded,
     loss::{Cosines, dot, scores},
-    objective::{ExtraImages, NegativeTerm, Objective},
+    objective::{ExtraImages, NegativeTerm, Objective, Terms},
     step_inputs::StepInputs,
     views::{self, View},
 };
@@ -31,6 +29,8 @@ pub(super) struct Forward {
     pub(super) scores: Vec<f32>,
     /// `[slots]`: the negative term of each slot as an anchor; `None` if it takes no part in the step.
     pub(super) terms: Vec<Option<NegativeTerm>>,
+    /// See [`Terms::prototypes`].
+    pub(super) prototypes: Option<Prototypes>,
     /// `[slots]`: see [`Objective::importance_weights`].
     pub(super) importance_weights: Vec<f32>,
     pub(super) score_seconds: f64,
@@ -50,6 +50,7 @@ impl Forward {
             scored_without_grad: Vec::new(),
             scores: Vec::new(),
             terms: Vec::new(),
+            prototypes: None,
             importance_weights: Vec::new(),
             score_seconds: 0.0,
             walk_seconds: 0.0,
@@ -162,17 +163,14 @@ impl Forward {
         self.scores = scores(self.beta, encoded.dim, &encoded.embedding, slots);
         self.score_seconds += started.elapsed().as_secs_f64();
         let started = Instant::now();
-        let step = self.step_scores(graph, seed);
-        self.terms = (0..slots)
-            .into_par_iter()
-            .map(|anchor| objective.negative_term(&Anchor::new(step, anchor)))
-            .collect();
+        let Terms { terms, prototypes } = objective.negative_terms(self.step_scores(graph, seed));
+        (self.terms, self.prototypes) = (terms, prototypes);
         let weights = objective.importance_weights([seed, self.step], &self.layout, &self.terms);
         self.importance_weights = weights.unwrap_or_else(|| vec![1.0; slots]);
         self.walk_seconds += started.elapsed().as_secs_f64();
     }
 
-    fn step_scores<'a>(&'a self, graph: &'a PairGraph, seed: u64) -> StepScores<'a> {
+    pub(super) fn step_scores<'a>(&'a self, graph: &'a PairGraph, seed: u64) -> StepScores<'a> {
         StepScores {
             layout: &self.layout,
             embeddings: &self.embeddings,

@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
 use super::{
-    ObjectiveKind,
+    ObjectiveKind, Prototypes,
     batch_layout::BatchLayout,
     embedding_cache::{CacheLimits, EmbeddingCache, FreshEmbeddings},
     encoded::Encoded,
@@ -15,10 +15,12 @@ use super::{
     loss::{Cosines, dot},
     objective::Objective,
     objectives::objective,
+    softmax::log_mean_exp,
     trial::{BETA, Fault, Trial},
 };
 use kith_mcmc::{
-    ChainTable, GroupKey, ImageKey, PairEntry, PairGraph, PairKey, PairWeight, SidedImage, SlotKey,
+    ChainTable, Estimator, GroupKey, ImageKey, PairEntry, PairGraph, PairKey, PairWeight,
+    SidedImage, SlotKey,
 };
 
 pub(super) const PAIRS: u32 = 64;
@@ -131,6 +133,22 @@ impl World {
         gradient.into_iter().map(f64::from).collect()
     }
 
+    /// ln of the mean of exp(score) / degree over the slots that may be the anchor's negatives: what a normaliser should be.
+    pub(super) fn log_normalizer(&self, anchor: u32) -> f64 {
+        let positives = self.graph.positives(SlotKey::from_packed(anchor));
+        let score = |slot: u32| {
+            let key = SlotKey::from_packed(slot);
+            let image = self.graph.sided_image(key).expect("all pairs are there");
+            let cosine = dot(self.vector(self.image(anchor)), self.vector(row_of(image)));
+            f64::from(BETA * cosine - self.graph.log_degree(image))
+        };
+        let scores: Vec<f64> = (0..2 * PAIRS)
+            .filter(|slot| !positives.excludes(SlotKey::from_packed(*slot)))
+            .map(score)
+            .collect();
+        log_mean_exp(&scores).expect("there are negatives")
+    }
+
     fn weight(&self, pair: u32) -> PairWeight {
         let entry = self.graph.get(PairKey(pair));
         entry.expect("all pairs are there").weight
@@ -210,6 +228,15 @@ impl World {
         (forward, images)
     }
 
+    /// A step over `pairs` whose scores are known.
+    pub(super) fn scored(&self, pairs: &[u32]) -> Forward {
+        let trial = Trial::new(ObjectiveKind::InfoNce, Estimator::Subset, pairs.len());
+        let memory = Memory::new(&trial, &self.graph);
+        let others = (&memory.cache, &memory.prototypes);
+        let objective = objective(&trial.config, &memory.table, others);
+        self.forward((&*objective, Fault::None), 0, pairs).0
+    }
+
     /// The gradient of one step over `pairs`, after which the chains have moved.
     pub(super) fn step(
         &self,
@@ -218,7 +245,11 @@ impl World {
         step: u64,
         pairs: &[u32],
     ) -> Vec<f64> {
-        let objective = objective(&trial.config, &memory.table, &memory.cache);
+        let objective = objective(
+            &trial.config,
+            &memory.table,
+            (&memory.cache, &memory.prototypes),
+        );
         let (mut forward, images) = self.forward((&*objective, trial.fault), step, pairs);
         trial.fault.spoil(&mut forward);
         let mut sum = vec![0.0; self.vectors.len()];
@@ -232,6 +263,9 @@ impl World {
         }
         let (states, fresh) = (forward.next_states(), forward.fresh());
         drop(objective);
+        if let Some(prototypes) = forward.prototypes {
+            memory.prototypes = prototypes;
+        }
         if trial.fault != Fault::Cold {
             for (anchor, state) in states {
                 memory.table.put(anchor, state);
@@ -298,6 +332,7 @@ impl World {
 /// The state that steps leave for later ones.
 pub(super) struct Memory {
     pub(super) table: ChainTable,
+    pub(super) prototypes: Prototypes,
     cache: EmbeddingCache,
 }
 
@@ -307,6 +342,7 @@ impl Memory {
         cache.update(0, FreshEmbeddings::default(), graph, CACHE);
         Self {
             table: ChainTable::new(trial.config.objective.states().unwrap_or_default()),
+            prototypes: Prototypes::default(),
             cache,
         }
     }

@@ -6,7 +6,8 @@ use std::{
 };
 
 use super::{
-    Batch, CarriedViews, LearnConfig, LearnError, ObjectiveKind, StepImages, StepReport,
+    Batch, CarriedViews, LearnConfig, LearnError, ObjectiveKind, Prototypes, StepImages,
+    StepReport,
     ahead::Ahead,
     embedding_cache::{CacheLimits, EmbeddingCache, FreshEmbeddings},
     forward::Forward,
@@ -26,6 +27,8 @@ pub struct Learner {
     pub averaged: Option<Towers>,
     /// The chains, or the objective's other states ([`ObjectiveKind::states`]).
     pub table: ChainTable,
+    /// The network of `neuclip`; empty under another objective.
+    pub prototypes: Prototypes,
     cache: EmbeddingCache,
     /// The images of the next step, if they are on the device.
     ahead: Option<Ahead>,
@@ -50,6 +53,7 @@ impl Learner {
             optimizer,
             averaged: None,
             table: of_fitting_kind(&config, table),
+            prototypes: Prototypes::default(),
             cache: EmbeddingCache::default(),
             ahead: None,
             config,
@@ -98,7 +102,7 @@ impl Learner {
                 .step(&mut self.towers, gradients, norm, rate)?;
             self.average()?;
         }
-        self.write(estimate.states, estimate.fresh, (batch.step, graph));
+        self.write(estimate.written, (batch.step, graph));
         estimate.report.backward_seconds += started.elapsed().as_secs_f64();
         Ok(estimate.report)
     }
@@ -124,7 +128,7 @@ impl Learner {
         carried: &dyn CarriedViews,
     ) -> Result<(StepReport, Option<TowerGradients>), LearnError> {
         let estimate = self.estimate((batch, None), None, graph, carried)?;
-        self.write(estimate.states, estimate.fresh, (batch.step, graph));
+        self.write(estimate.written, (batch.step, graph));
         Ok((estimate.report, estimate.gradients))
     }
 
@@ -147,7 +151,7 @@ impl Learner {
         graph: &PairGraph,
         carried: &dyn CarriedViews,
     ) -> Result<Estimate, LearnError> {
-        let objective = objective(&self.config, &self.table, &self.cache);
+        let objective = objective(&self.config, &self.table, (&self.cache, &self.prototypes));
         let inputs = StepInputs {
             beta: self.config.beta,
             seed: self.seed,
@@ -164,20 +168,18 @@ impl Learner {
             (ahead, report)
         };
         let mut estimate = Estimate::new(forward, batch.step, meanwhile)?;
-        estimate.fresh = fresh;
+        estimate.written.fresh = fresh;
         Ok(estimate)
     }
 
-    fn write(
-        &mut self,
-        states: Vec<(SlotKey, ChainState)>,
-        fresh: Option<FreshEmbeddings>,
-        (step, graph): (u64, &PairGraph),
-    ) {
-        for (anchor, state) in states {
+    fn write(&mut self, written: Written, (step, graph): (u64, &PairGraph)) {
+        for (anchor, state) in written.states {
             self.table.put(anchor, state);
         }
-        if let Some(fresh) = fresh {
+        if let Some(prototypes) = written.prototypes {
+            self.prototypes = prototypes;
+        }
+        if let Some(fresh) = written.fresh {
             let limits = CacheLimits {
                 max_images: self.config.cache_images,
                 refresh: self.config.cache_refresh,
@@ -208,6 +210,7 @@ impl Learner {
     /// Forgets the chains of the `removed` pairs and the cached embeddings of images that are not in `graph`, the remaining pairs.
     pub fn forget(&mut self, removed: &HashSet<PairKey>, graph: &PairGraph) {
         self.table.forget_pairs(removed);
+        self.prototypes.forget_pairs(removed);
         self.cache.retain_known(graph);
     }
 }
@@ -235,9 +238,15 @@ struct Estimate {
     report: StepReport,
     /// `None`: no anchor has a candidate.
     gradients: Option<TowerGradients>,
-    states: Vec<(SlotKey, ChainState)>,
-    fresh: Option<FreshEmbeddings>,
+    written: Written,
     ahead: Option<Ahead>,
+}
+
+/// What a step leaves for later ones, besides weights and moments.
+struct Written {
+    states: Vec<(SlotKey, ChainState)>,
+    prototypes: Option<Prototypes>,
+    fresh: Option<FreshEmbeddings>,
 }
 
 impl Estimate {
@@ -271,8 +280,11 @@ impl Estimate {
         Ok(Self {
             report,
             gradients,
-            states,
-            fresh: None,
+            written: Written {
+                states,
+                prototypes: forward.prototypes.take(),
+                fresh: None,
+            },
             ahead,
         })
     }

@@ -1,6 +1,12 @@
 //! The interface between a step and its objective: one anchor's candidates in, the weights of its negatives and its next state out.
 
-use super::{LearnError, anchor::Anchor, batch_layout::BatchLayout};
+use rayon::prelude::*;
+
+use super::{
+    LearnError, Prototypes,
+    anchor::{Anchor, StepScores},
+    batch_layout::BatchLayout,
+};
 use kith_mcmc::{ChainState, ChainTable, PairGraph, SidedImage};
 
 /// A loss of the form mean over anchors of −(score of the positive) + (a term with the gradient Σ weight · ∇ score).
@@ -21,7 +27,21 @@ pub(super) trait Objective: Sync {
 
     /// The negative term of one anchor, whose positive is at `position ^ 1` of the batch.
     /// Returns `None` if there is no candidate: the anchor then takes no part in the step.
-    fn negative_term(&self, anchor: &Anchor<'_>) -> Option<NegativeTerm>;
+    ///
+    /// An objective whose terms depend on all anchors has [`Objective::negative_terms`] instead, and gives no weight to images outside the batch.
+    fn negative_term(&self, _anchor: &Anchor<'_>) -> Option<NegativeTerm> {
+        None
+    }
+
+    /// The negative terms of all anchors.
+    fn negative_terms(&self, step: StepScores<'_>) -> Terms {
+        let anchors = (0..step.layout.slots.len()).into_par_iter();
+        let terms = anchors.map(|anchor| self.negative_term(&Anchor::new(step, anchor)));
+        Terms {
+            terms: terms.collect(),
+            prototypes: None,
+        }
+    }
 
     /// For each anchor a random factor of mean 1 on its weights outside the batch. Images whose factors are all 0 are not encoded.
     /// `None` stands for factors of 1. `seeds` are the run's seed and the step.
@@ -38,6 +58,14 @@ pub(super) trait Objective: Sync {
     fn keeps_vectors(&self) -> bool {
         false
     }
+}
+
+/// The terms of a step.
+pub(super) struct Terms {
+    /// `[slots]`: see [`Objective::negative_term`].
+    pub(super) terms: Vec<Option<NegativeTerm>>,
+    /// What the step makes of the network of `neuclip`.
+    pub(super) prototypes: Option<Prototypes>,
 }
 
 /// Images to encode before the terms are computed.

@@ -1,5 +1,9 @@
 //! Sums of exponentials that are given by their logarithms. The largest is subtracted first, so that nothing overflows.
 
+/// Largest ln of the sum of an anchor's weights. An estimate that is so far below what the batch says is wrong; beyond it the norm of a
+/// gradient could overflow, and a step that is not finite is skipped, over and over.
+const MAX_LOG_RATIO: f64 = 20.0;
+
 /// A softmax and its normaliser.
 pub(super) struct Softmax {
     /// exp(log) / Σ exp(log); they sum to 1.
@@ -20,6 +24,11 @@ impl Softmax {
             log_sum: largest + sum.ln(),
         })
     }
+
+    /// ln of the mean of exp(log).
+    pub(super) fn log_mean(&self) -> f64 {
+        self.log_sum - (self.weights.len() as f64).ln()
+    }
 }
 
 /// ln Σ exp(log); `None` if there are no `logs`.
@@ -38,6 +47,11 @@ pub(super) fn log_mean_exp(logs: &[f64]) -> Option<f64> {
 pub(super) fn log_add_exp(a: f64, b: f64) -> f64 {
     let (large, small) = (a.max(b), a.min(b));
     large + (small - large).exp().ln_1p()
+}
+
+/// ln of the sum of the weights of a batch whose mean is exp(`log_mean`), under the normaliser exp(`log_normalizer`).
+pub(super) fn log_ratio(log_mean: f64, log_normalizer: f64) -> f64 {
+    (log_mean - log_normalizer).min(MAX_LOG_RATIO)
 }
 
 fn largest(logs: &[f64]) -> Option<f64> {

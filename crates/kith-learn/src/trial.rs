@@ -1,6 +1,8 @@
 //! Test fixture: the settings of a series of steps, and the faults that they may have.
 
-use super::{LearnConfig, ObjectiveKind, Scores, batch_layout::BatchLayout, forward::Forward};
+use super::{
+    LearnConfig, NeuClipConfig, ObjectiveKind, Scores, batch_layout::BatchLayout, forward::Forward,
+};
 use kith_mcmc::{Estimator, Proposals, SamplerConfig};
 
 pub(super) const BETA: f32 = 5.0;
@@ -80,6 +82,13 @@ impl Trial {
                 carried_budget: 1.0,
                 roulette: 0.0,
                 sogclr_gamma: 0.9,
+                scent_alpha: 0.1,
+                neuclip: NeuClipConfig {
+                    prototypes: 64,
+                    updates: 10,
+                    rate: 0.03,
+                    restart_steps: 500,
+                },
                 cache_images: 1000,
                 cache_refresh: 1.0,
                 exact_images: 1000,

@@ -183,6 +183,57 @@ fn sogclr_comes_nearer_than_infonce_the_longer_its_average_and_is_not_there() {
 }
 
 #[test]
+fn scent_comes_nearer_the_smaller_its_steps_and_varies_more_than_the_subset_kernel() {
+    let world = World::new();
+    let scent = |step_size| {
+        let mut trial = Trial::new(ObjectiveKind::Scent, Subset, 4);
+        trial.config.scent_alpha = step_size;
+        run(&world, &trial)
+    };
+    let (large, small) = (scent(1.0), scent(0.01));
+    // Noise of so many steps is about 0.03.
+    assert!(
+        small.bias < 0.06 && small.bias < 0.4 * large.bias,
+        "{small:?} {large:?}"
+    );
+    let subset = run(&world, &emc2(Subset, 4)).variance;
+    let least = small.variance.min(large.variance);
+    assert!(subset < 0.7 * least, "{subset} {least}");
+}
+
+#[test]
+fn neuclip_comes_as_near_as_small_steps_of_scent_and_varies_more_than_the_subset_kernel() {
+    let world = World::new();
+    let neuclip = run(&world, &Trial::new(ObjectiveKind::NeuClip, Subset, 4));
+    // The noise of so many steps, as for the walk.
+    assert!(neuclip.bias < 0.07, "{neuclip:?}");
+    let subset = run(&world, &emc2(Subset, 4)).variance;
+    assert!(subset < 0.5 * neuclip.variance, "{subset} {neuclip:?}");
+    // The control: a network of eight prototypes that does not learn.
+    let mut sampled = Trial::new(ObjectiveKind::NeuClip, Subset, 4);
+    (
+        sampled.config.neuclip.prototypes,
+        sampled.config.neuclip.updates,
+    ) = (8, 0);
+    let sampled = run(&world, &sampled).bias;
+    assert!(sampled > 0.12, "{sampled}");
+}
+
+#[test]
+fn normalizers_of_two_towers_are_those_over_the_other_side() {
+    let world = World::directed();
+    for objective in [ObjectiveKind::Scent, ObjectiveKind::NeuClip] {
+        let mut trial = Trial::new(objective, Subset, 8);
+        trial.config.scent_alpha = 0.01;
+        let outcome = run(&world, &trial);
+        assert!(outcome.bias < 0.06, "{objective:?}: {outcome:?}");
+    }
+    let infonce = Trial::new(ObjectiveKind::InfoNce, Subset, 8);
+    let biased = run(&world, &infonce).bias;
+    assert!(biased > 0.15, "{biased}");
+}
+
+#[test]
 fn encoding_only_some_of_the_carried_negatives_keeps_the_gradient_and_costs_variance() {
     let world = World::new();
     for estimator in [Subset, Walk] {

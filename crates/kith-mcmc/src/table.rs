@@ -27,7 +27,8 @@ pub enum StateKind {
     /// The state of a Markov chain.
     #[default]
     Chains,
-    /// A moving average: [`ChainState::log_score`] holds its logarithm, and [`ChainState::negative`] the anchor's own slot.
+    /// An estimate of the mean of exp(score) over the anchor's negatives, its normaliser, by a moving average (SogCLR) or a dual variable (SCENT):
+    /// [`ChainState::log_score`] holds its logarithm, and [`ChainState::negative`] the anchor's own slot.
     Averages,
 }
 

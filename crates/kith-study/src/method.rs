@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use kith_learn::{LearnConfig, ObjectiveKind, Scores};
+use kith_learn::{LearnConfig, NeuClipConfig, ObjectiveKind, Scores};
 use kith_mcmc::{Estimator, Proposals, SamplerConfig};
 
 /// An objective, with its estimator.
@@ -19,6 +19,11 @@ pub(super) enum Method {
     /// SogCLR: moving averages of the denominators.
     #[serde(rename = "sogclr")]
     SogClr,
+    /// SCENT: a dual variable for each anchor.
+    Scent,
+    /// NeuCLIP: a network that predicts the denominators.
+    #[serde(rename = "neuclip")]
+    NeuClip,
     /// A cache of stale embeddings of all images.
     NegativeCache,
     /// The exact global loss: every image in every step.
@@ -26,12 +31,14 @@ pub(super) enum Method {
 }
 
 impl Method {
-    /// The objectives that the paper compares.
-    pub(super) const COMPARED: [Self; 5] = [
+    /// The objectives that the paper compares, and two that came after it.
+    pub(super) const COMPARED: [Self; 7] = [
         Self::Emc2Walk,
         Self::Emc2Subset,
         Self::InfoNce,
         Self::SogClr,
+        Self::Scent,
+        Self::NeuClip,
         Self::NegativeCache,
     ];
 
@@ -41,6 +48,8 @@ impl Method {
             Self::Emc2Subset => "emc2-subset",
             Self::InfoNce => "infonce",
             Self::SogClr => "sogclr",
+            Self::Scent => "scent",
+            Self::NeuClip => "neuclip",
             Self::NegativeCache => "negative-cache",
             Self::Exact => "exact",
         }
@@ -60,12 +69,14 @@ impl Method {
             Self::Emc2Walk | Self::Emc2Subset => ObjectiveKind::Emc2,
             Self::InfoNce => ObjectiveKind::InfoNce,
             Self::SogClr => ObjectiveKind::SogClr,
+            Self::Scent => ObjectiveKind::Scent,
+            Self::NeuClip => ObjectiveKind::NeuClip,
             Self::NegativeCache => ObjectiveKind::NegativeCache,
             Self::Exact => ObjectiveKind::Exact,
         }
     }
 
-    /// The settings of a step: burn-in 0.5, refreshed scores, every carried negative encoded; γ = 0.9; a cache of all `images`, a
+    /// The settings of a step: burn-in 0.5, refreshed scores, every carried negative encoded; γ = 0.9; α = 0.1; 256 prototypes with ten updates a step; a cache of all `images`, a
     /// hundredth of which is re-encoded in each step.
     pub(super) fn config(self, beta: f32, images: usize) -> LearnConfig {
         let estimator = match self {
@@ -84,6 +95,13 @@ impl Method {
             carried_budget: 1.0,
             roulette: 0.0,
             sogclr_gamma: 0.9,
+            scent_alpha: 0.1,
+            neuclip: NeuClipConfig {
+                prototypes: 256,
+                updates: 10,
+                rate: 0.03,
+                restart_steps: 500,
+            },
             cache_images: images.max(1),
             cache_refresh: 0.01,
             exact_images: images.max(1),

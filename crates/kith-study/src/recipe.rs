@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use super::{StudyError, method::Method, run_state::RunState};
-use kith_learn::{Learner, ObjectiveKind};
+use kith_learn::{Learner, ObjectiveKind, Prototypes};
 use kith_mcmc::{ChainColumns, ChainTable, chains_from_bytes, chains_to_bytes};
 use kith_nn::{
     Device, EncoderConfig, NamedArray, OptimizerConfig, OptimizerKind, TowerOptimizer, Towers,
@@ -57,10 +57,11 @@ impl Recipe {
             found.ok_or_else(|| damaged(format!("{name} is not there")))
         };
         let model = arrays_from_bytes(file(MODEL)?).map_err(damaged)?;
-        let moments = arrays_from_bytes(file(OPTIMIZER)?).map_err(damaged)?;
+        let mut moments = arrays_from_bytes(file(OPTIMIZER)?).map_err(damaged)?;
         let chains = chains_from_bytes(file(CHAINS)?).map_err(damaged)?;
         let towers = Towers::from_arrays(&self.encoder, &model, &self.device)?;
         let mut learner = self.with_towers(towers)?;
+        learner.prototypes = Prototypes::take_from(&mut moments, self.encoder.dim)?;
         learner.optimizer.load_arrays(&moments)?;
         learner.table = chain_table(&chains)?;
         Ok(learner)
@@ -70,6 +71,7 @@ impl Recipe {
 /// A copy of a learner's weights, moments and chains.
 pub(super) struct Snapshot {
     pub(super) model: Vec<NamedArray>,
+    /// And the prototypes of `neuclip`.
     pub(super) moments: Vec<NamedArray>,
     pub(super) chains: ChainColumns,
 }
@@ -77,9 +79,11 @@ pub(super) struct Snapshot {
 impl Snapshot {
     /// Copies the state, as the trainer does between two steps.
     pub(super) fn capture(learner: &Learner) -> Result<Self, StudyError> {
+        let mut moments = learner.optimizer.to_arrays()?;
+        moments.append(&mut learner.prototypes.to_arrays());
         Ok(Self {
             model: learner.towers.to_arrays()?,
-            moments: learner.optimizer.to_arrays()?,
+            moments,
             chains: learner.table.to_columns(),
         })
     }

@@ -88,7 +88,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::{ObjectiveKind, Scores};
+    use crate::{NeuClipConfig, ObjectiveKind, Scores};
     use kith_mcmc::{ImageKey, PairGraph, PairKey, Proposals, SamplerConfig, Side};
 
     fn on_anchor_side(image: u32) -> SidedImage {
@@ -112,6 +112,13 @@ mod tests {
             carried_budget: 0.4,
             roulette: 0.5,
             sogclr_gamma: 0.9,
+            scent_alpha: 0.1,
+            neuclip: NeuClipConfig {
+                prototypes: 64,
+                updates: 10,
+                rate: 0.03,
+                restart_steps: 500,
+            },
             cache_images: 100,
             cache_refresh: 0.1,
             exact_images: 100,

@@ -1,7 +1,7 @@
 //! Whole training steps of a tiny encoder: their values, what they leave unchanged on failure, which images they never use, and that they
 //! are reproducible. `src/unbiased.rs` tests the gradient itself.
 
-use kith_learn::{Batch, LearnConfig, LearnError, Learner, Scores, StepReport};
+use kith_learn::{Batch, LearnConfig, LearnError, Learner, Prototypes, Scores, StepReport};
 use kith_mcmc::{ChainColumns, Estimator, PairGraph, PairKey, Side, SlotKey};
 use kith_nn::NamedArray;
 
@@ -23,13 +23,14 @@ fn train(learner: &mut Learner, graph: &PairGraph, store: &Store, steps: u64) ->
     (0..steps).map(step).collect()
 }
 
-type State = (Vec<NamedArray>, Vec<NamedArray>, ChainColumns);
+type State = (Vec<NamedArray>, Vec<NamedArray>, ChainColumns, Prototypes);
 
 fn state(learner: &Learner) -> State {
     (
         learner.towers.to_arrays().expect("weights"),
         learner.optimizer.to_arrays().expect("moments"),
         learner.table.to_columns(),
+        learner.prototypes.clone(),
     )
 }
 

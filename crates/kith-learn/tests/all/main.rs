@@ -6,6 +6,7 @@ mod carried;
 mod cuda;
 mod gradient;
 mod learn;
+mod normalizers;
 mod objectives;
 mod tiny;
 mod towers;

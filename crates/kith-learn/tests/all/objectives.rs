@@ -73,7 +73,7 @@ fn mean_gradient(learner: &mut Learner, graph: &PairGraph, size: u32) -> Vec<f64
 }
 
 /// ‖estimate − ∇L‖ / ‖∇L‖.
-fn relative_error(learner: &mut Learner, graph: &PairGraph, size: u32) -> f64 {
+pub(crate) fn relative_error(learner: &mut Learner, graph: &PairGraph, size: u32) -> f64 {
     let whole = fixed_batch(0, 0..PAIRS);
     let views = FixedViews {
         pairs: &whole.pairs,
@@ -225,6 +225,7 @@ fn a_table_of_another_kind_is_not_read_as_ones_own() {
     let graph = plain();
     let kinds = [
         (ObjectiveKind::SogClr, StateKind::Averages),
+        (ObjectiveKind::Scent, StateKind::Averages),
         (ObjectiveKind::Emc2, StateKind::Chains),
     ];
     for (objective, kind) in kinds {

@@ -5,7 +5,9 @@ use std::{
     sync::Mutex,
 };
 
-use kith_learn::{Batch, CarriedViews, LearnConfig, Learner, ObjectiveKind, Scores, SharedView};
+use kith_learn::{
+    Batch, CarriedViews, LearnConfig, Learner, NeuClipConfig, ObjectiveKind, Scores, SharedView,
+};
 use kith_mcmc::{
     ChainTable, Estimator, ImageKey, PairEntry, PairGraph, PairKey, Proposals, SamplerConfig, Side,
     SlotKey,
@@ -38,6 +40,13 @@ pub(crate) fn config(estimator: Estimator, scores: Scores) -> LearnConfig {
         carried_budget: 1.0,
         roulette: 0.0,
         sogclr_gamma: 0.9,
+        scent_alpha: 0.1,
+        neuclip: NeuClipConfig {
+            prototypes: 64,
+            updates: 10,
+            rate: 0.03,
+            restart_steps: 500,
+        },
         cache_images: 100,
         cache_refresh: 0.1,
         exact_images: 100,
@@ -162,7 +171,7 @@ pub(crate) fn batch(graph: &PairGraph, step: u64, pairs: &[u32]) -> Batch {
 }
 
 /// The other objectives; the cache refreshes a quarter of the images in each step.
-pub(crate) fn baselines() -> [LearnConfig; 4] {
+pub(crate) fn baselines() -> [LearnConfig; 6] {
     let of = |objective| LearnConfig {
         objective,
         cache_refresh: 0.25,
@@ -171,6 +180,8 @@ pub(crate) fn baselines() -> [LearnConfig; 4] {
     [
         of(ObjectiveKind::InfoNce),
         of(ObjectiveKind::SogClr),
+        of(ObjectiveKind::Scent),
+        of(ObjectiveKind::NeuClip),
         of(ObjectiveKind::NegativeCache),
         of(ObjectiveKind::Exact),
     ]
@@ -202,7 +213,10 @@ pub(crate) fn encodes_all(config: &LearnConfig) -> bool {
             config.scores == Scores::Refreshed
                 || (config.roulette == 0.0 && config.carried_budget == 1.0)
         }
-        ObjectiveKind::InfoNce | ObjectiveKind::SogClr => false,
+        ObjectiveKind::InfoNce
+        | ObjectiveKind::SogClr
+        | ObjectiveKind::Scent
+        | ObjectiveKind::NeuClip => false,
         ObjectiveKind::NegativeCache | ObjectiveKind::Exact => true,
     }
 }
