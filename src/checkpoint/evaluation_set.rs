@@ -6,7 +6,6 @@ use bytes::Bytes;
 
 use super::{CheckpointError, Checkpoints};
 use crate::{
-    blobs::Blobs,
     db::{Db, PairKeys, Split},
     image_store::{ImageError, ImageStore},
     types::Sha256,
@@ -42,8 +41,40 @@ impl Checkpoints {
         self.evaluation_set(&chosen).await
     }
 
+    /// At most `max_pairs` trained pairs: always the same ones, as far as they are still there.
+    ///
+    /// # Errors
+    /// A failure of the database.
+    pub async fn trained_pairs(&self, max_pairs: usize) -> Result<Vec<PairKeys>, CheckpointError> {
+        choose(&self.db, Split::Train, max_pairs).await
+    }
+
+    /// The encoded bytes of a stored image; `None`: it is damaged or gone.
+    ///
+    /// # Errors
+    /// A failure of a store.
+    pub async fn image_bytes(&self, image: ImageKey) -> Result<Option<Bytes>, CheckpointError> {
+        let id = self
+            .db
+            .image_ids(&[image])
+            .await?
+            .into_iter()
+            .next()
+            .flatten();
+        let Some(id) = id else { return Ok(None) };
+        match ImageStore::new(self.blobs.clone(), self.db.clone())
+            .read(id)
+            .await
+        {
+            Ok(bytes) => Ok(bytes),
+            // Listed and logged when it was found.
+            Err(ImageError::Damaged { .. }) => Ok(None),
+            Err(ImageError::Blobs(error)) => Err(error.into()),
+            Err(ImageError::Db(error)) => Err(error.into()),
+        }
+    }
+
     async fn evaluation_set(&self, pairs: &[PairKeys]) -> Result<EvaluationSet, CheckpointError> {
-        let (blobs, db) = (&self.blobs, &self.db);
         let labels = labels(pairs);
         let mut images = Images::default();
         let mut seen: [HashSet<ImageKey>; 2] = Default::default();
@@ -59,8 +90,8 @@ impl Checkpoints {
                 );
                 break;
             }
-            let anchor = images.get(blobs, db, pair.images[0]).await?;
-            let positive = images.get(blobs, db, pair.images[1]).await?;
+            let anchor = images.get(self, pair.images[0]).await?;
+            let positive = images.get(self, pair.images[1]).await?;
             let (Some(anchor), Some(positive)) = (anchor, positive) else {
                 continue;
             };
@@ -101,24 +132,13 @@ impl Images {
     /// `None`, with a warning, where the image is gone.
     async fn get(
         &mut self,
-        blobs: &Blobs,
-        db: &Db,
+        checkpoints: &Checkpoints,
         image: ImageKey,
     ) -> Result<Option<Bytes>, CheckpointError> {
         if let Some(known) = self.known.get(&image) {
             return Ok(known.clone());
         }
-        let id = db.image_ids(&[image]).await?.into_iter().next().flatten();
-        let bytes = match id {
-            None => None,
-            Some(id) => match ImageStore::new(blobs.clone(), db.clone()).read(id).await {
-                Ok(bytes) => bytes,
-                // Listed and logged when it was found.
-                Err(ImageError::Damaged { .. }) => None,
-                Err(ImageError::Blobs(error)) => return Err(error.into()),
-                Err(ImageError::Db(error)) => return Err(error.into()),
-            },
-        };
+        let bytes = checkpoints.image_bytes(image).await?;
         match &bytes {
             Some(bytes) => self.bytes += bytes.len(),
             None => tracing::warn!(image = image.0, "an evaluation image is gone"),

@@ -272,6 +272,13 @@ fn snapshots(settings: &Settings, rules: &mut Rules) {
         snapshots.every_minutes,
         0.0..=525_600.0,
     );
+    // Their features are in memory together, 2 KB each.
+    rules.range("snapshots.head_pairs", snapshots.head_pairs, 0..=100_000);
+    rules.range(
+        "snapshots.head_seconds",
+        snapshots.head_seconds,
+        0.0..=3600.0,
+    );
     rules.at_least("snapshots.evaluation_pairs", snapshots.evaluation_pairs, 1);
     rules.positive_share("snapshots.recovery_rate", snapshots.recovery_rate);
     rules.positive_share("snapshots.recovery_floor", snapshots.recovery_floor);

@@ -112,6 +112,12 @@ pub struct SnapshotConfig {
     pub every_steps: u64,
     /// Minutes between snapshots; 0: none by time.
     pub every_minutes: f64,
+    /// Steps before the first snapshot of a new model; 0: it comes with the others.
+    pub first_steps: u64,
+    /// Most trained pairs that the projection of a snapshot is fitted to; 0: it is the one that training ended with.
+    pub head_pairs: usize,
+    /// Seconds after which no further pairs are read for that.
+    pub head_seconds: f64,
     /// Most held-out pairs an evaluation uses.
     pub evaluation_pairs: usize,
     /// Factor on the learning rate after a recovery.

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{context::Context, error::TrainFailure, origin::Start};
+use super::{context::Context, error::TrainFailure, head, origin::Start};
 use crate::{
     checkpoint::{InUse, Origin, Snapshot, TrainerState},
     types::CheckpointId,
@@ -117,7 +117,8 @@ fn chains(snapshot: &Snapshot) -> Result<ChainTable, TrainFailure> {
 }
 
 /// Network, moments and chains from a snapshot.
-fn learner(context: &Context, snapshot: Snapshot) -> Result<Learner, TrainFailure> {
+fn learner(context: &Context, mut snapshot: Snapshot) -> Result<Learner, TrainFailure> {
+    head::take_back(&mut snapshot);
     let chains = chains(&snapshot)?;
     let config = &context.config;
     let open =

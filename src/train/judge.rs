@@ -23,10 +23,10 @@ const MIN_HELD_OUT: usize = 8;
 /// Trained pairs whose geometry is used then.
 const TRAINED_SAMPLE: usize = 32;
 
-/// Judges checkpoints in a pool of one thread, beside the training pool.
+/// Judges checkpoints in a pool beside the training pool.
 pub(super) struct Judge {
     context: Arc<Context>,
-    pool: ThreadPool,
+    pool: Arc<ThreadPool>,
 }
 
 /// The images that checkpoints are evaluated on, and whether to go on.
@@ -37,9 +37,8 @@ struct EvalInputs<'a> {
 }
 
 impl Judge {
-    pub(super) fn new(context: Arc<Context>) -> Result<Self, TrainFailure> {
-        let pool = context.pool("kith-judge", 1)?;
-        Ok(Self { context, pool })
+    pub(super) fn new(context: Arc<Context>, pool: Arc<ThreadPool>) -> Self {
+        Self { context, pool }
     }
 
     /// Evaluates the checkpoint of `job` and carries out what the gate decides, unless `keep_going` answers `false` on the way.

@@ -12,6 +12,7 @@ mod error;
 mod feed;
 mod first_weights;
 mod handle;
+mod head;
 mod held_learner;
 mod image_loader;
 mod judge;

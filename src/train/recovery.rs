@@ -159,6 +159,9 @@ mod tests {
     const CONFIG: SnapshotConfig = SnapshotConfig {
         every_steps: 0,
         every_minutes: 0.0,
+        first_steps: 0,
+        head_pairs: 0,
+        head_seconds: 0.0,
         evaluation_pairs: 1,
         recovery_rate: 0.5,
         recovery_floor: 0.1,

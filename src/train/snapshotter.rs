@@ -13,6 +13,7 @@ use std::{
 use super::{
     context::Context,
     error::{TrainFailure, WriteFailure},
+    head::HeadFit,
     judge::Judge,
     snapshot_job::SnapshotJob,
 };
@@ -22,6 +23,7 @@ use crate::{
     types::CheckpointId,
 };
 use kith_nn::NamedArray;
+use rayon::ThreadPool;
 
 /// Handle to the snapshot thread, which works on one job while another waits.
 pub(super) struct Snapshotter {
@@ -43,10 +45,12 @@ impl Snapshotter {
     pub(super) fn start(context: &Arc<Context>) -> Result<Self, TrainFailure> {
         let (jobs, queue) = sync_channel(1);
         let shared = Arc::<Shared>::default();
-        let judge = Judge::new(context.clone())?;
+        // One thread: what happens to snapshots goes on beside training.
+        let pool = Arc::new(context.pool("kith-snapshot", 1)?);
         let writer = Writer {
             context: context.clone(),
-            judge,
+            judge: Judge::new(context.clone(), pool.clone()),
+            pool,
             shared: shared.clone(),
         };
         let thread = context.thread("kith-snapshot", move || writer.work(&queue))?;
@@ -116,6 +120,7 @@ impl Shared {
 struct Writer {
     context: Arc<Context>,
     judge: Judge,
+    pool: Arc<ThreadPool>,
     shared: Arc<Shared>,
 }
 
@@ -158,7 +163,9 @@ impl Writer {
     }
 
     fn process(&self, mut job: SnapshotJob) -> Result<(), TrainFailure> {
-        if let Some(snapshot) = job.snapshot.take() {
+        let keep_going = || !self.shared.shutdown.load(Ordering::Acquire);
+        if let Some(mut snapshot) = job.snapshot.take() {
+            self.fit_head(&mut job, &mut snapshot, &keep_going);
             let written = self.write(&job, *snapshot);
             let why = written.as_ref().err().map(ToString::to_string);
             self.shared.set_unsaved(why);
@@ -170,8 +177,27 @@ impl Writer {
             }
             self.context.status.notify_written();
         }
-        let keep_going = || !self.shared.shutdown.load(Ordering::Acquire);
         self.judge.judge(&job, &keep_going)
+    }
+
+    /// Fits the head of the snapshot. Without it the snapshot is worth writing all the same.
+    fn fit_head(
+        &self,
+        job: &mut SnapshotJob,
+        snapshot: &mut Snapshot,
+        keep_going: &(dyn Fn() -> bool + Sync),
+    ) {
+        let fit = HeadFit {
+            context: &self.context,
+            pool: &self.pool,
+            keep_going,
+        };
+        match fit.apply(snapshot) {
+            Ok(range) => job.range = range.or(job.range),
+            Err(error) => {
+                tracing::warn!(checkpoint = %job.label.id, %error, "the projection was not fitted");
+            }
+        }
     }
 
     fn write(&self, job: &SnapshotJob, snapshot: Snapshot) -> Result<(), CheckpointError> {

@@ -8,6 +8,7 @@ use super::config::SnapshotConfig;
 #[derive(Debug)]
 pub(super) struct Triggers {
     every_steps: u64,
+    first_steps: u64,
     every: Option<Duration>,
     /// Step of the newest snapshot.
     last_step: Option<u64>,
@@ -22,6 +23,7 @@ impl Triggers {
     pub(super) fn new(config: &SnapshotConfig, step: u64, now: Instant) -> Self {
         Self {
             every_steps: config.every_steps,
+            first_steps: config.first_steps,
             every: Some(config.every_minutes)
                 .filter(|minutes| *minutes > 0.0)
                 .map(|minutes| Duration::from_secs_f64(60.0 * minutes)),
@@ -39,7 +41,8 @@ impl Triggers {
 
     /// Whether a snapshot should be taken now, at step `step`. Never while the state is that of the newest one, unless it is forced.
     pub(super) fn due(&self, step: u64, now: Instant) -> bool {
-        let by_steps = self.every_steps > 0 && step.is_multiple_of(self.every_steps);
+        let by_steps = self.every_steps > 0 && step.is_multiple_of(self.every_steps)
+            || self.first_steps > 0 && step == self.first_steps;
         let by_time = self
             .every
             .is_some_and(|every| now - self.last_time >= every);
@@ -82,6 +85,9 @@ mod tests {
         let config = SnapshotConfig {
             every_steps,
             every_minutes,
+            first_steps: 0,
+            head_pairs: 0,
+            head_seconds: 0.0,
             evaluation_pairs: 1,
             recovery_rate: 0.5,
             recovery_floor: 0.01,

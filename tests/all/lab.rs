@@ -129,6 +129,7 @@ pub(crate) fn config(sets: &[&str]) -> TrainConfig {
         "schedule.warmup_steps=2",
         "snapshots.every_steps=0",
         "snapshots.every_minutes=0.0",
+        "snapshots.first_steps=0",
     ];
     let sets: Vec<String> = tiny.iter().chain(sets).map(|set| set.to_string()).collect();
     Settings::load(None, &sets).unwrap().train_config()

@@ -33,5 +33,6 @@ mod towers;
 mod traces;
 mod train;
 mod train_average;
+mod train_head;
 mod train_life;
 mod train_snapshots;

@@ -1,17 +1,8 @@
 //! The projection that is put on imported features, `[dim, features]`: it leaves them as they are, as far as `dim` allows.
 
-use std::{f64::consts::TAU, fmt};
+use std::fmt;
 
-use kith_seed::mix;
-use rand_chacha::{
-    ChaCha8Rng,
-    rand_core::{Rng, SeedableRng},
-};
-
-/// Seed of the fixed orthogonal matrix. Another would make embeddings of the same file differ between versions of kith.
-const SEED: u64 = 0x6b69_7468;
-/// Rounds of orthogonal iteration. Neighbouring components may still be mixed then; what they span together is what counts.
-const ROUNDS: usize = 40;
+use super::linear::{dot, leading_eigenvectors, orthonormalize, random_rows};
 
 /// Where a projection comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +17,11 @@ pub enum ProjectionKind {
     Principal {
         /// Number of images.
         images: usize,
+    },
+    /// Fitted to pairs ([`PairWhitening`](super::PairWhitening)).
+    Whitened {
+        /// Number of pairs.
+        pairs: usize,
     },
 }
 
@@ -59,6 +55,11 @@ impl fmt::Display for Projection {
                 "the {} principal components of the features of {images} stored images",
                 self.dim
             ),
+            ProjectionKind::Whitened { pairs } => write!(
+                f,
+                "{} directions of the features in which the images of {pairs} pairs differ least from each other and most from others",
+                self.dim
+            ),
         }
     }
 }
@@ -76,7 +77,29 @@ impl Projection {
         Self::from_rows(kind, features, dim, &rows)
     }
 
-    fn from_rows(kind: ProjectionKind, features: usize, dim: usize, rows: &[Vec<f64>]) -> Self {
+    /// The largest magnitude of a value in the embedding of an image with these features, at unit length.
+    pub fn largest_value(&self, features: &[f32]) -> f32 {
+        let rows = self.weight.chunks_exact(features.len().max(1));
+        let values = rows.zip(&self.bias).map(|(row, bias)| {
+            let products = row.iter().zip(features);
+            products.map(|(weight, value)| weight * value).sum::<f32>() + bias
+        });
+        let (largest, squares) = values.fold((0.0f32, 0.0f32), |(largest, squares), value| {
+            (largest.max(value.abs()), squares + value * value)
+        });
+        if squares > 0.0 {
+            largest / squares.sqrt()
+        } else {
+            0.0
+        }
+    }
+
+    pub(super) fn from_rows(
+        kind: ProjectionKind,
+        features: usize,
+        dim: usize,
+        rows: &[Vec<f64>],
+    ) -> Self {
         let mut weight: Vec<f32> = rows.iter().flatten().map(|value| *value as f32).collect();
         weight.resize(dim * features, 0.0);
         Self {
@@ -97,7 +120,7 @@ pub struct PrincipalComponents {
     features: usize,
     images: usize,
     /// Σ f fᵀ, `[features, features]`.
-    products: Vec<f64>,
+    products: Vec<Vec<f64>>,
 }
 
 impl PrincipalComponents {
@@ -106,7 +129,7 @@ impl PrincipalComponents {
         Self {
             features,
             images: 0,
-            products: vec![0.0; features * features],
+            products: vec![vec![0.0; features]; features],
         }
     }
 
@@ -120,7 +143,7 @@ impl PrincipalComponents {
                 continue;
             }
             self.images += 1;
-            for (sums, left) in self.products.chunks_exact_mut(self.features).zip(&row) {
+            for (sums, left) in self.products.iter_mut().zip(&row) {
                 let left = left / length;
                 if left != 0.0 {
                     sums.iter_mut()
@@ -136,27 +159,17 @@ impl PrincipalComponents {
         self.images
     }
 
-    /// The first `dim` principal components, by orthogonal iteration (Golub & Van Loan, Matrix Computations, §8.2.4). `None`: there are fewer
+    /// The first `dim` principal components. `None`: there are fewer
     /// images than components, or as many components as features.
     pub fn projection(&self, dim: usize) -> Option<Projection> {
         if self.images < dim || dim >= self.features {
             return None;
         }
-        let mut rows = random_rows(self.features, dim);
-        orthonormalize(&mut rows);
-        for _ in 0..ROUNDS {
-            rows = rows.iter().map(|row| self.times(row)).collect();
-            orthonormalize(&mut rows);
-        }
+        let rows = leading_eigenvectors(&self.products, dim);
         let kind = ProjectionKind::Principal {
             images: self.images,
         };
         Some(Projection::from_rows(kind, self.features, dim, &rows))
-    }
-
-    fn times(&self, row: &[f64]) -> Vec<f64> {
-        let lines = self.products.chunks_exact(self.features);
-        lines.map(|line| dot(line, row)).collect()
     }
 }
 
@@ -169,69 +182,13 @@ fn unit_rows(size: usize) -> Vec<Vec<f64>> {
     (0..size).map(row).collect()
 }
 
-/// `count` rows of samples of N(0, 1), always the same.
-fn random_rows(size: usize, count: usize) -> Vec<Vec<f64>> {
-    let mut random = ChaCha8Rng::seed_from_u64(mix(&[SEED, size as u64]));
-    let mut uniform = || (f64::from(random.next_u32()) + 0.5) / (1u64 << 32) as f64;
-    let mut normal = || (-2.0 * uniform().ln()).sqrt() * (TAU * uniform()).cos();
-    (0..count)
-        .map(|_| (0..size).map(|_| normal()).collect())
-        .collect()
-}
-
-/// Gram and Schmidt's method, each row twice, which is as good as Householder's (Giraud et al. 2005). A row that depends on those before is
-/// replaced by a unit vector that does not.
-fn orthonormalize(rows: &mut [Vec<f64>]) {
-    for place in 0..rows.len() {
-        let (before, rest) = rows.split_at_mut(place);
-        let row = &mut rest[0];
-        let mut replacement = 0;
-        while !orthogonalize(row, before) {
-            row.fill(0.0);
-            row[replacement] = 1.0;
-            replacement += 1;
-        }
-    }
-}
-
-/// Makes `row` orthogonal to `others` and of unit length; `false`: nothing of it is left, or it is not finite.
-fn orthogonalize(row: &mut [f64], others: &[Vec<f64>]) -> bool {
-    let length = dot(row, row).sqrt();
-    for _ in 0..2 {
-        for other in others {
-            let along = dot(row, other);
-            row.iter_mut()
-                .zip(other)
-                .for_each(|(value, part)| *value -= along * part);
-        }
-    }
-    let left = dot(row, row).sqrt();
-    // A length that is not a number is no larger than anything.
-    let remains = left.is_finite() && left > 1e-10 * length;
-    if !remains {
-        return false;
-    }
-    row.iter_mut().for_each(|value| *value /= left);
-    true
-}
-
-/// A sum in four parts, which the compiler turns into vector instructions.
-fn dot(left: &[f64], right: &[f64]) -> f64 {
-    let (left, left_rest) = left.as_chunks::<4>();
-    let (right, right_rest) = right.as_chunks::<4>();
-    let mut sums = [0.0; 4];
-    for (a, b) in left.iter().zip(right) {
-        for lane in 0..4 {
-            sums[lane] += a[lane] * b[lane];
-        }
-    }
-    let rest: f64 = left_rest.iter().zip(right_rest).map(|(a, b)| a * b).sum();
-    sums.iter().sum::<f64>() + rest
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rand_chacha::{
+        ChaCha8Rng,
+        rand_core::{Rng, SeedableRng},
+    };
 
     fn rows(projection: &Projection) -> Vec<Vec<f64>> {
         let size = projection.weight.len() / projection.dim;

@@ -1,0 +1,109 @@
+//! The projection that is fitted to stored pairs when a snapshot is taken.
+
+use kith::checkpoint::Snapshot;
+use kith_nn::NamedArray;
+
+use crate::{
+    lab::{Lab, config, until},
+    train::train_to_the_end,
+};
+
+/// As many pairs are enough for eight values.
+const SMALL: &str = "encoder.dim=8";
+const PAIRS: u32 = 12;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_serves_a_fitted_projection_and_training_goes_on_from_its_own() {
+    let [fitted, bare, again] = [true, false, true].map(|fits| async move {
+        let lab = Lab::new(0.0).await;
+        lab.post(0..PAIRS).await;
+        let pairs = if fits {
+            "snapshots.head_pairs=100"
+        } else {
+            "snapshots.head_pairs=0"
+        };
+        let snapshot = at_step_3(&lab, &[SMALL, pairs]).await;
+        // The snapshot of a stop is not fitted: it must be quick.
+        let until = config(&[SMALL, pairs, "training.max_steps=6"]);
+        (snapshot, train_to_the_end(&lab, until).await)
+    });
+    let ((fitted, fitted_end), (bare, bare_end)) = (fitted.await, bare.await);
+    for name in ["projection.weight", "projection.bias"] {
+        let replaced = array(&fitted.optimizer, &format!("{name}.replaced"));
+        assert_eq!(replaced, array(&bare.model, name), "{name}");
+        assert!(array(&fitted.model, name) != replaced, "{name}");
+    }
+    let others = |snapshot: &Snapshot| -> Vec<NamedArray> {
+        let arrays = snapshot.model.iter().cloned();
+        arrays
+            .filter(|array| !array.name.starts_with("projection"))
+            .collect()
+    };
+    assert!(others(&fitted) == others(&bare), "nothing else is fitted");
+    assert!(
+        fitted_end.model == bare_end.model,
+        "training goes on as if nothing had been"
+    );
+    assert!(fitted_end.optimizer == bare_end.optimizer);
+    let (again, _) = again.await;
+    assert!(
+        again.model == fitted.model,
+        "the same pairs give the same projection"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_few_pairs_two_towers_and_training_that_is_off_leave_the_projection() {
+    let lab = Lab::new(0.0).await;
+    lab.post(0..7).await;
+    let few = at_step_3(&lab, &[SMALL]).await;
+    assert!(!is_fitted(&few), "7 pairs for 8 values");
+    lab.post(7..PAIRS).await;
+    let trainer = lab.start(config(&[SMALL, "training.enabled=false"])).await;
+    let row = lab.take(&trainer, None).await;
+    trainer.stop().await.unwrap();
+    assert!(!is_fitted(&lab.checkpoints.load(row.id).await.unwrap()));
+    let lab = Lab::new(0.0).await;
+    lab.post(0..PAIRS).await;
+    assert!(!is_fitted(
+        &at_step_3(&lab, &[SMALL, "encoder.towers=2"]).await
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_snapshot_of_a_model_comes_early_and_once() {
+    let lab = Lab::new(0.0).await;
+    lab.post(0..PAIRS).await;
+    let sets = [
+        "snapshots.first_steps=2",
+        "training.max_steps=9",
+        "retention.keep_latest=50",
+    ];
+    train_to_the_end(&lab, config(&sets)).await;
+    let rows = lab.db.checkpoints().await.unwrap();
+    let mut steps: Vec<u64> = rows.iter().map(|row| row.step).collect();
+    steps.sort_unstable();
+    assert_eq!(steps, [0, 2, 9]);
+}
+
+/// The snapshot that a caller takes after three steps.
+async fn at_step_3(lab: &Lab, sets: &[&str]) -> Snapshot {
+    let trainer = lab
+        .start(config(&[sets, &["training.max_steps=3"]].concat()))
+        .await;
+    until(&trainer, |status| status.step == 3).await;
+    let row = lab.take(&trainer, None).await;
+    trainer.stop().await.unwrap();
+    lab.checkpoints.load(row.id).await.unwrap()
+}
+
+fn is_fitted(snapshot: &Snapshot) -> bool {
+    snapshot
+        .optimizer
+        .iter()
+        .any(|array| array.name.ends_with(".replaced"))
+}
+
+fn array<'a>(arrays: &'a [NamedArray], name: &str) -> &'a [f32] {
+    &arrays.iter().find(|array| array.name == name).unwrap().data
+}
