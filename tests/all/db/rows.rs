@@ -3,7 +3,9 @@
 use kith::db::{Db, DbError, NewPair};
 use kith_mcmc::{ImageKey, PairKey, PairWeight};
 
-use super::{Fixture, count_pairs, image, open, pair, post, sha, try_post};
+use super::{
+    Fixture, checkpoints::open_before, count_pairs, image, open, pair, post, sha, try_post,
+};
 
 #[tokio::test]
 async fn images_and_pairs_are_there_after_reopening() {
@@ -51,6 +53,31 @@ async fn an_image_keeps_the_row_of_its_first_upload() {
     assert_eq!(again, [(first[1].0.clone(), false)]);
     assert_eq!(db.image(sha(2)).await.unwrap().as_ref(), Some(&first[1].0));
     assert_eq!(db.image(sha(9)).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn images_are_counted_once_each_and_those_of_an_older_database_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kith.db");
+    let old = open_before(11, &file).await;
+    for key in 1..=3_u8 {
+        sqlx::query("INSERT INTO images VALUES (?, ?, 1, 1, 1, 'png', '2026-01-02T03:04:05Z')")
+            .bind(key)
+            .bind(sha(key.into()).as_bytes().to_vec())
+            .execute(&old)
+            .await
+            .unwrap();
+    }
+    old.close().await;
+    let db = Db::open(&file).await.unwrap();
+    assert_eq!(db.count_images().await.unwrap(), 3);
+    db.insert_images(&[image(3), image(4), image(4)])
+        .await
+        .unwrap();
+    assert_eq!(db.count_images().await.unwrap(), 4);
+    assert!(db.delete_image(sha(2)).await.unwrap());
+    assert!(!db.delete_image(sha(2)).await.unwrap());
+    assert_eq!(db.count_images().await.unwrap(), 3);
 }
 
 #[tokio::test]
