@@ -44,7 +44,7 @@ export function Chart({ title, x, time, lines, show = (value) => number(value), 
         scales: { x: { time }, y: { range: (_, low, high) => padded(lines, low, high) } },
         cursor: { y: false, drag: { x: true, y: false } },
         legend: { live: true },
-        axes: [axis, { ...axis, size: 64, values: (_, ticks) => ticks.map(show) }],
+        axes: [axis, { ...axis, size: (_, labels) => labelWidth(labels), values: (_, ticks) => ticks.map(show) }],
         series: [
           time ? {} : { label: "step" },
           ...lines.map((line, at) => ({
@@ -84,7 +84,12 @@ function latest(line: Line, show: (value: number) => string): string {
   return value === null || value === undefined ? "not known" : show(value);
 }
 
-// Room for the error bars, and a little above and below all.
+// Pixels for the longest label beside its tick, at some 7 a letter.
+function labelWidth(labels: string[] | null): number {
+  return 22 + 7 * Math.max(5, ...(labels ?? []).map((label) => label.length));
+}
+
+// Room for the error bars, and a little above and below all: enough that ticks of three digits differ.
 function padded(lines: Line[], low: number | null, high: number | null): [number, number] {
   let [from, to] = [low ?? 0, high ?? 1];
   for (const line of lines) {
@@ -94,7 +99,7 @@ function padded(lines: Line[], low: number | null, high: number | null): [number
       [from, to] = [Math.min(from, value - error), Math.max(to, value + error)];
     }
   }
-  const room = (to - from) * 0.08 || Math.abs(to) * 0.1 || 1;
+  const room = Math.max((to - from) * 0.08, Math.abs(from) * 0.02, Math.abs(to) * 0.02) || 1;
   return [from >= 0 ? Math.max(0, from - room) : from - room, to + room];
 }
 

@@ -39,16 +39,19 @@ export function usePolled<T>(path: string | null, seconds: number): Polled<T> {
   return { value: current ? state.value : undefined, error: current ? state.error : undefined, reload: useCallback(() => setRound((n) => n + 1), []) };
 }
 
-// A task that runs once at a time, with what it is doing and its failure.
+// A task, with what it is doing and its failure. If it is run again, what becomes of the run before does not count.
 export function useTask() {
   const [state, setState] = useState<{ busy: boolean; error?: string; done?: string }>({ busy: false });
+  const runs = useRef(0);
   const run = useCallback(async (task: () => Promise<string | void>) => {
+    const number = ++runs.current;
+    const settle = (next: { error?: string; done?: string }) => number === runs.current && setState({ busy: false, ...next });
     setState({ busy: true });
     try {
       const done = await task();
-      setState({ busy: false, done: done ?? undefined });
+      settle({ done: done ?? undefined });
     } catch (error) {
-      setState({ busy: false, error: String((error as Error).message) });
+      settle({ error: String((error as Error).message) });
     }
   }, []);
   return { ...state, run };

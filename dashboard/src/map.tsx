@@ -1,6 +1,7 @@
 // The stored images in two dimensions: nearer means more alike to the checkpoint.
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { call } from "./api";
+import { dataUri } from "./files";
 import type { FromFrame, ToFrame } from "./frame";
 import { useDark, usePolled, useTask } from "./hooks";
 import { Failure, Thumbnail } from "./parts";
@@ -37,13 +38,7 @@ export function MapView() {
   const find = (file: File | undefined) => {
     if (!file) return;
     search.run(async () => {
-      const uri = await new Promise<string>((done, fail) => {
-        const reader = new FileReader();
-        reader.onload = () => done(String(reader.result));
-        reader.onerror = () => fail(new Error("The file cannot be read."));
-        reader.readAsDataURL(file);
-      });
-      const image = uri.split(",")[1] ?? "";
+      const image = await dataUri(file);
       const answer = await call<SearchAnswer>("POST", "/v1/search", { image, k: K, ...(chosen && { checkpoint: chosen }) });
       setSelected(answer.data.map((one) => one.id));
     });

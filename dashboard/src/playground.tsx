@@ -1,6 +1,7 @@
 // The nearest stored images of any image, under the live checkpoint and an older one side by side; and posting a pair.
 import { useEffect, useRef, useState } from "preact/hooks";
 import { call } from "./api";
+import { dataUri } from "./files";
 import { usePolled, useTask } from "./hooks";
 import { Failure, Thumbnail } from "./parts";
 import type { Checkpoint, Found, SearchAnswer } from "./types";
@@ -15,28 +16,32 @@ interface Picture {
   uri: string;
 }
 
+interface Answers {
+  // What they are the answers to.
+  picture?: Picture;
+  live?: SearchAnswer;
+  other?: SearchAnswer;
+}
+
 export function Playground() {
   const checkpoints = usePolled<{ data: Checkpoint[] }>("/v1/checkpoints", 20);
   const [picture, setPicture] = useState<Picture>();
   const [other, setOther] = useState("");
-  const [answers, setAnswers] = useState<{ live?: SearchAnswer; other?: SearchAnswer }>({});
+  const [answers, setAnswers] = useState<Answers>({});
   const [partner, setPartner] = useState<string>();
   const [group, setGroup] = useState("");
   const [over, setOver] = useState(false);
+  const load = useTask();
   const search = useTask();
   const post = useTask();
   const input = useRef<HTMLInputElement>(null);
 
   const take = (file: File | undefined) => {
     if (!file) return;
-    const reader = new FileReader();
-    reader.onload = () => {
-      // The server looks at the content; a type that the browser does not know would only be in the way.
-      const data = String(reader.result).split(",")[1] ?? "";
-      setPicture({ name: file.name, uri: `data:${file.type || "image/png"};base64,${data}` });
+    load.run(async () => {
+      setPicture({ name: file.name, uri: await dataUri(file) });
       setPartner(undefined);
-    };
-    reader.readAsDataURL(file);
+    });
   };
   useEffect(() => {
     const paste = (event: ClipboardEvent) => take([...(event.clipboardData?.files ?? [])].find((file) => file.type.startsWith("image/")));
@@ -52,7 +57,7 @@ export function Playground() {
         const ask = (checkpoint?: string) => call<SearchAnswer>("POST", "/v1/search", { image: picture.uri, k: K, ...(checkpoint && { checkpoint }) }, abort.signal);
         const [live, older] = await Promise.all([ask(), other ? ask(other) : undefined]);
         if (abort.signal.aborted) return;
-        setAnswers({ live, other: older });
+        setAnswers({ picture, live, other: older });
         if (live.next || live.indexed_share < 1 || (older && older.indexed_share < 1)) timer = setTimeout(look, AGAIN_MS);
       });
     look();
@@ -71,6 +76,8 @@ export function Playground() {
       return data[0]?.duplicate ? "This pair was there already." : "The pair is stored, and training draws from it.";
     });
   const choices = checkpoints.value?.data.filter((one) => one.status === "complete" && one.role !== "live") ?? [];
+  // What was found for another image is not shown beside this one.
+  const shown = picture && answers.picture === picture && !search.error ? answers : {};
   return (
     <>
       <div
@@ -103,12 +110,12 @@ export function Playground() {
           </select>
         </label>
       </div>
-      <Failure message={search.error ?? checkpoints.error} />
+      <Failure message={load.error ?? search.error ?? checkpoints.error} />
       <div class="sides" aria-busy={search.busy}>
-        {answers.live && <Side title="Live" answer={answers.live} before={answers.other?.data} partner={partner} onChoose={setPartner} />}
-        {answers.other && <Side title={`Checkpoint ${short(answers.other.model)}`} answer={answers.other} before={answers.live?.data} partner={partner} onChoose={setPartner} />}
+        {shown.live && <Side title="Live" answer={shown.live} before={shown.other?.data} partner={partner} onChoose={setPartner} />}
+        {shown.other && <Side title={`Checkpoint ${short(shown.other.model)}`} answer={shown.other} before={shown.live?.data} partner={partner} onChoose={setPartner} />}
       </div>
-      {picture && (
+      {shown.live && (
         <form
           class="row"
           onSubmit={(event) => {

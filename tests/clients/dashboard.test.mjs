@@ -1,35 +1,14 @@
 // The dashboard in a real browser against a real server: every view and every act, with keys of each scope, by keyboard, in dark, on a phone.
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import { mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { before, test } from "node:test";
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { chromium } from "playwright";
+import { VIEWS, ask, base64, files, keys, open, settled, until, url } from "./dashboard.mjs";
 
-const url = process.env.KITH_DASHBOARD_URL;
-const keys = JSON.parse(process.env.KITH_DASHBOARD_KEYS);
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core"), "utf8");
-const FONT = readFileSync(createRequire(import.meta.url).resolve("@fontsource/inter/files/inter-latin-400-normal.woff2"), "base64");
-const BASELINES = new URL("dashboard.json", import.meta.url);
-const VIEWS = ["overview", "checkpoints", "playground", "map", "alarms"];
 const RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"];
-// More than the page takes on a machine that is busy.
-const CEILING = 60_000;
 
-const folder = process.env.KITH_IMAGES;
-const files = readdirSync(folder).sort().map((name) => `${folder}/${name}`);
-const headers = { authorization: `Bearer ${keys.admin}`, "content-type": "application/json" };
-const base64 = (file) => readFileSync(file).toString("base64");
-
-async function ask(method, path, body) {
-  const answer = await fetch(`${url}${path}`, { method, headers, body: body && JSON.stringify(body) });
-  assert.ok(answer.ok, `${method} ${path}: ${answer.status}`);
-  return answer.status === 204 ? undefined : answer.json();
-}
-
-let browser;
 before(async () => {
-  const args = ["--no-sandbox", "--enable-unsafe-swiftshader"];
-  browser = await chromium.launch({ executablePath: process.env.CHROMIUM || undefined, args });
   for (const file of files) await ask("POST", "/v1/images", { image: base64(file) });
   // Checkpoints of several steps, and then nothing changes by itself.
   await ask("POST", "/v1/pairs", { pairs: files.map((file) => ({ anchor: { image: base64(file) } })) });
@@ -45,49 +24,6 @@ before(async () => {
     return data[0]?.images === files.length && !data.some((one) => one.role === "next");
   });
 });
-after(() => browser?.close());
-
-async function until(holds) {
-  while (!(await holds())) await new Promise((done) => setTimeout(done, 50));
-}
-
-// A page that is logged in. `complaints` has what the console and the page's errors say, `asked` every request.
-async function open(view, { key = keys.admin, prepare, ...options } = {}) {
-  const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
-  const page = await context.newPage();
-  page.setDefaultTimeout(CEILING);
-  await prepare?.(page);
-  const [complaints, asked] = [[], []];
-  page.on("request", (request) => asked.push(request.url()));
-  page.on("console", (message) => {
-    // How the software renderer works is no complaint about the page.
-    if (["error", "warning"].includes(message.type()) && !message.text().includes("GL Driver Message")) complaints.push(message.text());
-  });
-  page.on("pageerror", (error) => complaints.push(String(error)));
-  await page.goto(`${url}/#${view}`);
-  if (key) {
-    await page.getByLabel("API key").fill(key);
-    await page.getByRole("button", { name: "Enter" }).click();
-    await page.locator("main h1").waitFor();
-  }
-  // The refusal that asked for the key.
-  complaints.length = 0;
-  return { page, complaints, asked, close: () => context.close() };
-}
-
-async function settled(page, view) {
-  const sign = {
-    overview: () => page.locator(".sentence").waitFor(),
-    checkpoints: () => page.locator("tbody tr").first().waitFor(),
-    playground: () => page.getByLabel("Image to search for").waitFor(),
-    map: async () => {
-      await page.frameLocator("iframe").locator("canvas").waitFor();
-      await page.getByText("The map is being made").waitFor({ state: "detached" });
-    },
-    alarms: () => page.locator(".events li, .hint").first().waitFor(),
-  };
-  await sign[view]();
-}
 
 test("nothing is shown without a key, and a wrong one is refused in words", async () => {
   const { page, close } = await open("overview", { key: "" });
@@ -219,6 +155,44 @@ test("the playground finds the nearest under two checkpoints, marks what changed
   await close();
 });
 
+test("what is no image is refused in words, and nothing of the image before stays beside it", async () => {
+  const { page, close } = await open("playground");
+  const input = page.getByLabel("Image to search for");
+  const [found, refused] = [page.locator(".found li").first(), page.getByRole("alert")];
+  for (const [name, buffer, reason] of [
+    ["notes.txt", Buffer.from("no image"), /image/],
+    ["nothing.png", Buffer.alloc(0), /nothing\.png is empty/],
+  ]) {
+    await input.setInputFiles(files[0]);
+    await found.waitFor();
+    await input.setInputFiles({ name, mimeType: "text/plain", buffer });
+    await refused.waitFor();
+    assert.match(await refused.innerText(), reason);
+    if (name === "notes.txt") assert.equal(await page.locator(".found li").count(), 0);
+  }
+  await input.setInputFiles(files[1]);
+  await found.waitFor();
+  await refused.waitFor({ state: "detached" });
+  await close();
+});
+
+test("a search that another one overtakes is not taken for a failure", async () => {
+  const waiting = [];
+  const asked = () => until(async () => waiting.length > 0);
+  const prepare = (page) => page.route("**/v1/search", (route) => (route.request().method() === "POST" ? waiting.push(route) : route.continue()));
+  const { page, close } = await open("playground", { prepare });
+  await page.getByLabel("Image to search for").setInputFiles(files[0]);
+  await asked();
+  waiting.pop();
+  await page.getByLabel("Image to search for").setInputFiles(files[1]);
+  await asked();
+  await page.getByAltText("The image that is searched for, 1.png").waitFor();
+  assert.equal(await page.getByRole("alert").count(), 0);
+  await waiting.pop().continue();
+  await page.locator(".found li").first().waitFor();
+  await close();
+});
+
 test("an image is pasted and dropped as well", async () => {
   const { page, close } = await open("playground");
   await page.getByLabel("Image to search for").waitFor();
@@ -304,70 +278,4 @@ test("all of it can be reached by keyboard", async () => {
   await page.getByRole("heading", { level: 1, name: "Checkpoints" }).waitFor();
   assert.equal(await page.evaluate(() => document.activeElement.tagName), "H1");
   await close();
-});
-
-// A picture of the view as 16 × 10 mean colours, in the same font on every machine.
-async function colours(page) {
-  await page.evaluate(async (data) => {
-    const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
-    document.fonts.add(await new FontFace("look", bytes).load());
-    const sheet = new CSSStyleSheet();
-    sheet.replaceSync("* { font-family: look !important }");
-    document.adoptedStyleSheets = [sheet];
-  }, FONT);
-  const shot = await page.screenshot();
-  return page.evaluate(async (data) => {
-    const image = new Image();
-    image.src = `data:image/png;base64,${data}`;
-    await image.decode();
-    const canvas = Object.assign(document.createElement("canvas"), { width: 16, height: 10 });
-    const context = canvas.getContext("2d");
-    context.imageSmoothingQuality = "high";
-    context.drawImage(image, 0, 0, 16, 10);
-    const { data: pixels } = context.getImageData(0, 0, 16, 10);
-    return [...pixels].filter((_, at) => at % 4 !== 3);
-  }, shot.toString("base64"));
-}
-
-// The pictures are of recorded answers at the time they were recorded: they show the page, not what the server has learned by now.
-// With KITH_NEW_BASELINES both are taken anew.
-function recorded(known) {
-  return async (page) => {
-    await page.clock.setFixedTime(known.at);
-    await page.route("**/v1/**", async (route) => {
-      const request = route.request();
-      // The server asks for the key.
-      if (!request.headers().authorization) return route.continue();
-      const { pathname, search } = new URL(request.url());
-      const name = `${request.method()} ${pathname}${search}`;
-      if (pathname === "/v1/events") return route.fulfill({ contentType: "text/event-stream", body: "" });
-      if (process.env.KITH_NEW_BASELINES && !(name in known.answers)) known.answers[name] = await (await route.fetch()).json();
-      if (!(name in known.answers)) return route.fulfill({ status: 404, json: { error: { message: `${name} is not recorded` } } });
-      return route.fulfill({ json: known.answers[name] });
-    });
-  };
-}
-
-test("the views look as they did", async () => {
-  const known = process.env.KITH_NEW_BASELINES ? { at: Date.now(), answers: {}, colours: {} } : JSON.parse(readFileSync(BASELINES, "utf8"));
-  const shots = process.env.KITH_SHOTS;
-  for (const colorScheme of ["light", "dark"]) {
-    for (const view of VIEWS.filter((view) => view !== "map")) {
-      const { page, close } = await open(view, { colorScheme, prepare: recorded(known) });
-      await settled(page, view);
-      await page.waitForLoadState("networkidle");
-      if (shots) {
-        mkdirSync(shots, { recursive: true });
-        await page.screenshot({ path: `${shots}/${view}-${colorScheme}.png` });
-      }
-      const seen = await colours(page);
-      const name = `${view} ${colorScheme}`;
-      if (process.env.KITH_NEW_BASELINES) known.colours[name] = seen;
-      const off = seen.reduce((sum, value, at) => sum + Math.abs(value - known.colours[name][at]), 0) / seen.length;
-      // How letters are smoothed differs among browsers: 0.1 of 255. Without its navigation, which is little of it, a view is off by 0.6 and more.
-      assert.ok(off < 0.4, `${name} differs by ${off} of 255 on average`);
-      await close();
-    }
-  }
-  if (process.env.KITH_NEW_BASELINES) writeFileSync(BASELINES, `${JSON.stringify(known)}\n`);
 });
