@@ -68,14 +68,16 @@ def square(path, side):
     return np.asarray(image.resize((side, side), Image.BILINEAR, box=(left, top, left + edge, top + edge)), np.float32) / 255
 
 
-def pixels(path):
-    """Raw pixels, less their mean."""
-    small = square(path, 16).ravel()
-    return small - small.mean()
+def pixels(paths):
+    """Raw pixels, less their mean: a row for each path."""
+    import numpy as np
+
+    small = np.stack([square(path, 16).ravel() for path in paths])
+    return small - small.mean(1, keepdims=True)
 
 
 def features_of(module):
-    """The features that a TorchScript module computes of ImageNet-normalised pictures of 128 px."""
+    """The features that a TorchScript module computes of ImageNet-normalised pictures of 128 px: a function from paths to rows."""
     import numpy as np
     import torch
 
@@ -83,20 +85,26 @@ def features_of(module):
     module = torch.jit.load(module).eval()
 
     def describe(path):
-        picture = torch.from_numpy(((square(path, 128) - mean) / deviation).transpose(2, 0, 1))
-        with torch.inference_mode():
-            return module(picture[None])[0].numpy()
+        return ((square(path, 128) - mean) / deviation).transpose(2, 0, 1)
 
-    return describe
+    def encode(paths):
+        found = []
+        for start in range(0, len(paths), 64):
+            batch = np.stack([describe(path) for path in paths[start : start + 64]])
+            with torch.inference_mode():
+                found.append(module(torch.from_numpy(batch)).numpy())
+        return np.concatenate(found)
+
+    return encode
 
 
-def recall(describe, query, gallery):
-    """Recall@1 by the cosine of what `describe` makes of each picture."""
+def recall(encode, query, gallery):
+    """Recall@1 by the cosine of what `encode` makes of each picture."""
     import numpy as np
 
     def load(path):
         found = rows(path)
-        vectors = np.stack([describe(row["path"]) for row in found])
+        vectors = encode([row["path"] for row in found])
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.array([row["key"] for row in found])
 
     (asked, wanted), (known, keys) = load(query), load(gallery)
@@ -120,8 +128,8 @@ def main():
         others = [("raw pixels", 16, pixels)] if args.pixels else []
         if args.module:
             others.append((args.module.stem, 128, features_of(str(args.module))))
-        for name, side, describe in others:
-            cells = [f"{recall(describe, *question):.3f}" for question in asked.values()]
+        for name, side, encode in others:
+            cells = [f"{recall(encode, *question):.3f}" for question in asked.values()]
             print(f"| {name} | {side} | " + " | ".join(cells) + " |", flush=True)
         for start, side in ((start, side) for start in filter(None, args.start.split(",")) for side in args.side.split(",")):
             folder = str(out / f"{pathlib.Path(start).name}-{side}")
