@@ -30,7 +30,7 @@ use crate::{
     checkpoint::Checkpoints,
     config::Settings,
     db::Db,
-    events::Events,
+    events::{Events, Kind},
     foreground::Foreground,
     history::History,
     image_store::ImageStore,
@@ -40,7 +40,7 @@ use crate::{
     serve::Serving,
     telemetry::Metrics,
     thumbnails::Thumbnails,
-    train::Trainer,
+    train::{PairEffect, Trainer},
 };
 use kith_nn::Purpose;
 
@@ -81,7 +81,7 @@ pub struct App {
     /// Whether the data folder can be written.
     pub(crate) writable: Writable,
     lock: Arc<FolderLock>,
-    draining: Arc<Draining>,
+    tasks: Arc<Tasks>,
 }
 
 impl App {
@@ -109,6 +109,7 @@ impl App {
             checkpoints: &checkpoints,
         };
         let parts = Parts::start(&settings, device, stores).await?;
+        let served_pairs = follow_promotions(&events, parts.trainer.pair_effect().clone());
         tracing::info!(folder = %folder.display(), device = %settings.encoder.device, "started");
         Ok(Self {
             settings: Arc::new(settings),
@@ -123,7 +124,7 @@ impl App {
             thumbnails: parts.thumbnails,
             history: parts.history,
             trainer: parts.trainer,
-            draining: Arc::new(draining(&parts.metrics)),
+            tasks: Arc::new(Tasks([draining(&parts.metrics), served_pairs])),
             metrics: parts.metrics,
             events,
             foreground: parts.foreground,
@@ -139,7 +140,7 @@ impl App {
         self.serving.stop().await;
         let trained = self.trainer.stop().await;
         self.keys.stop();
-        self.draining.0.abort();
+        self.tasks.abort();
         self.db.close().await;
         // Clones of this handle may keep the lock file open, so dropping is not enough.
         let unlocked = self.lock.release();
@@ -150,23 +151,43 @@ impl App {
     }
 }
 
-/// The task that keeps histograms short; it ends with the last handle to the app.
-struct Draining(JoinHandle<()>);
+/// The tasks that keep histograms short and count the effect of pairs; they end with the last handle to the app.
+struct Tasks([JoinHandle<()>; 2]);
 
-impl Drop for Draining {
-    fn drop(&mut self) {
-        self.0.abort();
+impl Tasks {
+    fn abort(&self) {
+        self.0.iter().for_each(JoinHandle::abort);
     }
 }
 
-fn draining(metrics: &Metrics) -> Draining {
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.abort();
+    }
+}
+
+fn draining(metrics: &Metrics) -> JoinHandle<()> {
     let metrics = metrics.clone();
-    Draining(tokio::spawn(async move {
+    tokio::spawn(async move {
         loop {
             tokio::time::sleep(DRAIN_EVERY).await;
             metrics.drain();
         }
-    }))
+    })
+}
+
+/// Tells the trainer's side which step serves, as serving tells of it.
+fn follow_promotions(events: &Events, effect: PairEffect) -> JoinHandle<()> {
+    let mut promotions = events.watch(0);
+    tokio::spawn(async move {
+        loop {
+            let event = promotions.next().await;
+            let step = event.data["step"].as_u64();
+            if let Some(step) = step.filter(|_| event.kind == Kind::Promotion) {
+                effect.served(step, event.at);
+            }
+        }
+    })
 }
 
 /// Finishes writes and erasures that a kill interrupted. No other process uses the folder.

@@ -17,6 +17,7 @@ export function alarmsOf(training: Training | undefined, sample: HistorySample |
   if (training && !training.checkpoint.live) alarms.push({ what: "No checkpoint serves.", remedy: "Promote one on the page Checkpoints. The server's log says why the last one does not load." });
   if (training?.state === "failed") alarms.push({ what: `Training failed: ${training.last_error ?? "the log says why"}`, remedy: "Serving goes on. Training is tried again by itself, unless the message says otherwise: then resume it on the page Overview." });
   else if (training?.last_error) alarms.push({ what: training.last_error, remedy: "Training goes on. If it comes back, look for wrong pairs that were posted lately, and lower the learning rate." });
+  for (const { message, remedy } of training?.alarms ?? []) alarms.push({ what: message, remedy });
   if (training?.checkpoint.held) alarms.push({ what: "A person's promotion holds: no candidate replaces it.", remedy: "Give the choice back to the gate on the page Checkpoints, once you want the best candidate to serve again." });
   if (damaged > 0) alarms.push({ what: `${damaged} stored image${damaged > 1 ? "s are" : " is"} damaged.`, remedy: "Post the same images again, which repairs them, or delete them: GET /v1/images?damaged=true lists them." });
   if (sample?.disk_bytes && sample.disk_free_bytes !== null && sample.disk_free_bytes < 0.05 * sample.disk_bytes)

@@ -16,6 +16,7 @@ export interface Training {
   steps_per_second: number;
   learning_rate: number;
   recoveries: number;
+  alarms: { alarm: string; message: string; remedy: string }[];
   last_error: string | null;
   checkpoint: { live: string | null; latest: string | null; held: boolean; reason: string | null };
 }

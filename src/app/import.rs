@@ -11,6 +11,7 @@ use crate::{
     checkpoint::{Checkpoints, Origin},
     config::Settings,
     foreground::Foreground,
+    telemetry::Metrics,
     train::{self, Stores, WeightsFile},
     types::CheckpointId,
 };
@@ -42,6 +43,7 @@ pub async fn import_weights(
         blobs,
         db,
         foreground: Foreground::new(1.0),
+        metrics: Metrics::new(),
     };
     let imported = train::import(&config, &device, &stores, weights).await;
     stores.db.close().await;

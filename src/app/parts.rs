@@ -46,8 +46,9 @@ impl Parts {
     ) -> Result<Self, StartError> {
         let foreground = Foreground::new(settings.background_share(cores()));
         // The trainer comes first: it writes checkpoint 0 if there is none to serve.
-        let trainer = start_trainer(settings, device, &stores, &foreground).await?;
         let metrics = Metrics::new();
+        let background = (&metrics, &foreground);
+        let trainer = start_trainer(settings, device, &stores, background).await?;
         let serving = start_serving(settings, &stores, (&metrics, &foreground)).await?;
         let images = || ImageStore::new(stores.blobs.clone(), stores.db.clone());
         let search = search::Stores {
@@ -84,13 +85,14 @@ async fn start_trainer(
     settings: &Settings,
     device: Device,
     stores: &OpenStores<'_>,
-    foreground: &Foreground,
+    (metrics, foreground): (&Metrics, &Foreground),
 ) -> Result<Trainer, StartError> {
     let stores = train::Stores {
         blobs: stores.blobs.clone(),
         db: stores.db.clone(),
         checkpoints: stores.checkpoints.clone(),
         foreground: foreground.clone(),
+        metrics: metrics.clone(),
     };
     let trainer = Trainer::start(settings.train_config(), device, stores).await;
     trainer.map_err(because("the trainer"))

@@ -236,6 +236,7 @@ mod tests {
             group: group.map(GroupKey),
             weight: PairWeight::ONE,
             split: Split::Holdout,
+            created_at: jiff::Timestamp::UNIX_EPOCH,
         }
     }
 

@@ -123,7 +123,8 @@ impl Checkpoints {
         let evaluation = row.and_then(|row| row.evaluation);
         let data = json!({"checkpoint": id, "verdict": verdict, "reason": reason, "evaluation": evaluation});
         self.events.publish(Kind::Evaluation, data);
-        if matches!(verdict, Verdict::Collapsed | Verdict::Damaged) {
+        // A collapse is the trainer's to tell, with what to do about it.
+        if verdict == Verdict::Damaged {
             let message = reason.unwrap_or("a checkpoint is of no use");
             let data = json!({"checkpoint": id, "message": message});
             self.events.publish(Kind::Alarm, data);

@@ -131,6 +131,7 @@ impl FromRow<'_, SqliteRow> for PairKeys {
             group: row.try_get::<Option<u32>, _>("group_key")?.map(GroupKey),
             weight: weight(row)?,
             split: row.try_get("split")?,
+            created_at: parsed(row, "created_at")?,
         })
     }
 }

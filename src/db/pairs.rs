@@ -88,7 +88,8 @@ impl Db {
         limit: u32,
     ) -> Result<Vec<PairKeys>, DbError> {
         let page = sqlx::query_as(
-            "SELECT key, anchor, positive, group_key, weight, split FROM pairs WHERE key > ? ORDER BY key LIMIT ?",
+            "SELECT key, anchor, positive, group_key, weight, split, created_at FROM pairs
+             WHERE key > ? ORDER BY key LIMIT ?",
         )
         .bind(after.0)
         .bind(limit);

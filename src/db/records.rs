@@ -104,6 +104,8 @@ pub struct PairKeys {
     pub weight: PairWeight,
     /// Its use.
     pub split: Split,
+    /// When it arrived.
+    pub created_at: Timestamp,
 }
 
 /// A pair that was erased; `sequence` ascends.

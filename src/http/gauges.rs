@@ -4,7 +4,8 @@
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use kith_eval::Evaluation;
+use kith_eval::{Evaluation, Geometry};
+use kith_nn::StageNorms;
 use tokio::sync::Mutex;
 
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
     disk,
     search::Role,
     telemetry::{Metrics, Series, series},
-    train::{TrainingState, TrainingStatus},
+    train::{AlarmKind, TrainingState, TrainingStatus},
 };
 
 /// Shortest time between two reads.
@@ -95,7 +96,7 @@ fn set_training(metrics: &Metrics, status: &TrainingStatus, paused_for_requests:
         gauge.set(f64::from(u8::from(state == status.state)));
     }
     let average = |value: Option<f32>| value.map_or(f64::NAN, f64::from);
-    let values: [(&Series, f64); 17] = [
+    let values: [(&Series, f64); 18] = [
         (&series::TRAINING_STEP, status.step as f64),
         (&series::TRAINING_EPOCH, status.epoch as f64),
         (&series::TRAINING_LOSS, average(status.loss)),
@@ -110,6 +111,10 @@ fn set_training(metrics: &Metrics, status: &TrainingStatus, paused_for_requests:
         (&series::TRAINING_CHAINS, status.chains as f64),
         (&series::TRAINING_CHAIN_AGE, average(status.chain_age)),
         (&series::TRAINING_CHAIN_AGE_MAX, status.max_chain_age.into()),
+        (
+            &series::TRAINING_SCORE_GAP,
+            average(status.stored_minus_fresh),
+        ),
         (&series::TRAINING_CARRIED, average(status.carried_share)),
         (&series::TRAINING_PAIRS, status.pairs as f64),
         (&series::TRAINING_IMAGES, status.images as f64),
@@ -129,10 +134,27 @@ fn set_training(metrics: &Metrics, status: &TrainingStatus, paused_for_requests:
     for (series, value) in values {
         metrics.set(series, value);
     }
+    set_gradient_norms(metrics, status.gradient_norms);
+    for kind in AlarmKind::ALL {
+        let raised = status.alarms.iter().any(|alarm| alarm.alarm == kind);
+        let labels = vec![("alarm", kind.name().to_owned())];
+        let gauge = metrics.gauge(&series::TRAINING_ALARM, labels);
+        gauge.set(f64::from(u8::from(raised)));
+    }
     let paused = metrics.counter(&series::TRAINING_PAUSED, Vec::new());
     paused.absolute(paused_for_requests.as_secs());
     let recoveries = metrics.counter(&series::TRAINING_RECOVERIES, Vec::new());
     recoveries.absolute(status.recoveries);
+}
+
+fn set_gradient_norms(metrics: &Metrics, norms: Option<StageNorms>) {
+    for (stage, norm) in norms.unwrap_or_default().each() {
+        let labels = vec![("stage", stage.to_owned())];
+        let norm = norms.map_or(f64::NAN, |_| norm.into());
+        metrics
+            .gauge(&series::TRAINING_GRADIENT_NORM, labels)
+            .set(norm);
+    }
 }
 
 async fn set_checkpoints(app: &App) -> Result<(), DbError> {
@@ -154,19 +176,47 @@ async fn set_checkpoints(app: &App) -> Result<(), DbError> {
         metrics.set(&series::CHECKPOINT_LATEST_CREATED, created);
     }
     let live = app.serving.live().map(|live| live.id);
-    if let Some(row) = rows.iter().find(|row| Some(row.id) == live) {
+    let live = rows.iter().find(|row| Some(row.id) == live);
+    if let Some(row) = live {
         metrics.set(&series::CHECKPOINT_LIVE_STEP, row.step as f64);
         let created = seconds(row.created_at);
         metrics.set(&series::CHECKPOINT_LIVE_CREATED, created);
-        let recall = recall(row).unwrap_or(f64::NAN);
-        metrics.set(&series::CHECKPOINT_LIVE_RECALL, recall);
     }
+    let live = live.and_then(evaluation);
+    let recall = live.map_or(f64::NAN, |live| live.recall_at_1());
+    metrics.set(&series::CHECKPOINT_LIVE_RECALL, recall);
+    let newest = rows.iter().find_map(evaluation);
+    let recall = newest.filter(|newest| newest.pairs > 0);
+    let recall = recall.map_or(f64::NAN, |newest| newest.recall_at_1());
+    metrics.set(&series::CHECKPOINT_EVALUATED_RECALL, recall);
+    set_geometry(metrics, "live", live);
+    set_geometry(metrics, "evaluated", newest);
     Ok(())
 }
 
-fn recall(row: &CheckpointRow) -> Option<f64> {
-    let evaluation = serde_json::from_value::<Evaluation>(row.evaluation.clone()?);
-    Some(evaluation.ok()?.recall_at_1())
+fn evaluation(row: &CheckpointRow) -> Option<Evaluation> {
+    serde_json::from_value(row.evaluation.clone()?).ok()
+}
+
+/// The shape of the embeddings of the checkpoint that is called `checkpoint`.
+fn set_geometry(metrics: &Metrics, checkpoint: &str, evaluation: Option<Evaluation>) {
+    let unknown = Geometry {
+        alignment: f64::NAN,
+        uniformity: f64::NAN,
+        effective_rank: f64::NAN,
+        spread: f64::NAN,
+        mean_cosine: f64::NAN,
+    };
+    let found = evaluation.map_or(unknown, |evaluation| evaluation.geometry);
+    for (series, value) in [
+        (&series::CHECKPOINT_ALIGNMENT, found.alignment),
+        (&series::CHECKPOINT_UNIFORMITY, found.uniformity),
+        (&series::CHECKPOINT_RANK, found.effective_rank),
+        (&series::CHECKPOINT_SPREAD, found.spread),
+    ] {
+        let labels = vec![("checkpoint", checkpoint.to_owned())];
+        metrics.gauge(series, labels).set(value);
+    }
 }
 
 async fn set_stored(app: &App) -> Result<(), DbError> {

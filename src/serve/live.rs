@@ -106,7 +106,7 @@ impl Live {
                 tracing::info!(checkpoint = %id, step = loaded.info.step, "serving");
                 self.current.store(Some(loaded));
                 let data = json!({
-                    "checkpoint": id, "decided_by": row.decided_by, "reason": row.reason, "held": row.held,
+                    "checkpoint": id, "step": row.step, "decided_by": row.decided_by, "reason": row.reason, "held": row.held,
                 });
                 self.loader
                     .checkpoints

@@ -32,6 +32,11 @@ const STAGE_SECONDS: &[f64] = &[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
 ];
 
+/// Seconds from a cause to its effect on what is learned and served: up to a day.
+const EFFECT_SECONDS: &[f64] = &[
+    0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 14400.0, 86400.0,
+];
+
 const IMAGES: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
 macro_rules! series {
@@ -79,6 +84,8 @@ series! {
     TRAINING_CHAINS = "kith_training_chains", Gauge, "Chains in the table";
     TRAINING_CHAIN_AGE = "kith_training_chain_age_steps", Gauge, "Mean age of the chains' states when they are visited, a moving average";
     TRAINING_CHAIN_AGE_MAX = "kith_training_chain_age_max_steps", Gauge, "Largest age of a chain's state in the last step";
+    TRAINING_SCORE_GAP = "kith_training_stored_minus_fresh_score", Gauge, "Mean score that is stored with the visited chains, less the score of the same images now, a moving average";
+    TRAINING_GRADIENT_NORM = "kith_training_gradient_norm", Gauge, "L2 norm of the gradient of a stage of the network, before clipping, as last measured; NaN before";
     TRAINING_CARRIED = "kith_training_carried_ratio", Gauge, "Share of carried negatives among the images of a step, a moving average";
     TRAINING_PAIRS = "kith_training_pairs", Gauge, "Pairs that are trained on";
     TRAINING_IMAGES = "kith_training_images", Gauge, "Images that are trained on";
@@ -88,12 +95,21 @@ series! {
     TRAINING_SKIPPED = "kith_training_skipped_steps", Gauge, "Steps skipped for a loss or gradient that was not finite, over all runs";
     TRAINING_RATE_SCALE = "kith_training_rate_scale_ratio", Gauge, "Factor that recoveries have left of the learning rate";
     TRAINING_ERROR = "kith_training_error", Gauge, "1 while GET /v1/training shows an error (last_error)";
+    TRAINING_ALARM = "kith_training_alarm", Gauge, "1 for each alarm about learning that GET /v1/training shows, 0 for the others";
     TRAINING_PAUSED = "kith_training_paused_seconds_total", Counter, "Seconds that training paused for requests";
     TRAINING_RECOVERIES = "kith_training_recoveries_total", Counter, "Returns to the best checkpoint";
+
+    PAIR_LEARNED = "kith_pair_learned_seconds", Histogram(EFFECT_SECONDS), "Time from the posting of a pair that is trained on to the first step that learned from it";
+    PAIR_SERVED = "kith_pair_served_seconds", Histogram(EFFECT_SECONDS), "Time from the posting of a pair that is trained on until a checkpoint that has learned from it serves";
 
     CHECKPOINT_LIVE_STEP = "kith_checkpoint_live_step", Gauge, "Step of the checkpoint that serves";
     CHECKPOINT_LIVE_CREATED = "kith_checkpoint_live_created_timestamp_seconds", Gauge, "When the checkpoint that serves was taken";
     CHECKPOINT_LIVE_RECALL = "kith_checkpoint_live_recall_at_1", Gauge, "Recall@1 of the live checkpoint on held-out pairs, the mean of both directions; NaN before its first evaluation";
+    CHECKPOINT_EVALUATED_RECALL = "kith_checkpoint_evaluated_recall_at_1", Gauge, "Recall@1 of the newest checkpoint that was evaluated; NaN before, and without held-out pairs";
+    CHECKPOINT_ALIGNMENT = "kith_checkpoint_alignment", Gauge, "Mean squared distance of held-out pairs' embeddings, by checkpoint; 0 is best";
+    CHECKPOINT_UNIFORMITY = "kith_checkpoint_uniformity", Gauge, "ln of the mean of exp(-2 d²) over distances d of different held-out images' embeddings, by checkpoint; lower is more uniform";
+    CHECKPOINT_RANK = "kith_checkpoint_effective_rank", Gauge, "exp of the entropy of the normalised singular values of held-out images' embeddings, by checkpoint: dimensions in use";
+    CHECKPOINT_SPREAD = "kith_checkpoint_spread", Gauge, "Standard deviation of held-out images' embeddings times the root of their dimensions, by checkpoint: 1 uniform, 0 collapsed";
     CHECKPOINT_LATEST_STEP = "kith_checkpoint_latest_step", Gauge, "Step of the newest complete checkpoint";
     CHECKPOINT_LATEST_CREATED = "kith_checkpoint_latest_created_timestamp_seconds", Gauge, "When the newest complete checkpoint was taken";
     CHECKPOINTS = "kith_checkpoints", Gauge, "Checkpoints by status";

@@ -9,7 +9,8 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use tokio::runtime::Handle;
 
 use super::{
-    config::TrainConfig, error::TrainFailure, first_weights::FirstWeights, status::SharedStatus,
+    config::TrainConfig, error::TrainFailure, first_weights::FirstWeights, pair_effect::PairEffect,
+    status::SharedStatus,
 };
 use crate::{
     blobs::Blobs,
@@ -28,6 +29,7 @@ pub(super) struct Context {
     pub(super) db: Db,
     pub(super) checkpoints: Checkpoints,
     pub(super) status: Arc<SharedStatus>,
+    pub(super) pair_effect: PairEffect,
     /// What training gives way to.
     pub(super) foreground: Foreground,
     /// The async runtime that stores are reached through; computing never happens on it.

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+
 use super::context::Context;
 use crate::db::{DbError, Erasure, PairKeys, Split};
 use kith_mcmc::{PairEntry, PairKey};
@@ -39,6 +41,8 @@ impl Default for Position {
 pub(super) struct Changes {
     /// New pairs of the train split.
     pub(super) added: Vec<(PairKey, PairEntry)>,
+    /// When those of them that came since the start of the process were posted.
+    pub(super) posted: Vec<(PairKey, Timestamp)>,
     /// Pairs that are gone, trained on or not.
     pub(super) erased: Vec<PairKey>,
 }
@@ -93,6 +97,11 @@ impl Position {
         let page = context.wait(context.db.pair_keys_after(self.last_pair, PAGE))?;
         self.last_pair = page.last().map_or(self.last_pair, |row| row.pair);
         into.added.extend(page.iter().filter_map(trained));
+        let since = context.pair_effect.since();
+        let new = |row: &&PairKeys| row.split == Split::Train && row.created_at >= since;
+        let new = page.iter().filter(new);
+        into.posted
+            .extend(new.map(|row| (row.pair, row.created_at)));
         Ok(page.len() as u32 == PAGE)
     }
 
@@ -129,6 +138,7 @@ mod tests {
             group: None,
             weight: PairWeight::ONE,
             split,
+            created_at: Timestamp::UNIX_EPOCH,
         };
         assert!(trained(&row(Split::Train)).is_some());
         assert!(trained(&row(Split::Holdout)).is_none());

@@ -17,6 +17,7 @@ use super::{
     control::{COMMAND_QUEUE, Command, Control, Request},
     error::{TrainError, TrainFailure},
     origin,
+    pair_effect::PairEffect,
     status::{SharedStatus, TrainingStatus},
     stores::Stores,
     supervisor,
@@ -43,6 +44,7 @@ pub struct Trainer {
 struct Shared {
     commands: mpsc::Sender<Command>,
     status: Arc<SharedStatus>,
+    pair_effect: PairEffect,
     db: Db,
     foreground: Foreground,
     enabled: bool,
@@ -60,16 +62,13 @@ impl Trainer {
         device: Device,
         stores: Stores,
     ) -> Result<Self, TrainError> {
-        if config.run.batch < 2 {
-            let reason =
-                "training.batch must be at least 2: a pair's negatives are the other pairs";
-            return Err(TrainError::Invalid(reason.to_owned()));
-        }
+        check_batch(config.run.batch)?;
         let Stores {
             blobs,
             db,
             checkpoints,
             foreground,
+            metrics,
         } = stores;
         let status = Arc::new(SharedStatus::new(
             objective(&config.learn),
@@ -86,6 +85,7 @@ impl Trainer {
             db: db.clone(),
             checkpoints,
             status: status.clone(),
+            pair_effect: PairEffect::new(&metrics),
             foreground: foreground.clone(),
             runtime: Handle::current(),
         });
@@ -111,6 +111,7 @@ impl Trainer {
             shared: Arc::new(Shared {
                 commands,
                 status,
+                pair_effect: context.pair_effect.clone(),
                 db,
                 foreground,
                 enabled,
@@ -122,6 +123,11 @@ impl Trainer {
     /// What it is doing.
     pub fn status(&self) -> TrainingStatus {
         self.shared.status.current()
+    }
+
+    /// How soon posted pairs have an effect: it is to be told what serves.
+    pub fn pair_effect(&self) -> &PairEffect {
+        &self.shared.pair_effect
     }
 
     /// Pauses or resumes, beyond restarts; returns once the trainer has applied it (a running step is finished first). Resuming also starts
@@ -222,6 +228,14 @@ impl Trainer {
         sent.map_err(|_| TrainError::Stopped)?;
         answered.await.map_err(|_| TrainError::Stopped)
     }
+}
+
+fn check_batch(batch: usize) -> Result<(), TrainError> {
+    if batch >= 2 {
+        return Ok(());
+    }
+    let reason = "training.batch must be at least 2: a pair's negatives are the other pairs";
+    Err(TrainError::Invalid(reason.to_owned()))
 }
 
 /// The objective as the status names it.

@@ -1,12 +1,14 @@
 //! Evaluates a new snapshot on held-out pairs, beside the best checkpoints before it, and carries out what the gate decides.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::ThreadPool;
 
 use super::{
+    alarms::{AlarmKind, few_held_out},
     context::Context,
     error::TrainFailure,
+    over_fitting::{EvaluationHistory, Judged},
     recovery,
     snapshot_job::SnapshotJob,
     status::{CandidateVerdict, Judgement},
@@ -20,6 +22,8 @@ use kith_eval::{EvalReport, EvaluationSet};
 
 /// With fewer held-out anchors than this, the geometry of the embeddings is taken from trained pairs instead.
 const MIN_HELD_OUT: usize = 8;
+/// Rows of the training series that the loss between two evaluations is the mean of.
+const MAX_ROWS: u32 = 1000;
 /// Trained pairs whose geometry is used then.
 const TRAINED_SAMPLE: usize = 32;
 
@@ -27,6 +31,7 @@ const TRAINED_SAMPLE: usize = 32;
 pub(super) struct Judge {
     context: Arc<Context>,
     pool: Arc<ThreadPool>,
+    history: Mutex<EvaluationHistory>,
 }
 
 /// The images that checkpoints are evaluated on, and whether to go on.
@@ -38,7 +43,11 @@ struct EvalInputs<'a> {
 
 impl Judge {
     pub(super) fn new(context: Arc<Context>, pool: Arc<ThreadPool>) -> Self {
-        Self { context, pool }
+        Self {
+            context,
+            pool,
+            history: Mutex::default(),
+        }
     }
 
     /// Evaluates the checkpoint of `job` and carries out what the gate decides, unless `keep_going` answers `false` on the way.
@@ -65,6 +74,7 @@ impl Judge {
         let Some(outcome) = self.outcome(job, &inputs)? else {
             return Ok(());
         };
+        self.raise_alarms(job, &outcome)?;
         let event = Event::Judged { id, outcome };
         let actions = context.wait(context.checkpoints.decide(&event))?;
         for action in &actions {
@@ -75,6 +85,51 @@ impl Judge {
             tracing::debug!(checkpoints = gone.len(), "pruned");
         }
         Ok(())
+    }
+
+    /// Raises and takes back the alarms that evaluations decide.
+    fn raise_alarms(&self, job: &SnapshotJob, outcome: &Outcome) -> Result<(), TrainFailure> {
+        let (context, step) = (&self.context, job.step);
+        let set = |kind, why| context.status.set_alarm(kind, step, why);
+        match outcome {
+            Outcome::Collapsed(why) => {
+                let message = format!("The checkpoint of step {step} is of no use: {why}.");
+                set(AlarmKind::Collapse, Some(message));
+            }
+            Outcome::Scored { pairs, .. } => {
+                let few = few_held_out(*pairs, context.gate().min_pairs);
+                let judged = *pairs > 0 && few.is_none();
+                set(AlarmKind::Collapse, None);
+                set(AlarmKind::FewHeldOut, few);
+                if judged {
+                    set(AlarmKind::OverFitting, self.over_fits(job)?);
+                }
+            }
+            Outcome::Untrained(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Adds the evaluation of the job's checkpoint to those before it; why training over-fits, if it does.
+    fn over_fits(&self, job: &SnapshotJob) -> Result<Option<String>, TrainFailure> {
+        let context = &self.context;
+        let row = context.wait(context.db.checkpoint(job.label.id))?;
+        let score = row.and_then(|row| serde_json::from_value(row.score?).ok());
+        let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = history.last_step(job.run_id) + 1;
+        let rows = context.wait(context.db.metrics_since(since, MAX_ROWS))?;
+        let losses = rows.iter().filter(|row| row.step <= job.step);
+        let losses: Vec<f32> = losses.map(|row| row.global_loss_estimate).collect();
+        let (Some(score), false) = (score, losses.is_empty()) else {
+            return Ok(None);
+        };
+        let judged = Judged {
+            step: job.step,
+            score,
+            loss: losses.iter().sum::<f32>() / losses.len() as f32,
+        };
+        history.push(job.run_id, judged);
+        Ok(history.over_fits())
     }
 
     /// The outcome of evaluating the candidate; `None` if stopped on the way.

@@ -2,9 +2,10 @@
 
 use std::{collections::VecDeque, time::Instant};
 
-use super::status::TrainingStatus;
+use super::{alarms::StepFigures, status::TrainingStatus};
 use crate::db::StepMetrics;
 use kith_learn::StepReport;
+use kith_nn::StageNorms;
 
 /// Weight of the newest step in a moving average: about the last 20 steps count.
 const SMOOTHING: f32 = 0.05;
@@ -18,8 +19,12 @@ pub(super) struct Meter {
     interval: Interval,
     since: Instant,
     smooth: Option<Smooth>,
+    /// Steps in all.
+    steps: u64,
     /// Of the last step.
     max_chain_age: u32,
+    /// As they were last measured.
+    stage_norms: Option<StageNorms>,
     /// Largest magnitudes in the embeddings of the last steps.
     largest_values: VecDeque<f32>,
 }
@@ -42,6 +47,7 @@ struct Smooth {
     global_loss_estimate: f32,
     acceptance_rate: f32,
     chain_age: f32,
+    stored_minus_fresh: f32,
     carried_share: f32,
     seconds: f32,
     images: f32,
@@ -53,7 +59,9 @@ impl Meter {
             interval: Interval::default(),
             since: Instant::now(),
             smooth: None,
+            steps: 0,
             max_chain_age: 0,
+            stage_norms: None,
             largest_values: VecDeque::new(),
         }
     }
@@ -61,6 +69,7 @@ impl Meter {
     /// Adds a step that encoded `images` images and took `seconds`.
     pub(super) fn add(&mut self, report: &StepReport, images: usize, seconds: f32) {
         let interval = &mut self.interval;
+        self.steps += 1;
         interval.steps += 1.0;
         interval.loss += report.loss;
         interval.global_loss_estimate += report.global_loss_estimate;
@@ -69,6 +78,7 @@ impl Meter {
         interval.spread += report.spread;
         interval.images += images as f32;
         self.max_chain_age = report.max_chain_age;
+        self.stage_norms = report.stage_norms.or(self.stage_norms);
         if self.largest_values.len() == RANGE_STEPS {
             self.largest_values.pop_front();
         }
@@ -78,6 +88,7 @@ impl Meter {
             global_loss_estimate: report.global_loss_estimate,
             acceptance_rate: report.acceptance_rate,
             chain_age: report.chain_age,
+            stored_minus_fresh: report.stored_minus_fresh,
             carried_share: report.carried_encoded as f32 / images.max(1) as f32,
             seconds,
             images: images as f32,
@@ -108,6 +119,16 @@ impl Meter {
         self.largest_values.iter().copied().reduce(f32::max)
     }
 
+    /// What alarms are decided by; `None` before the first step.
+    pub(super) fn figures(&self, chains: u64) -> Option<StepFigures> {
+        self.smooth.map(|smooth| StepFigures {
+            steps: self.steps,
+            chains,
+            acceptance_rate: smooth.acceptance_rate,
+            global_loss_estimate: smooth.global_loss_estimate,
+        })
+    }
+
     /// Writes the moving averages to `status`.
     pub(super) fn write_to(&self, status: &mut TrainingStatus) {
         let Some(smooth) = self.smooth else { return };
@@ -116,6 +137,8 @@ impl Meter {
         status.acceptance_rate = Some(smooth.acceptance_rate);
         status.chain_age = Some(smooth.chain_age);
         status.max_chain_age = self.max_chain_age;
+        status.stored_minus_fresh = Some(smooth.stored_minus_fresh);
+        status.gradient_norms = self.stage_norms;
         status.carried_share = Some(smooth.carried_share);
         let seconds = smooth.seconds.max(f32::EPSILON);
         status.steps_per_second = 1.0 / seconds;
@@ -131,6 +154,7 @@ impl Smooth {
             global_loss_estimate: step(self.global_loss_estimate, newest.global_loss_estimate),
             acceptance_rate: step(self.acceptance_rate, newest.acceptance_rate),
             chain_age: step(self.chain_age, newest.chain_age),
+            stored_minus_fresh: step(self.stored_minus_fresh, newest.stored_minus_fresh),
             carried_share: step(self.carried_share, newest.carried_share),
             seconds: step(self.seconds, newest.seconds),
             images: step(self.images, newest.images),

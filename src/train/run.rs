@@ -8,6 +8,7 @@ use std::{
 use rayon::ThreadPool;
 
 use super::{
+    alarms::AlarmKind,
     backoff::Backoff,
     batches::Batches,
     context::Context,
@@ -79,6 +80,8 @@ pub(super) struct Setbacks {
 struct WaitReason {
     state: TrainingState,
     waiting_for: Option<String>,
+    /// Why there is nothing to learn, if that is it.
+    alarm: Option<String>,
 }
 
 impl WaitReason {
@@ -86,6 +89,7 @@ impl WaitReason {
         Some(Self {
             state: TrainingState::Waiting,
             waiting_for: Some(what),
+            alarm: None,
         })
     }
 
@@ -93,6 +97,7 @@ impl WaitReason {
         Some(Self {
             state,
             waiting_for: None,
+            alarm: None,
         })
     }
 }
@@ -109,6 +114,7 @@ impl<'a> Run<'a> {
         let state = start.snapshot.trainer.clone();
         let origin = start.snapshot.origin.clone();
         let parent = start.parent;
+        context.pair_effect.resumed_at(state.step);
         let mut run = Self {
             context,
             pool,
@@ -269,9 +275,12 @@ impl<'a> Run<'a> {
         } else if pairs < wanted {
             WaitReason::waiting(format!("{wanted} training pairs, {pairs} are there"))
         } else if !self.training_set.graph.has_eligible_negative() {
-            WaitReason::waiting(format!(
+            let what = format!(
                 "two training pairs that may be each other's negatives: all {pairs} pairs share a group or an image"
-            ))
+            );
+            let alarm = Some(format!("Training waits for {what}."));
+            let waiting = WaitReason::waiting(what);
+            waiting.map(|reason| WaitReason { alarm, ..reason })
         } else {
             None
         }
@@ -283,6 +292,10 @@ impl<'a> Run<'a> {
     }
 
     fn publish_status(&self, wait_reason: Option<&WaitReason>) {
+        if let Some(why) = wait_reason.and_then(|reason| reason.alarm.clone()) {
+            let (status, step) = (&self.context.status, self.state.step);
+            status.set_alarm(AlarmKind::NothingToLearn, step, Some(why));
+        }
         let graph = &self.training_set.graph;
         self.context.status.update(|status| {
             status.state = wait_reason.map_or(TrainingState::Running, |reason| reason.state);

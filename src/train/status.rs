@@ -9,11 +9,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::error::WriteFailure;
+use super::{
+    alarms::{Alarm, AlarmKind},
+    error::WriteFailure,
+};
 use crate::{
     events::{Events, Kind},
     types::CheckpointId,
 };
+use kith_nn::StageNorms;
 
 /// What the trainer is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -52,6 +56,10 @@ pub struct TrainingStatus {
     pub chain_age: Option<f32>,
     /// The largest of these ages in the last step.
     pub max_chain_age: u32,
+    /// Smoothed mean of the visited chains' stored scores, less the scores of the same images now: far above 0, chains are held by old scores.
+    pub stored_minus_fresh: Option<f32>,
+    /// L2 norms of the gradient by stage, before clipping, at the last step at which they were measured (one in 16).
+    pub gradient_norms: Option<StageNorms>,
     /// Smoothed share of carried negatives among the images of a step.
     pub carried_share: Option<f32>,
     /// Chains in the table.
@@ -72,6 +80,8 @@ pub struct TrainingStatus {
     pub recoveries: u64,
     /// Factor that recoveries have left of the learning rate.
     pub rate_scale: f32,
+    /// What is wrong with learning now, each with what to do about it.
+    pub alarms: Vec<Alarm>,
     /// The last failure or refusal.
     pub last_error: Option<String>,
     /// The checkpoint that training started or resumed from.
@@ -164,6 +174,33 @@ impl SharedStatus {
         }
     }
 
+    /// Raises the alarm of this kind for the reason `why`, or takes it back. Those who watch are told when it is raised.
+    pub(super) fn set_alarm(&self, kind: AlarmKind, step: u64, why: Option<String>) {
+        let mut status = locked(&self.status);
+        let place = status.alarms.iter().position(|alarm| alarm.alarm == kind);
+        match (place, why) {
+            (Some(place), Some(message)) => status.alarms[place].message = message,
+            (Some(place), None) => _ = status.alarms.remove(place),
+            (None, Some(message)) => {
+                tracing::warn!(alarm = kind.name(), step, message, "alarm");
+                let alarm = Alarm::new(kind, step, message);
+                let data = json!({
+                    "alarm": kind, "message": alarm.message, "remedy": alarm.remedy, "step": step,
+                });
+                status.alarms.push(alarm);
+                status.alarms.sort_by_key(|alarm| alarm.alarm);
+                self.events.publish(Kind::Alarm, data);
+            }
+            (None, None) => {}
+        }
+    }
+
+    /// Whether the alarm of this kind is raised.
+    pub(super) fn is_raised(&self, kind: AlarmKind) -> bool {
+        let status = locked(&self.status);
+        status.alarms.iter().any(|alarm| alarm.alarm == kind)
+    }
+
     /// Adds a judgement for the loop.
     pub(super) fn push_judgement(&self, judgement: Judgement) {
         let mut judgements = locked(&self.judgements);
@@ -233,6 +270,8 @@ impl TrainingStatus {
             acceptance_rate: None,
             chain_age: None,
             max_chain_age: 0,
+            stored_minus_fresh: None,
+            gradient_norms: None,
             carried_share: None,
             chains: 0,
             pairs: 0,
@@ -243,6 +282,7 @@ impl TrainingStatus {
             skipped: 0,
             recoveries: 0,
             rate_scale: 1.0,
+            alarms: Vec::new(),
             last_error: None,
             resumed_from: None,
         }

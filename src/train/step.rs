@@ -2,9 +2,11 @@
 
 use std::{collections::HashMap, time::Instant};
 
+use jiff::Timestamp;
 use rayon::ThreadPool;
 
 use super::{
+    alarms::{AlarmKind, frozen_chains, nothing_to_learn},
     batch_loader::{LoadedBatch, PrefetchedViews},
     batches::Batches,
     error::TrainFailure,
@@ -12,7 +14,7 @@ use super::{
     run::Run,
 };
 use crate::events::Kind;
-use kith_learn::{Batch, LearnError, Learner, SharedView, StepImages, StepReport};
+use kith_learn::{Batch, LearnError, Learner, ObjectiveKind, SharedView, StepImages, StepReport};
 use kith_mcmc::{ImageKey, PairGraph, PairKey};
 use kith_nn::NnError;
 
@@ -50,6 +52,9 @@ impl Run<'_> {
                 let images = 2 * batch.pairs.len() + report.carried_encoded;
                 self.meter
                     .add(&report, images, started.elapsed().as_secs_f32());
+                let (pairs, step) = (&batch.pairs, self.state.step);
+                let effect = &self.context.pair_effect;
+                effect.learned(pairs, step, Timestamp::now());
                 self.record(&report);
                 Ok(())
             }
@@ -74,6 +79,7 @@ impl Run<'_> {
         if step.is_multiple_of(config.run.metrics_every.max(1)) {
             self.write_metrics();
         }
+        self.watch_learning();
         recovery::raise_rate(&mut self.state, &config.snapshots);
         let (warmup, gate) = (config.schedule.warmup_steps, self.context.gate());
         if recovery::suspects_collapse(&mut self.state.watch, step, report, gate, warmup) {
@@ -85,6 +91,22 @@ impl Run<'_> {
             );
             self.triggers.force();
         }
+    }
+
+    /// Raises and takes back the alarms that steps decide.
+    fn watch_learning(&self) {
+        let (status, step) = (&self.context.status, self.state.step);
+        let chains = match self.context.config.learn.objective {
+            ObjectiveKind::Emc2 => self.learner.chains().len() as u64,
+            _ => 0,
+        };
+        let Some(figures) = self.meter.figures(chains) else {
+            return;
+        };
+        let frozen = frozen_chains(&figures, status.is_raised(AlarmKind::FrozenChains));
+        status.set_alarm(AlarmKind::FrozenChains, step, frozen);
+        let learned = nothing_to_learn(&figures, status.is_raised(AlarmKind::NothingToLearn));
+        status.set_alarm(AlarmKind::NothingToLearn, step, learned);
     }
 
     fn write_metrics(&mut self) {

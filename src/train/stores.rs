@@ -1,6 +1,8 @@
 //! The stores that training is given.
 
-use crate::{blobs::Blobs, checkpoint::Checkpoints, db::Db, foreground::Foreground};
+use crate::{
+    blobs::Blobs, checkpoint::Checkpoints, db::Db, foreground::Foreground, telemetry::Metrics,
+};
 
 /// What training reads from and writes to, and what it gives way to.
 pub struct Stores {
@@ -12,4 +14,6 @@ pub struct Stores {
     pub checkpoints: Checkpoints,
     /// The requests that it pauses for.
     pub foreground: Foreground,
+    /// Where the effect of posted pairs is counted.
+    pub metrics: Metrics,
 }

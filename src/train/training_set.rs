@@ -37,21 +37,21 @@ impl TrainingSet {
             feed: Feed::default(),
         };
         let all = set.feed.fill(context)?;
-        set.apply(all);
+        set.follow(context, all);
         Ok(set)
     }
 
     /// Takes in one page of what is new, if it is time to look; returns what was removed.
     pub(super) fn poll(&mut self, context: &Context) -> Result<Removed, DbError> {
-        let changes = self.feed.poll(context)?;
-        Ok(changes.map_or_else(Removed::default, |changes| self.apply(changes)))
+        let changes = self.feed.poll(context)?.unwrap_or_default();
+        Ok(self.follow(context, changes))
     }
 
     /// Takes in all that is new; returns what was removed. Afterwards the database may forget these erasures: see
     /// [`TrainingSet::prune_log`].
     pub(super) fn catch_up(&mut self, context: &Context) -> Result<Removed, DbError> {
         let changes = self.feed.catch_up(context)?;
-        Ok(self.apply(changes))
+        Ok(self.follow(context, changes))
     }
 
     /// Lets the database forget the erasures that were taken in. A restart finds out from the remaining pairs which chains must go.
@@ -64,6 +64,13 @@ impl TrainingSet {
         let (graph, share) = (&self.graph, self.graph.draw_share());
         let share_of = |pair| graph.get(pair).map_or(1.0, |entry| share.of(entry.weight));
         self.epoch.draw(batch, share_of)
+    }
+
+    /// Takes in what is new, and follows the new pairs to their effect.
+    fn follow(&mut self, context: &Context, changes: Changes) -> Removed {
+        context.pair_effect.posted(&changes.posted);
+        context.pair_effect.erased(&changes.erased);
+        self.apply(changes)
     }
 
     fn apply(&mut self, changes: Changes) -> Removed {

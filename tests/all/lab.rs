@@ -11,6 +11,7 @@ use kith::{
     db::{CheckpointRow, Db, PairRow},
     foreground::Foreground,
     ingest::{Ingest, PairUpload, Upload},
+    telemetry::Metrics,
     train::{Stores, TrainConfig, Trainer, TrainingStatus},
 };
 use kith_nn::Device;
@@ -98,6 +99,7 @@ impl Lab {
             db: self.db.clone(),
             checkpoints: self.checkpoints.clone(),
             foreground,
+            metrics: Metrics::new(),
         }
     }
 }

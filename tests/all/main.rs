@@ -32,6 +32,7 @@ mod support;
 mod towers;
 mod traces;
 mod train;
+mod train_alarms;
 mod train_average;
 mod train_head;
 mod train_life;

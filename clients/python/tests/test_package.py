@@ -29,6 +29,8 @@ SCHEMAS = {
     types.CheckpointFile: ["Part"],
     types.Checkpoint: ["CheckpointResponse"],
     types.CheckpointSummary: ["CheckpointSummary"],
+    types.StageNorms: ["StageNorms"],
+    types.Alarm: ["Alarm"],
     types.Training: ["TrainingStatus"],
     types.StepMetrics: ["StepMetrics"],
     types.CheckpointEvaluation: ["EvaluationRow"],

@@ -27,6 +27,8 @@ pub(super) struct Forward {
     scored_without_grad: Vec<View>,
     /// `[slots, slots]`: β times the cosine.
     pub(super) scores: Vec<f32>,
+    /// `[slots]`: the score that each anchor's chain came with.
+    stored_scores: Vec<Option<f32>>,
     /// `[slots]`: the negative term of each slot as an anchor; `None` if it takes no part in the step.
     pub(super) terms: Vec<Option<NegativeTerm>>,
     /// See [`Terms::prototypes`].
@@ -44,7 +46,10 @@ pub(super) struct Forward {
 
 impl Forward {
     pub(super) fn new(layout: BatchLayout, beta: f32, step: u64) -> Self {
+        let chains = layout.masks.iter().map(|mask| mask.chain);
+        let stored = chains.map(|chain| chain.map(|chain| chain.carried.state.log_score));
         Self {
+            stored_scores: stored.collect(),
             layout,
             embeddings: Embeddings::default(),
             scored_without_grad: Vec::new(),
@@ -257,6 +262,17 @@ impl Forward {
             None => self.embeddings.vector(mask.image_outside()?)?,
         };
         Some(self.beta * dot(encoded.row(anchor), vector))
+    }
+
+    /// The score that the anchor's chain came with, less that of the same image now; `None` where the image was not encoded.
+    pub(super) fn stored_minus_fresh(&self, anchor: usize) -> Option<f32> {
+        let chain = self.layout.masks[anchor].chain?;
+        let encoded = &self.embeddings.with_grad;
+        let vector = match chain.row {
+            Some(row) => encoded.row(row),
+            None => self.embeddings.vector(chain.image)?,
+        };
+        Some(self.stored_scores[anchor]? - self.beta * dot(encoded.row(anchor), vector))
     }
 
     /// The embeddings of this step, for a cache.

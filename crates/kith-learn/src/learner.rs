@@ -12,6 +12,7 @@ use super::{
     embedding_cache::{CacheLimits, EmbeddingCache, FreshEmbeddings},
     forward::Forward,
     objectives::objective,
+    report::STAGE_NORMS_EVERY,
     step_inputs::StepInputs,
 };
 use kith_mcmc::{ChainState, ChainTable, ImageKey, PairGraph, PairKey, SidedImage, SlotKey};
@@ -271,9 +272,13 @@ impl Estimate {
             Some(gradients) => finite("gradient", gradients.norm()?, step)?,
             None => report.gradient_norm,
         };
+        let measured = gradients.as_ref();
+        let measured = measured.filter(|_| step.is_multiple_of(STAGE_NORMS_EVERY));
+        let stage_norms = measured.map(TowerGradients::stage_norms).transpose()?;
         let report = StepReport {
             loss,
             gradient_norm,
+            stage_norms,
             backward_seconds: started.elapsed().as_secs_f64(),
             ..report
         };

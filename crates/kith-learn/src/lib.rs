@@ -38,6 +38,6 @@ pub use error::LearnError;
 pub use global_loss::{FixedViews, GlobalLoss};
 pub use learner::Learner;
 pub use prototypes::Prototypes;
-pub use report::StepReport;
+pub use report::{STAGE_NORMS_EVERY, StepReport};
 pub use schedule::{Decay, ScheduleConfig};
 pub use views::{CarriedViews, SharedView};

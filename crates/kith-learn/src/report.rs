@@ -4,8 +4,12 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use kith_mcmc::BatchSlot;
+use kith_nn::StageNorms;
 
 use super::{forward::Forward, objective::NegativeTerm, softmax::log_mean_exp};
+
+/// Steps from one measurement of [`StepReport::stage_norms`] to the next: on a GPU each waits for the device.
+pub const STAGE_NORMS_EVERY: u64 = 16;
 
 /// The measurements of one training step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -29,6 +33,10 @@ pub struct StepReport {
     pub chain_age: f32,
     /// The largest of these ages.
     pub max_chain_age: u32,
+    /// Mean over the visited chains of the score that is stored with the state, less the score of the same image now. Far above 0, chains are
+    /// held by scores of older weights. 0 where no state's image was encoded.
+    #[serde(default)]
+    pub stored_minus_fresh: f32,
     /// Number of anchors with at least one candidate negative.
     pub anchors: usize,
     /// Number of carried negatives that were encoded.
@@ -38,6 +46,9 @@ pub struct StepReport {
     pub uploaded_ahead: bool,
     /// Global L2 norm of the gradient, before clipping.
     pub gradient_norm: f32,
+    /// The same of each stage; measured every [`STAGE_NORMS_EVERY`] steps.
+    #[serde(default)]
+    pub stage_norms: Option<StageNorms>,
     /// Seconds spent on masks and scores, which every objective needs.
     pub score_seconds: f64,
     /// Seconds spent on visits: the weights of negatives and the chains' next states.
@@ -82,6 +93,7 @@ impl StepReport {
             acceptance_rate: acceptance_rate(&forward.terms),
             chain_age: ages().map(f64::from).sum::<f64>() as f32 / ages().count().max(1) as f32,
             max_chain_age: ages().max().unwrap_or_default(),
+            stored_minus_fresh: stored_minus_fresh(forward),
             anchors: anchors.len(),
             carried_encoded: forward.embeddings.with_grad.carried.len(),
             uploaded_ahead: forward.uploaded_ahead,
@@ -104,6 +116,14 @@ fn spread(directed: bool, dim: usize, embeddings: &[f32]) -> f64 {
         kith_eval::spread(dim, &rows.concat())
     };
     side(0).min(side(1))
+}
+
+fn stored_minus_fresh(forward: &Forward) -> f32 {
+    let anchors = 0..forward.layout.slots.len();
+    let gaps: Vec<f32> = anchors
+        .filter_map(|anchor| forward.stored_minus_fresh(anchor))
+        .collect();
+    gaps.iter().sum::<f32>() / gaps.len().max(1) as f32
 }
 
 fn acceptance_rate(terms: &[Option<NegativeTerm>]) -> f32 {

@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use super::architecture::LayerSpec;
 use super::arrays::slots;
 use super::backend::{GraphLease, LayerGradient};
-use super::{Device, NamedArray, NnError};
+use super::{Device, NamedArray, NnError, StageNorms};
 
 /// The gradient of a loss with respect to all weights of an [`super::Encoder`].
 pub struct Gradients {
@@ -49,6 +49,22 @@ impl Gradients {
     pub fn norm(&self) -> Result<f32, NnError> {
         let all: Vec<&Tensor> = self.tensors().collect();
         Ok(self.device.backend.norm(&all)?)
+    }
+
+    /// The L2 norm of each stage's gradients. On a GPU it waits for the device once a stage.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn stage_norms(&self) -> Result<StageNorms, NnError> {
+        let mut stages: [Vec<&Tensor>; StageNorms::COUNT] = Default::default();
+        for (spec, layer) in self.specs.iter().zip(&self.layers) {
+            stages[StageNorms::stage(&spec.name)].extend(layer.tensors());
+        }
+        let mut norms = [0.0; StageNorms::COUNT];
+        for (norm, tensors) in norms.iter_mut().zip(&stages) {
+            *norm = self.device.backend.norm(tensors)?;
+        }
+        Ok(StageNorms::new(norms))
     }
 
     /// A copy of all values as one vector, in an order that is the same for all gradients of a network.

@@ -23,6 +23,7 @@ mod optimizer;
 mod optimizer_config;
 mod resnet;
 mod slices;
+mod stage_norms;
 #[cfg(test)]
 mod tests;
 mod towers;
@@ -40,6 +41,7 @@ pub use measure::{LayerProbe, LayerShape, PeakFlops, layer_shapes};
 pub use named_array::NamedArray;
 pub use optimizer::Optimizer;
 pub use optimizer_config::{OptimizerConfig, OptimizerKind};
+pub use stage_norms::StageNorms;
 pub use towers::{
     POSITIVE_PREFIX, TowerGradients, TowerOptimizer, Towers, arrays_of_side, arrays_of_towers,
 };

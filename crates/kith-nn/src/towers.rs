@@ -6,7 +6,7 @@ use kith_mcmc::Side;
 
 use super::{
     Device, Encoder, EncoderConfig, Gradients, NamedArray, NnError, Optimizer, OptimizerConfig,
-    Precision,
+    Precision, StageNorms,
 };
 
 /// What the names of the positive side's arrays begin with. Those of the anchor's side have torchvision's names, whether there are two or one.
@@ -188,6 +188,18 @@ impl TowerGradients {
         let norms = self.towers.iter().map(Gradients::norm);
         let norms = norms.collect::<Result<Vec<_>, _>>()?;
         Ok(norms.into_iter().reduce(f32::hypot).unwrap_or_default())
+    }
+
+    /// The L2 norms of each stage's gradients, over both encoders: see [`Gradients::stage_norms`].
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn stage_norms(&self) -> Result<StageNorms, NnError> {
+        let mut all = StageNorms::default();
+        for gradients in &self.towers {
+            all = all.with(&gradients.stage_norms()?);
+        }
+        Ok(all)
     }
 
     /// A copy of all values as one vector, in the order of [`Gradients::to_flat`], the anchor's first.

@@ -235,6 +235,76 @@ async fn chains_that_are_visited_again_have_an_age() {
     assert!(mean > 0.0 && largest >= 1.0, "{mean} {largest}");
     let carried = output.value("kith_training_carried_ratio");
     assert!((0.0..1.0).contains(&carried), "{carried}");
+    assert!(output.value("kith_training_stored_minus_fresh_score").abs() > 0.0);
+    for stage in ["stem", "layer1", "layer2", "layer3", "layer4", "head"] {
+        let norm = output.value(&format!("kith_training_gradient_norm{{stage=\"{stage}\"}}"));
+        assert!(norm > 0.0, "{stage}: {norm}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn posted_pairs_are_followed_until_they_are_learned_and_until_that_serves() {
+    let served = used().await;
+    let value = async |name: &str| Output::of(&served).await.value(name);
+    // All of them came after the start.
+    let trained = value(r#"kith_stored_pairs{split="train"}"#).await;
+    let all = async |name: &str| {
+        let counted = async {
+            while value(&format!("{name}_count")).await < trained {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(CEILING, counted).await.expect(name);
+    };
+    all("kith_pair_learned_seconds").await;
+    assert_eq!(value("kith_pair_served_seconds_count").await, 0.0);
+
+    let taken = served.post("/v1/checkpoints?wait=true", &json!({})).await;
+    let id = taken.json()["id"].as_str().unwrap().to_owned();
+    let path = format!("/v1/checkpoints/{id}/promote");
+    assert_eq!(served.post(&path, &json!({})).await.status, StatusCode::OK);
+    all("kith_pair_served_seconds").await;
+    assert_eq!(value("kith_pair_learned_seconds_count").await, trained);
+    let output = Output::of(&served).await;
+    let sum = |name: &str| output.value(&format!("{name}_sum"));
+    let (learned, served) = (
+        sum("kith_pair_learned_seconds"),
+        sum("kith_pair_served_seconds"),
+    );
+    assert!(0.0 < learned && learned < served, "{learned} {served}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_evaluated_has_a_shape_and_alarms_are_shown() {
+    let served = used_until(3).await;
+    let none = Output::of(&served).await;
+    let rank = r#"kith_checkpoint_effective_rank{checkpoint="evaluated"}"#;
+    assert!(none.value(rank).is_nan());
+    let few = r#"kith_training_alarm{alarm="few_held_out"}"#;
+    assert_eq!(none.value(few), 0.0);
+    served.post("/v1/checkpoints?wait=true", &json!({})).await;
+    let raised = async {
+        while Output::of(&served).await.value(few) == 0.0 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(CEILING, raised).await.unwrap();
+    let output = Output::of(&served).await;
+    // Sixteen values, and embeddings of more than one image.
+    let rank = output.value(rank);
+    assert!((1.0..=16.0).contains(&rank), "{rank}");
+    for figure in ["alignment", "uniformity", "spread"] {
+        let series = format!("kith_checkpoint_{figure}{{checkpoint=\"evaluated\"}}");
+        assert!(output.value(&series).is_finite(), "{figure}");
+    }
+    let alarms = served.get("/v1/training").await.json()["alarms"].clone();
+    assert_eq!(alarms[0]["alarm"], "few_held_out");
+    assert!(
+        alarms[0]["remedy"]
+            .as_str()
+            .unwrap()
+            .contains("holdout_share")
+    );
 }
 
 #[tokio::test]

@@ -25,6 +25,7 @@ from .errors import (
     Unavailable,
 )
 from .types import (
+    Alarm,
     Alias,
     Canary,
     Checkpoint,
@@ -46,12 +47,14 @@ from .types import (
     SearchResult,
     SearchSpace,
     SearchState,
+    StageNorms,
     StepMetrics,
     Training,
     TrainingMetrics,
 )
 
 __all__ = [
+    "Alarm",
     "Alias",
     "ApiError",
     "AsyncKith",
@@ -92,6 +95,7 @@ __all__ = [
     "SearchSpace",
     "SearchState",
     "ServerFailed",
+    "StageNorms",
     "StepMetrics",
     "Training",
     "TrainingMetrics",

@@ -192,6 +192,28 @@ class CheckpointSummary:
 
 
 @dataclass(frozen=True)
+class StageNorms:
+    """The size of the gradient of each stage of the network."""
+
+    stem: float
+    layer1: float
+    layer2: float
+    layer3: float
+    layer4: float
+    head: float
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """What is wrong with learning: `alarm` names it, `remedy` says what to do, `since_step` when it began."""
+
+    alarm: str
+    message: str
+    remedy: str
+    since_step: int
+
+
+@dataclass(frozen=True)
 class Training:
     """What training does. `state` is `running`, `paused`, `waiting` (see `waiting_for`) or `failed` (see `last_error`)."""
 
@@ -210,11 +232,14 @@ class Training:
     skipped: int
     recoveries: int
     checkpoint: CheckpointSummary
+    alarms: list[Alarm]
     loss: float | None = None
     global_loss_estimate: float | None = None
     acceptance_rate: float | None = None
     carried_share: float | None = None
     chain_age: float | None = None
+    stored_minus_fresh: float | None = None
+    gradient_norms: StageNorms | None = None
     waiting_for: str | None = None
     last_error: str | None = None
     resumed_from: str | None = None

@@ -1,6 +1,6 @@
 //! Carried negatives: chain states outside the batch, or under another slot of an image of the batch.
 
-use kith_learn::{LearnConfig, Learner, Scores};
+use kith_learn::{LearnConfig, Learner, STAGE_NORMS_EVERY, Scores};
 use kith_mcmc::{ChainState, Estimator, ImageKey, PairEntry, PairKey, Side, SlotKey};
 
 use crate::tiny::{
@@ -147,6 +147,53 @@ fn a_chain_that_stays_on_an_encoded_negative_gets_its_current_score() {
             }
         }
         assert!(stayed > 0, "{config:?}: no chain stayed");
+    }
+}
+
+#[test]
+fn what_is_stored_with_a_chain_is_compared_with_the_score_of_now() {
+    let graph = graph(12);
+    for config in all_configs().into_iter().filter(encodes_all) {
+        let beta = config.beta;
+        let mut learner = learner(config.clone());
+        plant(&learner);
+        let next = batch(&graph, 9, &VISITED);
+        let embed = |pixels: &[f32]| {
+            let encoder = learner.towers.get(Side::Anchor);
+            encoder.forward(pixels).expect("it encodes").embedding.data
+        };
+        let mut fresh = 0.0;
+        for (position, (_, state)) in chains(&learner).into_iter().enumerate() {
+            let image = graph.image(state.negative).expect("all pairs are there");
+            let own = embed(&next.pixels[position * PIXELS..(position + 1) * PIXELS]);
+            let carried = embed(&view(image, 9));
+            fresh += beta * own.iter().zip(&carried).map(|(a, b)| a * b).sum::<f32>();
+        }
+        let report = learner.step(&next, &graph, &Store::default(), 1e-3);
+        let report = report.expect("the step is sound");
+        let wanted = 1e4 - fresh / chains(&learner).len() as f32;
+        // A number of this size is a multiple of 0.001.
+        let off = (report.stored_minus_fresh - wanted).abs();
+        assert!(off < 0.01, "{config:?}: {off}");
+    }
+}
+
+#[test]
+fn the_norms_of_the_stages_are_measured_now_and_then_and_make_up_that_of_all() {
+    let graph = graph(12);
+    let mut learner = learner(config(Estimator::Subset, Scores::Stored));
+    for step in STAGE_NORMS_EVERY - 1..=STAGE_NORMS_EVERY {
+        let next = batch(&graph, step, &VISITED);
+        let report = learner.step(&next, &graph, &Store::default(), 1e-3);
+        let report = report.expect("the step is sound");
+        let measured = step == STAGE_NORMS_EVERY;
+        assert_eq!(report.stage_norms.is_some(), measured, "{step}");
+        if let Some(norms) = report.stage_norms {
+            let all = norms.each().into_iter().map(|(_, norm)| norm);
+            let off = all.reduce(f32::hypot).expect("there are stages") / report.gradient_norm;
+            // Six roundings of 6·10⁻⁸.
+            assert!((off - 1.0).abs() < 1e-6, "{off}");
+        }
     }
 }
 

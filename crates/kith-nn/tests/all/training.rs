@@ -86,6 +86,17 @@ fn the_norm_is_that_of_all_gradients_and_shows_what_is_not_finite() {
         .sum::<f64>()
         .sqrt();
     assert!((f64::from(gradients.norm().unwrap()) / wanted - 1.0).abs() < 1e-6);
+    let arrays = gradients.to_arrays().unwrap();
+    for (stage, norm) in gradients.stage_norms().unwrap().each() {
+        let own = |name: &str| match stage {
+            "stem" => name.starts_with("conv1."),
+            "head" => name.starts_with("fc.") || name.starts_with("projection."),
+            layer => name.starts_with(&format!("{layer}.")),
+        };
+        let arrays = arrays.iter().filter(|array| own(&array.name));
+        let wanted = arrays.map(squares).sum::<f64>().sqrt();
+        assert!((f64::from(norm) / wanted - 1.0).abs() < 1e-6, "{stage}");
+    }
     gradient[3] = f32::NAN;
     let gradients = encoder
         .forward_train(&pixels)

@@ -1,0 +1,238 @@
+//! What is wrong with learning, in plain words, and what to do about it. Figures in, alarms out: who watches is told elsewhere.
+
+use serde::{Deserialize, Serialize};
+
+/// Steps of a run before its moving averages are judged.
+const SETTLED_STEPS: u64 = 200;
+/// Share of the chains that move in a step below which they are frozen, and from which on they are not any more.
+const FROZEN: [f32; 2] = [0.01, 0.02];
+/// Estimate of the global loss below which there is nothing to learn, and from which on there is again. At −4.6 = ln 0.01 an anchor already
+/// gives its positive 99 % of the softmax over all images.
+const LEARNED: [f32; 2] = [-4.6, -4.0];
+
+/// What an alarm is about.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    utoipa::ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum AlarmKind {
+    /// A checkpoint gives all images nearly the same vector.
+    Collapse,
+    /// Hardly any chain moves.
+    FrozenChains,
+    /// The training loss falls while held-out recall falls.
+    OverFitting,
+    /// The pairs hold nothing that is not learned.
+    NothingToLearn,
+    /// So few pairs are held out that no candidate can be judged.
+    FewHeldOut,
+}
+
+impl AlarmKind {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Collapse,
+        Self::FrozenChains,
+        Self::OverFitting,
+        Self::NothingToLearn,
+        Self::FewHeldOut,
+    ];
+
+    /// The name in the interface.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Collapse => "collapse",
+            Self::FrozenChains => "frozen_chains",
+            Self::OverFitting => "over_fitting",
+            Self::NothingToLearn => "nothing_to_learn",
+            Self::FewHeldOut => "few_held_out",
+        }
+    }
+
+    /// What to do about it.
+    fn remedy(self) -> &'static str {
+        match self {
+            Self::Collapse => {
+                "Nothing served is lost: the gate refuses such a checkpoint, and training goes back to the best one at a lower rate. If it \
+                 comes back, lower schedule.learning_rate, raise training.batch, and look for pairs whose two images are the same or do not \
+                 belong together."
+            }
+            Self::FrozenChains => {
+                "Lower the learning rate or learning.beta, and leave learning.scores at \"refreshed\", so that chains are not held by scores of \
+                 older weights. `kith audit sampler` says whether the chains hold what they should."
+            }
+            Self::OverFitting => {
+                "Post more pairs, and of more kinds of things; strengthen [augment] (`kith augment preview` shows it); or lower the learning \
+                 rate. The gate keeps the better checkpoint serving meanwhile, so training may also be paused."
+            }
+            Self::NothingToLearn => {
+                "Post other pairs: ones whose images look different though they belong together, and of more things. Pairs that share a group \
+                 or an image are never each other's negatives, so name groups only where images show the same thing. Or pause training."
+            }
+            Self::FewHeldOut => {
+                "Post more pairs: pairs.holdout_share of them are held out. Or raise that share, which new pairs follow, or lower \
+                 gate.min_pairs, if you accept that chance decides more. Until then candidates are promoted unless they have collapsed."
+            }
+        }
+    }
+}
+
+/// Something about learning that needs a person.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Alarm {
+    /// What it is about.
+    pub alarm: AlarmKind,
+    /// What is wrong, in one sentence.
+    pub message: String,
+    /// What to do about it.
+    pub remedy: String,
+    /// The step at which it was raised.
+    pub since_step: u64,
+}
+
+impl Alarm {
+    pub(super) fn new(alarm: AlarmKind, since_step: u64, message: String) -> Self {
+        Self {
+            alarm,
+            message,
+            remedy: alarm.remedy().to_owned(),
+            since_step,
+        }
+    }
+}
+
+/// The figures of a run that are judged at each step.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StepFigures {
+    /// Steps of this run.
+    pub(super) steps: u64,
+    /// Chains in the table; 0 for an objective without chains.
+    pub(super) chains: u64,
+    /// Moving averages of [`kith_learn::StepReport`].
+    pub(super) acceptance_rate: f32,
+    pub(super) global_loss_estimate: f32,
+}
+
+/// Why the chains are frozen, if they are; `raised`: whether they were a step ago.
+pub(super) fn frozen_chains(figures: &StepFigures, raised: bool) -> Option<String> {
+    let rate = figures.acceptance_rate;
+    let settled = figures.steps >= SETTLED_STEPS && figures.chains > 0;
+    (settled && rate < FROZEN[usize::from(raised)]).then(|| {
+        format!(
+            "{:.1} % of the chains move when they are visited: the negatives are always the same images.",
+            100.0 * rate
+        )
+    })
+}
+
+/// Why there is nothing to learn, if so; `raised`: whether there was not a step ago.
+pub(super) fn nothing_to_learn(figures: &StepFigures, raised: bool) -> Option<String> {
+    let loss = figures.global_loss_estimate;
+    let learned = figures.steps >= SETTLED_STEPS && loss < LEARNED[usize::from(raised)];
+    learned.then(|| {
+        "The pairs that are trained on are told from all others already: a step changes next to nothing.".to_owned()
+    })
+}
+
+/// Why no candidate can be judged, if so: `pairs` of the `wanted` pairs are held out.
+pub(super) fn few_held_out(pairs: usize, wanted: usize) -> Option<String> {
+    (pairs < wanted).then(|| {
+        format!(
+            "{pairs} pairs are held out, {wanted} are needed to tell a better candidate from a worse one."
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEALTHY: StepFigures = StepFigures {
+        steps: 500,
+        chains: 64,
+        acceptance_rate: 0.4,
+        global_loss_estimate: 2.0,
+    };
+
+    #[test]
+    fn chains_that_do_not_move_are_frozen_once_the_averages_have_settled() {
+        let still = StepFigures {
+            acceptance_rate: 0.005,
+            ..HEALTHY
+        };
+        assert!(
+            frozen_chains(&still, false)
+                .unwrap()
+                .starts_with("0.5 % of the chains")
+        );
+        for silent in [
+            HEALTHY,
+            StepFigures {
+                steps: 199,
+                ..still
+            },
+            // Another objective.
+            StepFigures { chains: 0, ..still },
+        ] {
+            assert_eq!(frozen_chains(&silent, false), None, "{silent:?}");
+        }
+    }
+
+    #[test]
+    fn a_small_softmax_is_learned_and_a_loss_that_is_merely_low_is_not() {
+        let learned = StepFigures {
+            global_loss_estimate: -5.0,
+            ..HEALTHY
+        };
+        assert!(nothing_to_learn(&learned, false).is_some());
+        let young = StepFigures {
+            steps: 10,
+            ..learned
+        };
+        let low = StepFigures {
+            global_loss_estimate: -4.5,
+            ..HEALTHY
+        };
+        for silent in [HEALTHY, young, low] {
+            assert_eq!(nothing_to_learn(&silent, false), None, "{silent:?}");
+        }
+    }
+
+    #[test]
+    fn an_average_that_wavers_at_the_threshold_raises_one_alarm() {
+        let wavering = StepFigures {
+            acceptance_rate: 0.015,
+            global_loss_estimate: -4.3,
+            ..HEALTHY
+        };
+        assert_eq!(frozen_chains(&wavering, false), None);
+        assert!(frozen_chains(&wavering, true).is_some());
+        assert_eq!(nothing_to_learn(&wavering, false), None);
+        assert!(nothing_to_learn(&wavering, true).is_some());
+    }
+
+    #[test]
+    fn held_out_pairs_are_few_below_what_the_gate_needs() {
+        assert_eq!(few_held_out(20, 20), None);
+        assert!(few_held_out(19, 20).unwrap().starts_with("19 pairs"));
+    }
+
+    #[test]
+    fn each_alarm_has_a_remedy_and_the_name_that_the_interface_shows() {
+        for kind in AlarmKind::ALL {
+            let shown = serde_json::to_value(kind).unwrap();
+            assert_eq!(shown, kind.name());
+            assert!(kind.remedy().len() > 40);
+        }
+    }
+}

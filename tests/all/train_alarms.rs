@@ -1,0 +1,97 @@
+//! Alarms about learning: raised when something is wrong, taken back when it is not any more, and silent otherwise.
+
+use kith::train::{Alarm, AlarmKind, Trainer, TrainingStatus};
+
+use crate::lab::{Lab, collapsing, config, until};
+
+fn raised(status: &TrainingStatus, kind: AlarmKind) -> Option<&Alarm> {
+    status.alarms.iter().find(|alarm| alarm.alarm == kind)
+}
+
+/// The alarm of this kind, once it is raised.
+async fn alarm(trainer: &Trainer, kind: AlarmKind) -> Alarm {
+    let status = until(trainer, |status| raised(status, kind).is_some()).await;
+    raised(&status, kind).unwrap().clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collapsed_checkpoint_raises_an_alarm_with_its_reason_and_remedy() {
+    let lab = Lab::new(0.0).await;
+    lab.post(0..8).await;
+    let trainer = lab.start(collapsing(&["snapshots.every_steps=6"])).await;
+    let found = alarm(&trainer, AlarmKind::Collapse).await;
+    assert!(found.message.contains("spread"), "{}", found.message);
+    assert!(found.remedy.contains("learning_rate"), "{}", found.remedy);
+    assert!(found.since_step > 0);
+    trainer.stop().await.unwrap();
+}
+
+/// The alarms of a trainer whose pairs are partly held out, once a candidate was judged.
+async fn after_a_verdict(min_pairs: usize) -> Vec<AlarmKind> {
+    let lab = Lab::new(0.4).await;
+    lab.post(0..30).await;
+    let least = format!("gate.min_pairs={min_pairs}");
+    let sets = [
+        "gate.collapse_spread=0.0",
+        "snapshots.every_steps=4",
+        "training.max_steps=4",
+        &least,
+    ];
+    let trainer = lab.start(config(&sets)).await;
+    let judged = async || {
+        let rows = lab.db.checkpoints().await.unwrap();
+        rows.iter().any(|row| row.verdict.is_some()).then_some(())
+    };
+    crate::lab::poll(judged).await.expect("nothing was judged");
+    let status = trainer.status();
+    trainer.stop().await.unwrap();
+    status.alarms.iter().map(|alarm| alarm.alarm).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_few_held_out_pairs_to_judge_by_raise_an_alarm_and_enough_do_not() {
+    assert_eq!(after_a_verdict(1000).await, [AlarmKind::FewHeldOut]);
+    assert_eq!(after_a_verdict(2).await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pairs_without_negatives_raise_an_alarm_until_a_stranger_comes() {
+    let lab = Lab::new(0.0).await;
+    lab.post_in(0..6, Some("all")).await;
+    let trainer = lab.start(config(&[])).await;
+    let found = alarm(&trainer, AlarmKind::NothingToLearn).await;
+    assert!(found.message.contains("all 6 pairs share a group"));
+    assert!(found.remedy.contains("group"));
+    lab.post(6..9).await;
+    let gone = |status: &TrainingStatus| status.step > 0 && status.alarms.is_empty();
+    until(&trainer, gone).await;
+    trainer.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chains_that_stand_still_raise_an_alarm_and_moving_ones_do_not() {
+    // At this β a chain stays on the image that is most like its anchor, whose views and whose encoder do not change.
+    let still = [
+        "learning.beta=100000",
+        "learning.scores=refreshed",
+        "schedule.learning_rate=1e-12",
+        "schedule.final_rate=0",
+        "augment.crop_min_area=1.0",
+        "augment.flip=0.0",
+        "augment.jitter=0.0",
+        "augment.greyscale=0.0",
+        "augment.blur=0.0",
+    ];
+    for (sets, expected) in [(&still[..], true), (&[], false)] {
+        let lab = Lab::new(0.0).await;
+        lab.post(0..8).await;
+        let trainer = lab.start(config(sets)).await;
+        let settled = |status: &TrainingStatus| {
+            status.step >= 400 || raised(status, AlarmKind::FrozenChains).is_some()
+        };
+        let status = until(&trainer, settled).await;
+        let found = raised(&status, AlarmKind::FrozenChains);
+        assert_eq!(found.is_some(), expected, "{:?}", status.acceptance_rate);
+        trainer.stop().await.unwrap();
+    }
+}
