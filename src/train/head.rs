@@ -12,6 +12,7 @@ use crate::{
     checkpoint::{CheckpointError, Snapshot},
     db::PairKeys,
 };
+use kith_eval::geometry;
 use kith_mcmc::{ImageKey, Side};
 use kith_nn::{Encoder, NamedArray, NnError, Precision, Towers};
 use kith_seed::mix;
@@ -19,6 +20,8 @@ use kith_weights::{PairWhitening, Projection};
 
 /// Pairs whose images are read, decoded and encoded together.
 const PAGE: usize = 16;
+/// Pairs from whose embeddings it is told whether the features have collapsed.
+const JUDGED: usize = 500;
 /// The arrays of the projection.
 const WEIGHT: &str = "projection.weight";
 const BIAS: &str = "projection.bias";
@@ -33,8 +36,15 @@ pub(super) struct HeadFit<'a> {
     pub(super) keep_going: &'a (dyn Fn() -> bool + Sync),
 }
 
-/// The hidden features of pairs' images, those that could be read.
-type Features = HashMap<ImageKey, Vec<f32>>;
+/// What an image is encoded to.
+struct Encoded {
+    hidden: Vec<f32>,
+    /// Under the projection that training ended with.
+    embedding: Vec<f32>,
+}
+
+/// The images of pairs, those that could be read.
+type Features = HashMap<ImageKey, Encoded>;
 
 impl HeadFit<'_> {
     /// Puts the projection that fits stored pairs into the model of `snapshot`. Returns the largest magnitude of a value in the embeddings of
@@ -61,6 +71,12 @@ impl HeadFit<'_> {
             return Ok(None);
         };
         let dim = encoder.dim;
+        if self.have_collapsed(&features, pairs, dim) {
+            tracing::warn!(
+                "the embeddings have collapsed: no projection is fitted, which would hide it"
+            );
+            return Ok(None);
+        }
         let fit = || fitted(&features, pairs, dim);
         let Some((projection, range)) = self.pool.install(fit) else {
             return Ok(None);
@@ -100,6 +116,21 @@ impl HeadFit<'_> {
         Ok(Some((features, &pairs[..done])))
     }
 
+    /// Whether the embeddings meet the gate's rule of a collapse. A fit spreads out whatever is left of the features, so that the gate would not see it.
+    fn have_collapsed(&self, features: &Features, pairs: &[PairKeys], dim: usize) -> bool {
+        let (mut anchors, mut positives) = (Vec::new(), Vec::new());
+        for pair in pairs.iter().take(JUDGED) {
+            if let [Some(anchor), Some(positive)] = pair.images.map(|image| features.get(&image)) {
+                anchors.extend_from_slice(&anchor.embedding);
+                positives.extend_from_slice(&positive.embedding);
+            }
+        }
+        let found = self.pool.install(|| geometry(dim, &anchors, &positives));
+        self.context
+            .gate()
+            .collapsed(found.spread, found.mean_cosine)
+    }
+
     /// Adds the features of those images of `pairs` that are not there yet and can be decoded.
     fn add_page(
         &self,
@@ -132,8 +163,13 @@ impl HeadFit<'_> {
             if keys.is_empty() {
                 return Ok(());
             }
-            let hidden = encoder.forward(&pixels)?.hidden;
-            let rows = hidden.data.chunks_exact(hidden.dim).map(<[f32]>::to_vec);
+            let found = encoder.forward(&pixels)?;
+            let hidden = found.hidden.data.chunks_exact(found.hidden.dim);
+            let embedding = found.embedding.data.chunks_exact(found.embedding.dim);
+            let rows = hidden.zip(embedding).map(|(hidden, embedding)| Encoded {
+                hidden: hidden.to_vec(),
+                embedding: embedding.to_vec(),
+            });
             features.extend(keys.into_iter().zip(rows));
             Ok::<_, NnError>(())
         };
@@ -143,15 +179,17 @@ impl HeadFit<'_> {
 
 /// The projection to `dim` values that fits `pairs`, and the largest magnitude of a value in the embeddings of their images.
 fn fitted(features: &Features, pairs: &[PairKeys], dim: usize) -> Option<(Projection, f32)> {
-    let size = features.values().next()?.len();
+    let size = features.values().next()?.hidden.len();
     let mut whitening = PairWhitening::new(size);
     for pair in pairs {
         if let [Some(anchor), Some(positive)] = pair.images.map(|image| features.get(&image)) {
-            whitening.add(anchor, positive);
+            whitening.add(&anchor.hidden, &positive.hidden);
         }
     }
     let projection = whitening.projection(dim)?;
-    let ranges = features.values().map(|row| projection.largest_value(row));
+    let ranges = features
+        .values()
+        .map(|row| projection.largest_value(&row.hidden));
     let range = ranges.reduce(f32::max)?;
     Some((projection, range))
 }

@@ -1,16 +1,18 @@
 //! The projection that is fitted to stored pairs when a snapshot is taken.
 
-use kith::checkpoint::Snapshot;
+use kith::{checkpoint::Snapshot, train::TrainConfig};
 use kith_nn::NamedArray;
 
 use crate::{
-    lab::{Lab, config, until},
+    lab::{Lab, collapsing, config, until},
     train::train_to_the_end,
 };
 
 /// As many pairs are enough for eight values.
 const SMALL: &str = "encoder.dim=8";
 const PAIRS: u32 = 12;
+/// Random weights see hardly any difference between these images: by the gate's rule all of them would count as collapsed.
+const NO_COLLAPSE: &str = "gate.collapse_spread=0";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_serves_a_fitted_projection_and_training_goes_on_from_its_own() {
@@ -22,9 +24,9 @@ async fn a_snapshot_serves_a_fitted_projection_and_training_goes_on_from_its_own
         } else {
             "snapshots.head_pairs=0"
         };
-        let snapshot = at_step_3(&lab, &[SMALL, pairs]).await;
+        let snapshot = at_step_3(&lab, &[SMALL, NO_COLLAPSE, pairs]).await;
         // The snapshot of a stop is not fitted: it must be quick.
-        let until = config(&[SMALL, pairs, "training.max_steps=6"]);
+        let until = config(&[SMALL, NO_COLLAPSE, pairs, "training.max_steps=6"]);
         (snapshot, train_to_the_end(&lab, until).await)
     });
     let ((fitted, fitted_end), (bare, bare_end)) = (fitted.await, bare.await);
@@ -56,7 +58,7 @@ async fn a_snapshot_serves_a_fitted_projection_and_training_goes_on_from_its_own
 async fn too_few_pairs_two_towers_and_training_that_is_off_leave_the_projection() {
     let lab = Lab::new(0.0).await;
     lab.post(0..7).await;
-    let few = at_step_3(&lab, &[SMALL]).await;
+    let few = at_step_3(&lab, &[SMALL, NO_COLLAPSE]).await;
     assert!(!is_fitted(&few), "7 pairs for 8 values");
     lab.post(7..PAIRS).await;
     let trainer = lab.start(config(&[SMALL, "training.enabled=false"])).await;
@@ -66,8 +68,17 @@ async fn too_few_pairs_two_towers_and_training_that_is_off_leave_the_projection(
     let lab = Lab::new(0.0).await;
     lab.post(0..PAIRS).await;
     assert!(!is_fitted(
-        &at_step_3(&lab, &[SMALL, "encoder.towers=2"]).await
+        &at_step_3(&lab, &[SMALL, NO_COLLAPSE, "encoder.towers=2"]).await
     ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collapse_is_not_hidden_by_a_fit() {
+    let lab = Lab::new(0.0).await;
+    lab.post(0..PAIRS).await;
+    let mut collapsed = collapsing(&[SMALL]);
+    collapsed.run.max_steps = 3;
+    assert!(!is_fitted(&at_the_end(&lab, collapsed).await));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,10 +99,14 @@ async fn the_first_snapshot_of_a_model_comes_early_and_once() {
 
 /// The snapshot that a caller takes after three steps.
 async fn at_step_3(lab: &Lab, sets: &[&str]) -> Snapshot {
-    let trainer = lab
-        .start(config(&[sets, &["training.max_steps=3"]].concat()))
-        .await;
-    until(&trainer, |status| status.step == 3).await;
+    at_the_end(lab, config(&[sets, &["training.max_steps=3"]].concat())).await
+}
+
+/// The snapshot that a caller takes after the last step.
+async fn at_the_end(lab: &Lab, config: TrainConfig) -> Snapshot {
+    let end = config.run.max_steps;
+    let trainer = lab.start(config).await;
+    until(&trainer, |status| status.step == end).await;
     let row = lab.take(&trainer, None).await;
     trainer.stop().await.unwrap();
     lab.checkpoints.load(row.id).await.unwrap()
