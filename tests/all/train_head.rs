@@ -11,6 +11,7 @@ use crate::{
 /// As many pairs are enough for eight values.
 const SMALL: &str = "encoder.dim=8";
 const PAIRS: u32 = 12;
+const FITS: &str = "snapshots.head_pairs=100";
 /// Random weights see hardly any difference between these images: by the gate's rule all of them would count as collapsed.
 const NO_COLLAPSE: &str = "gate.collapse_spread=0";
 
@@ -19,13 +20,8 @@ async fn a_snapshot_serves_a_fitted_projection_and_training_goes_on_from_its_own
     let [fitted, bare, again] = [true, false, true].map(|fits| async move {
         let lab = Lab::new(0.0).await;
         lab.post(0..PAIRS).await;
-        let pairs = if fits {
-            "snapshots.head_pairs=100"
-        } else {
-            "snapshots.head_pairs=0"
-        };
+        let pairs = if fits { FITS } else { "snapshots.head_pairs=0" };
         let snapshot = at_step_3(&lab, &[SMALL, NO_COLLAPSE, pairs]).await;
-        // The snapshot of a stop is not fitted: it must be quick.
         let until = config(&[SMALL, NO_COLLAPSE, pairs, "training.max_steps=6"]);
         (snapshot, train_to_the_end(&lab, until).await)
     });
@@ -42,6 +38,8 @@ async fn a_snapshot_serves_a_fitted_projection_and_training_goes_on_from_its_own
             .collect()
     };
     assert!(others(&fitted) == others(&bare), "nothing else is fitted");
+    // The last snapshot is taken when the steps are done, and again by the stop if none was: only the former is fitted.
+    let (fitted_end, bare_end) = (unfitted(fitted_end), unfitted(bare_end));
     assert!(
         fitted_end.model == bare_end.model,
         "training goes on as if nothing had been"
@@ -58,17 +56,28 @@ async fn a_snapshot_serves_a_fitted_projection_and_training_goes_on_from_its_own
 async fn too_few_pairs_two_towers_and_training_that_is_off_leave_the_projection() {
     let lab = Lab::new(0.0).await;
     lab.post(0..7).await;
-    let few = at_step_3(&lab, &[SMALL, NO_COLLAPSE]).await;
+    let few = at_step_3(&lab, &[SMALL, FITS, NO_COLLAPSE]).await;
     assert!(!is_fitted(&few), "7 pairs for 8 values");
-    lab.post(7..PAIRS).await;
-    let trainer = lab.start(config(&[SMALL, "training.enabled=false"])).await;
+    let posted = lab.post(7..PAIRS).await;
+    let trainer = lab
+        .start(config(&[
+            SMALL,
+            FITS,
+            NO_COLLAPSE,
+            "training.enabled=false",
+        ]))
+        .await;
+    // Without a change the snapshot would be the checkpoint that is there.
+    lab.db.delete_pair(posted[0].id).await.unwrap();
+    let before = lab.db.checkpoints().await.unwrap().len();
     let row = lab.take(&trainer, None).await;
+    assert_eq!(lab.db.checkpoints().await.unwrap().len(), before + 1);
     trainer.stop().await.unwrap();
     assert!(!is_fitted(&lab.checkpoints.load(row.id).await.unwrap()));
     let lab = Lab::new(0.0).await;
     lab.post(0..PAIRS).await;
     assert!(!is_fitted(
-        &at_step_3(&lab, &[SMALL, NO_COLLAPSE, "encoder.towers=2"]).await
+        &at_step_3(&lab, &[SMALL, FITS, NO_COLLAPSE, "encoder.towers=2"]).await
     ));
 }
 
@@ -76,7 +85,7 @@ async fn too_few_pairs_two_towers_and_training_that_is_off_leave_the_projection(
 async fn a_collapse_is_not_hidden_by_a_fit() {
     let lab = Lab::new(0.0).await;
     lab.post(0..PAIRS).await;
-    let mut collapsed = collapsing(&[SMALL]);
+    let mut collapsed = collapsing(&[SMALL, FITS]);
     collapsed.run.max_steps = 3;
     assert!(!is_fitted(&at_the_end(&lab, collapsed).await));
 }
@@ -110,6 +119,17 @@ async fn at_the_end(lab: &Lab, config: TrainConfig) -> Snapshot {
     let row = lab.take(&trainer, None).await;
     trainer.stop().await.unwrap();
     lab.checkpoints.load(row.id).await.unwrap()
+}
+
+/// The snapshot with the projection that training goes on from.
+fn unfitted(mut snapshot: Snapshot) -> Snapshot {
+    let replaced = |array: &mut NamedArray| array.name.ends_with(".replaced");
+    for kept in snapshot.optimizer.extract_if(.., replaced) {
+        let name = kept.name.trim_end_matches(".replaced");
+        let mut model = snapshot.model.iter_mut();
+        model.find(|array| array.name == name).unwrap().data = kept.data;
+    }
+    snapshot
 }
 
 fn is_fitted(snapshot: &Snapshot) -> bool {
