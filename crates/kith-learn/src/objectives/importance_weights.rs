@@ -88,8 +88,8 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::{NeuClipConfig, ObjectiveKind, Scores};
-    use kith_mcmc::{ImageKey, PairGraph, PairKey, Proposals, SamplerConfig, Side};
+    use crate::{ObjectiveKind, Scores, trial::Trial};
+    use kith_mcmc::{ImageKey, PairGraph, PairKey, Side};
 
     fn on_anchor_side(image: u32) -> SidedImage {
         SidedImage {
@@ -99,30 +99,11 @@ mod tests {
     }
 
     fn config(estimator: Estimator) -> LearnConfig {
-        let sampler = SamplerConfig {
-            estimator,
-            burn_in: 0.5,
-            proposals: Proposals::OneView,
-        };
         LearnConfig {
-            beta: 1.0,
-            objective: ObjectiveKind::Emc2,
-            sampler,
             scores: Scores::Stored,
             carried_budget: 0.4,
             roulette: 0.5,
-            sogclr_gamma: 0.9,
-            scent_alpha: 0.1,
-            neuclip: NeuClipConfig {
-                prototypes: 64,
-                updates: 10,
-                rate: 0.03,
-                restart_steps: 500,
-            },
-            cache_images: 100,
-            cache_refresh: 0.1,
-            exact_images: 100,
-            average_steps: 0,
+            ..Trial::new(ObjectiveKind::Emc2, estimator, 4).config
         }
     }
 
