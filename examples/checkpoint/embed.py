@@ -82,9 +82,14 @@ def forward(weights, pixels):
     for stage in range(1, 5):
         x = block(weights, f"layer{stage}.0", x, 1 if stage == 1 else 2)
         x = block(weights, f"layer{stage}.1", x, 1)
+        if stage == 3:
+            half = x.shape[1] // 2
+            quarters = x.reshape(-1, 2, half, 2, half).mean((2, 4))
     x = x.mean((1, 2))
     hidden = relu(weights["fc.weight"] @ x + weights["fc.bias"])
     embedding = weights["projection.weight"] @ hidden + weights["projection.bias"]
+    if "places.weight" in weights:  # older checkpoints do not read places
+        embedding += np.einsum("ihw,oihw->o", quarters, weights["places.weight"]) + weights["places.bias"]
     return embedding / np.linalg.norm(embedding), hidden
 
 

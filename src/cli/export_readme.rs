@@ -16,10 +16,14 @@ network.load_state_dict(load_file("resnet18.safetensors"), strict=True)
 network.fc = torch.nn.Identity()  # the file's fc is zero: it is only there for the strict load
 network.eval()                    # BatchNorm adds the biases of the convolutions, and nothing else
 head = load_file("head.safetensors")
+kept = {}
+network.layer3.register_forward_hook(lambda layer, inputs, output: kept.update(third_stage=output))
 
 def embed(pixels):                # [batch, 3, side, side], prepared as above
     hidden = torch.relu(network(pixels) @ head["fc.weight"].T + head["fc.bias"])
-    return torch.nn.functional.normalize(hidden @ head["projection.weight"].T + head["projection.bias"])
+    quarters = torch.nn.functional.adaptive_avg_pool2d(kept["third_stage"], 2)
+    by_places = torch.nn.functional.conv2d(quarters, head["places.weight"], head["places.bias"]).flatten(1)
+    return torch.nn.functional.normalize(hidden @ head["projection.weight"].T + head["projection.bias"] + by_places)
 ```
 
 Training on with BatchNorm in training mode would replace its statistics: keep `eval()`, or replace the BatchNorms.
@@ -76,8 +80,9 @@ pub(super) fn text(manifest: &Manifest, format: Format) -> anyhow::Result<String
 
 Checkpoint {id}, step {step}, taken {created}.
 
-- Network: ResNet-18 of width {width}, each convolution with a bias in place of BatchNorm; `fc` and ReLU give {hidden} hidden features, `projection`
-  and a division by the length give an embedding of {dim} values. Compare embeddings by their dot product.
+- Network: ResNet-18 of width {width}, each convolution with a bias in place of BatchNorm; `fc` and ReLU give {hidden} hidden features. The sum of
+  `projection` of these and `places` of the third stage's means over each quarter of the image, divided by its length, is the embedding of {dim} values.
+  Compare embeddings by their dot product.
 - Images: apply the orientation in the metadata; lay transparent pixels over {background}; crop the largest square in the middle; scale it to
   {side} x {side} with antialiased bilinear (Pillow's `resize((side, side), BILINEAR, box=…)`), bytes to bytes; divide by 255, subtract the mean {mean:?},
   divide by the deviation {deviation:?} (red, green, blue).

@@ -91,10 +91,10 @@ impl Loader {
         };
         let probe = probe(side);
         for (_, encoder) in towers.each().chain(towers.each()) {
-            let Features { embedding, hidden } = self.pool.install(|| encoder.forward(&probe))?;
+            let found = self.pool.install(|| encoder.forward(&probe))?;
             let row = Row {
-                embedding: embedding.data,
-                hidden: hidden.data,
+                embedding: found.embedding.data,
+                hidden: found.hidden.data,
             };
             // Whoever has it loaded has chosen it.
             let refused = |_| ServeError::NotFinite {

@@ -14,7 +14,7 @@ use crate::{
 };
 use kith_eval::geometry;
 use kith_mcmc::{ImageKey, Side};
-use kith_nn::{Encoder, NamedArray, NnError, Precision, Towers};
+use kith_nn::{Encoder, NamedArray, NnError, Precision, Towers, Vectors};
 use kith_seed::mix;
 use kith_weights::{PairWhitening, Projection};
 
@@ -22,9 +22,6 @@ use kith_weights::{PairWhitening, Projection};
 const PAGE: usize = 16;
 /// Pairs from whose embeddings it is told whether the features have collapsed.
 const JUDGED: usize = 500;
-/// The arrays of the projection.
-const WEIGHT: &str = "projection.weight";
-const BIAS: &str = "projection.bias";
 /// After the names of the arrays that the fitted ones stand in for, which are kept with the optimiser's moments: training goes on from them.
 const REPLACED: &str = ".replaced";
 
@@ -38,7 +35,8 @@ pub(super) struct HeadFit<'a> {
 
 /// What an image is encoded to.
 struct Encoded {
-    hidden: Vec<f32>,
+    /// Hidden features, then the means over places.
+    features: Vec<f32>,
     /// Under the projection that training ended with.
     embedding: Vec<f32>,
 }
@@ -164,13 +162,13 @@ impl HeadFit<'_> {
                 return Ok(());
             }
             let found = encoder.forward(&pixels)?;
-            let hidden = found.hidden.data.chunks_exact(found.hidden.dim);
-            let embedding = found.embedding.data.chunks_exact(found.embedding.dim);
-            let rows = hidden.zip(embedding).map(|(hidden, embedding)| Encoded {
-                hidden: hidden.to_vec(),
+            let parts = rows(&found.hidden).zip(rows(&found.places));
+            let both = parts.zip(rows(&found.embedding));
+            let encoded = both.map(|((hidden, places), embedding)| Encoded {
+                features: [hidden, places].concat(),
                 embedding: embedding.to_vec(),
             });
-            features.extend(keys.into_iter().zip(rows));
+            features.extend(keys.into_iter().zip(encoded));
             Ok::<_, NnError>(())
         };
         Ok(self.pool.install(encode)?)
@@ -179,17 +177,17 @@ impl HeadFit<'_> {
 
 /// The projection to `dim` values that fits `pairs`, and the largest magnitude of a value in the embeddings of their images.
 fn fitted(features: &Features, pairs: &[PairKeys], dim: usize) -> Option<(Projection, f32)> {
-    let size = features.values().next()?.hidden.len();
+    let size = features.values().next()?.features.len();
     let mut whitening = PairWhitening::new(size);
     for pair in pairs {
         if let [Some(anchor), Some(positive)] = pair.images.map(|image| features.get(&image)) {
-            whitening.add(&anchor.hidden, &positive.hidden);
+            whitening.add(&anchor.features, &positive.features);
         }
     }
     let projection = whitening.projection(dim)?;
     let ranges = features
         .values()
-        .map(|row| projection.largest_value(&row.hidden));
+        .map(|row| projection.largest_value(&row.features));
     let range = ranges.reduce(f32::max)?;
     Some((projection, range))
 }
@@ -197,20 +195,21 @@ fn fitted(features: &Features, pairs: &[PairKeys], dim: usize) -> Option<(Projec
 /// Puts `projection` in the place of the one in `snapshot`, which is kept beside the moments.
 fn put(snapshot: &mut Snapshot, projection: Projection) {
     let kept = snapshot.optimizer.iter().any(is_replaced);
-    for (name, values) in [(WEIGHT, projection.weight), (BIAS, projection.bias)] {
-        let Some(array) = snapshot.model.iter_mut().find(|array| array.name == name) else {
+    for mut fitted in projection.into_head(8 * snapshot.encoder.width) {
+        let mut model = snapshot.model.iter_mut();
+        let Some(array) = model.find(|array| array.name == fitted.name) else {
             continue;
         };
-        let mut replaced = NamedArray {
-            data: values,
-            ..array.clone()
-        };
-        std::mem::swap(array, &mut replaced);
+        std::mem::swap(array, &mut fitted);
         if !kept {
-            replaced.name.push_str(REPLACED);
-            snapshot.optimizer.push(replaced);
+            fitted.name.push_str(REPLACED);
+            snapshot.optimizer.push(fitted);
         }
     }
+}
+
+fn rows(vectors: &Vectors) -> impl Iterator<Item = &[f32]> {
+    vectors.data.chunks_exact(vectors.dim)
 }
 
 fn is_replaced(array: &NamedArray) -> bool {

@@ -15,6 +15,14 @@ const FITS: &str = "snapshots.head_pairs=100";
 /// Random weights see hardly any difference between these images: by the gate's rule all of them would count as collapsed.
 const NO_COLLAPSE: &str = "gate.collapse_spread=0";
 
+/// The arrays that a fit replaces.
+const HEAD: [&str; 4] = [
+    "projection.weight",
+    "projection.bias",
+    "places.weight",
+    "places.bias",
+];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_serves_a_fitted_projection_and_training_goes_on_from_its_own() {
     let [fitted, bare, again] = [true, false, true].map(|fits| async move {
@@ -26,7 +34,7 @@ async fn a_snapshot_serves_a_fitted_projection_and_training_goes_on_from_its_own
         (snapshot, train_to_the_end(&lab, until).await)
     });
     let ((fitted, fitted_end), (bare, bare_end)) = (fitted.await, bare.await);
-    for name in ["projection.weight", "projection.bias"] {
+    for name in HEAD {
         let replaced = array(&fitted.optimizer, &format!("{name}.replaced"));
         assert_eq!(replaced, array(&bare.model, name), "{name}");
         assert!(array(&fitted.model, name) != replaced, "{name}");
@@ -34,7 +42,7 @@ async fn a_snapshot_serves_a_fitted_projection_and_training_goes_on_from_its_own
     let others = |snapshot: &Snapshot| -> Vec<NamedArray> {
         let arrays = snapshot.model.iter().cloned();
         arrays
-            .filter(|array| !array.name.starts_with("projection"))
+            .filter(|array| !HEAD.contains(&array.name.as_str()))
             .collect()
     };
     assert!(others(&fitted) == others(&bare), "nothing else is fitted");
@@ -67,8 +75,11 @@ async fn too_few_pairs_two_towers_and_training_that_is_off_leave_the_projection(
             "training.enabled=false",
         ]))
         .await;
-    // Without a change the snapshot would be the checkpoint that is there.
+    // Without a change that the trainer has seen the snapshot would be the checkpoint that is there.
+    let pairs = u64::from(PAIRS);
+    until(&trainer, |status| status.pairs == pairs).await;
     lab.db.delete_pair(posted[0].id).await.unwrap();
+    until(&trainer, |status| status.pairs == pairs - 1).await;
     let before = lab.db.checkpoints().await.unwrap().len();
     let row = lab.take(&trainer, None).await;
     assert_eq!(lab.db.checkpoints().await.unwrap().len(), before + 1);

@@ -81,8 +81,12 @@ def by_torch(folder, pixels):
     network.fc = torch.nn.Identity()
     network.eval()
     head = load_file(folder / "head.safetensors")
+    kept = {}
+    network.layer3.register_forward_hook(lambda layer, inputs, output: kept.update(third_stage=output))
     hidden = torch.relu(network(torch.from_numpy(pixels)) @ head["fc.weight"].T + head["fc.bias"])
-    embedding = hidden @ head["projection.weight"].T + head["projection.bias"]
+    quarters = torch.nn.functional.adaptive_avg_pool2d(kept["third_stage"], 2)
+    by_places = torch.nn.functional.conv2d(quarters, head["places.weight"], head["places.bias"]).flatten(1)
+    embedding = hidden @ head["projection.weight"].T + head["projection.bias"] + by_places
     return torch.nn.functional.normalize(embedding).numpy(), hidden.numpy()
 
 

@@ -11,8 +11,18 @@ pub(super) struct LayerSpec {
     pub(super) conv: Conv,
     /// Side of the activations that it reads.
     pub(super) side: usize,
-    /// Whether it is fully connected: its weight has two dimensions in files.
-    linear: bool,
+    form: Form,
+}
+
+/// How a layer's weight is laid out in files.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Form {
+    /// `[outputs, inputs, kernel, kernel]`.
+    Convolution,
+    /// `[outputs, inputs]`.
+    Linear,
+    /// `[outputs, inputs / GRID², GRID, GRID]`: a convolution over a grid of places, which reads all of them as one pixel's channels.
+    Places,
 }
 
 /// The layers of a basic block, by place in [`layers`].
@@ -29,6 +39,13 @@ pub(super) const STEM: usize = 0;
 pub(super) const FC: usize = 20;
 /// The projection to the embedding.
 pub(super) const PROJECTION: usize = 21;
+/// The part of the projection that reads places. Zero weights leave it out.
+pub(super) const PLACES: usize = 22;
+/// Places along one direction, into which the activations of the third stage are divided. Their side is always even.
+pub const GRID: usize = 2;
+/// The block, counted from 0, with the activations whose places are read: the last one of the third stage. Edges and parts that it finds tell
+/// things of a kind apart where the fourth stage tells kinds apart (docs/learning.md).
+pub(super) const PLACES_BLOCK: usize = 5;
 /// The eight basic blocks.
 pub(super) const BLOCKS: [Block; 8] = [
     Block {
@@ -126,6 +143,10 @@ pub(super) fn layers(config: &EncoderConfig) -> Vec<LayerSpec> {
     }
     layers.push(linear("fc", 8 * width, 8 * width));
     layers.push(linear("projection", 8 * width, dim));
+    layers.push(LayerSpec {
+        form: Form::Places,
+        ..linear("places", GRID * GRID * 4 * width, dim)
+    });
     layers
 }
 
@@ -135,7 +156,7 @@ pub(super) fn layer(name: String, conv: Conv, side: usize) -> LayerSpec {
         name,
         conv,
         side,
-        linear: false,
+        form: Form::Convolution,
     }
 }
 
@@ -151,7 +172,7 @@ fn linear(name: &str, inputs: usize, outputs: usize) -> LayerSpec {
         name: name.to_owned(),
         conv,
         side: 1,
-        linear: true,
+        form: Form::Linear,
     }
 }
 
@@ -168,17 +189,32 @@ impl LayerSpec {
 
     /// The weight's shape in torchvision's files.
     pub(super) fn outer_shape(&self) -> Vec<usize> {
+        let [outputs, inputs, kernel] = self.file_layout();
+        if self.form == Form::Linear {
+            vec![outputs, inputs]
+        } else {
+            vec![outputs, inputs, kernel, kernel]
+        }
+    }
+
+    /// Outputs, inputs and kernel of the convolution as which files have it.
+    fn file_layout(&self) -> [usize; 3] {
         let Conv {
             inputs,
             outputs,
             kernel,
             ..
         } = self.conv;
-        if self.linear {
-            vec![outputs, inputs]
+        if self.form == Form::Places {
+            [outputs, inputs / (GRID * GRID), GRID]
         } else {
-            vec![outputs, inputs, kernel, kernel]
+            [outputs, inputs, kernel]
         }
+    }
+
+    /// Whether files from before it was part of the network are read as if its arrays were zero.
+    pub(super) fn is_optional(&self) -> bool {
+        self.form == Form::Places
     }
 
     /// The weight's shape on the device: `[kernel, kernel, inputs, outputs]`.
@@ -208,12 +244,7 @@ impl LayerSpec {
 
     /// (index in the outer layout, index in the inner layout) of every weight.
     fn places(&self) -> impl Iterator<Item = (usize, usize)> {
-        let Conv {
-            inputs,
-            outputs,
-            kernel,
-            ..
-        } = self.conv;
+        let [outputs, inputs, kernel] = self.file_layout();
         let taps = kernel * kernel;
         (0..taps * inputs).flat_map(move |row| {
             let (tap, input) = (row / inputs, row % inputs);

@@ -75,7 +75,13 @@ impl Slot<'_> {
         arrays: &mut Import,
         backend: &dyn Backend,
     ) -> Result<Tensor, NnError> {
-        let data = arrays.take(&(self.name() + suffix), &self.outer_shape())?;
+        let name = self.name() + suffix;
+        if self.spec.is_optional() && !arrays.has(&name) {
+            let shape = self.inner_shape();
+            let zeros = vec![0.0; shape.iter().product()];
+            return Ok(backend.upload(zeros.into(), &shape)?);
+        }
+        let data = arrays.take(&name, &self.outer_shape())?;
         let inner = if self.is_bias {
             data.to_vec()
         } else {
@@ -103,6 +109,11 @@ impl<'a> Import<'a> {
             }
         }
         Ok(Self { arrays: by_name })
+    }
+
+    /// Whether the array `name` is there and has not been read.
+    fn has(&self, name: &str) -> bool {
+        self.arrays.contains_key(name)
     }
 
     /// The values of the array `name`, which must have `shape`.

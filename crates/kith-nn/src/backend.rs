@@ -50,9 +50,11 @@ pub(super) struct Pixels<'a> {
     pub(super) shape: [usize; 4],
 }
 
-/// A forward pass without a backward pass, from images on the device to their embeddings and hidden features. Each call queues the same
-/// operations.
-pub(super) type InferencePass<'a> = &'a dyn Fn(&dyn Backend, Tensor) -> Result<[Tensor; 2]>;
+/// Embeddings, hidden features and the means over places of a batch.
+pub(super) type Outputs<A> = [A; 3];
+
+/// A forward pass without a backward pass, from images on the device to its outputs. Each call queues the same operations.
+pub(super) type InferencePass<'a> = &'a dyn Fn(&dyn Backend, Tensor) -> Result<Outputs<Tensor>>;
 
 /// What a forward pass saves for its backward pass.
 pub(super) type SavedActivations = Arc<dyn Any + Send + Sync>;
@@ -127,7 +129,7 @@ pub(super) trait Backend: Send + Sync {
         graphs: &GraphCache,
         pixels: Pixels<'_>,
         pass: InferencePass<'_>,
-    ) -> Result<[Vec<f32>; 2]>;
+    ) -> Result<Outputs<Vec<f32>>>;
 
     /// Number of rows in which a training pass of `batch` images is computed. A device may add rows so that fewer sizes occur. Their gradient must
     /// be zero.
@@ -201,8 +203,8 @@ pub(super) trait Backend: Send + Sync {
     /// The mean over pixels: `[batch, 1, 1, channels]`.
     fn mean(&self, images: &Tensor) -> Result<Tensor>;
 
-    /// The gradient of [`Backend::mean`] with respect to images of `side`.
-    fn mean_gradient(&self, gradient: &Tensor, side: usize) -> Result<Tensor>;
+    /// The gradient of [`Backend::mean`] with respect to images of that height and width.
+    fn mean_gradient(&self, gradient: &Tensor, size: [usize; 2]) -> Result<Tensor>;
 
     /// Rows scaled to unit length (`[batch, 1, 1, dim]`), and their lengths (`[batch, 1, 1, 1]`), both `f32`.
     fn normalize(&self, rows: Tensor) -> Result<(Tensor, Tensor)>;

@@ -7,7 +7,7 @@ use candle_core::{Device, Result, Tensor, bail};
 use super::Precision;
 use super::backend::{
     Backend, BackwardPass, GradientTarget, GraphCache, GraphLease, InferencePass, LayerGradient,
-    Parameter, Pixels, PixelsAhead, SavedActivations, TrainingForward, TrainingPass,
+    Outputs, Parameter, Pixels, PixelsAhead, SavedActivations, TrainingForward, TrainingPass,
 };
 use super::kernels::{self, Epilogue, Images, InputGradient, Stem};
 use super::layer::Layer;
@@ -58,9 +58,10 @@ impl Backend for Cpu {
         _: &GraphCache,
         pixels: Pixels<'_>,
         pass: InferencePass<'_>,
-    ) -> Result<[Vec<f32>; 2]> {
-        let [embedding, hidden] = pass(self, self.upload_pixels(pixels)?)?;
-        Ok([self.download(&embedding)?, self.download(&hidden)?])
+    ) -> Result<Outputs<Vec<f32>>> {
+        let [embedding, hidden, places] = pass(self, self.upload_pixels(pixels)?)?;
+        let [embedding, hidden] = [self.download(&embedding)?, self.download(&hidden)?];
+        Ok([embedding, hidden, self.download(&places)?])
     }
 
     fn training_rows(&self, batch: usize) -> usize {
@@ -214,18 +215,18 @@ impl Backend for Cpu {
     }
 
     fn mean(&self, images: &Tensor) -> Result<Tensor> {
-        let (batch, side, _, channels) = images.dims4()?;
+        let (batch, height, width, channels) = images.dims4()?;
         let data = View::new(images)?;
         build((batch, 1, 1, channels), |out| {
-            kernels::mean(&data, side * side, channels, out)
+            kernels::mean(&data, height * width, channels, out)
         })
     }
 
-    fn mean_gradient(&self, gradient: &Tensor, side: usize) -> Result<Tensor> {
+    fn mean_gradient(&self, gradient: &Tensor, [height, width]: [usize; 2]) -> Result<Tensor> {
         let (batch, _, _, channels) = gradient.dims4()?;
         let gradient = View::new(gradient)?;
-        build((batch, side, side, channels), |out| {
-            kernels::mean_gradient(&gradient, side * side, channels, out)
+        build((batch, height, width, channels), |out| {
+            kernels::mean_gradient(&gradient, height * width, channels, out)
         })
     }
 

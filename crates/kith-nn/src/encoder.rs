@@ -20,13 +20,15 @@ pub struct Vectors {
     pub data: Vec<f32>,
 }
 
-/// The result of a forward pass: embeddings and the hidden features below the projection.
+/// The result of a forward pass: embeddings, and the two kinds of features of which they are projections.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Features {
     /// `[batch, dim]`, each row of unit length.
     pub embedding: Vectors,
     /// `[batch, 8 · width]`, after fc + ReLU.
     pub hidden: Vectors,
+    /// `[batch, 16 · width]`: the mean of the third stage's activations over each quarter of the image, row by row, `4 · width` values each.
+    pub places: Vectors,
 }
 
 /// A network with its weights on a device. Training changes them in place. A copy to serve from is another `Encoder` from the same arrays.
@@ -166,16 +168,20 @@ impl Encoder {
         let pass = |backend: &dyn Backend, pixels: Tensor| {
             let layers = &self.layers;
             let trace = Network { backend, layers }.forward(pixels, false)?;
-            Ok([trace.embedding, trace.hidden])
+            Ok([trace.embedding, trace.hidden, trace.places])
         };
         let pixels = self.pixels(parts)?;
         let rows = pixels.shape[0];
         let outputs = self.device.backend.infer(&self.graphs, pixels, &pass)?;
-        let [embedding, hidden] = outputs.map(|data| {
+        let [embedding, hidden, places] = outputs.map(|data| {
             let dim = data.len() / rows;
             Vectors { dim, data }
         });
-        Ok(Features { embedding, hidden })
+        Ok(Features {
+            embedding,
+            hidden,
+            places,
+        })
     }
 
     /// Number of batch sizes whose pass the device has captured as a CUDA graph: `[encoding, training]`. On the CPU both are 0.

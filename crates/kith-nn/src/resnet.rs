@@ -1,8 +1,11 @@
 //! ResNet-18 (He et al. 2016) without BatchNorm and its head, forward and backward.
+//!
+//! The head adds two projections and scales the sum to unit length: one of the hidden features, which know no places, and one of the means of the third
+//! stage's activations over each quarter of the image.
 
 use candle_core::{Result, Tensor, bail};
 
-use super::architecture::{BLOCKS, Block, FC, PROJECTION, STEM};
+use super::architecture::{BLOCKS, Block, FC, GRID, PLACES, PLACES_BLOCK, PROJECTION, STEM};
 use super::backend::{Backend, GradientTarget, LayerGradient};
 use super::layer::Layer;
 
@@ -17,6 +20,8 @@ pub(super) struct ForwardTrace {
     blocks: Vec<BlockActivations>,
     /// Side of the last block's activations.
     last_side: usize,
+    /// `[batch, 1, 1, GRID² · 4 · width]`: the mean of the third stage's activations over each place, row by row.
+    pub(super) places: Tensor,
     /// Mean of the last block's activations over pixels.
     mean: Tensor,
     /// `[batch, 1, 1, 8 · width]`, after fc + ReLU.
@@ -49,8 +54,12 @@ impl Network<'_> {
         let (mut x, argmax) = backend.stem(&layers[STEM], &pixels, save)?;
         let stem = argmax.filter(|_| save).map(|argmax| (x.clone(), argmax));
         let mut blocks = Vec::new();
-        for block in &BLOCKS {
+        let mut places = None;
+        for (number, block) in BLOCKS.iter().enumerate() {
             let activations = self.block(block, &x)?;
+            if number == PLACES_BLOCK {
+                places = Some(self.places(&activations.output)?);
+            }
             let input = std::mem::replace(&mut x, activations.output.clone());
             if save {
                 blocks.push(activations);
@@ -59,10 +68,15 @@ impl Network<'_> {
                 backend.recycle(input)?;
             }
         }
+        let Some(places) = places else {
+            bail!("no block's places were read")
+        };
         let mean = backend.mean(&x)?;
         let hidden = backend.conv(&layers[FC], &mean, None, true)?;
-        let (embedding, lengths) =
-            backend.normalize(backend.conv(&layers[PROJECTION], &hidden, None, false)?)?;
+        let by_places = backend.conv(&layers[PLACES], &places, None, false)?;
+        let sum = backend.conv(&layers[PROJECTION], &hidden, Some(&by_places), false)?;
+        backend.recycle(by_places)?;
+        let (embedding, lengths) = backend.normalize(sum)?;
         let last_side = x.dim(1)?;
         if !save {
             backend.recycle(x)?;
@@ -72,11 +86,36 @@ impl Network<'_> {
             stem,
             blocks,
             last_side,
+            places,
             mean,
             hidden,
             embedding,
             lengths,
         })
+    }
+
+    /// The mean of `images` over each of GRID × GRID places: first over the pixels of a row, then over rows.
+    fn places(self, images: &Tensor) -> Result<Tensor> {
+        let (batch, side, _, channels) = images.dims4()?;
+        let pixels = side / GRID;
+        let rows = images.reshape((batch * side * GRID, pixels, 1, channels))?;
+        let rows = self.backend.mean(&rows)?;
+        let groups = rows.reshape((batch * GRID, pixels, 1, GRID * channels))?;
+        let places = self.backend.mean(&groups)?;
+        self.backend.recycle(rows)?;
+        places.reshape((batch, 1, 1, GRID * GRID * channels))
+    }
+
+    /// The gradient of [`Network::places`] with respect to images of `side`.
+    fn places_gradient(self, gradient: &Tensor, side: usize) -> Result<Tensor> {
+        let (batch, _, _, values) = gradient.dims4()?;
+        let (pixels, channels) = (side / GRID, values / (GRID * GRID));
+        let groups = gradient.reshape((batch * GRID, 1, 1, GRID * channels))?;
+        let groups = self.backend.mean_gradient(&groups, [pixels, 1])?;
+        let rows = groups.reshape((batch * side * GRID, 1, 1, channels))?;
+        let images = self.backend.mean_gradient(&rows, [pixels, 1])?;
+        self.backend.recycle(groups)?;
+        images.reshape((batch, side, side, channels))
     }
 
     fn block(self, block: &Block, x: &Tensor) -> Result<BlockActivations> {
@@ -109,24 +148,31 @@ impl Network<'_> {
             stem,
             mut blocks,
             last_side,
+            places,
             mean,
             hidden,
             embedding,
             lengths,
         } = trace;
         let g = backend.normalize_gradient(embedding_gradient, &embedding, &lengths)?;
+        let by_places = pass.layer(PLACES, &places, &g, GradientTarget::New)?;
+        // The third stage is read before the fourth halves its side.
+        let mut by_places = Some(self.places_gradient(&by_places, 2 * last_side)?);
         let g = pass.layer(PROJECTION, &hidden, &g, GradientTarget::New)?;
         let g = pass.layer(FC, &mean, &backend.mask(g, &hidden)?, GradientTarget::New)?;
-        let mut g = backend.mean_gradient(&g, last_side)?;
+        let mut g = backend.mean_gradient(&g, [last_side; 2])?;
         let Some((pooled, argmax)) = stem else {
             bail!("the forward pass saved no activations")
         };
-        for block in BLOCKS.iter().rev() {
+        for (number, block) in BLOCKS.iter().enumerate().rev() {
             let Some(activations) = blocks.pop() else {
                 bail!("the forward pass saved no activations")
             };
             let input = blocks.last().map_or(&pooled, |before| &before.output);
-            g = pass.block(block, input, activations, g)?;
+            let reads_places = number == PLACES_BLOCK + 1;
+            let target = by_places.take_if(|_| reads_places);
+            let target = target.map_or(GradientTarget::New, GradientTarget::AddTo);
+            g = pass.block(block, input, activations, (g, target))?;
         }
         let g = backend.mask(g, &pooled)?;
         let stem = backend.stem_gradient(&self.layers[STEM], &pixels, &argmax, &g)?;
@@ -146,13 +192,14 @@ struct BackwardPass<'a> {
 }
 
 impl BackwardPass<'_> {
-    /// Computes the gradients of a block's weights and returns that of its input `x`, from the gradient `g` of its output.
+    /// Computes the gradients of a block's weights and returns that of its input `x`, from the gradient `g` of its output. Only a block with a
+    /// convolution in its shortcut can add to another gradient of its input.
     fn block(
         &mut self,
         block: &Block,
         x: &Tensor,
         activations: BlockActivations,
-        g: Tensor,
+        (g, target): (Tensor, GradientTarget),
     ) -> Result<Tensor> {
         let backend = self.network.backend;
         let BlockActivations { hidden, output } = activations;
@@ -161,13 +208,14 @@ impl BackwardPass<'_> {
         let inner = self.layer(block.second, &hidden, &g, GradientTarget::New)?;
         let inner = backend.mask(inner, &hidden)?;
         backend.recycle(hidden)?;
-        let shortcut = match block.downsample {
-            Some(layer) => {
-                let shortcut = self.layer(layer, x, &g, GradientTarget::New)?;
+        let shortcut = match (block.downsample, target) {
+            (Some(layer), target) => {
+                let shortcut = self.layer(layer, x, &g, target)?;
                 backend.recycle(g)?;
                 shortcut
             }
-            None => g,
+            (None, GradientTarget::New) => g,
+            (None, GradientTarget::AddTo(_)) => bail!("the shortcut has no convolution"),
         };
         let input = self.layer(block.first, x, &inner, GradientTarget::AddTo(shortcut))?;
         backend.recycle(inner)?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     KeyProblems, WeightsError,
     error::printable,
-    network::{convolutions, features},
+    network::{convolutions, features, places_shape},
 };
 
 /// What training wrappers put before each key.
@@ -32,6 +32,8 @@ pub(super) struct Layout {
     pub(super) hidden: bool,
     /// Values of the file's own projection.
     pub(super) projection: Option<usize>,
+    /// Whether that projection reads places too.
+    pub(super) places: bool,
     /// The file's name of each key.
     names: BTreeMap<String, String>,
     /// Keys that are left out, in printable form; a last text counts those that are not named.
@@ -61,12 +63,13 @@ impl Layout {
         check(&shapes, width, normed)?;
         let projection = own_projection(&shapes, width);
         let size = features(width);
-        let hidden = projection.is_some() && is_linear(&shapes, "fc", [size, size]);
+        let hidden = projection.is_some() && is_layer(&shapes, "fc", &[size, size]);
         let mut layout = Self {
             width,
             normed,
             hidden,
             projection,
+            places: projection.is_some() && shapes.contains_key("places.weight"),
             names,
             dropped: Vec::new(),
         };
@@ -87,7 +90,8 @@ impl Layout {
             .sum();
         let size = features(self.width);
         let hidden = if self.hidden { size * size } else { 0 };
-        let head = self.projection.unwrap_or(0).saturating_mul(size);
+        let places = if self.places { 2 * size } else { 0 };
+        let head = self.projection.unwrap_or(0).saturating_mul(size + places);
         head.saturating_add(network + hidden)
     }
 
@@ -96,6 +100,7 @@ impl Layout {
             is_network(key)
                 || self.hidden && key.starts_with("fc.")
                 || self.projection.is_some() && key.starts_with("projection.")
+                || self.places && key.starts_with("places.")
         };
         let others = self.names.iter().filter(|(key, _)| !used(key));
         let count = others.clone().count();
@@ -205,15 +210,20 @@ fn expected(width: usize, normed: bool) -> (Shapes, Shapes) {
     (required, optional)
 }
 
-/// Values of a projection of the pooled features that comes with the network.
+/// Values of a projection of the pooled features that comes with the network. If it has a part that reads places, that part must fit too.
 fn own_projection(shapes: &Shapes, width: usize) -> Option<usize> {
     let dim = *shapes.get("projection.weight")?.first()?;
-    is_linear(shapes, "projection", [dim, features(width)]).then_some(dim)
+    let has_places = ["places.weight", "places.bias"].map(|key| shapes.contains_key(key));
+    let places_fit =
+        has_places == [false; 2] || is_layer(shapes, "places", &places_shape(width, dim));
+    let fits = places_fit && is_layer(shapes, "projection", &[dim, features(width)]);
+    fits.then_some(dim)
 }
 
-fn is_linear(shapes: &Shapes, name: &str, [outputs, inputs]: [usize; 2]) -> bool {
+/// Whether the weight of layer `name` has `shape`, and its bias a value for each output.
+fn is_layer(shapes: &Shapes, name: &str, shape: &[usize]) -> bool {
     let is = |part: &str, shape: &[usize]| {
         shapes.get(&format!("{name}.{part}")).map(Vec::as_slice) == Some(shape)
     };
-    is("weight", &[outputs, inputs]) && is("bias", &[outputs])
+    is("weight", shape) && is("bias", &shape[..1])
 }

@@ -1,7 +1,8 @@
-//! Linear algebra of a few hundred dimensions, for matrices that are computed once a checkpoint. Matrices are rows of `f64`.
+//! Linear algebra beside faer's, for matrices that are computed once a checkpoint.
 
 use std::f64::consts::TAU;
 
+use faer::{MatRef, Side};
 use kith_seed::mix;
 use rand_chacha::{
     ChaCha8Rng,
@@ -10,8 +11,6 @@ use rand_chacha::{
 
 /// Seed of all random rows. Another would make embeddings of the same file differ between versions of kith.
 const SEED: u64 = 0x6b69_7468;
-/// Rounds of orthogonal iteration.
-const ROUNDS: usize = 40;
 
 /// `count` rows of samples of N(0, 1), always the same.
 pub(super) fn random_rows(size: usize, count: usize) -> Vec<Vec<f64>> {
@@ -73,92 +72,46 @@ pub(super) fn dot(left: &[f64], right: &[f64]) -> f64 {
     sums.iter().sum::<f64>() + rest
 }
 
-/// The lower triangular L with L Lᵀ = `matrix` (Golub & Van Loan, Matrix Computations, §4.2); only the lower half of `matrix` is read. `None`: it is
-/// not positive definite, or not finite.
-pub(super) fn cholesky(mut matrix: Vec<Vec<f64>>) -> Option<Vec<Vec<f64>>> {
-    for row in 0..matrix.len() {
-        let (before, rest) = matrix.split_at_mut(row);
-        let line = &mut rest[0];
-        for (column, other) in before.iter().enumerate() {
-            line[column] = (line[column] - dot(&line[..column], &other[..column])) / other[column];
-        }
-        let pivot = line[row] - dot(&line[..row], &line[..row]);
-        if !(pivot > 0.0 && pivot.is_finite()) {
-            return None;
-        }
-        line[row] = pivot.sqrt();
-        line[row + 1..].fill(0.0);
+/// The `count` leading eigenvectors of a symmetric matrix, one a row, largest eigenvalue first. `None`: a value is not finite. Only the lower half of
+/// `matrix` is read.
+pub(super) fn leading_eigenvectors(matrix: MatRef<'_, f64>, count: usize) -> Option<Vec<Vec<f64>>> {
+    if !matrix.is_all_finite() {
+        return None;
     }
-    Some(matrix)
-}
-
-/// Solves L x = `values` in place, for a lower triangular L.
-pub(super) fn solve_lower(lower: &[Vec<f64>], values: &mut [f64]) {
-    for (row, line) in lower.iter().enumerate() {
-        values[row] = (values[row] - dot(&line[..row], &values[..row])) / line[row];
-    }
-}
-
-/// Solves Lᵀ x = `values` in place, for a lower triangular L.
-pub(super) fn solve_lower_transposed(lower: &[Vec<f64>], values: &mut [f64]) {
-    for (row, line) in lower.iter().enumerate().rev() {
-        let (before, rest) = values.split_at_mut(row);
-        rest[0] /= line[row];
-        let solved = rest[0];
-        let known = before.iter_mut().zip(line);
-        known.for_each(|(value, factor)| *value -= factor * solved);
-    }
-}
-
-/// The `count` leading eigenvectors of the symmetric positive semidefinite `matrix`, one a row, largest eigenvalue first, by orthogonal
-/// iteration (Golub & Van Loan, §8.2.4). Neighbours may still be mixed; what the rows span together is what counts.
-pub(super) fn leading_eigenvectors(matrix: &[Vec<f64>], count: usize) -> Vec<Vec<f64>> {
-    let times = |row: &Vec<f64>| matrix.iter().map(|line| dot(line, row)).collect();
-    let mut rows = random_rows(matrix.len(), count);
-    orthonormalize(&mut rows);
-    for _ in 0..ROUNDS {
-        rows = rows.iter().map(times).collect();
-        orthonormalize(&mut rows);
-    }
-    rows
+    let decomposed = matrix.self_adjoint_eigen(Side::Lower).ok()?;
+    let ascending = decomposed.U().col_iter();
+    let leading = ascending.rev().take(count);
+    Some(
+        leading
+            .map(|column| column.iter().copied().collect())
+            .collect(),
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_matrix_is_factored_and_solved_for() {
-        let matrix = vec![
-            vec![4.0, 9.0, 9.0],
-            vec![2.0, 5.0, 9.0],
-            vec![-2.0, 3.0, 14.0],
-        ];
-        let lower = cholesky(matrix).unwrap();
-        assert_eq!(lower, [[2.0, 0.0, 0.0], [1.0, 2.0, 0.0], [-1.0, 2.0, 3.0]]);
-        let mut values = [2.0, 5.0, 9.0];
-        solve_lower(&lower, &mut values);
-        assert_eq!(values, [1.0, 2.0, 2.0]);
-        let mut values = [1.0, 10.0, 6.0];
-        solve_lower_transposed(&lower, &mut values);
-        assert_eq!(values, [0.0, 3.0, 2.0]);
-    }
-
-    #[test]
-    fn what_is_not_positive_definite_has_no_factor() {
-        for corner in [1.0, 0.5, f64::NAN, f64::INFINITY] {
-            assert_eq!(cholesky(vec![vec![1.0, 0.0], vec![1.0, corner]]), None);
-        }
-    }
+    use faer::Mat;
 
     #[test]
     fn eigenvectors_come_with_the_largest_eigenvalue_first() {
         let axes = [3.0, 9.0, 1.0, 6.0];
-        let line = |row: usize| (0..4).map(move |at| if at == row { axes[row] } else { 0.0 });
-        let matrix: Vec<Vec<f64>> = (0..4).map(|row| line(row).collect()).collect();
-        for (row, axis) in leading_eigenvectors(&matrix, 3).iter().zip([1, 3, 0]) {
-            // Neighbours differ by (6 / 9)^40 and less.
-            assert!((row[axis].abs() - 1.0).abs() < 1e-6, "{row:?}");
+        let matrix = Mat::from_fn(
+            4,
+            4,
+            |row, column| if row == column { axes[row] } else { 0.0 },
+        );
+        let found = leading_eigenvectors(matrix.as_ref(), 3).unwrap();
+        for (row, axis) in found.iter().zip([1, 3, 0]) {
+            assert!((row[axis].abs() - 1.0).abs() < 1e-12, "{row:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_finite_has_no_eigenvectors() {
+        for bad in [f64::NAN, f64::INFINITY] {
+            let matrix = Mat::from_fn(2, 2, |row, column| if row == column { 1.0 } else { bad });
+            assert_eq!(leading_eigenvectors(matrix.as_ref(), 1), None);
         }
     }
 }

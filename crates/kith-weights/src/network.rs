@@ -1,5 +1,7 @@
 //! The convolutions of ResNet-18 under torchvision's names, with the BatchNorm that follows each there.
 
+use kith_nn::GRID;
+
 /// A convolution and its BatchNorm.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Convolution {
@@ -59,6 +61,11 @@ pub(super) fn convolutions(width: usize) -> Vec<Convolution> {
         }
     }
     all
+}
+
+/// The shape of the weight that reads places: the channels of the third stage at each of them.
+pub(super) fn places_shape(width: usize, dim: usize) -> [usize; 4] {
+    [dim, 4 * width, GRID, GRID]
 }
 
 /// Values of the pooled features: the channels of the last stage.

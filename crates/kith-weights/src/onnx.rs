@@ -1,6 +1,6 @@
 //! An encoder as an ONNX graph: normalised pixels in, embedding and hidden features out.
 
-use kith_nn::{EncoderConfig, NamedArray};
+use kith_nn::{EncoderConfig, GRID, NamedArray};
 use prost::Message;
 
 use super::{
@@ -29,13 +29,13 @@ pub fn onnx(
 ) -> Result<Vec<u8>, WeightsError> {
     let convolutions = convolutions(config.width);
     let names = convolutions.iter().map(|conv| conv.name.as_str());
-    let names = names.chain(["fc", "projection"]);
+    let names = names.chain(["fc", "projection", "places"]);
     let names = names.flat_map(|name| [format!("{name}.weight"), format!("{name}.bias")]);
     let initializer = names.map(|name| Ok(tensor(array(arrays, &name)?)));
     let size = |size: usize| Size::Value(size as i64);
     let input = [size(3), size(config.side), size(config.side)];
     let graph = Graph {
-        node: nodes(&convolutions),
+        node: nodes(&convolutions, config.side / PIXELS_OF_PLACE),
         name: "kith".to_owned(),
         initializer: initializer.collect::<Result<_, WeightsError>>()?,
         input: vec![value("pixels", &input)],
@@ -62,11 +62,15 @@ pub fn onnx(
     Ok(model.encode_to_vec())
 }
 
-/// All operations in order.
-fn nodes(convolutions: &[Convolution]) -> Vec<Node> {
+/// Side of the square of pixels for which a place of the third stage's activations has one value a channel.
+const PIXELS_OF_PLACE: usize = 16 * GRID;
+
+/// All operations in order. `place`: side of a place in the third stage's activations.
+fn nodes(convolutions: &[Convolution], place: usize) -> Vec<Node> {
     let mut nodes = Nodes::default();
     let find = |name: &str| convolutions.iter().find(|conv| conv.name == name);
     let mut x = "pixels".to_owned();
+    let mut third_stage = String::new();
     if let Some(stem) = find("conv1") {
         x = nodes.conv(stem, &x);
         x = nodes.node("Relu", &[&x], Vec::new());
@@ -92,12 +96,21 @@ fn nodes(convolutions: &[Convolution]) -> Vec<Node> {
         x = nodes.conv(second, &x);
         x = nodes.node("Add", &[&x, &shortcut], Vec::new());
         x = nodes.node("Relu", &[&x], Vec::new());
+        if (stage, block) == (3, 1) {
+            third_stage = x.clone();
+        }
     }
     x = nodes.node("GlobalAveragePool", &[&x], Vec::new());
     x = nodes.node("Flatten", &[&x], Vec::new());
     x = nodes.linear("fc", &x);
     nodes.named("hidden", "Relu", &[&x], Vec::new());
-    x = nodes.linear("projection", "hidden");
+    let by_hidden = nodes.linear("projection", "hidden");
+    let window = ["kernel_shape", "strides"].map(|name| ints(name, &[place as i64; 2]));
+    x = nodes.node("AveragePool", &[&third_stage], window.into());
+    let over_places = vec![ints("kernel_shape", &[GRID as i64; 2])];
+    x = nodes.node("Conv", &[&x, "places.weight", "places.bias"], over_places);
+    x = nodes.node("Flatten", &[&x], Vec::new());
+    x = nodes.node("Add", &[&by_hidden, &x], Vec::new());
     let over_values = vec![int("axis", 1), int("p", 2)];
     nodes.named("embedding", "LpNormalization", &[&x], over_values);
     nodes.0

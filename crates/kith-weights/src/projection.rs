@@ -2,7 +2,12 @@
 
 use std::fmt;
 
+use faer::Mat;
+
+use kith_nn::{GRID, NamedArray};
+
 use super::linear::{dot, leading_eigenvectors, orthonormalize, random_rows};
+use super::weights::layer;
 
 /// Where a projection comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +99,27 @@ impl Projection {
         }
     }
 
+    /// The arrays of an encoder's head, for a projection of images' hidden features and the means over places after them, as
+    /// [`kith_nn::Features`] has them. `hidden`: values of the hidden features.
+    pub fn into_head(self, hidden: usize) -> Vec<NamedArray> {
+        let (dim, places) = (self.dim, GRID * GRID);
+        let size = self.weight.len() / dim;
+        let channels = (size - hidden) / places;
+        let (mut by_hidden, mut by_places) = (Vec::new(), Vec::new());
+        for row in self.weight.chunks_exact(size) {
+            let (first, rest) = row.split_at(hidden);
+            by_hidden.extend_from_slice(first);
+            // Features go from place to place, files from channel to channel.
+            let at = (0..channels)
+                .flat_map(|channel| (0..places).map(move |place| place * channels + channel));
+            by_places.extend(at.map(|at| rest[at]));
+        }
+        let shape = vec![dim, channels, GRID, GRID];
+        let projection = layer("projection", vec![dim, hidden], by_hidden, self.bias);
+        let places = layer("places", shape, by_places, vec![0.0; dim]);
+        projection.into_iter().chain(places).collect()
+    }
+
     pub(super) fn from_rows(
         kind: ProjectionKind,
         features: usize,
@@ -165,7 +191,9 @@ impl PrincipalComponents {
         if self.images < dim || dim >= self.features {
             return None;
         }
-        let rows = leading_eigenvectors(&self.products, dim);
+        let products = &self.products;
+        let products = Mat::from_fn(self.features, self.features, |row, at| products[row][at]);
+        let rows = leading_eigenvectors(products.as_ref(), dim)?;
         let kind = ProjectionKind::Principal {
             images: self.images,
         };
@@ -185,6 +213,7 @@ fn unit_rows(size: usize) -> Vec<Vec<f64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kith_nn::{Device, Encoder, EncoderConfig};
     use rand_chacha::{
         ChaCha8Rng,
         rand_core::{Rng, SeedableRng},
@@ -214,6 +243,50 @@ mod tests {
         let mut expected = vec![0.0; 24];
         (0..4).for_each(|place| expected[place * 5] = 1.0);
         assert_eq!(large.weight, expected);
+    }
+
+    #[test]
+    fn a_head_reads_the_features_as_the_encoder_gives_them() {
+        let config = EncoderConfig {
+            width: 8,
+            side: 32,
+            dim: 8,
+            towers: 1,
+        };
+        let device = Device::cpu();
+        let pixels: Vec<f32> = (0..2 * 32 * 32 * 3)
+            .map(|at| (at % 71) as f32 / 35.0)
+            .collect();
+        let mut arrays = Encoder::fresh(&config, 3, &device)
+            .unwrap()
+            .to_arrays()
+            .unwrap();
+        let features = {
+            let encoder = Encoder::from_arrays(&config, &arrays, &device).unwrap();
+            encoder.forward(&pixels).unwrap()
+        };
+        let (hidden, places) = (&features.hidden, &features.places);
+        let size = hidden.dim + places.dim;
+        let rows = random_rows(size, 8);
+        let projection = Projection::from_rows(ProjectionKind::Own, size, 8, &rows);
+        arrays.retain(|array| !array.name.starts_with("p"));
+        arrays.extend(projection.into_head(hidden.dim));
+        let encoder = Encoder::from_arrays(&config, &arrays, &device).unwrap();
+        let found = encoder.forward(&pixels).unwrap().embedding.data;
+        let images = hidden
+            .data
+            .chunks(hidden.dim)
+            .zip(places.data.chunks(places.dim));
+        for ((hidden, places), found) in images.zip(found.chunks(8)) {
+            let all = [hidden, places].concat();
+            let all: Vec<f64> = all.iter().map(|value| f64::from(*value)).collect();
+            let sums: Vec<f64> = rows.iter().map(|row| dot(row, &all)).collect();
+            let length = dot(&sums, &sums).sqrt();
+            for (found, sum) in found.iter().zip(sums) {
+                // 32-bit sums of some two hundred products.
+                assert!((f64::from(*found) - sum / length).abs() < 1e-5);
+            }
+        }
     }
 
     #[test]

@@ -16,7 +16,8 @@ const CLASSES: usize = 1000;
 pub struct TorchvisionFiles {
     /// Loads into `resnet18()` with `strict=True`. Its BatchNorms only add the convolutions' biases, and its `fc` is zero: put `Identity()` there.
     pub network: Vec<u8>,
-    /// `fc` and `projection`, with a ReLU between them: from the pooled features to the embedding.
+    /// `fc` and `projection`, with a ReLU between them: from the pooled features to the embedding. `places`, a convolution over the means of the third
+    /// stage's activations in each quarter of the image, is added to it.
     pub head: Vec<u8>,
 }
 
@@ -56,6 +57,8 @@ impl TorchvisionFiles {
             "fc.bias",
             "projection.weight",
             "projection.bias",
+            "places.weight",
+            "places.bias",
         ];
         let head = names.map(|name| array(arrays, name).cloned());
         let head = head.into_iter().collect::<Result<Vec<_>, _>>()?;

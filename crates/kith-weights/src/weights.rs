@@ -10,7 +10,7 @@ use super::{
     file,
     fold::{Norm, fold},
     keys::Layout,
-    network::{Convolution, convolutions, features},
+    network::{Convolution, convolutions, features, places_shape},
     source::{Source, TowerSource},
 };
 
@@ -26,6 +26,8 @@ pub struct Weights {
     /// Weight and bias of kith's hidden layer, if the file is kith's.
     hidden: Option<[Vec<f32>; 2]>,
     own: Option<Projection>,
+    /// Weight and bias of the part of that projection that reads places.
+    places: Option<[Vec<f32>; 2]>,
     dropped: Vec<String>,
     sha256: String,
     /// The positive's own network, if the file is kith's and holds two.
@@ -102,11 +104,14 @@ impl Weights {
                 bias,
             })
         });
+        let own = own.transpose()?;
+        let places = layout.places.then(|| reader.pair("places")).transpose()?;
         Ok(Self {
             width: layout.width,
             network,
             hidden,
-            own: own.transpose()?,
+            own,
+            places,
             dropped: layout.dropped,
             sha256,
             positive: None,
@@ -155,7 +160,7 @@ impl Weights {
     /// All arrays of an encoder with this network and `projection`, as `Encoder::from_arrays` takes them.
     ///
     /// Between the two lies kith's hidden layer. Unless the file has one it is the identity, which with the ReLU after it changes nothing, since pooled
-    /// features are never negative.
+    /// features are never negative. Only the file's own projection may read places.
     pub fn into_arrays(self, projection: Projection) -> Vec<NamedArray> {
         let size = self.features();
         let [weight, bias] = self.hidden.unwrap_or_else(|| {
@@ -163,14 +168,21 @@ impl Weights {
             [weight, vec![0.0; size]]
         });
         let mut arrays = self.network;
-        arrays.extend(linear("fc", [size, size], weight, bias));
-        let shape = [projection.dim, size];
-        arrays.extend(linear(
+        arrays.extend(layer("fc", vec![size, size], weight, bias));
+        let dim = projection.dim;
+        let own = self
+            .places
+            .filter(|_| projection.kind == ProjectionKind::Own);
+        arrays.extend(layer(
             "projection",
-            shape,
+            vec![dim, size],
             projection.weight,
             projection.bias,
         ));
+        let shape = places_shape(self.width, dim).to_vec();
+        let [weight, bias] =
+            own.unwrap_or_else(|| [vec![0.0; shape.iter().product()], vec![0.0; dim]]);
+        arrays.extend(layer("places", shape, weight, bias));
         arrays
     }
 
@@ -180,21 +192,22 @@ impl Weights {
     }
 }
 
-fn linear(
+/// The arrays of a layer of the head.
+pub(super) fn layer(
     name: &str,
-    [outputs, inputs]: [usize; 2],
+    shape: Vec<usize>,
     weight: Vec<f32>,
     bias: Vec<f32>,
 ) -> [NamedArray; 2] {
     [
         NamedArray {
             name: format!("{name}.weight"),
-            shape: vec![outputs, inputs],
+            shape,
             data: weight,
         },
         NamedArray {
             name: format!("{name}.bias"),
-            shape: vec![outputs],
+            shape: vec![bias.len()],
             data: bias,
         },
     ]

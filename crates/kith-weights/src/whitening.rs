@@ -1,9 +1,22 @@
 //! A projection fitted to pairs in closed form.
 
+use faer::{
+    Accum, Mat, MatRef, Par, Side,
+    linalg::{
+        matmul::triangular::{BlockStructure, matmul},
+        triangular_solve::{solve_lower_triangular_in_place, solve_upper_triangular_in_place},
+    },
+};
+
 use super::{
     Projection, ProjectionKind,
-    linear::{cholesky, dot, leading_eigenvectors, solve_lower, solve_lower_transposed},
+    linear::{dot, leading_eigenvectors},
 };
+
+/// Pairs whose products are summed together, which lets the sums stay in a cache.
+const BLOCK: usize = 64;
+/// One thread: a fit must leave the others to requests, and the same pairs must give the same projection.
+const ALONE: Par = Par::Seq;
 
 /// Sums over pairs of images, from which the projection follows in which the images of a pair differ least and those of different pairs most: Fisher's
 /// linear discriminants with a pair as a class, known in image retrieval as learned whitening (Mikolajczyk & Matas 2007; Radenović, Tolias & Chum 2018,
@@ -16,22 +29,21 @@ pub struct PairWhitening {
     features: usize,
     pairs: usize,
     sum: Vec<f64>,
-    /// Lower half of Σ (a − p)(a − p)ᵀ over pairs.
-    differences: Vec<Vec<f64>>,
-    /// Lower half of Σ f fᵀ over the images of pairs.
-    products: Vec<Vec<f64>>,
+    /// Of the last pairs, which are not in the sums yet: their differences, then their images, one after the other.
+    waiting: [Vec<f64>; 2],
+    /// Lower halves of Σ (a − p)(a − p)ᵀ over pairs, and of Σ f fᵀ over the images of pairs.
+    sums: [Mat<f64>; 2],
 }
 
 impl PairWhitening {
     /// No pairs yet. `features`: values of an image's features.
     pub fn new(features: usize) -> Self {
-        let square = vec![vec![0.0; features]; features];
         Self {
             features,
             pairs: 0,
             sum: vec![0.0; features],
-            differences: square.clone(),
-            products: square,
+            waiting: Default::default(),
+            sums: [(); 2].map(|()| Mat::zeros(features, features)),
         }
     }
 
@@ -43,19 +55,41 @@ impl PairWhitening {
         if !is_usable(anchor) || !is_usable(positive) {
             return false;
         }
-        let [anchor, positive] = [anchor, positive].map(wide);
-        let pair = anchor.iter().zip(&positive);
-        let difference: Vec<f64> = pair.map(|(a, p)| a - p).collect();
-        add_square(&mut self.differences, &difference);
+        let [differences, images] = &mut self.waiting;
+        let both = anchor.iter().zip(positive);
+        differences.extend(both.map(|(a, p)| f64::from(*a) - f64::from(*p)));
         for image in [anchor, positive] {
-            add_square(&mut self.products, &image);
-            self.sum
-                .iter_mut()
-                .zip(image)
-                .for_each(|(sum, value)| *sum += value);
+            images.extend(image.iter().map(|value| f64::from(*value)));
+            let sums = self.sum.iter_mut().zip(image);
+            sums.for_each(|(sum, value)| *sum += f64::from(*value));
         }
         self.pairs += 1;
+        if differences.len() >= BLOCK * self.features {
+            self.sum_up();
+        }
         true
+    }
+
+    /// Brings what is waiting into the sums.
+    fn sum_up(&mut self) {
+        for (sums, rows) in self.sums.iter_mut().zip(&mut self.waiting) {
+            let count = rows.len() / self.features;
+            let columns = MatRef::from_column_major_slice(rows, self.features, count);
+            let [whole, half] = [BlockStructure::Rectangular, BlockStructure::TriangularLower];
+            let (left, right) = ((columns, whole), (columns.transpose(), whole));
+            matmul(
+                sums.as_mut(),
+                half,
+                Accum::Add,
+                left.0,
+                left.1,
+                right.0,
+                right.1,
+                1.0,
+                ALONE,
+            );
+            rows.clear();
+        }
     }
 
     /// Number of pairs so far.
@@ -66,30 +100,37 @@ impl PairWhitening {
     /// The projection to `dim` values, the most telling ones first. It centres the features; embeddings have a length of about 1.
     ///
     /// `None`: there are fewer pairs than values, or more values than features, or the images of all pairs are the same.
-    pub fn projection(&self, dim: usize) -> Option<Projection> {
+    pub fn projection(&mut self, dim: usize) -> Option<Projection> {
         if self.pairs < dim || dim > self.features {
             return None;
         }
-        let lower = cholesky(self.within())?;
+        self.sum_up();
+        let factored = self.within().llt(Side::Lower).ok()?;
         let images = 2.0 * self.pairs as f64;
         let mean: Vec<f64> = self.sum.iter().map(|sum| sum / images).collect();
-        let mut total = symmetric(&self.products);
-        for (row, left) in total.iter_mut().zip(&mean) {
-            let row = row.iter_mut().zip(&mean);
-            row.for_each(|(value, right)| *value = *value / images - left * right);
-        }
-        // L⁻¹ T L⁻ᵀ: T is symmetric, so its rows are its columns.
+        let products = &self.sums[1];
+        let mut total = Mat::from_fn(self.features, self.features, |row, column| {
+            products[(row.max(column), row.min(column))] / images - mean[row] * mean[column]
+        });
+        // L⁻¹ T L⁻ᵀ: T is symmetric, so it is its own transpose.
         for _ in 0..2 {
-            total.iter_mut().for_each(|row| solve_lower(&lower, row));
-            total = transposed(&total);
+            solve_lower_triangular_in_place(factored.L(), total.as_mut(), ALONE);
+            total = total.transpose().to_owned();
         }
-        let variance: f64 = (0..self.features).map(|at| total[at][at]).sum();
-        let mut rows = leading_eigenvectors(&total, dim);
+        let variance: f64 = total.diagonal().column_vector().iter().sum();
+        let leading = leading_eigenvectors(total.as_ref(), dim)?;
+        let mut columns = Mat::from_fn(self.features, dim, |row, column| leading[column][row]);
+        let upper = factored.L().transpose();
+        solve_upper_triangular_in_place(upper, columns.as_mut(), ALONE);
         let scale = 1.0 / variance.sqrt();
-        for row in &mut rows {
-            solve_lower_transposed(&lower, row);
-            row.iter_mut().for_each(|value| *value *= scale);
-        }
+        let row = |column: usize| {
+            columns
+                .col(column)
+                .iter()
+                .map(|value| value * scale)
+                .collect()
+        };
+        let rows: Vec<Vec<f64>> = (0..dim).map(row).collect();
         let kind = ProjectionKind::Whitened { pairs: self.pairs };
         let mut projection = Projection::from_rows(kind, self.features, dim, &rows);
         let centre = |row: &Vec<f64>| -dot(row, &mean) as f32;
@@ -98,46 +139,16 @@ impl PairWhitening {
         values.all(|value| value.is_finite()).then_some(projection)
     }
 
-    /// Covariance within pairs, with what is added for few pairs.
-    fn within(&self) -> Vec<Vec<f64>> {
+    /// Lower half of the covariance within pairs, with what is added for few pairs.
+    fn within(&self) -> Mat<f64> {
         let scale = 0.5 / self.pairs as f64;
-        let mut within = self.differences.clone();
-        within
-            .iter_mut()
-            .flatten()
-            .for_each(|value| *value *= scale);
-        let mean = (0..self.features).map(|at| within[at][at]).sum::<f64>() / self.features as f64;
-        let ridge = mean * self.features as f64 * scale;
-        for (at, row) in within.iter_mut().enumerate() {
-            row[at] += ridge;
-        }
+        let mut within = &self.sums[0] * faer::Scale(scale);
+        let trace: f64 = within.diagonal().column_vector().iter().sum();
+        let ridge = trace * scale;
+        let diagonal = within.diagonal_mut().column_vector_mut();
+        diagonal.iter_mut().for_each(|value| *value += ridge);
         within
     }
-}
-
-fn wide(row: &[f32]) -> Vec<f64> {
-    row.iter().map(|value| f64::from(*value)).collect()
-}
-
-/// Adds `row` rowᵀ to the lower half of `sums`.
-fn add_square(sums: &mut [Vec<f64>], row: &[f64]) {
-    for (at, (sums, left)) in sums.iter_mut().zip(row).enumerate() {
-        let sums = sums[..=at].iter_mut().zip(row);
-        sums.for_each(|(sum, right)| *sum += left * right);
-    }
-}
-
-/// The whole matrix from its lower half.
-fn symmetric(lower: &[Vec<f64>]) -> Vec<Vec<f64>> {
-    let size = lower.len();
-    let value = |row: usize, column: usize| lower[row.max(column)][row.min(column)];
-    let line = |row| (0..size).map(|column| value(row, column)).collect();
-    (0..size).map(line).collect()
-}
-
-fn transposed(rows: &[Vec<f64>]) -> Vec<Vec<f64>> {
-    let column = |at: usize| rows.iter().map(|row| row[at]).collect();
-    (0..rows.len()).map(column).collect()
 }
 
 #[cfg(test)]
@@ -166,6 +177,10 @@ mod tests {
             [image(), image()]
         };
         (0..count).map(|_| pair()).collect()
+    }
+
+    fn wide(row: &[f32]) -> Vec<f64> {
+        row.iter().map(|value| f64::from(*value)).collect()
     }
 
     fn fitted(pairs: &[[Vec<f32>; 2]]) -> Projection {

@@ -32,7 +32,8 @@ impl Network for Echo {
         };
         Ok(Features {
             embedding: vectors.clone(),
-            hidden: vectors,
+            hidden: vectors.clone(),
+            places: vectors,
         })
     }
 }

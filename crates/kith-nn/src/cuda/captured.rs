@@ -10,7 +10,7 @@ use candle_core::{Result, Tensor};
 
 use super::buffer_pool::GraphBufferPool;
 use super::graph_table::{Entry, GraphTable};
-use crate::backend::{LayerGradient, SavedActivations};
+use crate::backend::{LayerGradient, Outputs, SavedActivations};
 
 /// The content of a [`crate::backend::GraphCache`]: graphs of encoding, or graphs of training.
 #[derive(Default)]
@@ -26,8 +26,7 @@ pub(super) struct CapturedPass {
     pub(super) graph: CudaGraph,
     /// `[batch · side · side · 3]`, as uploaded.
     pub(super) pixels: Tensor,
-    /// Embeddings and hidden features.
-    pub(super) outputs: [PinnedHostSlice<f32>; 2],
+    pub(super) outputs: Outputs<PinnedHostSlice<f32>>,
 }
 
 // SAFETY: a graph may be used by several threads one after the other. The thread that launches it has taken it out of its table.
@@ -35,11 +34,12 @@ unsafe impl Send for CapturedPass {}
 
 impl CapturedPass {
     /// The outputs of the last launch, which must have ended.
-    pub(super) fn outputs(&self) -> Result<[Vec<f32>; 2]> {
-        let [embedding, hidden] = &self.outputs;
+    pub(super) fn outputs(&self) -> Result<Outputs<Vec<f32>>> {
+        let [embedding, hidden, places] = &self.outputs;
         Ok([
             embedding.as_slice().w()?.to_vec(),
             hidden.as_slice().w()?.to_vec(),
+            places.as_slice().w()?.to_vec(),
         ])
     }
 }

@@ -13,7 +13,7 @@ use super::arrays::ActivationType;
 use super::captured::{CapturedGraphs, CapturedPass};
 use super::gpu::Gpu;
 use super::graph_table::Entry;
-use crate::backend::{GraphCache, InferencePass, Pixels};
+use crate::backend::{GraphCache, InferencePass, Outputs, Pixels};
 
 /// Maximum number of graphs of one encoder. When there are as many, all are dropped.
 const MAX_SIZES: usize = 256;
@@ -70,7 +70,7 @@ fn split(pixels: Pixels<'_>, images: usize) -> Vec<Part<'_>> {
         .collect()
 }
 
-fn append(outputs: &mut [Vec<f32>; 2], more: [Vec<f32>; 2]) {
+fn append(outputs: &mut Outputs<Vec<f32>>, more: Outputs<Vec<f32>>) {
     for (all, more) in outputs.iter_mut().zip(more) {
         all.extend(more);
     }
@@ -108,7 +108,7 @@ where
         graphs: &GraphCache,
         pixels: Pixels<'_>,
         pass: InferencePass<'_>,
-    ) -> Option<[Vec<f32>; 2]> {
+    ) -> Option<Outputs<Vec<f32>>> {
         let [batch, side, ..] = pixels.shape;
         if batch * side * side > MAX_PIXELS {
             return None;
@@ -136,11 +136,11 @@ where
         graphs: &GraphCache,
         (pixels, images): (Pixels<'_>, usize),
         pass: InferencePass<'_>,
-        one: impl Fn(Pixels<'_>) -> Result<[Vec<f32>; 2]>,
-    ) -> Result<[Vec<f32>; 2]> {
+        one: impl Fn(Pixels<'_>) -> Result<Outputs<Vec<f32>>>,
+    ) -> Result<Outputs<Vec<f32>>> {
         let parts = split(pixels, images);
         let whole = parts.len() - usize::from(pixels.shape[0] % images > 0);
-        let mut outputs = [Vec::new(), Vec::new()];
+        let mut outputs = Outputs::default();
         let done = if self.launch_parts(graphs, &parts[..whole], pass, &mut outputs) {
             whole
         } else {
@@ -159,7 +159,7 @@ where
         graphs: &GraphCache,
         parts: &[Part<'_>],
         pass: InferencePass<'_>,
-        outputs: &mut [Vec<f32>; 2],
+        outputs: &mut Outputs<Vec<f32>>,
     ) -> bool {
         let shape = parts[0].shape;
         let Some(taken) = graphs.with(|all: &mut CapturedGraphs| all.parts.take(shape[0])) else {
@@ -188,8 +188,12 @@ where
     }
 
     /// Launches the two graphs in turn. The pixels of a part are uploaded while the part before is computed.
-    fn launch_pair(&self, pair: &[CapturedPass; 2], parts: &[Part<'_>]) -> Result<[Vec<f32>; 2]> {
-        let mut outputs = [Vec::new(), Vec::new()];
+    fn launch_pair(
+        &self,
+        pair: &[CapturedPass; 2],
+        parts: &[Part<'_>],
+    ) -> Result<Outputs<Vec<f32>>> {
+        let mut outputs = Outputs::default();
         let mut running: VecDeque<(&CapturedPass, CudaEvent)> = VecDeque::new();
         for (number, part) in parts.iter().enumerate() {
             if let Some((captured, ended)) = running.pop_front_if(|_| number >= 2) {
@@ -216,7 +220,7 @@ where
         &self,
         captured: &CapturedPass,
         pixels: Pixels<'_>,
-    ) -> Result<[Vec<f32>; 2]> {
+    ) -> Result<Outputs<Vec<f32>>> {
         let target = self.activations(&captured.pixels)?;
         self.ctx.upload_to(pixels.parts, target)?;
         // SAFETY: the captured pass and the encoder keep the arrays that it reads, and nothing else launches it.
@@ -245,8 +249,8 @@ where
         let lengths = once?.map(|tensor| tensor.elem_count());
         gpu.ctx.stream.synchronize().w()?;
 
-        let [embedding, hidden] = lengths.map(|length| gpu.ctx.pinned(length));
-        let mut outputs = [embedding?, hidden?];
+        let [embedding, hidden, places] = lengths.map(|length| gpu.ctx.pinned(length));
+        let mut outputs = [embedding?, hidden?, places?];
         let graph = gpu.ctx.capture(|| {
             let queued = pass(gpu, gpu.stem_input(&pixels)?).and_then(|results| {
                 for (tensor, output) in results.iter().zip(&mut outputs) {

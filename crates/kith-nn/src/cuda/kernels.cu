@@ -146,10 +146,12 @@ extern "C" __global__ void epilogue(Eight *sums, const Eight *bias, const Eight 
     sums[i] = out;
 }
 
-// sums + bias for any number of channels, in place.
-extern "C" __global__ void add_bias(value *sums, const value *bias, int channels, size count) {
+// sums + bias (+ residual) for any number of channels, in place. `residual` may be null.
+extern "C" __global__ void add_bias(value *sums, const value *bias, const value *residual, int channels, size count) {
     size i = place();
-    if (i < count) sums[i] = narrow(widen(sums[i]) + widen(bias[i % channels]));
+    if (i >= count) return;
+    float f = widen(sums[i]) + widen(bias[i % channels]);
+    sums[i] = narrow(residual ? f + widen(residual[i]) : f);
 }
 
 // The pixels of even rows and columns: [images, side, side] to [images, half, half]. A block for each row of `out`.

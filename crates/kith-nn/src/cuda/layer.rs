@@ -87,14 +87,14 @@ where
             if fused {
                 return Ok(());
             }
+            let residual = residual.map_or(Arg::At(0), Arg::from);
             if !conv.outputs.is_multiple_of(8) {
-                // The projection, which has neither.
-                debug_assert!(residual.is_none() && !relu);
-                let channels = Arg::Int(conv.outputs as i32);
-                let args = [out.into(), bias.into(), channels, Arg::Size(out.len as u64)];
+                // The projection, which has no ReLU.
+                debug_assert!(!relu);
+                let (channels, count) = (Arg::Int(conv.outputs as i32), Arg::Size(out.len as u64));
+                let args = [out.into(), bias.into(), residual, channels, count];
                 return self.ctx.each("add_bias", out.len, &args);
             }
-            let residual = residual.map_or(Arg::At(0), Arg::from);
             let args = [
                 out.into(),
                 bias.into(),

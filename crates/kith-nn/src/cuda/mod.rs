@@ -39,7 +39,7 @@ use stream_context::CudaStreamContext;
 use super::Precision;
 use super::backend::{
     Backend, BackwardPass, GradientTarget, GraphCache, GraphLease, InferencePass, LayerGradient,
-    Parameter, Pixels, PixelsAhead, SavedActivations, TrainingForward, TrainingPass,
+    Outputs, Parameter, Pixels, PixelsAhead, SavedActivations, TrainingForward, TrainingPass,
 };
 use super::kernels::EPSILON;
 use super::layer::Layer;
@@ -104,7 +104,7 @@ where
         graphs: &GraphCache,
         pixels: Pixels<'_>,
         pass: InferencePass<'_>,
-    ) -> Result<[Vec<f32>; 2]> {
+    ) -> Result<Outputs<Vec<f32>>> {
         let [batch, side, ..] = pixels.shape;
         if let Some(images) = inference_graphs::images_of_part(batch, side) {
             let one = |pixels: Pixels<'_>| self.infer(graphs, pixels, pass);
@@ -113,8 +113,9 @@ where
         if let Some(outputs) = self.launch_inference(graphs, pixels, pass) {
             return Ok(outputs);
         }
-        let [embedding, hidden] = pass(self, self.upload_pixels(pixels)?)?;
-        let outputs = [self.download(&embedding)?, self.download(&hidden)?];
+        let [embedding, hidden, places] = pass(self, self.upload_pixels(pixels)?)?;
+        let [embedding, hidden] = [self.download(&embedding)?, self.download(&hidden)?];
+        let outputs = [embedding, hidden, self.download(&places)?];
         inference_graphs::note_seen(graphs, batch);
         Ok(outputs)
     }
@@ -255,10 +256,10 @@ where
     }
 
     fn mean(&self, images: &Tensor) -> Result<Tensor> {
-        let (batch, side, _, channels) = images.dims4()?;
+        let (batch, height, width, channels) = images.dims4()?;
         let images = self.activations(images)?;
         self.ctx.build::<T>((batch, 1, 1, channels), |out| {
-            let sizes = [side * side, channels].map(|size| Arg::Int(size as i32));
+            let sizes = [height * width, channels].map(|size| Arg::Int(size as i32));
             let [pixels, channels] = sizes;
             let count = Arg::Size(out.len as u64);
             let args = [images.into(), out.into(), pixels, channels, count];
@@ -266,16 +267,17 @@ where
         })
     }
 
-    fn mean_gradient(&self, gradient: &Tensor, side: usize) -> Result<Tensor> {
+    fn mean_gradient(&self, gradient: &Tensor, [height, width]: [usize; 2]) -> Result<Tensor> {
         let (batch, _, _, channels) = gradient.dims4()?;
         let gradient = self.activations(gradient)?;
-        self.ctx.build::<T>((batch, side, side, channels), |out| {
-            let sizes = [side * side, channels].map(|size| Arg::Int(size as i32));
-            let [pixels, channels] = sizes;
-            let count = Arg::Size(out.len as u64);
-            let args = [gradient.into(), out.into(), pixels, channels, count];
-            self.ctx.each("mean_gradient", out.len, &args)
-        })
+        self.ctx
+            .build::<T>((batch, height, width, channels), |out| {
+                let sizes = [height * width, channels].map(|size| Arg::Int(size as i32));
+                let [pixels, channels] = sizes;
+                let count = Arg::Size(out.len as u64);
+                let args = [gradient.into(), out.into(), pixels, channels, count];
+                self.ctx.each("mean_gradient", out.len, &args)
+            })
     }
 
     fn normalize(&self, rows: Tensor) -> Result<(Tensor, Tensor)> {

@@ -48,6 +48,39 @@ fn weights_survive_the_way_out_and_in() {
     assert_eq!(arrays[14].name, "layer2.0.downsample.0.weight");
     assert_eq!(arrays[14].shape, [16, 8, 1, 1]);
     assert_eq!(arrays[43].name, "projection.bias");
+    assert_eq!(arrays[44].name, "places.weight");
+    assert_eq!(arrays[44].shape, [16, 32, 2, 2]);
+}
+
+#[test]
+fn weights_from_before_places_were_read_give_the_embeddings_that_they_gave() {
+    let mut arrays = formula_encoder(&TINY).to_arrays().unwrap();
+    for array in &mut arrays[44..] {
+        array.data.fill(0.0);
+    }
+    let zero = Encoder::from_arrays(&TINY, &arrays, &cpu()).unwrap();
+    let old = Encoder::from_arrays(&TINY, &arrays[..44], &cpu()).unwrap();
+    let found = old.forward(&pixels(&TINY, 2)).unwrap();
+    assert_eq!(found, zero.forward(&pixels(&TINY, 2)).unwrap());
+    assert_eq!(old.to_arrays().unwrap(), arrays);
+    // Without places the embedding is the projection of the hidden features alone.
+    let (weight, bias) = (&arrays[42].data, &arrays[43].data);
+    for (embedding, hidden) in found
+        .embedding
+        .data
+        .chunks(16)
+        .zip(found.hidden.data.chunks(64))
+    {
+        let row = |at: usize| {
+            let products = weight[64 * at..][..64].iter().zip(hidden);
+            products.map(|(w, h)| w * h).sum::<f32>() + bias[at]
+        };
+        let sums: Vec<f32> = (0..16).map(row).collect();
+        let length = sums.iter().map(|x| x * x).sum::<f32>().sqrt();
+        for (found, sum) in embedding.iter().zip(sums) {
+            assert!((found - sum / length).abs() < 1e-5);
+        }
+    }
 }
 
 fn message<T>(result: Result<T, NnError>) -> String {

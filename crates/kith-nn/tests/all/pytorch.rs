@@ -49,6 +49,8 @@ struct Differences {
     embedding: f32,
     /// Relative.
     hidden: f32,
+    /// Relative.
+    places: f32,
     /// The largest relative one of an array.
     gradients: f32,
 }
@@ -56,7 +58,8 @@ struct Differences {
 impl Differences {
     /// The bounds allow for sums of thousands of products in another order.
     fn assert_small(&self) {
-        let small = self.embedding < 1e-4 && self.hidden < 1e-4 && self.gradients < 1e-3;
+        let vectors = [self.embedding, self.hidden, self.places];
+        let small = vectors.iter().all(|apart| *apart < 1e-4) && self.gradients < 1e-3;
         assert!(small, "{self:?}");
     }
 }
@@ -76,7 +79,10 @@ fn compare(
         &features.embedding.data,
         &wanted[&format!("{prefix}embedding")],
     );
-    let hidden = relative_difference(&features.hidden.data, &wanted[&format!("{prefix}hidden")]);
+    let apart =
+        |name: &str, found: &[f32]| relative_difference(found, &wanted[&format!("{prefix}{name}")]);
+    let hidden = apart("hidden", &features.hidden.data);
+    let places = apart("places", &features.places.data);
     let tape = encoder.forward_train(&pixels).unwrap();
     assert_eq!(tape.embedding(), &features.embedding);
     let gradients = tape
@@ -97,6 +103,7 @@ fn compare(
     Differences {
         embedding,
         hidden,
+        places,
         gradients: apart.fold(0.0, f32::max),
     }
 }

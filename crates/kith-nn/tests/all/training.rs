@@ -90,7 +90,9 @@ fn the_norm_is_that_of_all_gradients_and_shows_what_is_not_finite() {
     for (stage, norm) in gradients.stage_norms().unwrap().each() {
         let own = |name: &str| match stage {
             "stem" => name.starts_with("conv1."),
-            "head" => name.starts_with("fc.") || name.starts_with("projection."),
+            "head" => ["fc.", "projection.", "places."]
+                .iter()
+                .any(|layer| name.starts_with(layer)),
             layer => name.starts_with(&format!("{layer}.")),
         };
         let arrays = arrays.iter().filter(|array| own(&array.name));

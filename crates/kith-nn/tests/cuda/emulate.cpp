@@ -181,9 +181,11 @@ static void pointwise() {
                 same("epilogue", widen(out[i]), relu ? std::fmax(wanted, 0) : wanted, ROUNDING);
             }
         }
-    auto odd = activations(sums), odd_bias = activations(bias);
-    each(count, [&] { add_bias(odd.data(), odd_bias.data(), 15, count); });
-    for (int i = 0; i < count; ++i) same("add_bias", widen(odd[i]), sums[i] + bias[i % 15], ROUNDING);
+    for (bool added : {false, true}) {
+        auto odd = activations(sums), odd_bias = activations(bias), r = activations(residual);
+        each(count, [&] { add_bias(odd.data(), odd_bias.data(), added ? r.data() : nullptr, 15, count); });
+        for (int i = 0; i < count; ++i) same("add_bias", widen(odd[i]), sums[i] + bias[i % 15] + (added ? residual[i] : 0), ROUNDING);
+    }
     auto gradient = activations(sums), output = activations(residual);
     each(count / 8, [&] { mask(eights(gradient), eights(output), count / 8); });
     for (int i = 0; i < count; ++i) same("mask", widen(gradient[i]), residual[i] > 0 ? sums[i] : 0, 0);

@@ -46,12 +46,15 @@ class Encoder(nn.Module):
             setattr(self, f"layer{stage}", nn.Sequential(first, Block(sizes[stage], sizes[stage], 1)))
         self.fc = nn.Linear(8 * width, 8 * width)
         self.projection = nn.Linear(8 * width, dim)
+        self.places = nn.Conv2d(4 * width, dim, 2)
 
     def forward(self, x):
         x = F.max_pool2d(F.relu(self.conv1(x)), 3, 2, 1)
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x)))).mean((2, 3))
-        hidden = F.relu(self.fc(x))
-        return F.normalize(self.projection(hidden), dim=1), hidden
+        third = self.layer3(self.layer2(self.layer1(x)))
+        places = F.adaptive_avg_pool2d(third, 2)
+        hidden = F.relu(self.fc(self.layer4(third).mean((2, 3))))
+        embedding = F.normalize(self.projection(hidden) + self.places(places).flatten(1), dim=1)
+        return embedding, hidden, places.permute(0, 2, 3, 1).flatten(1)
 
 
 def build(width, dim):
@@ -78,8 +81,8 @@ def thin(array, keep):
 
 def passes(encoder, pixels, gradient, keep):
     out = {}
-    embedding, hidden = encoder(pixels)
-    out["embedding"], out["hidden"] = embedding.detach().numpy(), hidden.detach().numpy()
+    embedding, hidden, places = encoder(pixels)
+    out["embedding"], out["hidden"], out["places"] = (array.detach().numpy() for array in (embedding, hidden, places))
     (embedding * gradient).sum().backward()
     for name, array in encoder.named_parameters():
         out[f"gradient.{name}"] = thin(array.grad, keep)

@@ -182,20 +182,47 @@ fn a_projection_and_a_hidden_layer_of_kith_are_kept() {
     insert(&mut arrays, "fc.bias", vec![64], |x| x);
     insert(&mut arrays, "projection.weight", vec![16, 64], |x| x);
     insert(&mut arrays, "projection.bias", vec![16], |x| x);
-    let weights = read(&safetensors(&arrays)).unwrap();
-    assert_eq!(weights.dropped(), [""; 0]);
-    let kept = weights.arrays(&weights.projection(16));
-    for name in [
-        "fc.weight",
-        "fc.bias",
-        "projection.weight",
-        "projection.bias",
-    ] {
-        let found = kept.iter().find(|array| array.name == name).unwrap();
-        assert_eq!(found.data, arrays[name].1, "{name}");
+    // A file from before places were read, and one from after.
+    for places in [false, true] {
+        if places {
+            insert(&mut arrays, "places.weight", vec![16, 32, 2, 2], |x| x);
+            insert(&mut arrays, "places.bias", vec![16], |x| x);
+        }
+        let weights = read(&safetensors(&arrays)).unwrap();
+        assert_eq!(weights.dropped(), [""; 0]);
+        let kept = weights.arrays(&weights.projection(16));
+        for (name, (_, data)) in arrays.iter().filter(|(name, _)| is_head(name)) {
+            let found = kept.iter().find(|array| array.name == *name).unwrap();
+            assert_eq!(&found.data, data, "{name}");
+        }
+        assert_ne!(
+            weights.projection(8).to_string(),
+            weights.projection(16).to_string()
+        );
+        // Another projection reads no places.
+        let other = weights.arrays(&weights.projection(8));
+        for (kept, read) in [(&kept, places), (&other, false)] {
+            let found = kept.iter().find(|array| array.name == "places.weight");
+            assert_eq!(found.unwrap().data.iter().any(|value| *value != 0.0), read);
+        }
     }
-    assert_ne!(
-        weights.projection(8).to_string(),
-        weights.projection(16).to_string()
-    );
+}
+
+#[test]
+fn a_projection_whose_places_do_not_fit_is_another_networks() {
+    for (weight, bias) in [(vec![16, 64, 2, 2], 16), (vec![16, 32, 2, 2], 8)] {
+        let mut arrays = narrow();
+        insert(&mut arrays, "projection.weight", vec![16, 64], |x| x);
+        insert(&mut arrays, "projection.bias", vec![16], |x| x);
+        insert(&mut arrays, "places.weight", weight, |x| x);
+        insert(&mut arrays, "places.bias", vec![bias], |x| x);
+        let weights = read(&safetensors(&arrays)).unwrap();
+        let head: Vec<_> = arrays.keys().filter(|name| is_head(name)).collect();
+        assert_eq!(weights.dropped().iter().collect::<Vec<_>>(), head);
+    }
+}
+
+fn is_head(name: &str) -> bool {
+    let layer = name.split('.').next();
+    layer.is_some_and(|layer| ["fc", "projection", "places"].contains(&layer))
 }
