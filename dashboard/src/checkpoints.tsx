@@ -6,6 +6,8 @@ import { Failure, Question } from "./parts";
 import type { Checkpoint, Training } from "./types";
 import { ago, bytes, number, recall, short, standardError } from "./words";
 
+const COLUMNS = ["Checkpoint", "Step", "Taken", "Recall@1", "Verdict", "Size", "Note", "Acts"];
+
 export function Checkpoints() {
   const list = usePolled<{ data: Checkpoint[] }>("/v1/checkpoints", 5);
   const training = usePolled<Training>("/v1/training", 5);
@@ -42,30 +44,30 @@ export function Checkpoints() {
       </p>
       <Failure message={task.error ?? list.error} />
       <p role="status">{task.done ?? ""}</p>
-      {/* It scrolls on a narrow screen, so the keyboard must reach it. */}
-      <div class="scroll" tabIndex={0} role="region" aria-label="Checkpoints">
-        <table>
-          <thead>
-            <tr>
-              {["Checkpoint", "Step", "Taken", "Recall@1", "Verdict", "Size", "Note", "Acts"].map((name) => (
-                <th scope="col" key={name}>
+      {/* It may scroll on a tablet, so the keyboard must reach it. On a phone each row is a card; roles say that it is a table all the same. */}
+      <div class="scroll stacked" tabIndex={0} role="region" aria-label="Checkpoints">
+        <table role="table">
+          <thead role="rowgroup">
+            <tr role="row">
+              {COLUMNS.map((name) => (
+                <th scope="col" role="columnheader" key={name}>
                   {name}
                 </th>
               ))}
             </tr>
           </thead>
-          <tbody>
+          <tbody role="rowgroup">
             {list.value?.data.map((one) => (
-              <tr key={one.id} class={one.role}>
-                <th scope="row" title={one.id}>
+              <tr role="row" key={one.id} class={one.role}>
+                <th scope="row" role="rowheader" title={one.id}>
                   {short(one.id)} <Badges of={one} />
                 </th>
-                <td>{number(one.step, 12)}</td>
-                <td title={one.created_at}>{ago(one.created_at)}</td>
-                <td>{one.evaluation?.pairs ? `${number(recall(one.evaluation), 3)} ± ${number(standardError(one.evaluation), 2)}` : "–"}</td>
-                <td title={one.reason ?? undefined}>{one.verdict ?? one.reason ?? "–"}</td>
-                <td>{bytes(one.bytes)}</td>
-                <td>
+                <td role="cell" data-name="Step">{number(one.step, 12)}</td>
+                <td role="cell" data-name="Taken" title={one.created_at}>{ago(one.created_at)}</td>
+                <td role="cell" data-name="Recall@1">{one.evaluation?.pairs ? `${number(recall(one.evaluation), 3)} ± ${number(standardError(one.evaluation), 2)}` : "–"}</td>
+                <td role="cell" data-name="Verdict" title={one.reason ?? undefined}>{one.verdict ?? one.reason ?? "–"}</td>
+                <td role="cell" data-name="Size">{bytes(one.bytes)}</td>
+                <td role="cell" data-name="Note">
                   {note?.of === one.id ? (
                     <form
                       class="row"
@@ -81,7 +83,7 @@ export function Checkpoints() {
                     (one.note ?? "")
                   )}
                 </td>
-                <td>
+                <td role="cell">
                   <Acts one={one} live={live} busy={task.busy} onAsk={setAsked} onNote={() => setNote({ of: one.id, text: one.note ?? "" })} onPin={() => act(one.keep ? "Retention may prune it." : "Retention leaves it.", "PATCH", `/v1/checkpoints/${one.id}`, { keep: !one.keep })} />
                 </td>
               </tr>

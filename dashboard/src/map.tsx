@@ -37,6 +37,8 @@ export function MapView() {
 
   const find = (file: File | undefined) => {
     if (!file) return;
+    // What was found for another image is not shown beside this one.
+    setSelected([]);
     search.run(async () => {
       const image = await dataUri(file);
       const answer = await call<SearchAnswer>("POST", "/v1/search", { image, k: K, ...(chosen && { checkpoint: chosen }) });

@@ -9,6 +9,14 @@ import { bytes, number, percent, recall, sentence, short, standardError } from "
 
 const seconds = (at: string) => Date.parse(at) / 1000;
 
+// What is still made for searches, in words.
+function searchable(search: SearchState | undefined): string {
+  const next = search?.data.find((one) => one.role === "next");
+  const graph = search?.data.find((one) => one.graph_progress != null)?.graph_progress;
+  const parts = [next && `${percent(next.indexed_share)} under the live checkpoint`, graph != null && `a graph is being built: ${percent(graph)}`];
+  return parts.filter(Boolean).join("; ") || "of the stored images";
+}
+
 export function Overview() {
   const training = usePolled<Training>("/v1/training", 3);
   const metrics = usePolled<TrainingMetrics>("/v1/training/metrics", 10);
@@ -51,7 +59,6 @@ export function Overview() {
       training.reload();
     });
   const answering = search.value?.data[0];
-  const next = search.value?.data.find((one) => one.role === "next");
   const milliseconds = (value: number) => `${number(1000 * value)} ms`;
   return (
     <>
@@ -79,7 +86,7 @@ export function Overview() {
         <Figure name="Carried share" value={percent(state.carried_share)} hint="of a step's images" />
         <Figure name="Chain age" value={number(state.chain_age)} hint={`steps; at most ${number(state.max_chain_age, 9)}`} />
         <Figure name="Live checkpoint" value={live ? short(live.id) : "–"} hint={live ? `of step ${number(live.step, 12)}${live.held ? ", held" : ""}` : undefined} />
-        <Figure name="Searchable" value={percent(answering?.indexed_share)} hint={next ? `${percent(next.indexed_share)} under the live checkpoint` : "of the stored images"} />
+        <Figure name="Searchable" value={percent(answering?.indexed_share)} hint={searchable(search.value)} />
         <Figure name="Memory" value={bytes(samples.last?.memory_bytes)} hint={`${bytes(samples.last?.disk_free_bytes)} free on the disk`} />
       </dl>
       <h2>Learning</h2>

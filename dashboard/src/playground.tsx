@@ -21,6 +21,8 @@ interface Answers {
   picture?: Picture;
   live?: SearchAnswer;
   other?: SearchAnswer;
+  // Why the other checkpoint has no answer.
+  failed?: { checkpoint: string; message: string };
 }
 
 export function Playground() {
@@ -55,9 +57,11 @@ export function Playground() {
     const look = () =>
       search.run(async () => {
         const ask = (checkpoint?: string) => call<SearchAnswer>("POST", "/v1/search", { image: picture.uri, k: K, ...(checkpoint && { checkpoint }) }, abort.signal);
-        const [live, older] = await Promise.all([ask(), other ? ask(other) : undefined]);
+        // If it fails under the other checkpoint, the live one's answer is shown all the same.
+        const [live, compared] = await Promise.all([ask(), other ? ask(other).catch((error: unknown) => error as Error) : undefined]);
         if (abort.signal.aborted) return;
-        setAnswers({ picture, live, other: older });
+        const older = compared instanceof Error ? undefined : compared;
+        setAnswers({ picture, live, other: older, ...(compared instanceof Error && { failed: { checkpoint: other, message: compared.message } }) });
         if (live.next || live.indexed_share < 1 || (older && older.indexed_share < 1)) timer = setTimeout(look, AGAIN_MS);
       });
     look();
@@ -114,6 +118,12 @@ export function Playground() {
       <div class="sides" aria-busy={search.busy}>
         {shown.live && <Side title="Live" answer={shown.live} before={shown.other?.data} partner={partner} onChoose={setPartner} />}
         {shown.other && <Side title={`Checkpoint ${short(shown.other.model)}`} answer={shown.other} before={shown.live?.data} partner={partner} onChoose={setPartner} />}
+        {shown.failed && (
+          <section>
+            <h2>Checkpoint {short(shown.failed.checkpoint)}</h2>
+            <Failure message={`This checkpoint was not searched: ${shown.failed.message}`} />
+          </section>
+        )}
       </div>
       {shown.live && (
         <form

@@ -103,7 +103,7 @@ export interface SearchAnswer {
 
 export interface SearchState {
   enabled: boolean;
-  data: { checkpoint: string; role: string; images: number; indexed_share: number }[];
+  data: { checkpoint: string; role: string; images: number; indexed_share: number; graph_progress?: number | null }[];
 }
 
 export interface ImageMap {

@@ -8,7 +8,11 @@ use std::{
 use anyhow::{Context, ensure};
 use clap::{Args, Subcommand, builder::PossibleValuesParser};
 
-use super::{file::read_file, image_files::image_files, settings_args::SettingsArgs};
+use super::{
+    file::{read_image, refuse_inputs},
+    image_files::image_files,
+    settings_args::SettingsArgs,
+};
 use crate::config::Settings;
 use kith_pixels::{DecodedImage, Preset, Sheet, augment, decode_keeping_alpha, encode_png, fit};
 use kith_seed::mix;
@@ -53,11 +57,7 @@ pub(crate) fn run(args: &AugmentArgs) -> anyhow::Result<()> {
     let settings = args.settings.load_with(args.preset_setting())?;
     let files = image_files(&args.images)?;
     let output = &args.output;
-    ensure!(
-        !files.contains(output),
-        "{} is an input: name another --output",
-        output.display()
-    );
+    refuse_inputs(output, &files)?;
     let image = args.sheet(&settings, &files)?;
     fs::write(output, encode_png(&image))
         .with_context(|| format!("{} cannot be written", output.display()))?;
@@ -103,6 +103,6 @@ impl PreviewArgs {
 
 fn decoded(file: &Path, settings: &Settings) -> anyhow::Result<DecodedImage> {
     let cannot = || format!("{} cannot be read", file.display());
-    let bytes = read_file(file).with_context(cannot)?;
+    let bytes = read_image(file).with_context(cannot)?;
     decode_keeping_alpha(&bytes, &settings.limits).with_context(cannot)
 }

@@ -19,7 +19,7 @@ use super::{
     client_error::ClientError,
     embedded::{Embedded, FileVersion, floats},
     embedding_table::Row,
-    file::read_file,
+    file::{read_image, refuse_inputs},
     image_files::image_files,
     server_args::ServerArgs,
 };
@@ -82,11 +82,9 @@ pub(crate) fn run(args: &EmbedArgs) -> anyhow::Result<()> {
     let client = Client::new(&args.server);
     let request = json!([args.model, args.dimensions, args.input_type]).to_string();
     if let Some(output) = &args.output {
-        ensure!(
-            !args.images.contains(output),
-            "{} is an input: name another --output",
-            output.display()
-        );
+        // The lists, and the files that they name.
+        refuse_inputs(output, &args.images)?;
+        refuse_inputs(output, &files)?;
     }
     let table = (args.output.as_ref()).map(|output| Embedded::open(output, &request));
     let table = table.transpose()?;
@@ -174,7 +172,7 @@ impl Run<'_> {
             return failed.map(|()| None);
         }
         let version = FileVersion::of(path);
-        match read_file(path) {
+        match read_image(path) {
             Ok(bytes) => Ok(Some(Encoded {
                 path: path.to_owned(),
                 version,
@@ -215,11 +213,7 @@ impl Run<'_> {
                 false => refused_index(&refused, batch.len()),
             };
             let Some(index) = index else {
-                return Err(refused).context(format!(
-                    "{} and {} more images were not embedded",
-                    batch[0].path.display(),
-                    batch.len() - 1
-                ));
+                return Err(refused).context(not_embedded(&batch));
             };
             let file = batch.remove(index);
             self.fail(&file.path, &refused.to_string())?;
@@ -271,6 +265,14 @@ impl Run<'_> {
     }
 }
 
+fn not_embedded(batch: &[Encoded]) -> String {
+    let first = batch[0].path.display();
+    match batch.len() {
+        1 => format!("{first} was not embedded"),
+        count => format!("{first} and {} more were not embedded", count - 1),
+    }
+}
+
 /// Prints a JSON line a row.
 fn print(rows: &[(Row, FileVersion)]) -> io::Result<()> {
     let mut out = io::stdout().lock();
@@ -285,12 +287,41 @@ fn refused_index(error: &ClientError, count: usize) -> Option<usize> {
     let ClientError::Refused { param, .. } = error else {
         return None;
     };
+    // `input_type` is another field.
     let inside = param.as_deref()?.strip_prefix("input")?;
+    if !inside.is_empty() && !inside.starts_with('[') {
+        return None;
+    }
     let named = inside
         .strip_prefix('[')
         .and_then(|rest| rest.strip_suffix(']'));
     match named.map(str::parse) {
         Some(Ok(index)) if index < count => Some(index),
         _ => (count == 1).then_some(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_error_about_the_input_is_about_an_image() {
+        let refused = |param: Option<&str>, count| {
+            let error = ClientError::Refused {
+                status: 400,
+                code: "invalid_field".to_owned(),
+                message: String::new(),
+                param: param.map(str::to_owned),
+            };
+            refused_index(&error, count)
+        };
+        assert_eq!(refused(Some("input[1]"), 3), Some(1));
+        assert_eq!(refused(Some("input"), 1), Some(0));
+        assert_eq!(refused(Some("input"), 2), None);
+        assert_eq!(refused(Some("input[7]"), 2), None);
+        for other in [Some("input_type"), Some("dimensions"), None] {
+            assert_eq!(refused(other, 1), None, "{other:?}");
+        }
     }
 }

@@ -10,8 +10,8 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{
-    answer, client::Client, file::read_file, image_files::image_files, page, path_segment::segment,
-    server_args::ServerArgs,
+    answer, client::Client, file::read_image, image_files::image_files, page,
+    path_segment::segment, server_args::ServerArgs,
 };
 
 const COLUMNS: [answer::Column; 7] = [
@@ -114,6 +114,6 @@ fn add(client: &Client, images: &[PathBuf]) -> anyhow::Result<Value> {
 }
 
 fn add_one(client: &Client, path: &Path) -> anyhow::Result<Value> {
-    let bytes = read_file(path)?;
+    let bytes = read_image(path)?;
     Ok(client.post_bytes("/v1/images", &bytes)?)
 }

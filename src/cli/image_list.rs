@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, ensure};
 
 use super::{
-    file::read_file,
+    file::read_image,
     folder::{entries, left_out, summary},
     table::{Columns, Table},
 };
@@ -105,7 +105,7 @@ impl ImageList {
     /// The content of all files.
     fn bytes(&self) -> anyhow::Result<Vec<bytes::Bytes>> {
         let read = |(path, _): &(PathBuf, String)| {
-            let bytes = read_file(path);
+            let bytes = read_image(path);
             let bytes = bytes.with_context(|| format!("{} cannot be read", path.display()))?;
             Ok(bytes.into())
         };

@@ -19,13 +19,14 @@ use crate::types::CheckpointId;
 const BAR: &str = "{bar:30} {pos}/{len} images, {per_sec}, {eta} left";
 /// How often the server is asked.
 const ASK_EVERY: Duration = Duration::from_millis(500);
-const COLUMNS: [answer::Column; 6] = [
+const COLUMNS: [answer::Column; 7] = [
     ("checkpoint", "/checkpoint"),
     ("role", "/role"),
     ("images", "/images"),
     ("stored", "/stored"),
     ("share", "/indexed_share"),
     ("in graph", "/graph_images"),
+    ("graph", "/graph"),
 ];
 
 /// A server embeds its stored images by itself, behind all requests: as they come, and again after each promotion. A checkpoint that was never live is
@@ -162,6 +163,9 @@ fn table(state: &Value) -> String {
         let mut row = row.clone();
         row["indexed_share"] = json!(format!("{share:.4}"));
         row["stored"] = state["stored_images"].clone();
+        if let Some(progress) = row["graph_progress"].as_f64() {
+            row["graph"] = json!(format!("{:.0}% built", (100.0 * progress).floor()));
+        }
         row
     };
     let rows: Vec<Value> = rows.iter().map(row).collect();
@@ -215,5 +219,14 @@ mod tests {
         let text = table(&state());
         assert!(text.lines().nth(2).unwrap().starts_with("b "), "{text}");
         assert!(text.contains("0.4000"), "{text}");
+    }
+
+    #[test]
+    fn a_graph_that_is_being_built_shows_how_far_it_is() {
+        assert!(!table(&state()).contains("built"));
+        let mut state = state();
+        state["data"][1]["graph_progress"] = json!(0.437);
+        let text = table(&state);
+        assert!(text.lines().nth(2).unwrap().contains("43% built"), "{text}");
     }
 }

@@ -9,7 +9,11 @@ use anyhow::{Context, bail, ensure};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
-use super::{checkpoint_id::checkpoint_id, file::read_file, image_files::image_files};
+use super::{
+    checkpoint_id::checkpoint_id,
+    file::{read_file, read_image},
+    image_files::image_files,
+};
 use crate::types::CheckpointId;
 
 /// Standard input, as the name of a file.
@@ -37,7 +41,7 @@ impl SearchQuery {
     /// The field of a request that says what is looked for.
     pub(crate) fn request(&self) -> anyhow::Result<Value> {
         Ok(match &self.source {
-            Source::Image(path) => json!({"image": STANDARD.encode(read_file(path)?)}),
+            Source::Image(path) => json!({"image": STANDARD.encode(read_image(path)?)}),
             Source::Stored(id) => json!({"id": id}),
             Source::Vector(values) => json!({"vector": values}),
         })

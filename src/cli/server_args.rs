@@ -14,7 +14,8 @@ pub(crate) struct ServerArgs {
         long,
         global = true,
         value_name = "URL",
-        default_value = "http://127.0.0.1:7700"
+        default_value = "http://127.0.0.1:7700",
+        value_parser = address
     )]
     server: String,
     /// How often a request is sent again when the server is busy or cannot be reached [default: 6; `kith health`: 0]
@@ -23,6 +24,16 @@ pub(crate) struct ServerArgs {
     /// A key of the server (`kith key create`), if it has any. The variable keeps it out of the list of processes
     #[arg(long, global = true, env = "KITH_KEY", hide_env_values = true)]
     key: Option<ApiKey>,
+}
+
+/// Accepts an address with its scheme: without one, a request would fail with a sentence that does not name the argument.
+fn address(text: &str) -> Result<String, String> {
+    let schemes = ["http://", "https://"];
+    let host = schemes.iter().find_map(|scheme| text.strip_prefix(scheme));
+    if host.is_none_or(str::is_empty) {
+        return Err("it must be an address such as http://127.0.0.1:7700".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// A key's text, which no log shows.
@@ -62,5 +73,20 @@ impl ServerArgs {
     /// How often a probe is retried.
     pub(crate) fn retries_of_probe(&self) -> u32 {
         self.retries.unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_a_scheme_and_a_host() {
+        for right in ["http://127.0.0.1:7700", "https://kith.example/"] {
+            assert_eq!(address(right).as_deref(), Ok(right));
+        }
+        for wrong in ["", "localhost:7700", "ftp://host", "http://"] {
+            assert!(address(wrong).unwrap_err().contains("http://"), "{wrong}");
+        }
     }
 }

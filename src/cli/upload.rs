@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::{
     client::{Client, back_off},
     client_error::{ClientError, problem},
-    file::read_file,
+    file::read_image,
     pair_list::PairFiles,
     stored::Stored,
 };
@@ -95,7 +95,7 @@ impl<'a> Uploader<'a> {
             line.named.push(path.to_owned());
             return Ok(json!({"id": id.to_string()}));
         }
-        let bytes = read_file(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let bytes = read_image(path).map_err(|error| format!("{}: {error}", path.display()))?;
         line.sent.push((path.to_owned(), Sha256::digest(&bytes)));
         Ok(json!({"image": STANDARD.encode(bytes)}))
     }

@@ -251,6 +251,9 @@ fn set_search(app: &App, stored: u64) {
             .gauge(&series::SEARCH_INDEXED, labels)
             .set(share);
     }
+    // One is built at a time.
+    let graph = states.iter().find_map(|state| state.graph_progress);
+    app.metrics.set(&series::SEARCH_GRAPH, graph.unwrap_or(1.0));
     let bytes: usize = states.iter().map(|state| state.bytes).sum();
     app.metrics.set(&series::SEARCH_BYTES, bytes as f64);
 }

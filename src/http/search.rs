@@ -102,6 +102,9 @@ struct SpaceResponse {
     indexed_share: f64,
     /// Images that a graph finds; the others are scanned.
     graph_images: usize,
+    /// How far a graph over its vectors is built, which takes minutes for a million; null where none is being built.
+    #[schema(minimum = 0, maximum = 1)]
+    graph_progress: Option<f64>,
     /// Bytes in memory.
     bytes: usize,
 }
@@ -214,6 +217,7 @@ impl From<SpaceState> for SpaceResponse {
             images: state.images,
             indexed_share: state.coverage.share,
             graph_images: state.in_graph,
+            graph_progress: state.graph_progress,
             bytes: state.bytes,
         }
     }

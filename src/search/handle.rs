@@ -144,6 +144,7 @@ impl Search {
                     role,
                     images: index.len(),
                     in_graph: index.in_graph(),
+                    graph_progress: shared.graphs.progress(space.checkpoint()),
                     bytes: index.bytes(),
                 }
             })

@@ -45,6 +45,8 @@ pub struct SpaceState {
     pub images: usize,
     /// Vectors that are found by a graph; the others are scanned.
     pub in_graph: usize,
+    /// How far a graph over its vectors is built, 0 to 1; `None`: none is being built.
+    pub graph_progress: Option<f64>,
     /// Bytes in memory.
     pub bytes: usize,
 }

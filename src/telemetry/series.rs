@@ -73,6 +73,7 @@ series! {
     SEARCH_SECONDS = "kith_search_seconds", Histogram(STAGE_SECONDS), "Time to find the nearest vectors, once the query's is there";
     SEARCH_EMBEDDED = "kith_search_embedded_images_total", Counter, "Stored images that were embedded for search";
     SEARCH_INDEXED = "kith_search_indexed_ratio", Gauge, "Share of the stored images whose vectors are there, under the checkpoint that answers and the next one";
+    SEARCH_GRAPH = "kith_search_graph_ratio", Gauge, "How far the graph of search that is being built is; 1 where none is";
     SEARCH_BYTES = "kith_search_bytes", Gauge, "Bytes of all vectors and graphs of search";
 
     TRAINING_STATE = "kith_training_state", Gauge, "1 for the state that training is in, 0 for the others";

@@ -83,8 +83,10 @@ fn a_sheet_that_would_be_too_large_or_replace_an_input_is_refused_and_so_is_a_na
     fs::write(folder.join("list.txt"), list).unwrap();
     let many = refused(&["list.txt", "--views", "32", "--output", "sheet.png"]);
     assert!(many.contains("name fewer of the 1000 images"), "{many}");
-    let same = refused(&["a.png", "--output", "a.png"]);
-    assert!(same.contains("name another --output"), "{same}");
+    for input in ["a.png", "./a.png"] {
+        let same = refused(&[input, "--output", "a.png"]);
+        assert!(same.contains("name another --output"), "{same}");
+    }
     let unknown = refused(&["a.png", "--output", "b.png", "--preset", "emoji"]);
     assert!(
         unknown.contains("photo, icon, document, product"),

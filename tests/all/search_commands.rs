@@ -1,10 +1,12 @@
 //! `kith search` and `kith reembed` beside a server.
 
 use std::{
+    collections::VecDeque,
     fs::{self, File},
     io::{Read, Write},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     process::Command,
+    sync::mpsc::{Receiver, channel},
     thread::spawn,
 };
 
@@ -151,33 +153,70 @@ async fn a_server_that_does_not_search_says_which_setting_to_change() {
     .await;
 }
 
-#[test]
-fn waiting_ends_with_a_remedy_when_nothing_moves() {
+const LIVE: &str = "0197a3c2-7d5e-7c11-9f6b-2f1f0c8d4e5a";
+
+/// A server that answers each request by `answer`, and the requests as it gets them.
+fn scripted(mut answer: impl FnMut(&str) -> Value + Send + 'static) -> (String, Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let server = format!("http://{}", listener.local_addr().unwrap());
-    let live = "0197a3c2-7d5e-7c11-9f6b-2f1f0c8d4e5a";
+    let (tell, told) = channel();
     spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
-            let mut head = [0; 4096];
-            let length = stream.read(&mut head).unwrap();
-            let model = String::from_utf8_lossy(&head[..length]).contains("/v1/models");
-            let row =
-                json!({"checkpoint": live, "role": "answering", "images": 4, "indexed_share": 0.4});
-            let body = if model {
-                json!({"checkpoint": live})
-            } else {
-                json!({"enabled": true, "stored_images": 10, "data": [row]})
-            };
-            let body = body.to_string();
+            let request = request(&mut stream);
+            let body = answer(&request).to_string();
+            let _ = tell.send(request);
             let length = body.len();
-            write!(
-                stream,
-                "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
-            )
-            .unwrap();
+            let head = "HTTP/1.1 200 OK\r\nconnection: close";
+            write!(stream, "{head}\r\ncontent-length: {length}\r\n\r\n{body}").unwrap();
         }
     });
+    (server, told)
+}
+
+/// The head and body of a request.
+fn request(stream: &mut TcpStream) -> String {
+    let (mut text, mut part) = (String::new(), [0; 4096]);
+    loop {
+        let length = stream.read(&mut part).unwrap();
+        text += &String::from_utf8_lossy(&part[..length]);
+        let Some((head, body)) = text.split_once("\r\n\r\n") else {
+            continue;
+        };
+        let head = head.to_lowercase();
+        let bytes = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "));
+        let bytes: usize = bytes.map_or(0, |bytes| bytes.parse().unwrap());
+        if body.len() >= bytes {
+            return text;
+        }
+    }
+}
+
+/// What `kith reembed` asks, of a server whose checkpoint has vectors of so many of ten images; the last number stays.
+fn embedding(counts: &[u64]) -> impl FnMut(&str) -> Value + Send + 'static {
+    let mut counts: VecDeque<u64> = counts.iter().copied().collect();
+    // The first question is whether the server searches at all.
+    counts.push_front(0);
+    move |request: &str| {
+        if request.contains("/v1/models") {
+            return json!({"checkpoint": LIVE});
+        }
+        let last = counts.len() == 1;
+        let images = if last {
+            counts.front().copied()
+        } else {
+            counts.pop_front()
+        };
+        let row = json!({"checkpoint": LIVE, "role": "answering", "images": images, "indexed_share": 0.4});
+        json!({"enabled": true, "stored_images": 10, "data": [row]})
+    }
+}
+
+#[test]
+fn waiting_ends_with_a_remedy_when_nothing_moves() {
+    let (server, _told) = scripted(embedding(&[4]));
     let waiting = ["reembed", "--wait", "--patience", "1", "--server", &server];
     let output = kith(&waiting);
     let text = String::from_utf8_lossy(&output.stderr);
@@ -186,4 +225,46 @@ fn waiting_ends_with_a_remedy_when_nothing_moves() {
         assert!(text.contains(part), "{text}");
     }
     assert_eq!(kith(&["reembed", "--patience", "1"]).status.code(), Some(2));
+}
+
+#[test]
+fn waiting_outlasts_its_patience_while_images_are_embedded() {
+    // Each answer comes half a second after the one before: three seconds in all, and never one without another image.
+    let (server, _told) = scripted(embedding(&[4, 5, 6, 7, 8, 9, 10]));
+    let waiting = ["reembed", "--wait", "--patience", "1", "--server", &server];
+    let output = kith(&waiting);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+}
+
+#[test]
+fn the_checkpoint_that_answers_the_first_query_answers_the_others() {
+    let answer = |model: &str| json!({"data": [], "model": model, "indexed_share": 1.0});
+    let first = format!("kith@{LIVE}");
+    let other = "0197a3c2-7d5e-7c11-9f6b-2f1f0c8d4e5b";
+    let (server, told) = scripted(move |_| answer(&first));
+    let asked = |arguments: &[&str]| -> Vec<Value> {
+        let output = kith(&[&["search", "--server", &server], arguments].concat());
+        assert!(output.status.success(), "{output:?}");
+        let bodies = told.try_iter().map(|request| {
+            let body = request.split_once("\r\n\r\n").unwrap().1;
+            serde_json::from_str::<Value>(body).unwrap()["checkpoint"].clone()
+        });
+        bodies.collect()
+    };
+    let ids = ["0", "1", "2"].map(|digit| digit.repeat(64));
+    let ids: Vec<&str> = ids.iter().flat_map(|id| ["--id", id]).collect();
+    // Another may be promoted after the first answer.
+    assert_eq!(asked(&ids), [Value::Null, json!(LIVE), json!(LIVE)]);
+    let named = [&ids[..], &["--checkpoint", other]].concat();
+    assert_eq!(asked(&named), [json!(other), json!(other), json!(other)]);
+    // A vector is searched under the checkpoint that made it, which says nothing of the others.
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("vectors.jsonl");
+    let made = json!({"model": format!("kith@{other}"), "embedding": [1.0]});
+    fs::write(&file, format!("{made}\n[1.0]\n[2.0]\n{made}\n")).unwrap();
+    assert_eq!(
+        asked(&["--vector", text(&file)]),
+        [json!(other), Value::Null, json!(LIVE), json!(other)]
+    );
 }

@@ -82,6 +82,36 @@ test("the overview says how the server is in one sentence, and pauses and resume
   await close();
 });
 
+test("the overview says how far a graph of search is built", async () => {
+  const prepare = (page) =>
+    page.route("**/v1/search", async (route) => {
+      // A refusal stays one: it asks for the key.
+      const response = await route.fetch();
+      const state = await response.json();
+      if (response.ok()) state.data[0].graph_progress = 0.43;
+      await route.fulfill({ response, json: state });
+    });
+  const { page, close } = await open("overview", { prepare });
+  await page.getByText(/a graph is being built: 43\s?%/).waitFor();
+  await close();
+});
+
+test("on a phone every act on a checkpoint is on the screen, in what is still a table", async () => {
+  const width = 390;
+  const { page, close } = await open("checkpoints", { viewport: { width, height: 844 } });
+  await settled(page, "checkpoints");
+  const acts = await page.locator(".acts button").all();
+  assert.ok(acts.length >= 6);
+  for (const act of acts) {
+    const box = await act.boundingBox();
+    assert.ok(box.x >= 0 && box.x + box.width <= width, `${await act.getAttribute("aria-label")} is at ${box.x}, ${box.width} wide`);
+  }
+  assert.equal(await page.getByRole("columnheader").count(), 8);
+  const { data } = await ask("GET", "/v1/checkpoints");
+  assert.equal(await page.getByRole("rowheader").count(), data.length);
+  await close();
+});
+
 test("a checkpoint is noted, pinned, promoted, rolled back and deleted, and the last two ask first", async () => {
   const copies = (await ask("GET", "/v1/checkpoints")).data.map((one) => one.id);
   const { page, close } = await open("checkpoints");
@@ -152,6 +182,26 @@ test("the playground finds the nearest under two checkpoints, marks what changed
   const { data } = await ask("GET", "/v1/pairs?group=from-the-page");
   assert.equal(data.length, 1);
   assert.deepEqual(complaints, []);
+  await close();
+});
+
+test("where the compared checkpoint cannot be searched, the live one's answer is shown with the reason beside it", async () => {
+  const message = "its files are damaged: delete it";
+  const prepare = (page) =>
+    page.route("**/v1/search", (route) => {
+      const { checkpoint } = route.request().postDataJSON() ?? {};
+      return checkpoint ? route.fulfill({ status: 409, json: { error: { message, code: "checkpoint_damaged" } } }) : route.continue();
+    });
+  const { page, close } = await open("playground", { prepare });
+  await page.getByLabel("Image to search for").setInputFiles(files[0]);
+  await page.locator(".found li").first().waitFor();
+  await page.getByLabel("Compare with").selectOption({ index: 1 });
+  await page.getByRole("alert").waitFor();
+  assert.match(await page.getByRole("alert").innerText(), /^This checkpoint was not searched: its files are damaged/);
+  assert.equal(await page.locator(".sides section").count(), 2);
+  assert.equal(await page.locator(".found li").count(), Math.min(files.length, 12));
+  await page.getByLabel("Compare with").selectOption({ index: 0 });
+  await page.getByRole("alert").waitFor({ state: "detached" });
   await close();
 });
 
@@ -240,6 +290,11 @@ test("the map shows every image, one under the pointer, and finds an image", asy
   await page.getByLabel("Find an image").setInputFiles(files[2]);
   await page.getByRole("heading", { name: /chosen$/ }).waitFor();
   await page.locator(".found img.thumbnail").first().waitFor();
+  // What was found before is not shown beside what is no image.
+  await page.getByLabel("Find an image").setInputFiles({ name: "notes.txt", mimeType: "text/plain", buffer: Buffer.from("no image") });
+  await page.getByRole("alert").waitFor();
+  assert.equal(await page.locator(".found img.thumbnail").count(), 0);
+  complaints.splice(0);
   // By keyboard the map moves.
   await frame.locator("canvas").focus();
   await page.keyboard.press("+");

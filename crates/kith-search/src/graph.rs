@@ -10,6 +10,7 @@ use instant_distance::{Builder, Hnsw, Point, Search};
 use crate::{
     nearest::{Hit, Key, Nearest},
     product::Product,
+    progress::Progress,
     table::Table,
 };
 
@@ -26,12 +27,13 @@ pub struct Input(pub(crate) Table);
 impl Input {
     /// Builds the graph in the current pool: minutes of all its threads for a million vectors. Equal inputs give graphs that find nearly the
     /// same, not the same: threads add points in any order.
-    pub fn build(self) -> Graph {
+    pub fn build(self, progress: &Progress) -> Graph {
         let table = Arc::new(self.0);
         let stored = |row| Place::Row(table.clone(), row);
         let points: Vec<Place> = (0..table.len()).map(stored).collect();
         let builder = Builder::default()
             .seed(0)
+            .progress(progress.bar())
             .ef_search(EF_SEARCH)
             .ef_construction(EF_CONSTRUCTION);
         let (hnsw, _) = builder.build_hnsw(points);

@@ -4,7 +4,7 @@
 use bhtsne::{Neighbor, tSNE};
 use rayon::prelude::*;
 
-use crate::{graph::Input, index::Index, nearest::Key, principal, table::Table};
+use crate::{index::Index, nearest::Key, principal, progress::Progress, table::Table};
 
 /// Effective number of neighbours that each vector attracts.
 const PERPLEXITY: usize = 20;
@@ -86,7 +86,7 @@ fn neighbours(table: Table) -> Vec<Vec<Neighbor<f32>>> {
     if rows > MAX_SCANNED
         && let Some(input) = index.graph_input(0)
     {
-        index.set_graph(Input::build(input));
+        index.set_graph(input.build(&Progress::default()));
     }
     let nearest = |row: usize| {
         let hits = index.nearest(table.row(row), count + 1).into_iter();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kith_search::{Hit, Index, Key};
+use kith_search::{Hit, Index, Key, Progress};
 use kith_seed::mix;
 
 const DIM: usize = 24;
@@ -102,7 +102,10 @@ fn a_graph_finds_nearly_all_and_knows_what_changed_after_it() {
     for key in 300..400 {
         put(&mut index, &mut all, key, vector(key + 50_000));
     }
-    index.set_graph(input.build());
+    let progress = Progress::default();
+    assert!(progress.share() < f64::EPSILON);
+    index.set_graph(input.build(&progress));
+    assert!((progress.share() - 1.0).abs() < f64::EPSILON);
     assert_eq!((index.len(), index.in_graph()), (6100, 5800));
     // And after it was built.
     for key in 500..600 {

@@ -345,7 +345,8 @@ class SearchSpace:
 
     `role` is `answering` (searches that name no checkpoint), `next` (answers them once all images are embedded) or `kept` (answers
     searches that name it). `images` are embedded, which is `indexed_share` of those stored, from 0 to 1; `graph_images` of them are in a
-    graph, the others are scanned. `bytes` is memory.
+    graph, the others are scanned. `bytes` is memory. `graph_progress` is how far a graph over them is built, from 0 to 1; `None` where
+    none is being built.
     """
 
     checkpoint: str
@@ -354,6 +355,7 @@ class SearchSpace:
     indexed_share: float
     graph_images: int
     bytes: int
+    graph_progress: float | None = None
 
 
 @dataclass(frozen=True)
