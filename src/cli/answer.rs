@@ -51,7 +51,7 @@ pub(crate) fn table(rows: &[Value], columns: &[Column]) -> String {
 }
 
 /// A value in one line.
-fn cell(value: Option<&Value>) -> String {
+pub(crate) fn cell(value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => "-".to_owned(),
         Some(Value::String(text)) => text.replace(char::is_control, " "),

@@ -1,7 +1,7 @@
 //! `kith training`: what training does on a running server; pauses, resumes and steers it.
 
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{answer, client::Client, server_args::ServerArgs};
 
@@ -17,7 +17,7 @@ const STATUS: [answer::Column; 7] = [
 const METRICS: [answer::Column; 4] = [
     ("step", "/step"),
     ("loss", "/loss"),
-    ("acceptance", "/acceptance"),
+    ("acceptance", "/acceptance_rate"),
     ("at", "/at"),
 ];
 
@@ -78,5 +78,39 @@ pub(crate) fn run(args: &TrainingArgs) -> anyhow::Result<()> {
         ),
     };
     answer::print(&answer, columns, args.json);
+    if !args.json {
+        print!("{}", alarms(&answer));
+    }
     Ok(())
+}
+
+/// What is wrong with learning, each with what to do; empty if nothing is.
+fn alarms(answer: &Value) -> String {
+    let raised = answer["alarms"].as_array().map_or(&[][..], Vec::as_slice);
+    let text = |alarm: &Value, field: &str| answer::cell(alarm.get(field));
+    let lines = raised.iter().map(|alarm| {
+        let [name, since] = ["alarm", "since_step"].map(|field| text(alarm, field));
+        let [message, remedy] = ["message", "remedy"].map(|field| text(alarm, field));
+        format!("\nalarm: {name}, since step {since}\n  {message}\n  What to do: {remedy}\n")
+    });
+    lines.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_alarm_is_told_with_its_remedy_and_without_control_characters() {
+        let alarm = json!({
+            "alarm": "collapse", "since_step": 40, "message": "No\u{1b} use.", "remedy": "Lower the rate.",
+        });
+        assert_eq!(
+            alarms(&json!({"alarms": [alarm]})),
+            "\nalarm: collapse, since step 40\n  No  use.\n  What to do: Lower the rate.\n"
+        );
+        assert_eq!(alarms(&json!({"alarms": []})), "");
+        // The series of figures has none.
+        assert_eq!(alarms(&json!({"data": []})), "");
+    }
 }

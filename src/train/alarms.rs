@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::Outcome;
+
 /// Steps of a run before its moving averages are judged.
 const SETTLED_STEPS: u64 = 200;
 /// Share of the chains that move in a step below which they are frozen, and from which on they are not any more.
@@ -153,6 +155,25 @@ pub(super) fn few_held_out(pairs: usize, wanted: usize) -> Option<String> {
     })
 }
 
+/// The alarms that the evaluation of the checkpoint of `step` raises, each with why, or takes back. `wanted`: held-out pairs.
+pub(super) fn evaluated(
+    outcome: &Outcome,
+    step: u64,
+    wanted: usize,
+) -> Vec<(AlarmKind, Option<String>)> {
+    match outcome {
+        Outcome::Collapsed(why) => {
+            let message = format!("The checkpoint of step {step} is of no use: {why}.");
+            vec![(AlarmKind::Collapse, Some(message))]
+        }
+        Outcome::Scored { pairs, .. } => vec![
+            (AlarmKind::Collapse, None),
+            (AlarmKind::FewHeldOut, few_held_out(*pairs, wanted)),
+        ],
+        Outcome::Untrained(_) => Vec::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,6 +246,26 @@ mod tests {
     fn held_out_pairs_are_few_below_what_the_gate_needs() {
         assert_eq!(few_held_out(20, 20), None);
         assert!(few_held_out(19, 20).unwrap().starts_with("19 pairs"));
+    }
+
+    #[test]
+    fn a_sound_evaluation_takes_a_collapse_back_and_one_near_the_start_says_nothing() {
+        let scored = |pairs| Outcome::Scored {
+            pairs,
+            live_readable: true,
+        };
+        let untrained = Outcome::Untrained("too near".to_owned());
+        let collapsed = Outcome::Collapsed("not finite".to_owned());
+        assert_eq!(
+            evaluated(&scored(20), 7, 20),
+            [(AlarmKind::Collapse, None), (AlarmKind::FewHeldOut, None)]
+        );
+        let few = &evaluated(&scored(0), 7, 20)[1];
+        assert!(few.1.as_ref().unwrap().starts_with("0 pairs"));
+        let message = "The checkpoint of step 7 is of no use: not finite.".to_owned();
+        let raised = [(AlarmKind::Collapse, Some(message))];
+        assert_eq!(evaluated(&collapsed, 7, 20), raised);
+        assert_eq!(evaluated(&untrained, 7, 20), []);
     }
 
     #[test]

@@ -98,10 +98,8 @@ impl Position {
         self.last_pair = page.last().map_or(self.last_pair, |row| row.pair);
         into.added.extend(page.iter().filter_map(trained));
         let since = context.pair_effect.since();
-        let new = |row: &&PairKeys| row.split == Split::Train && row.created_at >= since;
-        let new = page.iter().filter(new);
-        into.posted
-            .extend(new.map(|row| (row.pair, row.created_at)));
+        let posted = page.iter().filter_map(|row| posted(row, since));
+        into.posted.extend(posted);
         Ok(page.len() as u32 == PAGE)
     }
 
@@ -125,21 +123,41 @@ fn trained(row: &PairKeys) -> Option<(PairKey, PairEntry)> {
     (row.split == Split::Train).then_some((row.pair, entry))
 }
 
+/// When a pair was posted that is trained on and came at `since` or later: its effect is followed. The others would take the room of those that are
+/// learned from.
+fn posted(row: &PairKeys, since: Timestamp) -> Option<(PairKey, Timestamp)> {
+    let followed = row.split == Split::Train && row.created_at >= since;
+    followed.then_some((row.pair, row.created_at))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use kith_mcmc::{ImageKey, PairWeight};
 
-    #[test]
-    fn only_the_train_split_is_trained_on() {
-        let row = |split| PairKeys {
+    fn row(split: Split) -> PairKeys {
+        PairKeys {
             pair: PairKey(1),
             images: [ImageKey(1), ImageKey(2)],
             group: None,
             weight: PairWeight::ONE,
             split,
             created_at: Timestamp::UNIX_EPOCH,
-        };
+        }
+    }
+
+    #[test]
+    fn the_effect_of_new_trained_pairs_is_followed_and_of_no_others() {
+        let posted = |split, since| posted(&row(split), Timestamp::from_second(since).unwrap());
+        let found = Some((PairKey(1), Timestamp::UNIX_EPOCH));
+        assert_eq!(posted(Split::Train, 0), found);
+        assert_eq!(posted(Split::Train, 1), None);
+        assert_eq!(posted(Split::Holdout, 0), None);
+        assert_eq!(posted(Split::Unused, 0), None);
+    }
+
+    #[test]
+    fn only_the_train_split_is_trained_on() {
         assert!(trained(&row(Split::Train)).is_some());
         assert!(trained(&row(Split::Holdout)).is_none());
         assert!(trained(&row(Split::Unused)).is_none());

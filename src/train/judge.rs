@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rayon::ThreadPool;
 
 use super::{
-    alarms::{AlarmKind, few_held_out},
+    alarms::{AlarmKind, evaluated},
     context::Context,
     error::TrainFailure,
     over_fitting::{EvaluationHistory, Judged},
@@ -90,22 +90,15 @@ impl Judge {
     /// Raises and takes back the alarms that evaluations decide.
     fn raise_alarms(&self, job: &SnapshotJob, outcome: &Outcome) -> Result<(), TrainFailure> {
         let (context, step) = (&self.context, job.step);
-        let set = |kind, why| context.status.set_alarm(kind, step, why);
-        match outcome {
-            Outcome::Collapsed(why) => {
-                let message = format!("The checkpoint of step {step} is of no use: {why}.");
-                set(AlarmKind::Collapse, Some(message));
-            }
-            Outcome::Scored { pairs, .. } => {
-                let few = few_held_out(*pairs, context.gate().min_pairs);
-                let judged = *pairs > 0 && few.is_none();
-                set(AlarmKind::Collapse, None);
-                set(AlarmKind::FewHeldOut, few);
-                if judged {
-                    set(AlarmKind::OverFitting, self.over_fits(job)?);
-                }
-            }
-            Outcome::Untrained(_) => {}
+        let wanted = context.gate().min_pairs;
+        for (kind, why) in evaluated(outcome, step, wanted) {
+            context.status.set_alarm(kind, step, why);
+        }
+        if let Outcome::Scored { pairs, .. } = outcome {
+            // Of fewer pairs chance decides.
+            let tells = *pairs > 0 && *pairs >= wanted;
+            let why = if tells { self.over_fits(job)? } else { None };
+            context.status.set_alarm(AlarmKind::OverFitting, step, why);
         }
         Ok(())
     }
@@ -116,8 +109,8 @@ impl Judge {
         let row = context.wait(context.db.checkpoint(job.label.id))?;
         let score = row.and_then(|row| serde_json::from_value(row.score?).ok());
         let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = history.last_step(job.run_id) + 1;
-        let rows = context.wait(context.db.metrics_since(since, MAX_ROWS))?;
+        let after = history.counts_after(job.run_id, job.run_began_at);
+        let rows = context.wait(context.db.metrics_since(after + 1, MAX_ROWS))?;
         let losses = rows.iter().filter(|row| row.step <= job.step);
         let losses: Vec<f32> = losses.map(|row| row.global_loss_estimate).collect();
         let (Some(score), false) = (score, losses.is_empty()) else {

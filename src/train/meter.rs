@@ -165,6 +165,7 @@ impl Smooth {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{events::Events, train::status::SharedStatus};
 
     #[test]
     fn a_row_is_the_mean_of_its_interval_and_starts_the_next() {
@@ -179,6 +180,74 @@ mod tests {
         let row = meter.row(10, 0.1).unwrap();
         assert_eq!((row.step, row.loss, row.learning_rate), (10, 2.0, 0.1));
         assert_eq!(meter.row(20, 0.1), None);
+    }
+
+    /// What the status shows of the averages and of the last step.
+    fn shown(meter: &Meter) -> [f32; 9] {
+        let shared = SharedStatus::new(String::new(), Events::default());
+        shared.update(|status| meter.write_to(status));
+        let status = shared.current();
+        let averages = [
+            status.loss,
+            status.global_loss_estimate,
+            status.acceptance_rate,
+            status.chain_age,
+            status.stored_minus_fresh,
+            status.carried_share,
+        ];
+        let [loss, global, accepted, age, gap, carried] = averages.map(Option::unwrap);
+        let (steps, images) = (status.steps_per_second, status.images_per_second);
+        let oldest = status.max_chain_age as f32;
+        [
+            loss, global, accepted, age, gap, carried, steps, images, oldest,
+        ]
+    }
+
+    #[test]
+    fn each_figure_is_shown_under_its_own_name_and_moves_by_a_twentieth() {
+        let report = |factor: f32| StepReport {
+            loss: factor,
+            global_loss_estimate: 2.0 * factor,
+            acceptance_rate: 3.0 * factor,
+            chain_age: 4.0 * factor,
+            stored_minus_fresh: 5.0 * factor,
+            max_chain_age: 6,
+            carried_encoded: 2,
+            ..StepReport::default()
+        };
+        let mut meter = Meter::new();
+        meter.add(&report(1.0), 8, 0.5);
+        assert_eq!(
+            shown(&meter),
+            [1.0, 2.0, 3.0, 4.0, 5.0, 0.25, 2.0, 16.0, 6.0]
+        );
+        meter.add(&report(21.0), 8, 0.5);
+        let [loss, global, accepted, age, gap, carried, ..] = shown(&meter);
+        let found = [loss, global, accepted, age, gap, carried];
+        let off = [2.0, 4.0, 6.0, 8.0, 10.0, 0.25]
+            .iter()
+            .zip(found)
+            .map(|(a, b)| a - b);
+        assert!(off.clone().all(|off| off.abs() < 1e-5), "{found:?}");
+    }
+
+    #[test]
+    fn norms_that_are_measured_now_and_then_stay_until_the_next() {
+        let norms = StageNorms {
+            stem: 1.0,
+            ..StageNorms::default()
+        };
+        let mut meter = Meter::new();
+        for stage_norms in [Some(norms), None] {
+            let report = StepReport {
+                stage_norms,
+                ..StepReport::default()
+            };
+            meter.add(&report, 1, 1.0);
+            let shared = SharedStatus::new(String::new(), Events::default());
+            shared.update(|status| meter.write_to(status));
+            assert_eq!(shared.current().gradient_norms, Some(norms));
+        }
     }
 
     #[test]

@@ -28,10 +28,11 @@ pub(super) struct Judged {
 }
 
 impl EvaluationHistory {
-    /// The step of the newest evaluation of this run; 0 before the first.
-    pub(super) fn last_step(&self, run_id: u64) -> u64 {
+    /// The step after which the loss before the next evaluation counts: that of the newest one of this run; before the first, the step at which the
+    /// run began. What the series says of earlier steps was learned by other weights, or long ago.
+    pub(super) fn counts_after(&self, run_id: u64, began_at: u64) -> u64 {
         let newest = self.entries.back().filter(|_| self.run_id == run_id);
-        newest.map_or(0, |newest| newest.step)
+        newest.map_or(began_at, |newest| newest.step)
     }
 
     /// Adds an evaluation; one of another run begins anew, since a roll-back takes back what was learned.
@@ -131,7 +132,8 @@ mod tests {
         assert_eq!(history.over_fits(), None);
         history.push(2, judged(500, 40, 0.1));
         assert_eq!(history.over_fits(), None);
-        assert_eq!((history.last_step(1), history.last_step(2)), (0, 500));
+        let counts_after = [(1, 80), (2, 80)].map(|(run, step)| history.counts_after(run, step));
+        assert_eq!(counts_after, [80, 500]);
     }
 
     #[test]

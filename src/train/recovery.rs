@@ -99,7 +99,12 @@ pub(super) fn rollback_start(
             snapshot: first_snapshot(context, pool)?,
         },
     };
-    let state = &mut start.snapshot.trainer;
+    begin_again(&mut start.snapshot.trainer, rollback);
+    Ok(start)
+}
+
+/// Changes a checkpoint's state into that of the run which begins with it after a roll-back.
+fn begin_again(state: &mut TrainerState, rollback: &Rollback) {
     // With the seed of before, the same draws would lead to the same end. The factor differs from one recovery to the next, restarts included.
     let turn = u64::from(rollback.rate_scale.to_bits()) << 32 | u64::from(rollback.tries);
     state.seed = mix(&[state.seed, ROLLBACK_SEED, turn]);
@@ -111,7 +116,6 @@ pub(super) fn rollback_start(
         refusals: 0,
     };
     state.watch = CollapseWatch::default();
-    Ok(start)
 }
 
 /// First weights as `encoder.start` says; random ones if its file cannot be used any more.
@@ -178,6 +182,43 @@ mod tests {
             scales.push(rollback.rate_scale);
         }
         assert_eq!(scales, [0.5, 0.25, 0.125, 0.1, 0.1, 0.1]);
+    }
+
+    #[test]
+    fn a_run_after_a_roll_back_draws_otherwise_and_counts_from_its_first_step() {
+        let before = TrainerState {
+            cursor: Some((5, 3)),
+            watch: CollapseWatch {
+                steps: 50,
+                quiet_until: 900,
+                ..CollapseWatch::default()
+            },
+            recovery: Recovery {
+                refusals: 4,
+                ..Recovery::default()
+            },
+            ..TrainerState::new(40, 1)
+        };
+        let seed_after = |tries| {
+            let rollback = Rollback {
+                why: "again".to_owned(),
+                rate_scale: 0.5,
+                tries,
+            };
+            let mut state = before.clone();
+            begin_again(&mut state, &rollback);
+            let recovery = Recovery {
+                tries,
+                since: before.step,
+                refusals: 0,
+            };
+            assert_eq!((state.rate_scale, &state.recovery), (0.5, &recovery));
+            assert_eq!((state.step, state.cursor), (before.step, None));
+            assert_eq!(state.watch, CollapseWatch::default());
+            state.seed
+        };
+        let seeds = [before.seed, seed_after(1), seed_after(2)];
+        assert!(seeds[0] != seeds[1] && seeds[1] != seeds[2] && seeds[0] != seeds[2]);
     }
 
     #[test]

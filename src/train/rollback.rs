@@ -1,7 +1,7 @@
 //! The decision of a run to roll back or to give up, and the commands that change how it goes on.
 
 use super::{control::Control, recovery::Rollback, run::Run, status::CandidateVerdict};
-use crate::checkpoint::Recovery;
+use crate::checkpoint::{GateConfig, Recovery};
 
 impl Run<'_> {
     /// Applies settings changed by callers, and takes note of checkpoints that could not be written.
@@ -34,7 +34,8 @@ impl Run<'_> {
         let judgements = self.context.status.take_judgements();
         let run_id = self.run_id;
         let mut own = judgements.into_iter().filter(|j| j.run_id == run_id);
-        let why = own.find_map(|judgement| self.rollback_reason(judgement.verdict))?;
+        let (recovery, gate) = (&mut self.state.recovery, self.context.gate());
+        let why = own.find_map(|judgement| reason(recovery, judgement.verdict, gate))?;
         if self.setbacks.given_up.is_some() {
             return None;
         }
@@ -48,26 +49,6 @@ impl Run<'_> {
             ));
         }
         rollback
-    }
-
-    /// Counts a candidate's verdict; returns why training must roll back, if it must.
-    fn rollback_reason(&mut self, verdict: CandidateVerdict) -> Option<String> {
-        let recovery = &mut self.state.recovery;
-        let max_refusals = self.context.gate().max_refusals;
-        match verdict {
-            CandidateVerdict::Better => (recovery.tries, recovery.refusals) = (0, 0),
-            CandidateVerdict::Undecided => recovery.refusals = 0,
-            CandidateVerdict::Worse(why) => {
-                recovery.refusals += 1;
-                if max_refusals > 0 && recovery.refusals >= max_refusals {
-                    return Some(format!(
-                        "{max_refusals} candidates in a row were worse: {why}"
-                    ));
-                }
-            }
-            CandidateVerdict::Collapsed(why) => return Some(why),
-        }
-        None
     }
 
     /// Stops training until a caller resumes it.
@@ -91,5 +72,73 @@ impl Run<'_> {
         if let Err(error) = self.context.wait(kept) {
             tracing::error!(%error, "a restart will not know whether training gave up");
         }
+    }
+}
+
+/// Counts a candidate's verdict; returns why training must roll back, if it must.
+fn reason(recovery: &mut Recovery, verdict: CandidateVerdict, gate: &GateConfig) -> Option<String> {
+    let max_refusals = gate.max_refusals;
+    match verdict {
+        CandidateVerdict::Better => (recovery.tries, recovery.refusals) = (0, 0),
+        CandidateVerdict::Undecided => recovery.refusals = 0,
+        CandidateVerdict::Worse(why) => {
+            recovery.refusals += 1;
+            if max_refusals > 0 && recovery.refusals >= max_refusals {
+                return Some(format!(
+                    "{max_refusals} candidates in a row were worse: {why}"
+                ));
+            }
+        }
+        CandidateVerdict::Collapsed(why) => return Some(why),
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gate(max_refusals: u32) -> GateConfig {
+        GateConfig {
+            min_pairs: 20,
+            confidence: 0.9,
+            max_refusals,
+            collapse_spread: 0.2,
+            collapse_cosine: 0.95,
+        }
+    }
+
+    fn worse() -> CandidateVerdict {
+        CandidateVerdict::Worse("it finds fewer".to_owned())
+    }
+
+    #[test]
+    fn only_worse_candidates_in_a_row_call_for_a_roll_back() {
+        for between in [CandidateVerdict::Better, CandidateVerdict::Undecided] {
+            let mut recovery = Recovery::default();
+            let mut after = |verdict| reason(&mut recovery, verdict, &gate(2));
+            assert_eq!(after(worse()), None);
+            assert_eq!(after(between), None);
+            assert_eq!(after(worse()), None);
+            let why = after(worse()).unwrap();
+            assert!(why.contains("2 candidates in a row were worse: it finds fewer"));
+        }
+        let mut recovery = Recovery::default();
+        assert!((0..9).all(|_| reason(&mut recovery, worse(), &gate(0)).is_none()));
+        let collapsed = CandidateVerdict::Collapsed("no spread".to_owned());
+        let why = reason(&mut recovery, collapsed, &gate(0));
+        assert_eq!(why.as_deref(), Some("no spread"));
+    }
+
+    #[test]
+    fn a_better_candidate_ends_the_count_of_recoveries_and_an_undecided_one_does_not() {
+        let mut recovery = Recovery {
+            tries: 3,
+            ..Recovery::default()
+        };
+        reason(&mut recovery, CandidateVerdict::Undecided, &gate(2));
+        assert_eq!(recovery.tries, 3);
+        reason(&mut recovery, CandidateVerdict::Better, &gate(2));
+        assert_eq!(recovery.tries, 0);
     }
 }

@@ -51,6 +51,8 @@ pub(super) struct Run<'a> {
     pub(super) snapshotter: &'a Snapshotter,
     /// Tells this run's judgements from those of runs before it.
     pub(super) run_id: u64,
+    /// The step at which it began.
+    pub(super) began_at: u64,
     pub(super) learner: HeldLearner,
     pub(super) state: TrainerState,
     pub(super) training_set: TrainingSet,
@@ -120,6 +122,7 @@ impl<'a> Run<'a> {
             pool,
             snapshotter,
             run_id,
+            began_at: state.step,
             learner: HeldLearner::new(context, start)?,
             training_set: TrainingSet::read(context, state.seed, position(&state))?,
             batches: Batches::start(context, state.seed, state.step)?,
@@ -257,6 +260,7 @@ impl<'a> Run<'a> {
             snapshot: None,
             range: None,
             run_id: self.run_id,
+            run_began_at: self.began_at,
         })
     }
 

@@ -11,4 +11,6 @@ pub(super) struct SnapshotJob {
     pub(super) range: Option<f32>,
     /// The run that it comes from.
     pub(super) run_id: u64,
+    /// The step at which that run began.
+    pub(super) run_began_at: u64,
 }

@@ -100,6 +100,7 @@ impl Run<'_> {
             snapshot,
             range: self.meter.range(),
             run_id: self.run_id,
+            run_began_at: self.began_at,
         })
     }
 

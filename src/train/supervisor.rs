@@ -197,4 +197,36 @@ mod tests {
         let attempts = tokio::task::spawn_blocking(move || thread.join().unwrap());
         assert_eq!(attempts.await.unwrap(), 2);
     }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_roll_back_that_could_not_begin_is_tried_again() {
+        let (_commands, queue) = mpsc::channel(COMMAND_QUEUE);
+        let status = Arc::new(SharedStatus::new("emc2".to_owned(), Events::default()));
+        let mut control = Control::new(
+            queue,
+            tokio::runtime::Handle::current(),
+            TrainingChoices::default(),
+        );
+        let tried = std::thread::spawn(move || {
+            let rollback = Rollback {
+                why: "collapsed".to_owned(),
+                rate_scale: 0.5,
+                tries: 1,
+            };
+            let mut tried = Vec::new();
+            let mut backoff = Backoff::with_first(Duration::ZERO);
+            let body = |_: &mut Control, next: Next| {
+                tried.push(matches!(&next, Next::RolledBack(found) if *found == rollback));
+                match tried.len() {
+                    1 => Ok(End::RollBack(rollback.clone())),
+                    2 => Err(TrainFailure::broken("no store answers")),
+                    _ => Ok(End::Stop),
+                }
+            };
+            supervise(&mut control, &status, &mut backoff, Next::Newest, body);
+            tried
+        });
+        let tried = tokio::task::spawn_blocking(move || tried.join().unwrap());
+        assert_eq!(tried.await.unwrap(), [false, true, true]);
+    }
 }

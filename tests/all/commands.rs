@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     process::Command,
+    time::{Duration, Instant},
 };
 
 use kith::app::App;
@@ -12,6 +13,17 @@ use crate::{
     program::{beside_a_server, images, kith, text, told},
     support::{png, settings},
 };
+
+/// What `look` finds in the end.
+fn until<T>(look: impl Fn() -> Option<T>) -> T {
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < end, "it never came to be as wished");
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn images_and_pairs_are_listed_shown_and_deleted() {
@@ -82,6 +94,41 @@ async fn training_is_paused_and_resumed_and_aliases_are_set() {
         assert_eq!(tried["canary"]["percent"], 20.0);
         server.told(&["alias", "delete", "shop"]);
         assert!(!server.told(&["alias"]).contains("shop"));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn training_is_told_with_its_alarms_their_remedies_and_its_figures() {
+    let sets = [
+        "training.enabled=true",
+        "training.min_pairs=2",
+        "training.metrics_every=1",
+    ];
+    beside_a_server(&sets, |server| {
+        assert!(!server.told(&["training"]).contains("alarm"));
+        let folder = images(8);
+        let file = folder.path().join("pairs.csv");
+        let post = |rows: &str| {
+            fs::write(&file, format!("anchor,positive,group\n{rows}")).unwrap();
+            server.told(&["ingest", text(&file)]);
+        };
+        post("0.png,1.png,all\n2.png,3.png,all\n");
+        let told = until(|| Some(server.told(&["training"])).filter(|told| told.contains("alarm")));
+        assert!(told.starts_with("state"), "{told}");
+        let alarm = &server.json(&["training"])["alarms"][0];
+        for part in ["alarm", "message", "remedy"] {
+            let part = alarm[part].as_str().unwrap();
+            assert!(told.contains(part), "{told}");
+        }
+        post("4.png,5.png,\n6.png,7.png,\n");
+        let told = until(|| {
+            let told = server.told(&["training", "metrics"]);
+            (told.lines().count() > 1).then_some(told)
+        });
+        let row: Vec<&str> = told.lines().nth(1).unwrap().split_whitespace().collect();
+        // A field that the server does not know is shown as a dash.
+        assert!(row.len() == 4 && !row.contains(&"-"), "{told}");
     })
     .await;
 }

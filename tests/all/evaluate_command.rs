@@ -4,12 +4,12 @@ use std::{fs, path::Path};
 
 use image::{Rgb, RgbImage};
 use kith::types::CheckpointId;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
     program::{complaint, images, kith, text, told},
-    support::{Served, settings},
+    support::{Served, data_uri, png, settings},
 };
 
 /// A data folder whose server has stopped, with its first checkpoint and one that maps all images to one vector.
@@ -174,4 +174,61 @@ fn questions_that_exclude_each_other_or_have_no_answer_are_refused() {
     // Each image has a name of its own, and so a class of its own.
     let refused = complaint(&["evaluate", "--labels", folder]);
     assert!(refused.contains("no class has two images"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn neighbours_key_and_seed_change_what_is_found() {
+    let folder = Folder::new().await;
+    let images = tempfile::tempdir().unwrap();
+    let at = |name: &str| images.path().join(name);
+    colours(&at("seen"), 0, 1);
+    let list = at("list.csv");
+    let rows = ["red", "green"].map(|name| format!("seen/{name}/0.png,{name}\n"));
+    fs::write(&list, format!("path,colour\n{}", rows.concat())).unwrap();
+    let list = text(&list);
+    let asked = ["--query", list, "--gallery", list, "--key", "colour"];
+    let found = folder.evaluate(folder.sound, &asked);
+    assert_eq!(found["anchor_to_positive"]["recall_at_1"], 1.0);
+
+    // Classes that have nothing to do with the images: how many are right depends on who is asked, and on how many vote.
+    for seed in 0..60 {
+        let class = at("mixed").join(if seed % 2 == 0 { "even" } else { "odd" });
+        fs::create_dir_all(&class).unwrap();
+        fs::write(class.join(format!("{seed}.png")), png(seed)).unwrap();
+    }
+    let mixed = at("mixed");
+    let right = |option: &str, value: &str| {
+        let asked = ["--labels", text(&mixed), option, value];
+        folder.evaluate(folder.sound, &asked)["neighbour_accuracy"].clone()
+    };
+    for (option, values) in [
+        ("--seed", ["1", "2", "3"]),
+        ("--neighbours", ["1", "5", "30"]),
+    ] {
+        let found = values.map(|value| right(option, value));
+        assert!(
+            found.iter().any(|one| *one != found[0]),
+            "{option}: {found:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn so_many_held_out_pairs_are_used_as_are_asked_for() {
+    let served = Served::start(&["pairs.holdout_share=0.9"]).await;
+    for seed in 0..12 {
+        let (anchor, positive) = (data_uri(&png(2 * seed)), data_uri(&png(2 * seed + 1)));
+        let pair = json!({"anchor": {"image": anchor}, "positive": {"image": positive}});
+        served.post("/v1/pairs", &json!({"pairs": [pair]})).await;
+    }
+    let held_out = served.app.checkpoints.held_out_set(100).await.unwrap();
+    let held_out = held_out.anchors.len();
+    assert!(held_out > 4, "{held_out}");
+    let folder = served.stop().await;
+    let data = settings(&folder, &[]).storage.data_dir;
+    for (more, pairs) in [(&["--pairs", "4"][..], 4), (&[], held_out)] {
+        let asked = ["evaluate", "--json", "--data-dir", text(&data)];
+        let found: Value = serde_json::from_str(&told(&[&asked[..], more].concat())).unwrap();
+        assert_eq!(found["pairs"], pairs, "{found}");
+    }
 }

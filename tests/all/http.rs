@@ -11,6 +11,7 @@ mod embeddings;
 mod errors;
 mod events;
 mod fairness;
+mod gauges;
 mod guard;
 mod images;
 mod keys;

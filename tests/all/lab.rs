@@ -57,14 +57,36 @@ impl Lab {
         let mut pairs = Vec::new();
         for number in range {
             pairs.push(PairUpload {
-                anchor: self.store(png(number, 0)).await,
-                positive: Some(self.store(png(number, 60)).await),
                 group: group.map(str::to_owned),
-                weight: None,
+                ..self.pair([png(number, 0), png(number, 60)]).await
             });
         }
         let rows = self.ingest.add_pairs(pairs).await.unwrap();
         rows.into_iter().map(|(row, _)| row).collect()
+    }
+
+    /// Posts pairs of these images, and holds out this share of them.
+    pub(crate) async fn post_images(
+        &self,
+        images: impl IntoIterator<Item = [Bytes; 2]>,
+        holdout_share: f64,
+    ) {
+        let mut pairs = Vec::new();
+        for images in images {
+            pairs.push(self.pair(images).await);
+        }
+        let (blobs, db) = (self.blobs.clone(), self.db.clone());
+        let ingest = Ingest::new(blobs, db, config(&[]).limits, holdout_share);
+        ingest.add_pairs(pairs).await.unwrap();
+    }
+
+    async fn pair(&self, [anchor, positive]: [Bytes; 2]) -> PairUpload {
+        PairUpload {
+            anchor: self.store(anchor).await,
+            positive: Some(self.store(positive).await),
+            group: None,
+            weight: None,
+        }
     }
 
     async fn store(&self, image: Bytes) -> Upload {
@@ -105,7 +127,7 @@ impl Lab {
 }
 
 /// An image that differs with `number`, brighter by `shade`.
-fn png(number: u32, shade: u8) -> Bytes {
+pub(crate) fn png(number: u32, shade: u8) -> Bytes {
     let image = RgbImage::from_fn(40, 40, |x, y| {
         let cell = number * 31 + (x / 10) * 7 + (y / 10) * 13 * (number % 5 + 1);
         let [red, green, blue] = [cell * 37 % 190, cell * 59 % 190, cell * 83 % 190];

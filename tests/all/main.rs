@@ -34,6 +34,7 @@ mod traces;
 mod train;
 mod train_alarms;
 mod train_average;
+mod train_effects;
 mod train_head;
 mod train_life;
 mod train_snapshots;

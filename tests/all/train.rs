@@ -92,6 +92,28 @@ async fn a_run_that_was_stopped_half_way_ends_bit_for_bit_like_one_that_was_not(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_status_names_the_objective_as_the_settings_do() {
+    let emc2 = [("emc2", "emc2 (subset)")];
+    let others = [
+        "infonce",
+        "sogclr",
+        "scent",
+        "neuclip",
+        "negative_cache",
+        "exact",
+    ];
+    for (objective, shown) in emc2.into_iter().chain(others.map(|name| (name, name))) {
+        let lab = Lab::new(0.0).await;
+        let objective = format!("learning.objective={objective}");
+        let trainer = lab
+            .start(config(&[&objective, "training.enabled=false"]))
+            .await;
+        assert_eq!(trainer.status().objective, shown);
+        trainer.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn another_objective_goes_on_from_the_weights_and_not_from_states_that_mean_something_else() {
     let lab = Lab::new(0.0).await;
     lab.post(0..11).await;

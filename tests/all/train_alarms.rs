@@ -2,7 +2,16 @@
 
 use kith::train::{Alarm, AlarmKind, Trainer, TrainingStatus};
 
-use crate::lab::{Lab, collapsing, config, until};
+use crate::lab::{Lab, collapsing, config, png, until};
+
+/// Each image looks the same at every step.
+const SAME_VIEWS: [&str; 5] = [
+    "augment.crop_min_area=1.0",
+    "augment.flip=0.0",
+    "augment.jitter=0.0",
+    "augment.greyscale=0.0",
+    "augment.blur=0.0",
+];
 
 fn raised(status: &TrainingStatus, kind: AlarmKind) -> Option<&Alarm> {
     status.alarms.iter().find(|alarm| alarm.alarm == kind)
@@ -76,12 +85,8 @@ async fn chains_that_stand_still_raise_an_alarm_and_moving_ones_do_not() {
         "learning.scores=refreshed",
         "schedule.learning_rate=1e-12",
         "schedule.final_rate=0",
-        "augment.crop_min_area=1.0",
-        "augment.flip=0.0",
-        "augment.jitter=0.0",
-        "augment.greyscale=0.0",
-        "augment.blur=0.0",
     ];
+    let still = [&still[..], &SAME_VIEWS].concat();
     for (sets, expected) in [(&still[..], true), (&[], false)] {
         let lab = Lab::new(0.0).await;
         lab.post(0..8).await;
@@ -94,4 +99,49 @@ async fn chains_that_stand_still_raise_an_alarm_and_moving_ones_do_not() {
         assert_eq!(found.is_some(), expected, "{:?}", status.acceptance_rate);
         trainer.stop().await.unwrap();
     }
+}
+
+/// A trainer whose held-out recall falls while its loss falls: two shades of a pattern belong together where they are held out. Training learns that a
+/// pattern belongs to the next one's brighter shade, and that its own is a negative.
+async fn over_fitting(lab: &Lab, min_pairs: usize) -> Trainer {
+    const PATTERNS: u32 = 24;
+    let held_out = (0..PATTERNS).map(|n| [png(n, 0), png(n, 60)]);
+    lab.post_images(held_out, 1.0).await;
+    let trained = (0..PATTERNS).map(|n| [png(n, 5), png((n + 1) % PATTERNS, 65)]);
+    lab.post_images(trained, 0.0).await;
+    let least = format!("gate.min_pairs={min_pairs}");
+    let sets = [
+        "training.batch=12",
+        "schedule.learning_rate=0.002",
+        "learning.average_steps=0",
+        "snapshots.every_steps=10",
+        "gate.collapse_spread=0.0",
+        &least,
+        // A roll-back would begin the series anew.
+        "gate.max_refusals=0",
+    ];
+    lab.start(config(&[&sets[..], &SAME_VIEWS].concat())).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn held_out_recall_that_falls_while_the_loss_falls_raises_an_alarm_if_pairs_suffice() {
+    let lab = Lab::new(0.0).await;
+    let trainer = over_fitting(&lab, 2).await;
+    let found = alarm(&trainer, AlarmKind::OverFitting).await;
+    let message = &found.message;
+    assert!(
+        message.starts_with("Held-out recall@1 has fallen"),
+        "{message}"
+    );
+    assert!(found.remedy.contains("[augment]"), "{}", found.remedy);
+    assert!(found.since_step > 10, "{found:?}");
+    trainer.stop().await.unwrap();
+
+    let lab = Lab::new(0.0).await;
+    let trainer = over_fitting(&lab, 1000).await;
+    let longer = |status: &TrainingStatus| status.step >= 3 * found.since_step;
+    let status = until(&trainer, longer).await;
+    let kinds: Vec<AlarmKind> = status.alarms.iter().map(|alarm| alarm.alarm).collect();
+    assert_eq!(kinds, [AlarmKind::FewHeldOut]);
+    trainer.stop().await.unwrap();
 }

@@ -2,7 +2,7 @@
 
 use kith::{
     checkpoint::CheckpointError,
-    db::{CheckpointRow, DecidedBy, Verdict},
+    db::{CheckpointRow, CheckpointStatus, DecidedBy, Verdict},
     foreground::Foreground,
     train::{TrainError, Trainer, TrainingState},
     types::CheckpointId,
@@ -185,6 +185,59 @@ async fn weights_near_their_start_are_called_untrained_and_not_collapsed() {
         "{why}"
     );
     assert_eq!(trainer.status().recoveries, 0);
+    trainer.stop().await.unwrap();
+}
+
+/// Changes the verdict on the checkpoint of `step` behind the server's back.
+async fn set_verdict(lab: &Lab, step: i64, verdict: Option<&str>) {
+    let file = lab.folder.path().join("kith.db");
+    let url = format!("sqlite://{}", file.display());
+    let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
+    let change = sqlx::query("UPDATE checkpoints SET verdict = ? WHERE step = ?");
+    let changed = change.bind(verdict).bind(step);
+    let changed = changed.execute(&pool).await.unwrap();
+    assert_eq!(changed.rows_affected(), 1);
+    pool.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_that_a_stop_left_unjudged_is_judged_at_the_next_start() {
+    let lab = Lab::new(0.0).await;
+    lab.post(0..8).await;
+    let sets = ["training.max_steps=6", "gate.collapse_spread=0.0"];
+    let trainer = lab.start(config(&sets)).await;
+    let judged = |rows: &[CheckpointRow]| rows[0].step == 6 && rows[0].verdict.is_some();
+    until_rows(&lab, judged).await;
+    trainer.stop().await.unwrap();
+
+    set_verdict(&lab, 6, None).await;
+    let trainer = lab.start(config(&sets)).await;
+    until_rows(&lab, judged).await;
+    assert_eq!(trainer.status().recoveries, 0);
+    trainer.stop().await.unwrap();
+
+    // A kill came before training went back.
+    set_verdict(&lab, 6, Some("collapsed")).await;
+    let trainer = lab.start(config(&sets)).await;
+    until(&trainer, |status| status.recoveries == 1).await;
+    trainer.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_roll_back_is_written_down_at_once() {
+    let lab = Lab::new(0.0).await;
+    lab.post(0..8).await;
+    let trainer = lab.start(collapsing(&[])).await;
+    until(&trainer, |status| status.step > 4).await;
+    let collapsed = lab.take(&trainer, None).await.id;
+    until(&trainer, |status| status.recoveries == 1).await;
+    let newer = |rows: &[CheckpointRow]| {
+        let newest = &rows[0];
+        newest.id != collapsed && newest.status == CheckpointStatus::Complete
+    };
+    let id = until_rows(&lab, newer).await[0].id;
+    let state = lab.checkpoints.load(id).await.unwrap().trainer;
+    assert_eq!((state.rate_scale, state.recovery.tries), (0.5, 1));
     trainer.stop().await.unwrap();
 }
 

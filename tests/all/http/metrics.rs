@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use crate::support::{Served, data_uri, png, request};
 
 /// More than anything here takes.
-const CEILING: Duration = Duration::from_secs(60);
+pub(super) const CEILING: Duration = Duration::from_secs(60);
 
 /// The values of each label of each series, by the series' name as it stands in a line.
 #[derive(Debug, Default)]
@@ -56,7 +56,7 @@ impl Output {
         output
     }
 
-    fn value(&self, series: &str) -> f64 {
+    pub(super) fn value(&self, series: &str) -> f64 {
         let value = self.lines.get(series);
         *value.unwrap_or_else(|| panic!("no {series} in {:#?}", self.lines.keys()))
     }
@@ -102,7 +102,7 @@ pub(super) async fn used() -> Served {
 }
 
 /// The same after so many steps.
-async fn used_until(step: u64) -> Served {
+pub(super) async fn used_until(step: u64) -> Served {
     let served = Served::start(&[
         "server.max_requests=1",
         "training.enabled=true",
@@ -248,29 +248,28 @@ async fn posted_pairs_are_followed_until_they_are_learned_and_until_that_serves(
     let value = async |name: &str| Output::of(&served).await.value(name);
     // All of them came after the start.
     let trained = value(r#"kith_stored_pairs{split="train"}"#).await;
-    let all = async |name: &str| {
+    let all = async |name: &str, pairs: f64| {
         let counted = async {
-            while value(&format!("{name}_count")).await < trained {
+            while value(&format!("{name}_count")).await < pairs {
                 sleep(Duration::from_millis(20)).await;
             }
         };
         timeout(CEILING, counted).await.expect(name);
     };
-    all("kith_pair_learned_seconds").await;
+    all("kith_pair_learned_seconds", trained).await;
     assert_eq!(value("kith_pair_served_seconds_count").await, 0.0);
+    let learned = value("kith_pair_learned_seconds_sum").await;
 
     let taken = served.post("/v1/checkpoints?wait=true", &json!({})).await;
     let id = taken.json()["id"].as_str().unwrap().to_owned();
+    // The checkpoint knows nothing of these.
+    post_pairs(&served, 12..16).await;
+    all("kith_pair_learned_seconds", trained + 1.0).await;
     let path = format!("/v1/checkpoints/{id}/promote");
     assert_eq!(served.post(&path, &json!({})).await.status, StatusCode::OK);
-    all("kith_pair_served_seconds").await;
-    assert_eq!(value("kith_pair_learned_seconds_count").await, trained);
-    let output = Output::of(&served).await;
-    let sum = |name: &str| output.value(&format!("{name}_sum"));
-    let (learned, served) = (
-        sum("kith_pair_learned_seconds"),
-        sum("kith_pair_served_seconds"),
-    );
+    all("kith_pair_served_seconds", trained).await;
+    assert_eq!(value("kith_pair_served_seconds_count").await, trained);
+    let served = value("kith_pair_served_seconds_sum").await;
     assert!(0.0 < learned && learned < served, "{learned} {served}");
 }
 
