@@ -56,17 +56,17 @@ fn every_kind_of_cell_gives_its_row() {
         (report.walk.len(), report.decode.len(), report.peak.len()),
         (1, 5, 1)
     );
-    // Eleven shapes of the backbone and two of the head, there and back.
-    assert_eq!(report.layers.len(), 26);
+    // Eleven shapes of the backbone and three of the head, there and back.
+    assert_eq!(report.layers.len(), 28);
     assert!(
         report
             .layers
             .iter()
             .all(|row| row.share_of_peak > Some(0.0))
     );
-    // Twenty convolutions, the fully connected layer and the projection.
+    // Twenty convolutions, the fully connected layer and both parts of the projection.
     let forward = report.layers.iter().step_by(2);
-    assert_eq!(forward.map(|row| row.times).sum::<usize>(), 22);
+    assert_eq!(forward.map(|row| row.times).sum::<usize>(), 23);
 }
 
 #[test]
@@ -78,8 +78,8 @@ fn a_plan_has_each_cell_once() {
             .len()
     };
     let counts = Kind::ALL.map(|kind| count(kind, &[32, 64]));
-    // Walks know no side, decoding neither batch nor threads; layers have two peaks, and 26 cells for each of eight choices.
-    assert_eq!(counts, [8, 8, 2 + 8 * 26, 4, 10]);
+    // Walks know no side, decoding neither batch nor threads; layers have two peaks, and 28 cells for each of eight choices.
+    assert_eq!(counts, [8, 8, 2 + 8 * 28, 4, 10]);
     assert!(
         plan(&[Kind::Decode], &[33], &[], &[])
             .cells(&setup())

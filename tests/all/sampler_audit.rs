@@ -228,19 +228,11 @@ async fn honest_chains_pass_and_uniform_and_frozen_ones_do_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_tolerance_decides_what_is_small_and_the_seed_which_images_are_compared() {
+async fn the_seed_decides_which_images_are_compared() {
     let folder = Folder::new().await;
     let uniform = folder.write(uniformly, 0).await;
-    let (code, report, _) = folder.audit(uniform, &["--tolerance", "0"]);
-    assert_eq!((code, &report["verdict"]), (Some(1), &"differs".into()));
-    let (code, report, complaint) = folder.audit(uniform, &["--tolerance", "1"]);
-    assert_eq!(
-        (code, &report["verdict"]),
-        (Some(0), &"close".into()),
-        "{complaint}{report}"
-    );
     let seeded = |seed: &str| {
-        let some = ["--images", "120", "--anchors", "40", "--tolerance", "1"];
+        let some = ["--images", "120", "--anchors", "40"];
         let (_, report, complaint) =
             folder.audit(uniform, &[&some[..], &["--seed", seed]].concat());
         assert_eq!(report["anchors"], 40, "{complaint}");
