@@ -21,7 +21,7 @@ fn values(bytes: &[u8]) -> Vec<kith_nn::NamedArray> {
 #[test]
 fn both_formats_and_every_prefix_give_the_same_weights() {
     let expected = values(&safetensors(&narrow()));
-    assert_eq!(expected.len(), 2 * 22);
+    assert_eq!(expected.len(), 2 * 23);
     assert_eq!(values(&pth(&narrow())), expected);
     for key in ["state_dict", "model_state_dict", "model"] {
         assert_eq!(values(&training_pth(&narrow(), key)), expected, "{key}");
