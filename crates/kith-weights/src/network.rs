@@ -1,6 +1,6 @@
 //! The convolutions of ResNet-18 under torchvision's names, with the BatchNorm that follows each there.
 
-use kith_nn::GRID;
+use kith_nn::{GRID, NamedArray};
 
 /// A convolution and its BatchNorm.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,4 +71,25 @@ pub(super) fn places_shape(width: usize, dim: usize) -> [usize; 4] {
 /// Values of the pooled features: the channels of the last stage.
 pub(super) fn features(width: usize) -> usize {
     8 * width
+}
+
+/// The arrays of a layer of the head.
+pub(super) fn layer(
+    name: &str,
+    shape: Vec<usize>,
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+) -> [NamedArray; 2] {
+    [
+        NamedArray {
+            name: format!("{name}.weight"),
+            shape,
+            data: weight,
+        },
+        NamedArray {
+            name: format!("{name}.bias"),
+            shape: vec![bias.len()],
+            data: bias,
+        },
+    ]
 }

@@ -3,11 +3,12 @@
 use std::fmt;
 
 use faer::Mat;
-
 use kith_nn::{GRID, NamedArray};
 
-use super::linear::{dot, leading_eigenvectors, orthonormalize, random_rows};
-use super::weights::layer;
+use super::{
+    linear::{dot, leading_eigenvectors, orthonormalize, random_rows},
+    network::layer,
+};
 
 /// Where a projection comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use super::{
     file,
     fold::{Norm, fold},
     keys::Layout,
-    network::{Convolution, convolutions, features, places_shape},
+    network::{Convolution, convolutions, features, layer, places_shape},
     source::{Source, TowerSource},
 };
 
@@ -190,27 +190,6 @@ impl Weights {
     pub fn arrays(&self, projection: &Projection) -> Vec<NamedArray> {
         self.clone().into_arrays(projection.clone())
     }
-}
-
-/// The arrays of a layer of the head.
-pub(super) fn layer(
-    name: &str,
-    shape: Vec<usize>,
-    weight: Vec<f32>,
-    bias: Vec<f32>,
-) -> [NamedArray; 2] {
-    [
-        NamedArray {
-            name: format!("{name}.weight"),
-            shape,
-            data: weight,
-        },
-        NamedArray {
-            name: format!("{name}.bias"),
-            shape: vec![bias.len()],
-            data: bias,
-        },
-    ]
 }
 
 /// Reads arrays under the names of a layout.
