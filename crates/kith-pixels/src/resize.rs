@@ -1,8 +1,9 @@
 //! Crops, scales and normalises images.
 
 use fast_image_resize::{
-    FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer,
-    images::{Image, ImageRef},
+    FilterType, ResizeAlg, ResizeOptions, Resizer,
+    images::{TypedImage, TypedImageRef},
+    pixels::U8x3,
 };
 
 use super::DecodedImage;
@@ -21,6 +22,11 @@ pub(super) struct Crop {
 }
 
 impl Crop {
+    /// All of the image.
+    pub(super) fn whole(image: &DecodedImage) -> Self {
+        Self::centred(image, f64::from(image.width), f64::from(image.height))
+    }
+
     /// A rectangle of `width` × `height` in the middle.
     pub(super) fn centred(image: &DecodedImage, width: f64, height: f64) -> Self {
         Self {
@@ -44,8 +50,7 @@ pub fn fit(image: &DecodedImage, side: usize) -> Vec<f32> {
 
 /// The crop scaled to `side` × `side` RGB bytes: bilinear, with antialiasing when scaled down.
 pub(super) fn scale(image: &DecodedImage, crop: Crop, side: usize) -> Vec<u8> {
-    let whole = crop == Crop::centred(image, f64::from(image.width), f64::from(image.height));
-    if whole && image.width as usize == side && image.height as usize == side {
+    if crop == Crop::whole(image) && image.width as usize == side && image.height as usize == side {
         return image.rgb.clone();
     }
     scale_to(image, crop, (side, side))
@@ -53,7 +58,7 @@ pub(super) fn scale(image: &DecodedImage, crop: Crop, side: usize) -> Vec<u8> {
 
 /// The crop scaled to a size (across, down), as [`scale`] does.
 pub(super) fn scale_to(image: &DecodedImage, crop: Crop, size: (usize, usize)) -> Vec<u8> {
-    resample((image, &image.rgb), PixelType::U8x3, crop, size)
+    resample((image, &image.rgb), crop, size)
 }
 
 /// The crop of an image's transparency, one byte a pixel, scaled as [`scale`] does.
@@ -63,27 +68,33 @@ pub(super) fn scale_alpha(
     crop: Crop,
     size: (usize, usize),
 ) -> Vec<u8> {
-    resample((image, alpha), PixelType::U8, crop, size)
+    // As grey pixels: kernels for single bytes would take as long to compile as the rest of this crate.
+    let grey: Vec<u8> = alpha.iter().flat_map(|&byte| [byte; 3]).collect();
+    resample((image, &grey), crop, size)
+        .into_iter()
+        .step_by(3)
+        .collect()
 }
 
-/// `bytes`: a plane of `image`, of pixels of kind `pixel`.
+/// `rgb`: pixels of the size of `image`. Their kind is a type, since `Resizer::resize` compiles the kernels of all kinds.
 fn resample(
-    (image, bytes): (&DecodedImage, &[u8]),
-    pixel: PixelType,
+    (image, rgb): (&DecodedImage, &[u8]),
     crop: Crop,
     (wide, high): (usize, usize),
 ) -> Vec<u8> {
-    let source = ImageRef::new(image.width, image.height, bytes, pixel)
-        .expect("a plane has width x height pixels");
-    let mut target = Image::new(wide as u32, high as u32, pixel);
+    let source = TypedImageRef::<U8x3>::from_buffer(image.width, image.height, rgb)
+        .expect("an image has width x height x 3 bytes");
+    let mut scaled = vec![0; wide * high * 3];
+    let mut target = TypedImage::<U8x3>::from_buffer(wide as u32, high as u32, &mut scaled)
+        .expect("as many bytes as its pixels have");
     let options = ResizeOptions::new()
         .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
         .use_alpha(false)
         .crop(crop.left, crop.top, crop.width, crop.height);
     Resizer::new()
-        .resize(&source, &mut target, Some(&options))
-        .expect("both images have the same kind of pixels and the crop lies inside");
-    target.into_vec()
+        .resize_typed(&source, &mut target, Some(&options))
+        .expect("the crop lies inside");
+    scaled
 }
 
 /// Converts RGB bytes to normalised values.
