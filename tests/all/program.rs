@@ -83,3 +83,15 @@ pub(crate) fn images(count: u32) -> TempDir {
 pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
+
+/// jemalloc tells its settings at the end.
+#[test]
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn unused_memory_goes_back_to_the_system_after_a_second() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kith"));
+    let command = command
+        .arg("--version")
+        .env("_RJEM_MALLOC_CONF", "stats_print:true");
+    let told = String::from_utf8(command.output().unwrap().stderr).unwrap();
+    assert!(told.contains("opt.dirty_decay_ms: 1000 "), "{told}");
+}
