@@ -36,7 +36,7 @@ enum Action {
 struct PreviewArgs {
     #[arg(required = true, value_name = "IMAGE|FOLDER|LIST")]
     images: Vec<PathBuf>,
-    /// The PNG to write
+    /// The PNG to write: a name that ends with .png
     #[arg(long, alias = "out", value_name = "FILE")]
     output: PathBuf,
     /// The preset, as augment.preset
@@ -57,6 +57,13 @@ pub(crate) fn run(args: &AugmentArgs) -> anyhow::Result<()> {
     let settings = args.settings.load_with(args.preset_setting())?;
     let files = image_files(&args.images)?;
     let output = &args.output;
+    ensure!(
+        output
+            .extension()
+            .is_some_and(|end| end.eq_ignore_ascii_case("png")),
+        "{} is no name of a PNG, which is what is written: let --output end with .png",
+        output.display()
+    );
     refuse_inputs(output, &files)?;
     let image = args.sheet(&settings, &files)?;
     fs::write(output, encode_png(&image))

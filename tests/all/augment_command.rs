@@ -87,6 +87,11 @@ fn a_sheet_that_would_be_too_large_or_replace_an_input_is_refused_and_so_is_a_na
         let same = refused(&[input, "--output", "a.png"]);
         assert!(same.contains("name another --output"), "{same}");
     }
+    for name in ["sheet.jpg", "sheet"] {
+        let other = refused(&["a.png", "--output", name]);
+        assert!(other.contains("end with .png"), "{other}");
+        assert!(!folder.join(name).exists());
+    }
     let unknown = refused(&["a.png", "--output", "b.png", "--preset", "emoji"]);
     assert!(
         unknown.contains("photo, icon, document, product"),
