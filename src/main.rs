@@ -6,8 +6,8 @@
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// jemalloc's settings: the address of a string that ends with a zero. What is unused for a second, and not for ten, goes back to the system, so that memory does not
-/// swing with the load (docs/architecture.md).
+/// jemalloc's settings: the address of a string that ends with a zero. Unused memory goes back to the system after one second; jemalloc's default is ten
+/// (docs/architecture.md).
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[unsafe(export_name = "_rjem_malloc_conf")]
 static MALLOC_CONF: &u8 = &b"dirty_decay_ms:1000\0"[0];

@@ -5,7 +5,10 @@ servers=()
 # A tiny encoder; each server adds to it.
 tiny=(encoder.width=8 encoder.side=32 encoder.dim=16 log.filter=warn)
 
+# Also tells what the servers said, if the script has failed.
 clean_up() {
+    local status=$?
+    [ "$status" = 0 ] || tail -n 200 "$work"/*.log || true
     [ ${#servers[@]} = 0 ] || kill "${servers[@]}" 2>/dev/null || true
     wait
     rm -rf "$work"
@@ -50,15 +53,14 @@ start() { # FOLDER [SETTING...]
         curl -sf "$url/readyz" >/dev/null && return
         sleep 0.1
     done
-    cat "$work/$folder.log"
     return 1
 }
 
-# Fails, and prints what the servers logged, if one has ended or panicked.
+# Fails if a server has ended or panicked.
 all_run() {
     local server
     for server in "${servers[@]}"; do
-        kill -0 "$server" || { cat "$work"/*.log; return 1; }
+        kill -0 "$server" || return 1
     done
     ! grep panic "$work"/*.log
 }
