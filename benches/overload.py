@@ -122,15 +122,16 @@ def main():
         saturated = accepted(hey(server.url, path, SATURATION_SECONDS, args.clients))
         rate = len(saturated) / SATURATION_SECONDS
         note(f"alone {statistics.median(quiet):.1f} ms; saturated by {args.clients} connections: {rate:.0f} a second, p99 {percentile(saturated, 0.99):.0f} ms")
-        parts = urlsplit(server.url)
+        parts, seconds = urlsplit(server.url), round(60 * args.minutes)
         memory, over = [], threading.Event()
 
         def watch():
-            while not over.wait(2):
+            began = time.monotonic()
+            # Not while the last requests leave: memory that is given back then is no fault.
+            while not over.wait(2) and time.monotonic() < began + seconds:
                 memory.append(resident_mb(server.process.pid))
 
         with Threads([threading.Thread(target=keep_silent, args=((parts.hostname, parts.port), over)), threading.Thread(target=watch)], over):
-            seconds = round(60 * args.minutes)
             answers = hey(server.url, path, seconds, WORKERS, args.times * rate)
             took = recovery(server, image, max(quiet))
     finally:
@@ -154,7 +155,8 @@ def main():
     }
     print(json.dumps(found | {"holds": holds}, indent=1))
     if args.out:
-        args.out.write_text(json.dumps(found | {"holds": holds}, indent=1))
+        series = {"memory_every_2_s_mb": [round(sample) for sample in memory]}
+        args.out.write_text(json.dumps(found | {"holds": holds} | series, indent=1))
     sys.exit(0 if all(holds.values()) else 1)
 
 
