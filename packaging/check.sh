@@ -4,7 +4,7 @@
 # packaging/check/image.sh builds and measures the image.
 set -euo pipefail
 here=$(realpath "$(dirname "${BASH_SOURCE[0]}")")
-kith=$(realpath "${1:-$here/../target/debug/kith}")
+kith=$(realpath -m "${1:-$here/../target/debug/kith}")
 # The most that `systemd-analyze security` may find exposed, of 10.
 exposure=15
 work=$(mktemp -d)
@@ -13,6 +13,7 @@ cd "$here/check"
 # shellcheck source=../tests/server.sh
 source ../../tests/server.sh
 install_python packaging
+end_if_installing
 cd "$here"
 PATH=$venv/bin:$PATH
 started=$SECONDS

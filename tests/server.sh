@@ -1,5 +1,5 @@
 # Functions of the scripts that test a built server: contract/run.sh, clients/run.sh and recipes/run.sh, which source this. They set `kith`, the program,
-# and `work`, a folder of their own that `clean_up` removes.
+# and `work`, a folder of their own that `clean_up` removes. docs/run.sh and packaging/check.sh install by it, too.
 
 servers=()
 # A tiny encoder; each server adds to it.
@@ -20,7 +20,7 @@ install_python() { # NAME [FILE...]
     shift
     [ -x "$venv/bin/pip" ] || python3 -m venv "$venv"
     if ! cat requirements.txt "$@" | cmp -s - "$venv/installed.txt"; then
-        "$venv/bin/pip" install --quiet --requirement requirements.txt
+        "$venv/bin/pip" install --quiet --no-compile --disable-pip-version-check --requirement requirements.txt
         cat requirements.txt "$@" >"$venv/installed.txt"
     fi
 }
@@ -33,6 +33,11 @@ install_node() {
         cp package-lock.json node_modules/installed.json
     fi
     node_folder=$(realpath node_modules/node-linux-*/bin)
+}
+
+# With INSTALL_ONLY set a script ends here: .ci/run has them install while the compiler works.
+end_if_installing() {
+    [ -z "${INSTALL_ONLY:-}" ] || exit 0
 }
 
 # Prints a new key of the data folder $work/FOLDER.

@@ -108,7 +108,7 @@ impl Shared {
             let input = space.index().projection_input(MAX_PLACED);
             let tell = |share: f32| progress.store(share.to_bits(), SeqCst);
             let at = |key: u32| earlier.get(&key).copied();
-            let places = pool.install(|| input.project(at, tell));
+            let places = pool.install(|| input.project(&at, &tell));
             let places: Vec<(ImageKey, [f32; 2])> = places
                 .into_iter()
                 .map(|(key, place)| (ImageKey(key), place))

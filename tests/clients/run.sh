@@ -4,7 +4,7 @@
 # in CHROMIUM, or that of PATH.
 set -euo pipefail
 here=$(realpath "$(dirname "${BASH_SOURCE[0]}")")
-kith=$(realpath "${1:-$here/../../target/debug/kith}")
+kith=$(realpath -m "${1:-$here/../../target/debug/kith}")
 cd "$here"
 
 work=$(mktemp -d)
@@ -13,6 +13,7 @@ trap clean_up EXIT
 package=$(realpath ../../clients/python)
 install_python clients "$package/pyproject.toml"
 install_node
+end_if_installing
 node=$node_folder/node
 # The browser is the system's.
 export CHROMIUM=${CHROMIUM:-$(command -v chromium || command -v chromium-browser || command -v google-chrome)}

@@ -3,7 +3,7 @@
 # none is a failure of the server. Usage: tests/contract/run.sh [KITH [SECONDS [SEED [EXAMPLES]]]]
 set -euo pipefail
 here=$(realpath "$(dirname "${BASH_SOURCE[0]}")")
-kith=$(realpath "${1:-$here/../../target/debug/kith}")
+kith=$(realpath -m "${1:-$here/../../target/debug/kith}")
 cd "$here"
 
 seconds=${2:-60} seed=${3:-7} examples=${4:-30}
@@ -11,6 +11,7 @@ work=$(mktemp -d)
 source ../server.sh
 trap clean_up EXIT
 install_python contract
+end_if_installing
 
 key=$(create_key data contract admin)
 start data training.min_pairs=2

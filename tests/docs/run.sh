@@ -3,7 +3,7 @@
 # its links. Usage: tests/docs/run.sh [KITH [PAGE...]]. Needs python3 with venv and PyPI, npm, jq, curl, and leave to unshare (root, or user namespaces).
 set -euo pipefail
 here=$(realpath "$(dirname "${BASH_SOURCE[0]}")")
-kith=$(realpath "${1:-$here/../../target/debug/kith}")
+kith=$(realpath -m "${1:-$here/../../target/debug/kith}")
 pages=("${@:2}")
 root=$(realpath "$here/../..")
 [ ${#pages[@]} -gt 0 ] || pages=("$root"/README.md "$root"/docs/*.md)
@@ -15,6 +15,7 @@ source ../server.sh
 trap 'rm -rf "$work"' EXIT
 install_python docs
 cd ../clients && install_node && cd ../docs
+end_if_installing
 started=$SECONDS
 
 # A page in a network and among processes of its own, with a small encoder. The shell stays, to wait for servers whose parents have ended.

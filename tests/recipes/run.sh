@@ -3,13 +3,14 @@
 # Usage: tests/recipes/run.sh [KITH]. Needs python3 with venv and PyPI. KITH_QDRANT_URL names a server of Qdrant; without it a folder is its store.
 set -euo pipefail
 here=$(realpath "$(dirname "${BASH_SOURCE[0]}")")
-kith=$(realpath "${1:-$here/../../target/debug/kith}")
+kith=$(realpath -m "${1:-$here/../../target/debug/kith}")
 cd "$here"
 
 work=$(mktemp -d)
 source ../server.sh
 trap clean_up EXIT
 install_python recipes ../../recipes/requirements.txt ../../clients/python/pyproject.toml
+end_if_installing
 started=$SECONDS
 
 KITH_KEY=$(create_key data recipes admin)

@@ -43,8 +43,8 @@ impl ProjectionInput {
     /// both then hardly moves without a reason. `progress` is told shares from 0 to 1.
     pub fn project(
         self,
-        earlier: impl Fn(Key) -> Option<Place>,
-        progress: impl Fn(f32),
+        earlier: &dyn Fn(Key) -> Option<Place>,
+        progress: &dyn Fn(f32),
     ) -> Vec<(Key, Place)> {
         let table = self.0;
         let keys: Vec<Key> = (0..table.len()).map(|row| table.key(row)).collect();
@@ -53,7 +53,7 @@ impl ProjectionInput {
         if keys.len() >= MIN_ARRANGED {
             let neighbours = neighbours(table);
             progress(0.1);
-            places = arrange(&places, &neighbours, |share| progress(0.1 + 0.9 * share));
+            places = arrange(&places, &neighbours, &|share| progress(0.1 + 0.9 * share));
         }
         scale(&mut places);
         turn(&mut places, &known);
@@ -117,7 +117,7 @@ fn neighbours(table: Table) -> Vec<Vec<Neighbor<f32>>> {
 fn arrange(
     places: &[Place],
     neighbours: &[Vec<Neighbor<f32>>],
-    progress: impl Fn(f32),
+    progress: &dyn Fn(f32),
 ) -> Vec<Place> {
     let spread = (places.iter().map(|place| place[0].powi(2)).sum::<f32>() / places.len() as f32)
         .sqrt()

@@ -142,7 +142,7 @@ fn a_map_puts_what_is_near_next_to_each_other_and_keeps_to_an_earlier_map() {
     let told = std::cell::Cell::new(0.0_f32);
     let places = index
         .projection_input(1000)
-        .project(|_| None, |share| told.set(share));
+        .project(&|_| None, &|share| told.set(share));
     assert!(told.get() > 0.9);
     assert_eq!(places.len(), 400);
     assert!(
@@ -167,12 +167,12 @@ fn a_map_puts_what_is_near_next_to_each_other_and_keeps_to_an_earlier_map() {
 
     let again = index
         .projection_input(1000)
-        .project(|key| map.get(&key).copied(), |_| ());
+        .project(&|key| map.get(&key).copied(), &|_| ());
     let moved = again
         .iter()
         .map(|(key, [x, y])| (x - map[key][0]).hypot(y - map[key][1]));
     let mean = moved.sum::<f32>() / 400.0;
     assert!(mean < 0.25, "the points moved by {mean}");
-    let few = index.projection_input(7).project(|_| None, |_| ());
+    let few = index.projection_input(7).project(&|_| None, &|_| ());
     assert_eq!(few.len(), 7);
 }
