@@ -13,7 +13,7 @@ use std::{
 
 use clap::Parser;
 use kith::config::Settings;
-use kith_learn::{Batch, CarriedViews, Learner, SharedView};
+use kith_learn::{Batch, CarriedViews, Learner, SharedView, Unreadable};
 use kith_mcmc::{ChainTable, GroupKey, ImageKey, PairEntry, PairGraph, PairKey, Side};
 use kith_nn::{Purpose, TowerOptimizer, Towers};
 use kith_pixels::{DecodedImage, augment, decode, fit};
@@ -117,15 +117,13 @@ impl Views<'_> {
 }
 
 impl CarriedViews for Views<'_> {
-    fn views(&self, step: u64, images: &[ImageKey]) -> Vec<Option<SharedView>> {
+    fn views(&self, step: u64, images: &[ImageKey]) -> Result<Vec<Option<SharedView>>, Unreadable> {
         // Places of carried images lie above those of the batch.
-        images
-            .par_iter()
-            .map(|image| {
-                let view = self.view(step, (1 << 32) + u64::from(image.0), *image);
-                Some(view.into())
-            })
-            .collect()
+        let view = |image: &ImageKey| {
+            let view = self.view(step, (1 << 32) + u64::from(image.0), *image);
+            Some(view.into())
+        };
+        Ok(images.par_iter().map(view).collect())
     }
 }
 

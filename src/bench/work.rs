@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::{BenchError, DecodeStage, Figure, Pass, Setup, clock::watch};
 use kith_learn::{
-    Batch, CarriedViews, LearnConfig, Learner, ObjectiveKind, SharedView, StepImages,
+    Batch, CarriedViews, LearnConfig, Learner, ObjectiveKind, SharedView, StepImages, Unreadable,
 };
 use kith_mcmc::{
     BatchSlot, Carried, ChainState, ChainTable, ImageKey, PairEntry, PairGraph, PairKey,
@@ -134,8 +134,8 @@ fn learner(setup: &Setup, side: usize) -> Result<Learner, BenchError> {
 struct NoViews;
 
 impl CarriedViews for NoViews {
-    fn views(&self, _: u64, images: &[ImageKey]) -> Vec<Option<SharedView>> {
-        vec![None; images.len()]
+    fn views(&self, _: u64, images: &[ImageKey]) -> Result<Vec<Option<SharedView>>, Unreadable> {
+        Ok(vec![None; images.len()])
     }
 }
 

@@ -17,7 +17,7 @@ use super::{
     error::TrainFailure,
     image_loader::{ImageLoader, ImageSource},
 };
-use kith_learn::{Batch, CarriedViews, SharedView};
+use kith_learn::{Batch, CarriedViews, SharedView, Unreadable};
 use kith_mcmc::{ImageKey, PairKey, Side, SlotKey};
 
 /// A batch to load.
@@ -174,7 +174,7 @@ fn load(plan: Plan, loader: &ImageLoader) -> Result<LoadedBatch, TrainFailure> {
             parts.extend([&anchor[..], positive]);
         }
     }
-    let others = carried.iter().zip(loader.views(step, &carried));
+    let others = carried.iter().zip(loader.views(step, &carried)?);
     Ok(LoadedBatch {
         batch: Batch {
             step,
@@ -195,17 +195,17 @@ pub(super) struct PrefetchedViews<'a> {
 }
 
 impl CarriedViews for PrefetchedViews<'_> {
-    fn views(&self, step: u64, images: &[ImageKey]) -> Vec<Option<SharedView>> {
+    fn views(&self, step: u64, images: &[ImageKey]) -> Result<Vec<Option<SharedView>>, Unreadable> {
         let missing: Vec<ImageKey> = (images.iter().copied())
             .filter(|image| !self.carried.contains_key(image))
             .collect();
         let late = self.fallback.map(|fallback| fallback.views(step, &missing));
-        let mut late = late.into_iter().flatten();
+        let mut late = late.transpose()?.into_iter().flatten();
         let view = |image| match self.carried.get(image) {
             Some(view) => Some(view.clone()),
             None => late.next().flatten(),
         };
-        images.iter().map(view).collect()
+        Ok(images.iter().map(view).collect())
     }
 }
 
@@ -220,17 +220,19 @@ mod tests {
     struct Rest(Mutex<Vec<u32>>);
 
     impl CarriedViews for Rest {
-        fn views(&self, step: u64, images: &[ImageKey]) -> Vec<Option<SharedView>> {
+        fn views(
+            &self,
+            step: u64,
+            images: &[ImageKey],
+        ) -> Result<Vec<Option<SharedView>>, Unreadable> {
             self.0
                 .lock()
                 .expect("one thread")
                 .extend(images.iter().map(|image| image.0));
             let view = |image: &ImageKey| vec![image.0 as f32, step as f32].into();
             let there = |image: &&ImageKey| image.0 != 9;
-            images
-                .iter()
-                .map(|image| Some(image).filter(there).map(view))
-                .collect()
+            let found = |image| Some(image).filter(there).map(view);
+            Ok(images.iter().map(found).collect())
         }
     }
 
@@ -303,7 +305,7 @@ mod tests {
             carried: &loaded.into(),
             fallback: Some(&rest),
         };
-        let views = ahead.views(7, &[4, 3, 9, 5, 6].map(ImageKey));
+        let views = ahead.views(7, &[4, 3, 9, 5, 6].map(ImageKey)).unwrap();
         let views: Vec<_> = views
             .into_iter()
             .map(|view| view.map(|view| view.to_vec()))
@@ -315,7 +317,7 @@ mod tests {
             carried,
             fallback: None,
         };
-        let views = alone.views(7, &[4, 3].map(ImageKey));
+        let views = alone.views(7, &[4, 3].map(ImageKey)).unwrap();
         assert!(views[0].is_none() && views[1].is_some());
         assert_eq!(rest.0.into_inner().expect("one thread"), [4, 9, 6]);
     }

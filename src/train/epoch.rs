@@ -6,6 +6,9 @@ use std::{collections::BTreeSet, ops::Bound};
 use kith_mcmc::PairKey;
 use kith_seed::mix;
 
+/// Pairs that a batch needs: those of a single one have no negatives.
+pub(super) const LEARNABLE: usize = 2;
+
 /// A position in the sequence of draws. With the same pairs, equal positions are followed by equal draws.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Position {
@@ -51,11 +54,15 @@ impl Epoch {
     }
 
     /// The next `batch` pairs, or all of an epoch if it has fewer. The rest of an epoch that is smaller than a batch is not drawn: those pairs
-    /// are shuffled again with all others. `share` is the share of the epochs that a pair is part of.
+    /// are shuffled again with all others. `share` is the share of the epochs that a pair is part of, above 0. Epochs that hold too few pairs to
+    /// learn from are passed over: with one heavy pair among light ones they are nearly all.
     pub(super) fn draw(&mut self, batch: usize, share: impl Fn(PairKey) -> f64) -> Vec<PairKey> {
         let wanted = batch.min(self.order.len());
         let mut drawn = self.ahead(wanted, &share);
         if drawn.len() < wanted {
+            drawn.clear();
+        }
+        while drawn.len() < wanted.min(LEARNABLE) {
             self.begin_next();
             drawn = self.ahead(wanted, &share);
         }
@@ -212,6 +219,31 @@ mod tests {
             let ratio = f64::from(times) / expected;
             assert!((0.85..1.05).contains(&ratio), "{quarters}/4: {times}");
         }
+    }
+
+    #[test]
+    fn epochs_with_a_single_pair_are_passed_over_wherever_a_run_stops() {
+        // The shares of a pair of weight 1000 and one of weight 1.
+        let share = |pair: PairKey| [1.0, 0.002][pair.0 as usize];
+        let mut straight = epoch(5, START, 0..2);
+        let mut number = 0;
+        for _ in 0..5 {
+            let mut resumed = epoch(5, straight.position(), 0..2);
+            let drawn = straight.draw(8, share);
+            assert_eq!(drawn.len(), 2);
+            assert_eq!(resumed.draw(8, share), drawn);
+            assert_eq!(resumed.position(), straight.position());
+            number = straight.position().epoch;
+        }
+        // Every 500th epoch holds both; five of them are 2,500 epochs, give or take 1,118.
+        assert!((500..6000).contains(&number), "{number}");
+    }
+
+    #[test]
+    fn a_lone_pair_is_drawn_alone() {
+        let mut epoch = epoch(5, START, 7..8);
+        assert_eq!(epoch.draw(8, EVERY), [PairKey(7)]);
+        assert_eq!(epoch.draw(8, EVERY), [PairKey(7)]);
     }
 
     #[test]

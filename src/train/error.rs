@@ -6,7 +6,7 @@ use crate::{
     blobs::BlobError, checkpoint::CheckpointError, db::DbError, image_store::ImageError,
     types::CheckpointId,
 };
-use kith_learn::LearnError;
+use kith_learn::{LearnError, Unreadable};
 use kith_nn::NnError;
 
 /// What can go wrong when the trainer is asked for something.
@@ -109,5 +109,5 @@ macro_rules! failure_from {
         })+
     };
 }
-failure_from!(Store: BlobError, DbError, ImageError);
+failure_from!(Store: BlobError, DbError, ImageError, Unreadable);
 failure_from!(Broken: LearnError, NnError, std::io::Error, rayon::ThreadPoolBuildError);

@@ -13,7 +13,7 @@ use crate::{
     telemetry::LogThrottle,
     types::Sha256,
 };
-use kith_learn::{CarriedViews, SharedView};
+use kith_learn::{CarriedViews, SharedView, Unreadable};
 use kith_mcmc::{ImageKey, SlotKey};
 use kith_pixels::{AugmentConfig, DecodedImage, Limits, PixelError};
 use kith_seed::mix;
@@ -172,30 +172,15 @@ fn decode(
 
 impl CarriedViews for ImageLoader {
     /// In parallel in the current pool.
-    fn views(&self, step: u64, images: &[ImageKey]) -> Vec<Option<SharedView>> {
-        let (found, generation) = match self.find(images) {
-            Ok(found) => found,
-            Err(error) => {
-                if let Some(left_out) = self.broken.ready() {
-                    tracing::warn!(%error, left_out, "carried negatives cannot be read");
-                }
-                return vec![None; images.len()];
-            }
+    fn views(&self, step: u64, images: &[ImageKey]) -> Result<Vec<Option<SharedView>>, Unreadable> {
+        let unreadable = |error: TrainFailure| Unreadable(error.to_string());
+        let (found, generation) = self.find(images).map_err(unreadable)?;
+        let view = |(found, image): (ImageSource, &ImageKey)| {
+            let decoded = self.open(found, generation).map_err(unreadable)?;
+            let seed = mix(&[self.seed, step, CARRIED_VIEW, u64::from(image.0)]);
+            Ok(decoded.map(|decoded| self.augment(&decoded, seed).into()))
         };
-        found
-            .into_par_iter()
-            .zip(images)
-            .map(|(found, image)| {
-                let decoded = self.open(found, generation).unwrap_or_else(|error| {
-                    if let Some(left_out) = self.broken.ready() {
-                        tracing::warn!(%error, left_out, "a carried negative cannot be read");
-                    }
-                    None
-                })?;
-                let seed = mix(&[self.seed, step, CARRIED_VIEW, u64::from(image.0)]);
-                Some(self.augment(&decoded, seed).into())
-            })
-            .collect()
+        found.into_par_iter().zip(images).map(view).collect()
     }
 }
 

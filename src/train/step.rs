@@ -9,6 +9,7 @@ use super::{
     alarms::{AlarmKind, frozen_chains, nothing_to_learn},
     batch_loader::{LoadedBatch, PrefetchedViews},
     batches::Batches,
+    epoch::LEARNABLE,
     error::TrainFailure,
     recovery,
     run::Run,
@@ -35,7 +36,6 @@ impl Run<'_> {
         } = self.batches.next(&mut self.training_set, learner)?;
         let graph = &self.training_set.graph;
         drop_erased(&mut batch, |pair| graph.get(pair).is_some());
-        (self.state.epoch, self.state.cursor) = (after.epoch, after.cursor);
         let work = StepWork {
             learner,
             batches: &mut self.batches,
@@ -43,6 +43,11 @@ impl Run<'_> {
             rate,
         };
         let learned = work.learn(self.pool, &batch, &carried);
+        if let Err(LearnError::Unreadable(error)) = learned {
+            // The same step is made again once the store works.
+            return Err(error.into());
+        }
+        (self.state.epoch, self.state.cursor) = (after.epoch, after.cursor);
         self.state.step += 1;
         match learned {
             Ok(None) => self.count_unusable(),
@@ -175,7 +180,7 @@ impl StepWork<'_> {
         batch: &Batch,
         carried: &HashMap<ImageKey, SharedView>,
     ) -> Result<Option<StepReport>, LearnError> {
-        if batch.pairs.len() < 2 {
+        if batch.pairs.len() < LEARNABLE {
             return Ok(None);
         }
         let Self {

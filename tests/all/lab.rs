@@ -70,14 +70,15 @@ impl Lab {
         &self,
         images: impl IntoIterator<Item = [Bytes; 2]>,
         holdout_share: f64,
-    ) {
+    ) -> Vec<PairRow> {
         let mut pairs = Vec::new();
         for images in images {
             pairs.push(self.pair(images).await);
         }
         let (blobs, db) = (self.blobs.clone(), self.db.clone());
         let ingest = Ingest::new(blobs, db, config(&[]).limits, holdout_share);
-        ingest.add_pairs(pairs).await.unwrap();
+        let rows = ingest.add_pairs(pairs).await.unwrap();
+        rows.into_iter().map(|(row, _)| row).collect()
     }
 
     async fn pair(&self, [anchor, positive]: [Bytes; 2]) -> PairUpload {

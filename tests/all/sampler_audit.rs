@@ -243,6 +243,25 @@ async fn the_seed_decides_which_images_are_compared() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_tolerance_decides_whether_a_difference_is_small() {
+    let folder = Folder::new().await;
+    // One chain in 25 holds any image.
+    let mixed = |scores: &[(SlotKey, f32)], slot| match uniform(slot, 79) > 0.04 {
+        true => by_softmax(scores, slot),
+        false => uniformly(scores, slot),
+    };
+    let mixed = folder.write(mixed, 0).await;
+    let verdict = |tolerance| {
+        let (code, report, _) = folder.audit(mixed, &["--tolerance", tolerance]);
+        (code, report["verdict"].as_str().map(str::to_owned))
+    };
+    assert_eq!(verdict("0.9"), (Some(0), Some("close".to_owned())));
+    let (code, strict) = verdict("0.01");
+    assert!(code.is_some() && strict.is_some(), "{code:?} {strict:?}");
+    assert!(strict != Some("close".to_owned()) && strict != Some("agrees".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_compared_is_said_with_a_remedy() {
     let folder = Folder::new().await;
     let checkpoints = folder.lab.checkpoints.newest().await.unwrap().unwrap();

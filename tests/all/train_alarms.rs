@@ -1,6 +1,9 @@
 //! Alarms about learning: raised when something is wrong, taken back when it is not any more, and silent otherwise.
 
-use kith::train::{Alarm, AlarmKind, Trainer, TrainingStatus};
+use kith::{
+    db::PairRow,
+    train::{Alarm, AlarmKind, Trainer, TrainingStatus},
+};
 
 use crate::lab::{Lab, collapsing, config, png, until};
 
@@ -102,11 +105,11 @@ async fn chains_that_stand_still_raise_an_alarm_and_moving_ones_do_not() {
 }
 
 /// A trainer whose held-out recall falls while its loss falls: two shades of a pattern belong together where they are held out. Training learns that a
-/// pattern belongs to the next one's brighter shade, and that its own is a negative.
-async fn over_fitting(lab: &Lab, min_pairs: usize) -> Trainer {
+/// pattern belongs to the next one's brighter shade, and that its own is a negative. Also the pairs that are held out.
+async fn over_fitting(lab: &Lab, min_pairs: usize) -> (Trainer, Vec<PairRow>) {
     const PATTERNS: u32 = 24;
     let held_out = (0..PATTERNS).map(|n| [png(n, 0), png(n, 60)]);
-    lab.post_images(held_out, 1.0).await;
+    let held_out = lab.post_images(held_out, 1.0).await;
     let trained = (0..PATTERNS).map(|n| [png(n, 5), png((n + 1) % PATTERNS, 65)]);
     lab.post_images(trained, 0.0).await;
     let least = format!("gate.min_pairs={min_pairs}");
@@ -120,13 +123,14 @@ async fn over_fitting(lab: &Lab, min_pairs: usize) -> Trainer {
         // A roll-back would begin the series anew.
         "gate.max_refusals=0",
     ];
-    lab.start(config(&[&sets[..], &SAME_VIEWS].concat())).await
+    let trainer = lab.start(config(&[&sets[..], &SAME_VIEWS].concat()));
+    (trainer.await, held_out)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn held_out_recall_that_falls_while_the_loss_falls_raises_an_alarm_if_pairs_suffice() {
     let lab = Lab::new(0.0).await;
-    let trainer = over_fitting(&lab, 2).await;
+    let (trainer, held_out) = over_fitting(&lab, 20).await;
     let found = alarm(&trainer, AlarmKind::OverFitting).await;
     let message = &found.message;
     assert!(
@@ -135,10 +139,19 @@ async fn held_out_recall_that_falls_while_the_loss_falls_raises_an_alarm_if_pair
     );
     assert!(found.remedy.contains("[augment]"), "{}", found.remedy);
     assert!(found.since_step > 10, "{found:?}");
+    // Fewer held-out pairs than the gate asks for cannot tell any more.
+    for pair in &held_out[..12] {
+        lab.db.delete_pair(pair.id).await.unwrap();
+    }
+    let taken_back = |status: &TrainingStatus| {
+        raised(status, AlarmKind::OverFitting).is_none()
+            && raised(status, AlarmKind::FewHeldOut).is_some()
+    };
+    until(&trainer, taken_back).await;
     trainer.stop().await.unwrap();
 
     let lab = Lab::new(0.0).await;
-    let trainer = over_fitting(&lab, 1000).await;
+    let (trainer, _) = over_fitting(&lab, 1000).await;
     let longer = |status: &TrainingStatus| status.step >= 3 * found.since_step;
     let status = until(&trainer, longer).await;
     let kinds: Vec<AlarmKind> = status.alarms.iter().map(|alarm| alarm.alarm).collect();

@@ -92,6 +92,10 @@ async fn recoveries_keep_the_rate_above_its_floor_end_and_are_forgotten_for_a_ca
     );
 
     trainer.set_learning_rate(0.002).await.unwrap();
+    // Before it resumes, which forgets them too.
+    let id = lab.take(&trainer, None).await.id;
+    let state = lab.checkpoints.load(id).await.unwrap().trainer;
+    assert_eq!((state.recovery.tries, state.rate_scale), (0, 1.0));
     trainer.set_paused(false).await.unwrap();
     let status = until(&trainer, |status| status.state == TrainingState::Running).await;
     assert_eq!(status.rate_scale, 1.0);
@@ -115,7 +119,11 @@ async fn training_that_gave_up_and_a_callers_rate_outlive_a_restart() {
     let trainer = lab.start(config(&sets)).await;
     let failed = until(&trainer, |status| status.state == TrainingState::Failed).await;
     trainer.set_learning_rate(1e-4).await.unwrap();
+    let before = lab.db.checkpoints().await.unwrap();
     trainer.stop().await.unwrap();
+    // What training gave up on is no progress to keep.
+    let after = lab.db.checkpoints().await.unwrap();
+    assert_eq!(after.len(), before.len());
 
     let trainer = lab.start(config(&sets)).await;
     // The trainer has looked for a reason to wait by then.
@@ -241,28 +249,55 @@ async fn a_roll_back_is_written_down_at_once() {
     trainer.stop().await.unwrap();
 }
 
+/// Renames a table behind the server's back.
+async fn rename(lab: &Lab, from: &str, to: &str) {
+    let file = lab.folder.path().join("kith.db");
+    let url = format!("sqlite://{}", file.display());
+    let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
+    let statement = format!("ALTER TABLE {from} RENAME TO {to}");
+    sqlx::query(sqlx::AssertSqlSafe(statement))
+        .execute(&pool)
+        .await
+        .unwrap();
+    pool.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn images_that_cannot_be_read_for_a_while_change_nothing_of_what_is_learned() {
+    let mut learned = Vec::new();
+    for fails in [false, true] {
+        let lab = Lab::new(0.0).await;
+        lab.post(0..8).await;
+        // Every batch asks the database where its images are.
+        let sets = ["training.cache_mb=0", "training.max_steps=24"];
+        let trainer = lab.start(config(&sets)).await;
+        if fails {
+            until(&trainer, |status| status.step > 2).await;
+            rename(&lab, "images", "images_away").await;
+            let failed = until(&trainer, |status| status.state == TrainingState::Failed).await;
+            assert!(failed.last_error.unwrap().contains("images"));
+            rename(&lab, "images_away", "images").await;
+            trainer.set_paused(false).await.unwrap();
+        }
+        until(&trainer, |status| status.step == 24).await;
+        trainer.stop().await.unwrap();
+        let (_, newest) = lab.checkpoints.newest().await.unwrap().unwrap();
+        learned.push((newest.model, newest.trainer));
+    }
+    assert_eq!(learned[0], learned[1]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_fails_for_a_while_costs_no_step() {
     let lab = Lab::new(0.0).await;
     lab.post(0..8).await;
     let trainer = lab.start(config(&[])).await;
     until(&trainer, |status| status.step > 5).await;
-    let rename = async |from: &str, to: &str| {
-        let file = lab.folder.path().join("kith.db");
-        let url = format!("sqlite://{}", file.display());
-        let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
-        let statement = format!("ALTER TABLE {from} RENAME TO {to}");
-        sqlx::query(sqlx::AssertSqlSafe(statement))
-            .execute(&pool)
-            .await
-            .unwrap();
-        pool.close().await;
-    };
-    rename("erasures", "erasures_away").await;
+    rename(&lab, "erasures", "erasures_away").await;
     let failed = until(&trainer, |status| status.state == TrainingState::Failed).await;
     assert!(failed.step > 5);
     assert!(failed.last_error.unwrap().contains("erasures"));
-    rename("erasures_away", "erasures").await;
+    rename(&lab, "erasures_away", "erasures").await;
     trainer.set_paused(false).await.unwrap();
     let status = until(&trainer, |status| status.state == TrainingState::Running).await;
     assert!(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kith::{
     checkpoint::{CheckpointError, OriginKind},
-    db::CheckpointStatus,
+    db::{CheckpointRow, CheckpointStatus},
     foreground::Foreground,
     train::{TrainError, TrainingState, WriteFailure},
 };
@@ -72,6 +72,40 @@ async fn snapshots_of_one_step_are_one_and_a_quota_refuses_more() {
         CheckpointStatus::Complete
     );
     trainer.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_automatic_snapshot_that_is_asked_for_is_kept_from_then_on() {
+    let lab = Lab::new(0.0).await;
+    lab.post(0..6).await;
+    let trainer = lab.start(config(&["training.max_steps=4"])).await;
+    let taken = |rows: &[CheckpointRow]| rows[0].step == 4 && rows[0].verdict.is_some();
+    let automatic = until_rows(&lab, taken).await.swap_remove(0);
+    assert!(!automatic.kept);
+    let asked = lab.take(&trainer, Some("mine")).await;
+    assert_eq!((asked.id, asked.kept), (automatic.id, true));
+    trainer.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_snapshot_could_not_save_is_saved_by_the_stop() {
+    let lab = Lab::new(0.0).await;
+    lab.post(0..6).await;
+    let trainer = lab.start(config(&[])).await;
+    until(&trainer, |status| status.step > 2).await;
+    trainer.set_paused(true).await.unwrap();
+    let folder = lab.folder.path().join("blobs/checkpoints");
+    let away = lab.folder.path().join("away");
+    std::fs::rename(&folder, &away).unwrap();
+    std::fs::write(&folder, "no folder").unwrap();
+    let id = trainer.snapshot(None).await.unwrap();
+    trainer.written(id).await.unwrap_err();
+    std::fs::remove_file(&folder).unwrap();
+    std::fs::rename(&away, &folder).unwrap();
+    let step = trainer.status().step;
+    trainer.stop().await.unwrap();
+    let (_, newest) = lab.checkpoints.newest().await.unwrap().unwrap();
+    assert_eq!(newest.trainer.step, step);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -50,7 +50,7 @@ impl Ahead {
         let layout = BatchLayout::with_states(&batch.pairs, inputs.graph, (chains, &states));
         let extra = inputs.objective.extra_images(&layout, inputs.graph).ok()?;
         let (views, _) = if extra.with_gradient {
-            views::load(next.carried, batch.step, &extra.images)
+            views::load(next.carried, batch.step, &extra.images).ok()?
         } else {
             Default::default()
         };

@@ -2,6 +2,11 @@
 
 use kith_nn::NnError;
 
+/// Stored images cannot be read for now: a store fails.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unreadable(pub String);
+
 /// Why a training step failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LearnError {
@@ -13,6 +18,9 @@ pub enum LearnError {
         /// The step.
         step: u64,
     },
+    /// Stored images cannot be read for now. Nothing was updated.
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
     /// The `exact` objective would encode more images than it may.
     #[error(
         "the exact objective encodes all {images} images in each step, learning.exact_images allows {max}: raise it, or set \

@@ -105,7 +105,7 @@ impl Forward {
         extra: &ExtraImages,
     ) -> Result<(), LearnError> {
         let started = Instant::now();
-        let (views, missing) = views::load(inputs.source, self.step, &extra.images);
+        let (views, missing) = views::load(inputs.source, self.step, &extra.images)?;
         self.drop_missing(missing);
         let (along, apart) = if extra.with_gradient {
             (views, Vec::new())
@@ -196,7 +196,7 @@ impl Forward {
             views.retain(|(image, _)| wanted.contains(image));
             let loaded: BTreeSet<SidedImage> = views.iter().map(|(image, _)| *image).collect();
             let late: Vec<SidedImage> = wanted.difference(&loaded).copied().collect();
-            let (found, missing) = views::load(inputs.source, self.step, &late);
+            let (found, missing) = views::load(inputs.source, self.step, &late)?;
             views.extend(found);
             if missing.is_empty() {
                 break;

@@ -34,7 +34,7 @@ mod views;
 pub use ahead::StepImages;
 pub use batch::Batch;
 pub use config::{LearnConfig, NeuClipConfig, ObjectiveKind, Scores};
-pub use error::LearnError;
+pub use error::{LearnError, Unreadable};
 pub use global_loss::{FixedViews, GlobalLoss};
 pub use learner::Learner;
 pub use prototypes::Prototypes;

@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use super::Unreadable;
 use kith_mcmc::{ImageKey, SidedImage};
 
 /// An augmented view of an image, `[side, side, 3]`, shared with whoever made it.
@@ -15,8 +16,11 @@ pub(super) type View = (SidedImage, SharedView);
 
 /// A source of augmented views of stored images.
 pub trait CarriedViews {
-    /// One view of each of `images`, in their order; `None` where an image was deleted or cannot be read.
-    fn views(&self, step: u64, images: &[ImageKey]) -> Vec<Option<SharedView>>;
+    /// One view of each of `images`, in their order; `None` where an image was deleted or is damaged.
+    ///
+    /// # Errors
+    /// What may succeed later: the step is then not made.
+    fn views(&self, step: u64, images: &[ImageKey]) -> Result<Vec<Option<SharedView>>, Unreadable>;
 }
 
 /// Loads views of `images`; the second set holds the images of which there is none. An image on both sides has one view for both.
@@ -24,13 +28,13 @@ pub(super) fn load(
     source: &dyn CarriedViews,
     step: u64,
     images: &[SidedImage],
-) -> (Vec<View>, BTreeSet<SidedImage>) {
+) -> Result<(Vec<View>, BTreeSet<SidedImage>), Unreadable> {
     if images.is_empty() {
-        return Default::default();
+        return Ok(Default::default());
     }
     let distinct: BTreeSet<ImageKey> = images.iter().map(|image| image.image).collect();
     let distinct: Vec<ImageKey> = distinct.into_iter().collect();
-    let views = source.views(step, &distinct);
+    let views = source.views(step, &distinct)?;
     debug_assert_eq!(views.len(), distinct.len());
     let views: BTreeMap<ImageKey, Option<SharedView>> = distinct.into_iter().zip(views).collect();
     let found: Vec<View> = images
@@ -41,5 +45,5 @@ pub(super) fn load(
     found
         .iter()
         .for_each(|(image, _)| _ = missing.remove(image));
-    (found, missing)
+    Ok((found, missing))
 }

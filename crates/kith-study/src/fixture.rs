@@ -11,7 +11,7 @@ use super::{
     recipe::{Recipe, chain_table},
     views::distinct_pairs,
 };
-use kith_learn::{Batch, CarriedViews, Learner, SharedView, StepImages, StepReport};
+use kith_learn::{Batch, CarriedViews, Learner, SharedView, StepImages, StepReport, Unreadable};
 use kith_mcmc::{ChainColumns, ImageKey, PairGraph, PairKey};
 use kith_seed::mix;
 
@@ -97,9 +97,13 @@ impl Noise {
 }
 
 impl CarriedViews for Noise {
-    fn views(&self, _step: u64, images: &[ImageKey]) -> Vec<Option<SharedView>> {
+    fn views(
+        &self,
+        _step: u64,
+        images: &[ImageKey],
+    ) -> Result<Vec<Option<SharedView>>, Unreadable> {
         let view = |image: &ImageKey| Some(self.view(*image).clone());
-        images.iter().map(view).collect()
+        Ok(images.iter().map(view).collect())
     }
 }
 

@@ -3,7 +3,7 @@
 
 use rayon::prelude::*;
 
-use kith_learn::{Batch, CarriedViews, FixedViews, SharedView};
+use kith_learn::{Batch, CarriedViews, FixedViews, SharedView, Unreadable};
 use kith_mcmc::{ImageKey, PairEntry, PairGraph, PairKey};
 use kith_pixels::{AugmentConfig, DecodedImage, augment, fit};
 use kith_seed::mix;
@@ -88,14 +88,18 @@ impl TrainingViews for FixedSet {
 }
 
 impl CarriedViews for FixedSet {
-    fn views(&self, _step: u64, images: &[ImageKey]) -> Vec<Option<SharedView>> {
+    fn views(
+        &self,
+        _step: u64,
+        images: &[ImageKey],
+    ) -> Result<Vec<Option<SharedView>>, Unreadable> {
         let view = |image: &ImageKey| {
             let start = image.0 as usize * self.view_len;
             self.pixels
                 .get(start..start + self.view_len)
                 .map(|view| view.to_vec().into())
         };
-        images.iter().map(view).collect()
+        Ok(images.iter().map(view).collect())
     }
 }
 
@@ -146,10 +150,10 @@ impl TrainingViews for FreshSet<'_> {
 }
 
 impl CarriedViews for FreshSet<'_> {
-    fn views(&self, step: u64, images: &[ImageKey]) -> Vec<Option<SharedView>> {
+    fn views(&self, step: u64, images: &[ImageKey]) -> Result<Vec<Option<SharedView>>, Unreadable> {
         // A slot that no batch has.
         let view = |image: &ImageKey| Some(self.view(step, u64::MAX, image.0).into());
-        images.par_iter().map(view).collect()
+        Ok(images.par_iter().map(view).collect())
     }
 }
 
@@ -220,10 +224,10 @@ impl TrainingViews for DisguisedSet<'_> {
 }
 
 impl CarriedViews for DisguisedSet<'_> {
-    fn views(&self, step: u64, images: &[ImageKey]) -> Vec<Option<SharedView>> {
+    fn views(&self, step: u64, images: &[ImageKey]) -> Result<Vec<Option<SharedView>>, Unreadable> {
         // A slot that no batch has.
         let view = |image: &ImageKey| Some(self.view(step, u64::MAX, *image).into());
-        images.par_iter().map(view).collect()
+        Ok(images.par_iter().map(view).collect())
     }
 }
 
@@ -303,7 +307,8 @@ mod tests {
             &set,
             7,
             &[ImageKey(4), ImageKey(5), ImageKey(0), ImageKey(9)],
-        );
+        )
+        .unwrap();
         assert_eq!(batch.pixels.len(), 4 * 32 * 32 * 3);
         let found: Vec<f32> = carried[..3]
             .iter()

@@ -1,8 +1,9 @@
 //! Carried negatives: chain states outside the batch, or under another slot of an image of the batch.
 
-use kith_learn::{LearnConfig, Learner, STAGE_NORMS_EVERY, Scores};
+use kith_learn::{LearnConfig, LearnError, Learner, STAGE_NORMS_EVERY, Scores};
 use kith_mcmc::{ChainState, Estimator, ImageKey, PairEntry, PairKey, Side, SlotKey};
 
+use crate::learn::state;
 use crate::tiny::{
     PIXELS, Store, all_configs, batch, config, encodes_all, graph, learner, scores, view,
 };
@@ -93,6 +94,27 @@ fn a_carried_image_that_cannot_be_read_restarts_its_chains() {
             // An image that the budget left out is not found missing: its chain stays as it was.
             assert!(fresh || !asked.contains(&image), "{config:?}: {state:?}");
         }
+    }
+}
+
+#[test]
+fn a_step_whose_carried_images_cannot_be_read_for_now_changes_nothing() {
+    let graph = graph(12);
+    for config in all_configs().into_iter().filter(encodes_all) {
+        let mut learner = learner(config.clone());
+        plant(&learner);
+        let before = state(&learner);
+        let away = Store {
+            fails: true,
+            ..Store::default()
+        };
+        let next = batch(&graph, 9, &VISITED);
+        let error = learner.step(&next, &graph, &away, 1e-3);
+        assert!(
+            matches!(error, Err(LearnError::Unreadable(_))),
+            "{config:?}: {error:?}"
+        );
+        assert!(state(&learner) == before, "{config:?}");
     }
 }
 

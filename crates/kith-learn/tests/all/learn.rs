@@ -23,9 +23,9 @@ fn train(learner: &mut Learner, graph: &PairGraph, store: &Store, steps: u64) ->
     (0..steps).map(step).collect()
 }
 
-type State = (Vec<NamedArray>, Vec<NamedArray>, ChainColumns, Prototypes);
+pub(crate) type State = (Vec<NamedArray>, Vec<NamedArray>, ChainColumns, Prototypes);
 
-fn state(learner: &Learner) -> State {
+pub(crate) fn state(learner: &Learner) -> State {
     (
         learner.towers.to_arrays().expect("weights"),
         learner.optimizer.to_arrays().expect("moments"),

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use kith_learn::{
     Batch, CarriedViews, FixedViews, GlobalLoss, LearnConfig, LearnError, Learner, ObjectiveKind,
-    Scores, SharedView,
+    Scores, SharedView, Unreadable,
 };
 use kith_mcmc::{
     ChainState, ChainTable, Estimator, ImageKey, PairEntry, PairGraph, PairKey, SlotKey, StateKind,
@@ -23,11 +23,13 @@ pub(crate) fn of(objective: ObjectiveKind) -> LearnConfig {
 pub(crate) struct Fixed;
 
 impl CarriedViews for Fixed {
-    fn views(&self, _step: u64, images: &[ImageKey]) -> Vec<Option<SharedView>> {
-        images
-            .iter()
-            .map(|image| Some(view(*image, 1).into()))
-            .collect()
+    fn views(
+        &self,
+        _step: u64,
+        images: &[ImageKey],
+    ) -> Result<Vec<Option<SharedView>>, Unreadable> {
+        let view = |image: &ImageKey| Some(view(*image, 1).into());
+        Ok(images.iter().map(view).collect())
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
 
 use kith_learn::{
     Batch, CarriedViews, LearnConfig, Learner, NeuClipConfig, ObjectiveKind, Scores, SharedView,
+    Unreadable,
 };
 use kith_mcmc::{
     ChainTable, Estimator, ImageKey, PairEntry, PairGraph, PairKey, Proposals, SamplerConfig, Side,
@@ -105,11 +106,16 @@ pub(crate) fn view(image: ImageKey, seed: u64) -> Vec<f32> {
 pub(crate) struct Store {
     pub(crate) unreadable: HashSet<ImageKey>,
     pub(crate) broken: bool,
+    /// Nothing can be read for now.
+    pub(crate) fails: bool,
     pub(crate) asked: Mutex<BTreeSet<ImageKey>>,
 }
 
 impl CarriedViews for Store {
-    fn views(&self, step: u64, images: &[ImageKey]) -> Vec<Option<SharedView>> {
+    fn views(&self, step: u64, images: &[ImageKey]) -> Result<Vec<Option<SharedView>>, Unreadable> {
+        if self.fails {
+            return Err(Unreadable("the disk is away".to_owned()));
+        }
         let mut asked = self.asked.lock().expect("no test thread panicked");
         let distinct: BTreeSet<ImageKey> = images.iter().copied().collect();
         assert_eq!(distinct.len(), images.len(), "an image is asked for once");
@@ -122,10 +128,8 @@ impl CarriedViews for Store {
             }
         };
         let readable = |image: &ImageKey| !self.unreadable.contains(image);
-        images
-            .iter()
-            .map(|image| readable(image).then(|| view(image).into()))
-            .collect()
+        let found = |image| readable(image).then(|| view(image).into());
+        Ok(images.iter().map(found).collect())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Mutex};
 
-use kith_learn::{Batch, CarriedViews, Learner, Scores, SharedView, StepImages};
+use kith_learn::{Batch, CarriedViews, Learner, Scores, SharedView, StepImages, Unreadable};
 use kith_mcmc::{Estimator, ImageKey};
 use kith_nn::{Compute, Device};
 
@@ -14,7 +14,7 @@ use crate::tiny::{TINY, batch, config, graph, learner_on, view};
 struct Loaded(Mutex<HashMap<(u64, ImageKey), SharedView>>);
 
 impl CarriedViews for Loaded {
-    fn views(&self, step: u64, images: &[ImageKey]) -> Vec<Option<SharedView>> {
+    fn views(&self, step: u64, images: &[ImageKey]) -> Result<Vec<Option<SharedView>>, Unreadable> {
         let mut made = self.0.lock().expect("no test thread panicked");
         let mut one = |image: &ImageKey| {
             let view = made
@@ -22,7 +22,7 @@ impl CarriedViews for Loaded {
                 .or_insert_with(|| view(*image, step).into());
             Some(view.clone())
         };
-        images.iter().map(&mut one).collect()
+        Ok(images.iter().map(&mut one).collect())
     }
 }
 
