@@ -253,6 +253,11 @@ fn schedule(settings: &Settings, rules: &mut Rules) {
     let schedule = &settings.schedule;
     rules.positive("schedule.learning_rate", schedule.learning_rate);
     rules.rule(
+        "schedule.pretrained_factor",
+        (f32::MIN_POSITIVE..=1.0).contains(&schedule.pretrained_factor),
+        "above 0 and at most 1",
+    );
+    rules.rule(
         "schedule.final_rate",
         (0.0..=schedule.learning_rate).contains(&schedule.final_rate),
         "from 0 to schedule.learning_rate",

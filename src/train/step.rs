@@ -14,7 +14,7 @@ use super::{
     recovery,
     run::Run,
 };
-use crate::events::Kind;
+use crate::{checkpoint::OriginKind, events::Kind};
 use kith_learn::{Batch, LearnError, Learner, ObjectiveKind, SharedView, StepImages, StepReport};
 use kith_mcmc::{ImageKey, PairGraph, PairKey};
 use kith_nn::NnError;
@@ -74,7 +74,12 @@ impl Run<'_> {
     /// The rate of the next step.
     pub(super) fn rate(&self) -> f32 {
         let schedule = &self.context.config.schedule;
-        self.state.rate_scale * schedule.rate(self.state.step, self.state.rate_override)
+        let origin = self.origin.as_ref();
+        let pretrained = origin.is_some_and(|origin| origin.kind != OriginKind::Fresh);
+        // A caller's rate is meant as it stands.
+        let base = self.state.rate_override;
+        let base = base.unwrap_or_else(|| schedule.base(pretrained));
+        self.state.rate_scale * schedule.rate(self.state.step, Some(base))
     }
 
     fn record(&mut self, report: &StepReport) {

@@ -182,61 +182,66 @@ fn every_layer_speaks_plainly_of_a_wrong_value() {
     }
 }
 
+/// Settings that no server takes, and what each must be.
+const OUT_OF_RANGE: &[(&str, &str)] = &[
+    ("encoder.side=100", "a multiple of 32 from 32 to 224"),
+    ("encoder.side=256", "a multiple of 32 from 32 to 224"),
+    ("encoder.width=12", "a multiple of 8"),
+    ("encoder.dim=4", "from 8"),
+    (
+        "keys.bytes_per_day=2000000000000",
+        "from 0 to 1099511627776",
+    ),
+    ("traces.endpoint=localhost:4318", "a URL such as http://"),
+    ("traces.sample_share=1.5", "from 0 to 1"),
+    ("training.batch=1", "at least 2"),
+    ("training.nice=20", "from 0 to 19"),
+    ("pairs.holdout_share=0.95", "from 0 to 0.9"),
+    ("schedule.learning_rate=0", "above 0"),
+    ("schedule.pretrained_factor=0", "above 0 and at most 1"),
+    ("schedule.pretrained_factor=1.5", "above 0 and at most 1"),
+    ("learning.beta=nan", "above 0"),
+    ("learning.sogclr_gamma=0", "above 0 and at most 1"),
+    ("learning.scent_alpha=0", "above 0"),
+    ("learning.neuclip.prototypes=0", "from 1 to 65536"),
+    ("learning.neuclip.rate=-1", "0 or more"),
+    ("learning.neuclip.restart_steps=0", "at least 1"),
+    ("learning.cache_images=0", "at least 1"),
+    ("learning.cache_refresh=1.5", "from 0 to 1"),
+    ("learning.exact_images=0", "at least 1"),
+    ("augment.flip=1.5", "a probability"),
+    ("augment.background=-0.1", "a probability"),
+    ("augment.crop_min_area=0", "above 0 and at most 1"),
+    ("augment.affine_degrees=181", "from 0 to 180"),
+    (
+        "augment.affine_scale=[1.2, 0.8]",
+        "two values from 0.25 to 4",
+    ),
+    ("augment.affine_shift=0.6", "from 0 to 0.5"),
+    ("augment.affine_shear=50", "from 0 to 45"),
+    ("augment.palette_strength=2", "from 0 to 1"),
+    (
+        "augment.posterise_levels=[1, 8]",
+        "two whole numbers from 2",
+    ),
+    ("augment.outline_width=0.3", "from 0 to 0.2"),
+    ("augment.jpeg_quality=[0, 90]", "two whole numbers from 1"),
+    ("gate.collapse_cosine=2", "from -1 to 1"),
+    (
+        "serving.queue_images=9223372036854775807",
+        "from 1 to 1048576",
+    ),
+    (
+        "server.grace_seconds=9223372036854775807",
+        "from 1 to 86400",
+    ),
+    ("training.prefetch=9223372036854775807", "from 1 to 1024"),
+    ("snapshots.every_minutes=1e300", "from 0 to 525600"),
+];
+
 #[test]
 fn values_out_of_range_are_refused_with_the_remedy() {
-    for (set, remedy) in [
-        ("encoder.side=100", "a multiple of 32 from 32 to 224"),
-        ("encoder.side=256", "a multiple of 32 from 32 to 224"),
-        ("encoder.width=12", "a multiple of 8"),
-        ("encoder.dim=4", "from 8"),
-        (
-            "keys.bytes_per_day=2000000000000",
-            "from 0 to 1099511627776",
-        ),
-        ("traces.endpoint=localhost:4318", "a URL such as http://"),
-        ("traces.sample_share=1.5", "from 0 to 1"),
-        ("training.batch=1", "at least 2"),
-        ("training.nice=20", "from 0 to 19"),
-        ("pairs.holdout_share=0.95", "from 0 to 0.9"),
-        ("schedule.learning_rate=0", "above 0"),
-        ("learning.beta=nan", "above 0"),
-        ("learning.sogclr_gamma=0", "above 0 and at most 1"),
-        ("learning.scent_alpha=0", "above 0"),
-        ("learning.neuclip.prototypes=0", "from 1 to 65536"),
-        ("learning.neuclip.rate=-1", "0 or more"),
-        ("learning.neuclip.restart_steps=0", "at least 1"),
-        ("learning.cache_images=0", "at least 1"),
-        ("learning.cache_refresh=1.5", "from 0 to 1"),
-        ("learning.exact_images=0", "at least 1"),
-        ("augment.flip=1.5", "a probability"),
-        ("augment.background=-0.1", "a probability"),
-        ("augment.crop_min_area=0", "above 0 and at most 1"),
-        ("augment.affine_degrees=181", "from 0 to 180"),
-        (
-            "augment.affine_scale=[1.2, 0.8]",
-            "two values from 0.25 to 4",
-        ),
-        ("augment.affine_shift=0.6", "from 0 to 0.5"),
-        ("augment.affine_shear=50", "from 0 to 45"),
-        ("augment.palette_strength=2", "from 0 to 1"),
-        (
-            "augment.posterise_levels=[1, 8]",
-            "two whole numbers from 2",
-        ),
-        ("augment.outline_width=0.3", "from 0 to 0.2"),
-        ("augment.jpeg_quality=[0, 90]", "two whole numbers from 1"),
-        ("gate.collapse_cosine=2", "from -1 to 1"),
-        (
-            "serving.queue_images=9223372036854775807",
-            "from 1 to 1048576",
-        ),
-        (
-            "server.grace_seconds=9223372036854775807",
-            "from 1 to 86400",
-        ),
-        ("training.prefetch=9223372036854775807", "from 1 to 1024"),
-        ("snapshots.every_minutes=1e300", "from 0 to 525600"),
-    ] {
+    for (set, remedy) in OUT_OF_RANGE {
         let message = load(None, &[], &[set]).unwrap_err();
         let key = set.split('=').next().unwrap();
         assert!(

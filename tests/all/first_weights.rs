@@ -14,6 +14,7 @@ use kith_nn::{Device, Encoder, EncoderConfig};
 use kith_weights::{TorchvisionFiles, Weights};
 use tempfile::TempDir;
 
+use crate::lab::poll;
 use crate::support::{Served, data_uri, distance, png, settings, start_and_stop, vector};
 
 /// A file in torchvision's layout with random weights of width 8.
@@ -226,6 +227,32 @@ async fn the_starter_encoder_begins_with_its_own_projection_where_the_program_ha
     let asked = serde_json::json!({"model": "kith", "input": [data_uri(&png(3))]});
     let answer = served.post("/v1/embeddings", &asked).await.json();
     assert_eq!(vector(&answer, 0).len(), 128);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn weights_of_a_file_learn_at_a_part_of_the_rate_and_a_callers_rate_is_taken_as_it_stands() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = from_file(&torchvision_file(&folder));
+    for (start, rate) in [("encoder.start=fresh", 4e-4_f32), (&file, 1e-4)] {
+        let sets = [
+            start,
+            "training.enabled=true",
+            "schedule.warmup_steps=0",
+            "schedule.learning_rate=4e-4",
+            "schedule.pretrained_factor=0.25",
+        ];
+        let served = Served::start(&sets).await;
+        let shown = async || {
+            let training = served.get("/v1/training").await.json();
+            let shown = training["learning_rate"].as_f64().unwrap() as f32;
+            (shown == rate).then_some(())
+        };
+        // The trainer shows it once it has looked around.
+        assert!(poll(shown).await.is_some(), "{start}");
+        let set = serde_json::json!({"learning_rate": 0.003});
+        let training = served.patch("/v1/training", &set).await.json();
+        assert_eq!(training["learning_rate"].as_f64().unwrap() as f32, 0.003);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

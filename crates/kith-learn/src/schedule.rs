@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 pub struct ScheduleConfig {
     /// Learning rate after warm-up.
     pub learning_rate: f32,
+    /// Factor on it for weights that did not begin as random ones, which a full rate makes forget.
+    pub pretrained_factor: f32,
     /// Number of steps of linear warm-up.
     pub warmup_steps: u64,
     /// What follows the warm-up.
@@ -29,6 +31,15 @@ pub enum Decay {
 }
 
 impl ScheduleConfig {
+    /// The rate after warm-up for weights that began as random ones, or `pretrained`.
+    pub fn base(&self, pretrained: bool) -> f32 {
+        if pretrained {
+            self.learning_rate * self.pretrained_factor
+        } else {
+            self.learning_rate
+        }
+    }
+
     /// The learning rate of step `step`, counted from 0. `base` replaces [`ScheduleConfig::learning_rate`] if given.
     pub fn rate(&self, step: u64, base: Option<f32>) -> f32 {
         let base = f64::from(base.unwrap_or(self.learning_rate));
@@ -57,6 +68,7 @@ mod tests {
     fn schedule(decay: Decay) -> ScheduleConfig {
         ScheduleConfig {
             learning_rate: 1.0,
+            pretrained_factor: 0.25,
             warmup_steps: 4,
             decay,
             total_steps: 104,
@@ -71,6 +83,15 @@ mod tests {
             .collect();
         assert_eq!(rates, [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]);
         assert_eq!(schedule(Decay::Constant).rate(0, Some(4.0)), 1.0);
+    }
+
+    #[test]
+    fn pretrained_weights_have_a_part_of_the_rate() {
+        let schedule = schedule(Decay::Constant);
+        assert_eq!(
+            [false, true].map(|pretrained| schedule.base(pretrained)),
+            [1.0, 0.25]
+        );
     }
 
     #[test]

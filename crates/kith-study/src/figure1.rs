@@ -91,6 +91,7 @@ impl Settings {
     fn schedule(&self) -> ScheduleConfig {
         ScheduleConfig {
             learning_rate: self.rate,
+            pretrained_factor: 1.0,
             warmup_steps: self.warmup_steps,
             decay: Decay::Cosine,
             total_steps: self.steps,
