@@ -7,7 +7,7 @@ use kith_mcmc::PairKey;
 use kith_seed::mix;
 
 /// Pairs that a batch needs: those of a single one have no negatives.
-pub(super) const LEARNABLE: usize = 2;
+pub(super) const MIN_BATCH: usize = 2;
 
 /// A position in the sequence of draws. With the same pairs, equal positions are followed by equal draws.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +62,7 @@ impl Epoch {
         if drawn.len() < wanted {
             drawn.clear();
         }
-        while drawn.len() < wanted.min(LEARNABLE) {
+        while drawn.len() < wanted.min(MIN_BATCH) {
             self.begin_next();
             drawn = self.ahead(wanted, &share);
         }

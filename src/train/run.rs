@@ -13,7 +13,7 @@ use super::{
     batches::Batches,
     context::Context,
     control::Control,
-    epoch::{LEARNABLE, Position},
+    epoch::{MIN_BATCH, Position},
     error::TrainFailure,
     held_learner::HeldLearner,
     meter::Meter,
@@ -267,7 +267,7 @@ impl<'a> Run<'a> {
     /// Why the next step cannot be made now, if so.
     fn wait_reason(&self, control: &Control) -> Option<WaitReason> {
         let run = &self.context.config.run;
-        let (wanted, pairs) = (run.min_pairs.max(LEARNABLE), self.training_set.epoch.len());
+        let (wanted, pairs) = (run.min_pairs.max(MIN_BATCH), self.training_set.epoch.len());
         if self.setbacks.given_up.is_some() {
             WaitReason::state(TrainingState::Failed)
         } else if !run.enabled {

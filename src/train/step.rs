@@ -9,7 +9,7 @@ use super::{
     alarms::{AlarmKind, frozen_chains, nothing_to_learn},
     batch_loader::{LoadedBatch, PrefetchedViews},
     batches::Batches,
-    epoch::LEARNABLE,
+    epoch::MIN_BATCH,
     error::TrainFailure,
     recovery,
     run::Run,
@@ -185,7 +185,7 @@ impl StepWork<'_> {
         batch: &Batch,
         carried: &HashMap<ImageKey, SharedView>,
     ) -> Result<Option<StepReport>, LearnError> {
-        if batch.pairs.len() < LEARNABLE {
+        if batch.pairs.len() < MIN_BATCH {
             return Ok(None);
         }
         let Self {

@@ -1,6 +1,6 @@
 //! A data folder with the settings of a tiny encoder, shared by the tests of checkpoints and of training.
 
-use std::{io::Cursor, time::Duration};
+use std::{io::Cursor, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use image::{ImageFormat, Rgb, RgbImage};
@@ -15,6 +15,7 @@ use kith::{
     train::{Stores, TrainConfig, Trainer, TrainingStatus},
 };
 use kith_nn::Device;
+use sqlx::{Connection, SqliteConnection};
 use tempfile::TempDir;
 
 /// The parts below the trainer, in a folder of their own.
@@ -99,6 +100,31 @@ impl Lab {
         let id = trainer.snapshot(note.map(str::to_owned)).await.unwrap();
         trainer.written(id).await.unwrap();
         self.db.checkpoint(id).await.unwrap().unwrap()
+    }
+
+    /// Puts a file in the place of the folder of checkpoints, so that none can be written.
+    pub(crate) fn block_checkpoints(&self) {
+        let (folder, away) = self.checkpoint_folders();
+        std::fs::rename(&folder, away).unwrap();
+        std::fs::write(&folder, "no folder").unwrap();
+    }
+
+    /// Undoes [`Self::block_checkpoints`].
+    pub(crate) fn unblock_checkpoints(&self) {
+        let (folder, away) = self.checkpoint_folders();
+        std::fs::remove_file(&folder).unwrap();
+        std::fs::rename(away, &folder).unwrap();
+    }
+
+    fn checkpoint_folders(&self) -> (PathBuf, PathBuf) {
+        let folder = self.folder.path();
+        (folder.join("blobs/checkpoints"), folder.join("away"))
+    }
+
+    /// A connection to the database behind the server's back.
+    pub(crate) async fn sqlite(&self) -> SqliteConnection {
+        let url = format!("sqlite://{}", self.folder.path().join("kith.db").display());
+        SqliteConnection::connect(&url).await.unwrap()
     }
 
     pub(crate) async fn start(&self, config: TrainConfig) -> Trainer {

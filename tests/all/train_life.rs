@@ -198,14 +198,11 @@ async fn weights_near_their_start_are_called_untrained_and_not_collapsed() {
 
 /// Changes the verdict on the checkpoint of `step` behind the server's back.
 async fn set_verdict(lab: &Lab, step: i64, verdict: Option<&str>) {
-    let file = lab.folder.path().join("kith.db");
-    let url = format!("sqlite://{}", file.display());
-    let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
+    let mut database = lab.sqlite().await;
     let change = sqlx::query("UPDATE checkpoints SET verdict = ? WHERE step = ?");
     let changed = change.bind(verdict).bind(step);
-    let changed = changed.execute(&pool).await.unwrap();
+    let changed = changed.execute(&mut database).await.unwrap();
     assert_eq!(changed.rows_affected(), 1);
-    pool.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -251,15 +248,12 @@ async fn a_roll_back_is_written_down_at_once() {
 
 /// Renames a table behind the server's back.
 async fn rename(lab: &Lab, from: &str, to: &str) {
-    let file = lab.folder.path().join("kith.db");
-    let url = format!("sqlite://{}", file.display());
-    let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
+    let mut database = lab.sqlite().await;
     let statement = format!("ALTER TABLE {from} RENAME TO {to}");
     sqlx::query(sqlx::AssertSqlSafe(statement))
-        .execute(&pool)
+        .execute(&mut database)
         .await
         .unwrap();
-    pool.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -94,14 +94,10 @@ async fn what_a_snapshot_could_not_save_is_saved_by_the_stop() {
     let trainer = lab.start(config(&[])).await;
     until(&trainer, |status| status.step > 2).await;
     trainer.set_paused(true).await.unwrap();
-    let folder = lab.folder.path().join("blobs/checkpoints");
-    let away = lab.folder.path().join("away");
-    std::fs::rename(&folder, &away).unwrap();
-    std::fs::write(&folder, "no folder").unwrap();
+    lab.block_checkpoints();
     let id = trainer.snapshot(None).await.unwrap();
     trainer.written(id).await.unwrap_err();
-    std::fs::remove_file(&folder).unwrap();
-    std::fs::rename(&away, &folder).unwrap();
+    lab.unblock_checkpoints();
     let step = trainer.status().step;
     trainer.stop().await.unwrap();
     let (_, newest) = lab.checkpoints.newest().await.unwrap().unwrap();
@@ -180,9 +176,7 @@ async fn a_last_snapshot_that_cannot_be_written_is_the_stops_error() {
     lab.post(0..8).await;
     let trainer = lab.start(config(&[])).await;
     until(&trainer, |status| status.step > 2).await;
-    let folder = lab.folder.path().join("blobs/checkpoints");
-    std::fs::rename(&folder, lab.folder.path().join("away")).unwrap();
-    std::fs::write(&folder, "no folder").unwrap();
+    lab.block_checkpoints();
     let stopped = trainer.stop().await;
     assert!(
         matches!(stopped, Err(TrainError::Unsaved(_))),
@@ -196,18 +190,14 @@ async fn a_snapshot_that_cannot_be_written_is_told_to_its_caller_and_training_go
     lab.post(0..8).await;
     let trainer = lab.start(config(&[])).await;
     until(&trainer, |status| status.step > 2).await;
-    let folder = lab.folder.path().join("blobs/checkpoints");
-    let away = lab.folder.path().join("away");
-    std::fs::rename(&folder, &away).unwrap();
-    std::fs::write(&folder, "no folder").unwrap();
+    lab.block_checkpoints();
     let id = trainer.snapshot(None).await.unwrap();
     let refused = trainer.written(id).await;
     let Err(TrainError::Unwritten { id: named, failure }) = refused else {
         panic!("{refused:?}");
     };
     assert_eq!((named, failure), (id, WriteFailure::Other));
-    std::fs::remove_file(&folder).unwrap();
-    std::fs::rename(&away, &folder).unwrap();
+    lab.unblock_checkpoints();
     let next = lab.take(&trainer, None).await;
     // Its parent was never written, and where the weights began is known all the same.
     assert_eq!(next.parent, Some(id));
