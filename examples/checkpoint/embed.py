@@ -18,6 +18,8 @@ from PIL import Image, ImageOps
 
 MEAN = np.float32([0.485, 0.456, 0.406])
 DEVIATION = np.float32([0.229, 0.224, 0.225])
+# Stages whose means over a grid of places the embedding reads too: the arrays' name, and places along one direction.
+GRIDS = {1: ("fine_places", 4), 3: ("places", 2)}
 
 
 def read_weights(path):
@@ -79,17 +81,20 @@ def forward(weights, pixels):
     """The embedding, of length 1, and the hidden features below it."""
     x = relu(convolve(weights, "conv1", pixels, 2))
     x = windows(x, 3, 2, 1, -np.inf).max((3, 4))
+    places = {}
     for stage in range(1, 5):
         x = block(weights, f"layer{stage}.0", x, 1 if stage == 1 else 2)
         x = block(weights, f"layer{stage}.1", x, 1)
-        if stage == 3:
-            half = x.shape[1] // 2
-            quarters = x.reshape(-1, 2, half, 2, half).mean((2, 4))
+        if stage in GRIDS:
+            name, grid = GRIDS[stage]
+            part = x.shape[1] // grid
+            places[name] = x.reshape(-1, grid, part, grid, part).mean((2, 4))
     x = x.mean((1, 2))
     hidden = relu(weights["fc.weight"] @ x + weights["fc.bias"])
     embedding = weights["projection.weight"] @ hidden + weights["projection.bias"]
-    if "places.weight" in weights:  # older checkpoints do not read places
-        embedding += np.einsum("ihw,oihw->o", quarters, weights["places.weight"]) + weights["places.bias"]
+    for name, means in places.items():
+        if f"{name}.weight" in weights:  # older checkpoints do not read all of them
+            embedding += np.einsum("ihw,oihw->o", means, weights[f"{name}.weight"]) + weights[f"{name}.bias"]
     return embedding / np.linalg.norm(embedding), hidden
 
 

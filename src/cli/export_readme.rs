@@ -16,14 +16,16 @@ network.load_state_dict(load_file("resnet18.safetensors"), strict=True)
 network.fc = torch.nn.Identity()  # the file's fc is zero: it is only there for the strict load
 network.eval()                    # BatchNorm adds the biases of the convolutions, and nothing else
 head = load_file("head.safetensors")
-kept = {}
-network.layer3.register_forward_hook(lambda layer, inputs, output: kept.update(third_stage=output))
+kept, pool = {}, torch.nn.functional.adaptive_avg_pool2d
+network.layer1.register_forward_hook(lambda layer, inputs, output: kept.update(fine_places=pool(output, 4)))
+network.layer3.register_forward_hook(lambda layer, inputs, output: kept.update(places=pool(output, 2)))
 
 def embed(pixels):                # [batch, 3, side, side], prepared as above
     hidden = torch.relu(network(pixels) @ head["fc.weight"].T + head["fc.bias"])
-    quarters = torch.nn.functional.adaptive_avg_pool2d(kept["third_stage"], 2)
-    by_places = torch.nn.functional.conv2d(quarters, head["places.weight"], head["places.bias"]).flatten(1)
-    return torch.nn.functional.normalize(hidden @ head["projection.weight"].T + head["projection.bias"] + by_places)
+    embedding = hidden @ head["projection.weight"].T + head["projection.bias"]
+    for name, means in kept.items():
+        embedding += torch.nn.functional.conv2d(means, head[f"{name}.weight"], head[f"{name}.bias"]).flatten(1)
+    return torch.nn.functional.normalize(embedding)
 ```
 
 Training on with BatchNorm in training mode would replace its statistics: keep `eval()`, or replace the BatchNorms.
@@ -81,7 +83,8 @@ pub(super) fn text(manifest: &Manifest, format: Format) -> anyhow::Result<String
 Checkpoint {id}, step {step}, taken {created}.
 
 - Network: ResNet-18 of width {width}, each convolution with a bias in place of BatchNorm; `fc` and ReLU give {hidden} hidden features. The sum of
-  `projection` of these and `places` of the third stage's means over each quarter of the image, divided by its length, is the embedding of {dim} values.
+  `projection` of these, `places` of the third stage's means over each quarter of the image and `fine_places` of the first stage's means over 4 x 4 parts
+  of it, divided by its length, is the embedding of {dim} values.
   Compare embeddings by their dot product.
 - Images: apply the orientation in the metadata; lay transparent pixels over {background}; crop the largest square in the middle; scale it to
   {side} x {side} with antialiased bilinear (Pillow's `resize((side, side), BILINEAR, box=…)`), bytes to bytes; divide by 255, subtract the mean {mean:?},

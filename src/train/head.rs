@@ -162,10 +162,11 @@ impl HeadFit<'_> {
                 return Ok(());
             }
             let found = encoder.forward(&pixels)?;
-            let parts = rows(&found.hidden).zip(rows(&found.places));
-            let both = parts.zip(rows(&found.embedding));
-            let encoded = both.map(|((hidden, places), embedding)| Encoded {
-                features: [hidden, places].concat(),
+            let [places, fine_places] = &found.places;
+            let parts = rows(&found.hidden).zip(rows(places)).zip(rows(fine_places));
+            let all = parts.zip(rows(&found.embedding));
+            let encoded = all.map(|(((hidden, places), fine_places), embedding)| Encoded {
+                features: [hidden, places, fine_places].concat(),
                 embedding: embedding.to_vec(),
             });
             features.extend(keys.into_iter().zip(encoded));
@@ -195,7 +196,7 @@ fn fitted(features: &Features, pairs: &[PairKeys], dim: usize) -> Option<(Projec
 /// Puts `projection` in the place of the one in `snapshot`, which is kept beside the moments.
 fn put(snapshot: &mut Snapshot, projection: Projection) {
     let kept = snapshot.optimizer.iter().any(is_replaced);
-    for mut fitted in projection.into_head(8 * snapshot.encoder.width) {
+    for mut fitted in projection.into_head(snapshot.encoder.width) {
         let mut model = snapshot.model.iter_mut();
         let Some(array) = model.find(|array| array.name == fitted.name) else {
             continue;

@@ -16,11 +16,13 @@ const FITS: &str = "snapshots.head_pairs=100";
 const NO_COLLAPSE: &str = "gate.collapse_spread=0";
 
 /// The arrays that a fit replaces.
-const HEAD: [&str; 4] = [
+const HEAD: [&str; 6] = [
     "projection.weight",
     "projection.bias",
     "places.weight",
     "places.bias",
+    "fine_places.weight",
+    "fine_places.bias",
 ];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -81,12 +81,13 @@ def by_torch(folder, pixels):
     network.fc = torch.nn.Identity()
     network.eval()
     head = load_file(folder / "head.safetensors")
-    kept = {}
-    network.layer3.register_forward_hook(lambda layer, inputs, output: kept.update(third_stage=output))
+    kept, pool = {}, torch.nn.functional.adaptive_avg_pool2d
+    network.layer1.register_forward_hook(lambda layer, inputs, output: kept.update(fine_places=pool(output, 4)))
+    network.layer3.register_forward_hook(lambda layer, inputs, output: kept.update(places=pool(output, 2)))
     hidden = torch.relu(network(torch.from_numpy(pixels)) @ head["fc.weight"].T + head["fc.bias"])
-    quarters = torch.nn.functional.adaptive_avg_pool2d(kept["third_stage"], 2)
-    by_places = torch.nn.functional.conv2d(quarters, head["places.weight"], head["places.bias"]).flatten(1)
-    embedding = hidden @ head["projection.weight"].T + head["projection.bias"] + by_places
+    embedding = hidden @ head["projection.weight"].T + head["projection.bias"]
+    for name, means in kept.items():
+        embedding += torch.nn.functional.conv2d(means, head[f"{name}.weight"], head[f"{name}.bias"]).flatten(1)
     return torch.nn.functional.normalize(embedding).numpy(), hidden.numpy()
 
 

@@ -21,8 +21,8 @@ enum Form {
     Convolution,
     /// `[outputs, inputs]`.
     Linear,
-    /// `[outputs, inputs / GRID², GRID, GRID]`: a convolution over a grid of places, which reads all of them as one pixel's channels.
-    Places,
+    /// `[outputs, inputs / grid², grid, grid]`: a convolution over a grid of places, which reads all of them as one pixel's channels.
+    Places { grid: usize },
 }
 
 /// The layers of a basic block, by place in [`layers`].
@@ -39,13 +39,55 @@ pub(super) const STEM: usize = 0;
 pub(super) const FC: usize = 20;
 /// The projection to the embedding.
 pub(super) const PROJECTION: usize = 21;
-/// The part of the projection that reads places. Zero weights leave it out.
-pub(super) const PLACES: usize = 22;
-/// Places along one direction, into which the activations of the third stage are divided. Their side is always even.
-pub const GRID: usize = 2;
-/// The block, counted from 0, with the activations whose places are read: the last one of the third stage. Edges and parts that it finds tell
-/// things of a kind apart where the fourth stage tells kinds apart (docs/learning.md).
-pub(super) const PLACES_BLOCK: usize = 5;
+/// A part of the projection that reads the means of a stage's activations over the places of a grid. Zero weights leave it out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlacesPart {
+    /// Prefix of its arrays' names.
+    pub name: &'static str,
+    /// The stage whose activations it reads, counted from 1.
+    pub stage: usize,
+    /// Places along one direction. The side of the stage's activations is always a multiple of it.
+    pub grid: usize,
+}
+
+/// The parts of the projection that read places. The parts that the third stage finds tell things of a kind apart where the fourth tells kinds
+/// apart, and the edges and colours of the first stage say how a picture is laid out (docs/learning.md).
+pub const PLACES: [PlacesPart; 2] = [
+    PlacesPart {
+        name: "places",
+        stage: 3,
+        grid: 2,
+    },
+    PlacesPart {
+        name: "fine_places",
+        stage: 1,
+        grid: 4,
+    },
+];
+/// The first of [`PLACES`], by place in [`layers`]. The others follow it.
+pub(super) const FIRST_PLACES: usize = 22;
+
+impl PlacesPart {
+    /// Values that it reads of an image by a network of `width`.
+    pub fn values(self, width: usize) -> usize {
+        self.grid * self.grid * self.channels(width)
+    }
+
+    /// Channels of its stage in a network of `width`.
+    pub fn channels(self, width: usize) -> usize {
+        width << (self.stage - 1)
+    }
+
+    /// The shape of its weight in files.
+    pub fn shape(self, width: usize, dim: usize) -> [usize; 4] {
+        [dim, self.channels(width), self.grid, self.grid]
+    }
+
+    /// The block, counted from 0, whose activations it reads: the last one of its stage.
+    pub(super) fn block(self) -> usize {
+        2 * self.stage - 1
+    }
+}
 /// The eight basic blocks.
 pub(super) const BLOCKS: [Block; 8] = [
     Block {
@@ -143,10 +185,10 @@ pub(super) fn layers(config: &EncoderConfig) -> Vec<LayerSpec> {
     }
     layers.push(linear("fc", 8 * width, 8 * width));
     layers.push(linear("projection", 8 * width, dim));
-    layers.push(LayerSpec {
-        form: Form::Places,
-        ..linear("places", GRID * GRID * 4 * width, dim)
-    });
+    layers.extend(PLACES.map(|part| LayerSpec {
+        form: Form::Places { grid: part.grid },
+        ..linear(part.name, part.values(width), dim)
+    }));
     layers
 }
 
@@ -205,16 +247,15 @@ impl LayerSpec {
             kernel,
             ..
         } = self.conv;
-        if self.form == Form::Places {
-            [outputs, inputs / (GRID * GRID), GRID]
-        } else {
-            [outputs, inputs, kernel]
+        match self.form {
+            Form::Places { grid } => [outputs, inputs / (grid * grid), grid],
+            Form::Convolution | Form::Linear => [outputs, inputs, kernel],
         }
     }
 
     /// Whether files from before it was part of the network are read as if its arrays were zero.
     pub(super) fn is_optional(&self) -> bool {
-        self.form == Form::Places
+        matches!(self.form, Form::Places { .. })
     }
 
     /// The weight's shape on the device: `[kernel, kernel, inputs, outputs]`.

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use candle_core::{Result, Tensor};
 
 use super::Precision;
+use super::architecture::PLACES;
 use super::layer::Layer;
 use super::update::Rule;
 
@@ -50,8 +51,14 @@ pub(super) struct Pixels<'a> {
     pub(super) shape: [usize; 4],
 }
 
-/// Embeddings, hidden features and the means over places of a batch.
-pub(super) type Outputs<A> = [A; 3];
+/// Embeddings, hidden features and the means over places of a batch, for each of [`PLACES`].
+pub(super) type Outputs<A> = [A; 2 + PLACES.len()];
+
+/// All outputs, or the first error among them.
+pub(super) fn collect_outputs<A>(outputs: Outputs<Result<A>>) -> Result<Outputs<A>> {
+    let [embedding, hidden, places, fine_places] = outputs;
+    Ok([embedding?, hidden?, places?, fine_places?])
+}
 
 /// A forward pass without a backward pass, from images on the device to its outputs. Each call queues the same operations.
 pub(super) type InferencePass<'a> = &'a dyn Fn(&dyn Backend, Tensor) -> Result<Outputs<Tensor>>;

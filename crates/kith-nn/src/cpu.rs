@@ -8,6 +8,7 @@ use super::Precision;
 use super::backend::{
     Backend, BackwardPass, GradientTarget, GraphCache, GraphLease, InferencePass, LayerGradient,
     Outputs, Parameter, Pixels, PixelsAhead, SavedActivations, TrainingForward, TrainingPass,
+    collect_outputs,
 };
 use super::kernels::{self, Epilogue, Images, InputGradient, Stem};
 use super::layer::Layer;
@@ -59,9 +60,8 @@ impl Backend for Cpu {
         pixels: Pixels<'_>,
         pass: InferencePass<'_>,
     ) -> Result<Outputs<Vec<f32>>> {
-        let [embedding, hidden, places] = pass(self, self.upload_pixels(pixels)?)?;
-        let [embedding, hidden] = [self.download(&embedding)?, self.download(&hidden)?];
-        Ok([embedding, hidden, self.download(&places)?])
+        let outputs = pass(self, self.upload_pixels(pixels)?)?;
+        collect_outputs(outputs.map(|output| self.download(&output)))
     }
 
     fn training_rows(&self, batch: usize) -> usize {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{Tensor, bail};
 
-use super::architecture::{LayerSpec, layers};
+use super::architecture::{LayerSpec, PLACES, layers};
 use super::arrays::{Import, slots};
 use super::backend::{Backend, GraphCache, Pixels, PixelsAhead, SavedActivations, TrainingForward};
 use super::layer::Layer;
@@ -20,15 +20,15 @@ pub struct Vectors {
     pub data: Vec<f32>,
 }
 
-/// The result of a forward pass: embeddings, and the two kinds of features of which they are projections.
+/// The result of a forward pass: embeddings, and the kinds of features of which they are projections.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Features {
     /// `[batch, dim]`, each row of unit length.
     pub embedding: Vectors,
     /// `[batch, 8 · width]`, after fc + ReLU.
     pub hidden: Vectors,
-    /// `[batch, 16 · width]`: the mean of the third stage's activations over each quarter of the image, row by row, `4 · width` values each.
-    pub places: Vectors,
+    /// For each of [`PLACES`] the means of its stage's activations over each of its places, row by row: `[batch, grid² · channels]`.
+    pub places: [Vectors; PLACES.len()],
 }
 
 /// A network with its weights on a device. Training changes them in place. A copy to serve from is another `Encoder` from the same arrays.
@@ -168,19 +168,20 @@ impl Encoder {
         let pass = |backend: &dyn Backend, pixels: Tensor| {
             let layers = &self.layers;
             let trace = Network { backend, layers }.forward(pixels, false)?;
-            Ok([trace.embedding, trace.hidden, trace.places])
+            let [places, fine_places] = trace.places;
+            Ok([trace.embedding, trace.hidden, places, fine_places])
         };
         let pixels = self.pixels(parts)?;
         let rows = pixels.shape[0];
         let outputs = self.device.backend.infer(&self.graphs, pixels, &pass)?;
-        let [embedding, hidden, places] = outputs.map(|data| {
+        let [embedding, hidden, places, fine_places] = outputs.map(|data| {
             let dim = data.len() / rows;
             Vectors { dim, data }
         });
         Ok(Features {
             embedding,
             hidden,
-            places,
+            places: [places, fine_places],
         })
     }
 

@@ -2,20 +2,20 @@
 //!
 //! Layers before a ReLU follow He et al. 2015. The last convolution of each block starts at zero, so that a block begins as its shortcut and
 //! activations keep their size at any depth (Zhang, Dauphin & Ma 2019). The projection, which has no ReLU, follows Glorot & Bengio 2010; its
-//! part that reads places starts at zero.
+//! parts that read places start at zero.
 
 use std::f64::consts::TAU;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use super::architecture::{BLOCKS, LayerSpec, PLACES, PROJECTION};
+use super::architecture::{BLOCKS, FIRST_PLACES, LayerSpec, PROJECTION};
 use kith_seed::mix;
 
 /// Initial weights of layer number `place`: `[kernel, kernel, inputs, outputs]`. Biases start at zero.
 pub(super) fn weights(seed: u64, place: usize, spec: &LayerSpec) -> Vec<f32> {
     let count = spec.conv.weights();
-    if place == PLACES || BLOCKS.iter().any(|block| block.second == place) {
+    if place >= FIRST_PLACES || BLOCKS.iter().any(|block| block.second == place) {
         return vec![0.0; count];
     }
     let inputs = count / spec.conv.outputs;

@@ -29,7 +29,7 @@ mod tests;
 mod towers;
 mod update;
 
-pub use architecture::GRID;
+pub use architecture::{PLACES, PlacesPart};
 pub use arrays_file::{ArraysFileError, arrays_from_bytes, arrays_to_bytes};
 
 pub use config::{Compute, CudaConfig, EncoderConfig, Precision, Purpose};

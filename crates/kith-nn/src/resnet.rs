@@ -1,11 +1,11 @@
 //! ResNet-18 (He et al. 2016) without BatchNorm and its head, forward and backward.
 //!
-//! The head adds two projections and scales the sum to unit length: one of the hidden features, which know no places, and one of the means of the third
-//! stage's activations over each quarter of the image.
+//! The head adds projections and scales their sum to unit length: one of the hidden features, which know no places, and those of the means of a stage's
+//! activations over the places of a grid.
 
 use candle_core::{Result, Tensor, bail};
 
-use super::architecture::{BLOCKS, Block, FC, GRID, PLACES, PLACES_BLOCK, PROJECTION, STEM};
+use super::architecture::{BLOCKS, Block, FC, FIRST_PLACES, PLACES, PROJECTION, STEM};
 use super::backend::{Backend, GradientTarget, LayerGradient};
 use super::layer::Layer;
 
@@ -20,8 +20,8 @@ pub(super) struct ForwardTrace {
     blocks: Vec<BlockActivations>,
     /// Side of the last block's activations.
     last_side: usize,
-    /// `[batch, 1, 1, GRID² · 4 · width]`: the mean of the third stage's activations over each place, row by row.
-    pub(super) places: Tensor,
+    /// For each of [`PLACES`], `[batch, 1, 1, grid² · channels]`: the means of its stage's activations over each place, row by row.
+    pub(super) places: [Tensor; PLACES.len()],
     /// Mean of the last block's activations over pixels.
     mean: Tensor,
     /// `[batch, 1, 1, 8 · width]`, after fc + ReLU.
@@ -54,11 +54,13 @@ impl Network<'_> {
         let (mut x, argmax) = backend.stem(&layers[STEM], &pixels, save)?;
         let stem = argmax.filter(|_| save).map(|argmax| (x.clone(), argmax));
         let mut blocks = Vec::new();
-        let mut places = None;
+        let mut places = [const { None }; PLACES.len()];
         for (number, block) in BLOCKS.iter().enumerate() {
             let activations = self.block(block, &x)?;
-            if number == PLACES_BLOCK {
-                places = Some(self.places(&activations.output)?);
+            for (part, means) in PLACES.iter().zip(&mut places) {
+                if number == part.block() {
+                    *means = Some(self.places(&activations.output, part.grid)?);
+                }
             }
             let input = std::mem::replace(&mut x, activations.output.clone());
             if save {
@@ -68,14 +70,17 @@ impl Network<'_> {
                 backend.recycle(input)?;
             }
         }
-        let Some(places) = places else {
+        let [Some(places), Some(fine_places)] = places else {
             bail!("no block's places were read")
         };
+        let places = [places, fine_places];
         let mean = backend.mean(&x)?;
         let hidden = backend.conv(&layers[FC], &mean, None, true)?;
-        let by_places = backend.conv(&layers[PLACES], &places, None, false)?;
-        let sum = backend.conv(&layers[PROJECTION], &hidden, Some(&by_places), false)?;
-        backend.recycle(by_places)?;
+        let mut sum = backend.conv(&layers[PROJECTION], &hidden, None, false)?;
+        for (means, layer) in places.iter().zip(&layers[FIRST_PLACES..]) {
+            let with_part = backend.conv(layer, means, Some(&sum), false)?;
+            backend.recycle(std::mem::replace(&mut sum, with_part))?;
+        }
         let (embedding, lengths) = backend.normalize(sum)?;
         let last_side = x.dim(1)?;
         if !save {
@@ -94,25 +99,25 @@ impl Network<'_> {
         })
     }
 
-    /// The mean of `images` over each of GRID × GRID places: first over the pixels of a row, then over rows.
-    fn places(self, images: &Tensor) -> Result<Tensor> {
+    /// The mean of `images` over each of grid × grid places: first over the pixels of a row, then over rows.
+    fn places(self, images: &Tensor, grid: usize) -> Result<Tensor> {
         let (batch, side, _, channels) = images.dims4()?;
-        let pixels = side / GRID;
-        let rows = images.reshape((batch * side * GRID, pixels, 1, channels))?;
+        let pixels = side / grid;
+        let rows = images.reshape((batch * side * grid, pixels, 1, channels))?;
         let rows = self.backend.mean(&rows)?;
-        let groups = rows.reshape((batch * GRID, pixels, 1, GRID * channels))?;
+        let groups = rows.reshape((batch * grid, pixels, 1, grid * channels))?;
         let places = self.backend.mean(&groups)?;
         self.backend.recycle(rows)?;
-        places.reshape((batch, 1, 1, GRID * GRID * channels))
+        places.reshape((batch, 1, 1, grid * grid * channels))
     }
 
     /// The gradient of [`Network::places`] with respect to images of `side`.
-    fn places_gradient(self, gradient: &Tensor, side: usize) -> Result<Tensor> {
+    fn places_gradient(self, gradient: &Tensor, grid: usize, side: usize) -> Result<Tensor> {
         let (batch, _, _, values) = gradient.dims4()?;
-        let (pixels, channels) = (side / GRID, values / (GRID * GRID));
-        let groups = gradient.reshape((batch * GRID, 1, 1, GRID * channels))?;
+        let (pixels, channels) = (side / grid, values / (grid * grid));
+        let groups = gradient.reshape((batch * grid, 1, 1, grid * channels))?;
         let groups = self.backend.mean_gradient(&groups, [pixels, 1])?;
-        let rows = groups.reshape((batch * side * GRID, 1, 1, channels))?;
+        let rows = groups.reshape((batch * side * grid, 1, 1, channels))?;
         let images = self.backend.mean_gradient(&rows, [pixels, 1])?;
         self.backend.recycle(groups)?;
         images.reshape((batch, side, side, channels))
@@ -155,9 +160,16 @@ impl Network<'_> {
             lengths,
         } = trace;
         let g = backend.normalize_gradient(embedding_gradient, &embedding, &lengths)?;
-        let by_places = pass.layer(PLACES, &places, &g, GradientTarget::New)?;
-        // The third stage is read before the fourth halves its side.
-        let mut by_places = Some(self.places_gradient(&by_places, 2 * last_side)?);
+        let mut by_places = Vec::with_capacity(PLACES.len());
+        for (part, (means, layer)) in PLACES.iter().zip(places.iter().zip(FIRST_PLACES..)) {
+            let gradient = pass.layer(layer, means, &g, GradientTarget::New)?;
+            // Each of the stages after the one that is read halves the side.
+            let side = last_side << (BLOCKS.len() / 2 - part.stage);
+            by_places.push((
+                part.block(),
+                self.places_gradient(&gradient, part.grid, side)?,
+            ));
+        }
         let g = pass.layer(PROJECTION, &hidden, &g, GradientTarget::New)?;
         let g = pass.layer(FC, &mean, &backend.mask(g, &hidden)?, GradientTarget::New)?;
         let mut g = backend.mean_gradient(&g, [last_side; 2])?;
@@ -169,9 +181,11 @@ impl Network<'_> {
                 bail!("the forward pass saved no activations")
             };
             let input = blocks.last().map_or(&pooled, |before| &before.output);
-            let reads_places = number == PLACES_BLOCK + 1;
-            let target = by_places.take_if(|_| reads_places);
-            let target = target.map_or(GradientTarget::New, GradientTarget::AddTo);
+            // The gradient of the activations below that are read.
+            let read = by_places.iter().position(|(block, _)| *block + 1 == number);
+            let target = read.map_or(GradientTarget::New, |at| {
+                GradientTarget::AddTo(by_places.swap_remove(at).1)
+            });
             g = pass.block(block, input, activations, (g, target))?;
         }
         let g = backend.mask(g, &pooled)?;

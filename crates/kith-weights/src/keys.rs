@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use kith_nn::{PLACES, PlacesPart};
+
 use super::{
     KeyProblems, WeightsError,
     error::printable,
-    network::{convolutions, features, places_shape},
+    network::{convolutions, features},
 };
 
 /// What training wrappers put before each key.
@@ -32,8 +34,8 @@ pub(super) struct Layout {
     pub(super) hidden: bool,
     /// Values of the file's own projection.
     pub(super) projection: Option<usize>,
-    /// Whether that projection reads places too.
-    pub(super) places: bool,
+    /// The parts of that projection that read places.
+    pub(super) places: Vec<PlacesPart>,
     /// The file's name of each key.
     names: BTreeMap<String, String>,
     /// Keys that are left out, in printable form; a last text counts those that are not named.
@@ -69,7 +71,7 @@ impl Layout {
             normed,
             hidden,
             projection,
-            places: projection.is_some() && shapes.contains_key("places.weight"),
+            places: projection.map_or_else(Vec::new, |_| places(&shapes)),
             names,
             dropped: Vec::new(),
         };
@@ -90,8 +92,9 @@ impl Layout {
             .sum();
         let size = features(self.width);
         let hidden = if self.hidden { size * size } else { 0 };
-        let places = if self.places { 2 * size } else { 0 };
-        let head = self.projection.unwrap_or(0).saturating_mul(size + places);
+        let places = self.places.iter().map(|part| part.values(self.width));
+        let read = size + places.sum::<usize>();
+        let head = self.projection.unwrap_or(0).saturating_mul(read);
         head.saturating_add(network + hidden)
     }
 
@@ -100,7 +103,7 @@ impl Layout {
             is_network(key)
                 || self.hidden && key.starts_with("fc.")
                 || self.projection.is_some() && key.starts_with("projection.")
-                || self.places && key.starts_with("places.")
+                || self.places.iter().any(|part| is_of(key, part.name))
         };
         let others = self.names.iter().filter(|(key, _)| !used(key));
         let count = others.clone().count();
@@ -210,14 +213,25 @@ fn expected(width: usize, normed: bool) -> (Shapes, Shapes) {
     (required, optional)
 }
 
-/// Values of a projection of the pooled features that comes with the network. If it has a part that reads places, that part must fit too.
+/// Values of a projection of the pooled features that comes with the network. Parts of it that read places must fit too.
 fn own_projection(shapes: &Shapes, width: usize) -> Option<usize> {
     let dim = *shapes.get("projection.weight")?.first()?;
-    let has_places = ["places.weight", "places.bias"].map(|key| shapes.contains_key(key));
-    let places_fit =
-        has_places == [false; 2] || is_layer(shapes, "places", &places_shape(width, dim));
+    let mut parts = places(shapes).into_iter();
+    let places_fit = parts.all(|part| is_layer(shapes, part.name, &part.shape(width, dim)));
     let fits = places_fit && is_layer(shapes, "projection", &[dim, features(width)]);
     fits.then_some(dim)
+}
+
+/// The parts that read places of which there is an array.
+fn places(shapes: &Shapes) -> Vec<PlacesPart> {
+    let is_there = |part: &PlacesPart| shapes.keys().any(|key| is_of(key, part.name));
+    PLACES.into_iter().filter(is_there).collect()
+}
+
+/// Whether `key` is that of an array of a layer.
+fn is_of(key: &str, layer: &str) -> bool {
+    key.strip_prefix(layer)
+        .is_some_and(|rest| rest.starts_with('.'))
 }
 
 /// Whether the weight of layer `name` has `shape`, and its bias a value for each output.

@@ -1,6 +1,6 @@
 //! The convolutions of ResNet-18 under torchvision's names, with the BatchNorm that follows each there.
 
-use kith_nn::{GRID, NamedArray};
+use kith_nn::NamedArray;
 
 /// A convolution and its BatchNorm.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,11 +61,6 @@ pub(super) fn convolutions(width: usize) -> Vec<Convolution> {
         }
     }
     all
-}
-
-/// The shape of the weight that reads places: the channels of the third stage at each of them.
-pub(super) fn places_shape(width: usize, dim: usize) -> [usize; 4] {
-    [dim, 4 * width, GRID, GRID]
 }
 
 /// Values of the pooled features: the channels of the last stage.

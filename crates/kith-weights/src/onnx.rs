@@ -1,6 +1,6 @@
 //! An encoder as an ONNX graph: normalised pixels in, embedding and hidden features out.
 
-use kith_nn::{EncoderConfig, GRID, NamedArray};
+use kith_nn::{EncoderConfig, NamedArray, PLACES};
 use prost::Message;
 
 use super::{
@@ -29,13 +29,15 @@ pub fn onnx(
 ) -> Result<Vec<u8>, WeightsError> {
     let convolutions = convolutions(config.width);
     let names = convolutions.iter().map(|conv| conv.name.as_str());
-    let names = names.chain(["fc", "projection", "places"]);
+    let names = names
+        .chain(["fc", "projection"])
+        .chain(PLACES.map(|part| part.name));
     let names = names.flat_map(|name| [format!("{name}.weight"), format!("{name}.bias")]);
     let initializer = names.map(|name| Ok(tensor(array(arrays, &name)?)));
     let size = |size: usize| Size::Value(size as i64);
     let input = [size(3), size(config.side), size(config.side)];
     let graph = Graph {
-        node: nodes(&convolutions, config.side / PIXELS_OF_PLACE),
+        node: nodes(&convolutions, config.side),
         name: "kith".to_owned(),
         initializer: initializer.collect::<Result<_, WeightsError>>()?,
         input: vec![value("pixels", &input)],
@@ -62,15 +64,12 @@ pub fn onnx(
     Ok(model.encode_to_vec())
 }
 
-/// Side of the square of pixels for which a place of the third stage's activations has one value a channel.
-const PIXELS_OF_PLACE: usize = 16 * GRID;
-
-/// All operations in order. `place`: side of a place in the third stage's activations.
-fn nodes(convolutions: &[Convolution], place: usize) -> Vec<Node> {
+/// All operations in order, on images of `side`.
+fn nodes(convolutions: &[Convolution], side: usize) -> Vec<Node> {
     let mut nodes = Nodes::default();
     let find = |name: &str| convolutions.iter().find(|conv| conv.name == name);
     let mut x = "pixels".to_owned();
-    let mut third_stage = String::new();
+    let mut stages = Vec::new();
     if let Some(stem) = find("conv1") {
         x = nodes.conv(stem, &x);
         x = nodes.node("Relu", &[&x], Vec::new());
@@ -96,23 +95,31 @@ fn nodes(convolutions: &[Convolution], place: usize) -> Vec<Node> {
         x = nodes.conv(second, &x);
         x = nodes.node("Add", &[&x, &shortcut], Vec::new());
         x = nodes.node("Relu", &[&x], Vec::new());
-        if (stage, block) == (3, 1) {
-            third_stage = x.clone();
+        if block == 1 {
+            stages.push(x.clone());
         }
     }
     x = nodes.node("GlobalAveragePool", &[&x], Vec::new());
     x = nodes.node("Flatten", &[&x], Vec::new());
     x = nodes.linear("fc", &x);
     nodes.named("hidden", "Relu", &[&x], Vec::new());
-    let by_hidden = nodes.linear("projection", "hidden");
-    let window = ["kernel_shape", "strides"].map(|name| ints(name, &[place as i64; 2]));
-    x = nodes.node("AveragePool", &[&third_stage], window.into());
-    let over_places = vec![ints("kernel_shape", &[GRID as i64; 2])];
-    x = nodes.node("Conv", &[&x, "places.weight", "places.bias"], over_places);
-    x = nodes.node("Flatten", &[&x], Vec::new());
-    x = nodes.node("Add", &[&by_hidden, &x], Vec::new());
+    let mut sum = nodes.linear("projection", "hidden");
+    for (part, activations) in PLACES
+        .iter()
+        .filter_map(|part| Some((part, stages.get(part.stage - 1)?)))
+    {
+        // The stem halves the side twice, each stage but the first once more.
+        let place = side / (2 << part.stage) / part.grid;
+        let window = ["kernel_shape", "strides"].map(|name| ints(name, &[place as i64; 2]));
+        x = nodes.node("AveragePool", &[activations], window.into());
+        let over_places = vec![ints("kernel_shape", &[part.grid as i64; 2])];
+        let arrays = ["weight", "bias"].map(|array| format!("{}.{array}", part.name));
+        x = nodes.node("Conv", &[&x, &arrays[0], &arrays[1]], over_places);
+        x = nodes.node("Flatten", &[&x], Vec::new());
+        sum = nodes.node("Add", &[&sum, &x], Vec::new());
+    }
     let over_values = vec![int("axis", 1), int("p", 2)];
-    nodes.named("embedding", "LpNormalization", &[&x], over_values);
+    nodes.named("embedding", "LpNormalization", &[&sum], over_values);
     nodes.0
 }
 

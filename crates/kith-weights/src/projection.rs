@@ -3,11 +3,11 @@
 use std::fmt;
 
 use faer::Mat;
-use kith_nn::{GRID, NamedArray};
+use kith_nn::{NamedArray, PLACES};
 
 use super::{
     linear::{dot, leading_eigenvectors, orthonormalize, random_rows},
-    network::layer,
+    network::{features, layer},
 };
 
 /// Where a projection comes from.
@@ -101,24 +101,25 @@ impl Projection {
     }
 
     /// The arrays of an encoder's head, for a projection of images' hidden features and the means over places after them, as
-    /// [`kith_nn::Features`] has them. `hidden`: values of the hidden features.
-    pub fn into_head(self, hidden: usize) -> Vec<NamedArray> {
-        let (dim, places) = (self.dim, GRID * GRID);
+    /// [`kith_nn::Features`] has them. `width`: channels of the network's first stage.
+    pub fn into_head(self, width: usize) -> Vec<NamedArray> {
+        let (dim, hidden) = (self.dim, features(width));
         let size = self.weight.len() / dim;
-        let channels = (size - hidden) / places;
-        let (mut by_hidden, mut by_places) = (Vec::new(), Vec::new());
-        for row in self.weight.chunks_exact(size) {
-            let (first, rest) = row.split_at(hidden);
-            by_hidden.extend_from_slice(first);
+        let rows = || self.weight.chunks_exact(size);
+        let by_hidden = rows().flat_map(|row| &row[..hidden]).copied().collect();
+        let mut head = layer("projection", vec![dim, hidden], by_hidden, self.bias).to_vec();
+        let mut first = hidden;
+        for part in PLACES {
+            let (places, channels) = (part.grid * part.grid, part.channels(width));
             // Features go from place to place, files from channel to channel.
             let at = (0..channels)
                 .flat_map(|channel| (0..places).map(move |place| place * channels + channel));
-            by_places.extend(at.map(|at| rest[at]));
+            let weight = rows().flat_map(|row| at.clone().map(|at| row[first + at]));
+            let shape = part.shape(width, dim).to_vec();
+            head.extend(layer(part.name, shape, weight.collect(), vec![0.0; dim]));
+            first += part.values(width);
         }
-        let shape = vec![dim, channels, GRID, GRID];
-        let projection = layer("projection", vec![dim, hidden], by_hidden, self.bias);
-        let places = layer("places", shape, by_places, vec![0.0; dim]);
-        projection.into_iter().chain(places).collect()
+        head
     }
 
     pub(super) fn from_rows(
@@ -266,25 +267,29 @@ mod tests {
             let encoder = Encoder::from_arrays(&config, &arrays, &device).unwrap();
             encoder.forward(&pixels).unwrap()
         };
-        let (hidden, places) = (&features.hidden, &features.places);
-        let size = hidden.dim + places.dim;
+        let (hidden, [places, fine]) = (&features.hidden, &features.places);
+        let size = hidden.dim + places.dim + fine.dim;
         let rows = random_rows(size, 8);
         let projection = Projection::from_rows(ProjectionKind::Own, size, 8, &rows);
-        arrays.retain(|array| !array.name.starts_with("p"));
-        arrays.extend(projection.into_head(hidden.dim));
+        arrays.retain(|array| {
+            !["projection", "places", "fine_places"]
+                .contains(&array.name.split('.').next().unwrap())
+        });
+        arrays.extend(projection.into_head(config.width));
         let encoder = Encoder::from_arrays(&config, &arrays, &device).unwrap();
         let found = encoder.forward(&pixels).unwrap().embedding.data;
         let images = hidden
             .data
             .chunks(hidden.dim)
-            .zip(places.data.chunks(places.dim));
-        for ((hidden, places), found) in images.zip(found.chunks(8)) {
-            let all = [hidden, places].concat();
+            .zip(places.data.chunks(places.dim))
+            .zip(fine.data.chunks(fine.dim));
+        for (((hidden, places), fine), found) in images.zip(found.chunks(8)) {
+            let all = [hidden, places, fine].concat();
             let all: Vec<f64> = all.iter().map(|value| f64::from(*value)).collect();
             let sums: Vec<f64> = rows.iter().map(|row| dot(row, &all)).collect();
             let length = dot(&sums, &sums).sqrt();
             for (found, sum) in found.iter().zip(sums) {
-                // 32-bit sums of some two hundred products.
+                // 32-bit sums of some three hundred products.
                 assert!((f64::from(*found) - sum / length).abs() < 1e-5);
             }
         }

@@ -1,6 +1,6 @@
 //! An encoder's weights in torchvision's layout: the network as `torchvision.models.resnet18()` loads it, and the head beside it.
 
-use kith_nn::{EncoderConfig, NamedArray, arrays_to_bytes};
+use kith_nn::{EncoderConfig, NamedArray, PLACES, arrays_to_bytes};
 
 use super::{
     WeightsError,
@@ -16,8 +16,8 @@ const CLASSES: usize = 1000;
 pub struct TorchvisionFiles {
     /// Loads into `resnet18()` with `strict=True`. Its BatchNorms only add the convolutions' biases, and its `fc` is zero: put `Identity()` there.
     pub network: Vec<u8>,
-    /// `fc` and `projection`, with a ReLU between them: from the pooled features to the embedding. `places`, a convolution over the means of the third
-    /// stage's activations in each quarter of the image, is added to it.
+    /// `fc` and `projection`, with a ReLU between them: from the pooled features to the embedding. [`PLACES`], convolutions over the means of a stage's
+    /// activations over a grid of places, are added to it.
     pub head: Vec<u8>,
 }
 
@@ -52,16 +52,12 @@ impl TorchvisionFiles {
         };
         network.push(zeros("fc.weight", vec![CLASSES, features(config.width)]));
         network.push(zeros("fc.bias", vec![CLASSES]));
-        let names = [
-            "fc.weight",
-            "fc.bias",
-            "projection.weight",
-            "projection.bias",
-            "places.weight",
-            "places.bias",
-        ];
-        let head = names.map(|name| array(arrays, name).cloned());
-        let head = head.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let names = ["fc", "projection"]
+            .into_iter()
+            .chain(PLACES.map(|part| part.name));
+        let names = names.flat_map(|name| [format!("{name}.weight"), format!("{name}.bias")]);
+        let head = names.map(|name| array(arrays, &name).cloned());
+        let head = head.collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             network: bytes(&network)?,
             head: bytes(&head)?,

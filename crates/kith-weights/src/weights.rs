@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use kith_nn::NamedArray;
+use kith_nn::{NamedArray, PLACES, PlacesPart};
 
 use super::{
     Projection, ProjectionKind, WeightsError,
@@ -10,7 +10,7 @@ use super::{
     file,
     fold::{Norm, fold},
     keys::Layout,
-    network::{Convolution, convolutions, features, layer, places_shape},
+    network::{Convolution, convolutions, features, layer},
     source::{Source, TowerSource},
 };
 
@@ -26,8 +26,8 @@ pub struct Weights {
     /// Weight and bias of kith's hidden layer, if the file is kith's.
     hidden: Option<[Vec<f32>; 2]>,
     own: Option<Projection>,
-    /// Weight and bias of the part of that projection that reads places.
-    places: Option<[Vec<f32>; 2]>,
+    /// Weights and biases of the parts of that projection that read places.
+    places: Vec<(PlacesPart, [Vec<f32>; 2])>,
     dropped: Vec<String>,
     sha256: String,
     /// The positive's own network, if the file is kith's and holds two.
@@ -105,7 +105,9 @@ impl Weights {
             })
         });
         let own = own.transpose()?;
-        let places = layout.places.then(|| reader.pair("places")).transpose()?;
+        let places = layout.places.iter();
+        let places = places.map(|part| Ok((*part, reader.pair(part.name)?)));
+        let places = places.collect::<Result<_, WeightsError>>()?;
         Ok(Self {
             width: layout.width,
             network,
@@ -170,19 +172,25 @@ impl Weights {
         let mut arrays = self.network;
         arrays.extend(layer("fc", vec![size, size], weight, bias));
         let dim = projection.dim;
-        let own = self
-            .places
-            .filter(|_| projection.kind == ProjectionKind::Own);
+        let mut own = self.places;
+        if projection.kind != ProjectionKind::Own {
+            own.clear();
+        }
         arrays.extend(layer(
             "projection",
             vec![dim, size],
             projection.weight,
             projection.bias,
         ));
-        let shape = places_shape(self.width, dim).to_vec();
-        let [weight, bias] =
-            own.unwrap_or_else(|| [vec![0.0; shape.iter().product()], vec![0.0; dim]]);
-        arrays.extend(layer("places", shape, weight, bias));
+        for part in PLACES {
+            let shape = part.shape(self.width, dim).to_vec();
+            let found = own.iter().position(|(own, _)| *own == part);
+            let [weight, bias] = found.map_or_else(
+                || [vec![0.0; shape.iter().product()], vec![0.0; dim]],
+                |at| own.swap_remove(at).1,
+            );
+            arrays.extend(layer(part.name, shape, weight, bias));
+        }
         arrays
     }
 

@@ -100,26 +100,26 @@ impl PairWhitening {
     /// The projection to `dim` values, the most telling ones first. It centres the features; embeddings have a length of about 1.
     ///
     /// `None`: there are fewer pairs than values, or more values than features, or the images of all pairs are the same.
-    pub fn projection(&mut self, dim: usize) -> Option<Projection> {
+    pub fn projection(mut self, dim: usize) -> Option<Projection> {
         if self.pairs < dim || dim > self.features {
             return None;
         }
         self.sum_up();
-        let factored = self.within().llt(Side::Lower).ok()?;
-        let images = 2.0 * self.pairs as f64;
+        let (features, pairs) = (self.features, self.pairs);
+        let images = 2.0 * pairs as f64;
         let mean: Vec<f64> = self.sum.iter().map(|sum| sum / images).collect();
-        let products = &self.sums[1];
-        let mut total = Mat::from_fn(self.features, self.features, |row, column| {
-            products[(row.max(column), row.min(column))] / images - mean[row] * mean[column]
-        });
+        // A matrix of two thousand features takes 32 MB: each is dropped after its last use.
+        let [differences, products] = self.sums;
+        let factored = within(differences, pairs).llt(Side::Lower).ok()?;
+        let mut total = covariance(products, images, &mean);
         // L⁻¹ T L⁻ᵀ: T is symmetric, so it is its own transpose.
         for _ in 0..2 {
             solve_lower_triangular_in_place(factored.L(), total.as_mut(), ALONE);
-            total = total.transpose().to_owned();
+            transpose(&mut total);
         }
         let variance: f64 = total.diagonal().column_vector().iter().sum();
         let leading = leading_eigenvectors(total.as_ref(), dim)?;
-        let mut columns = Mat::from_fn(self.features, dim, |row, column| leading[column][row]);
+        let mut columns = Mat::from_fn(features, dim, |row, column| leading[column][row]);
         let upper = factored.L().transpose();
         solve_upper_triangular_in_place(upper, columns.as_mut(), ALONE);
         let scale = 1.0 / variance.sqrt();
@@ -131,23 +131,46 @@ impl PairWhitening {
                 .collect()
         };
         let rows: Vec<Vec<f64>> = (0..dim).map(row).collect();
-        let kind = ProjectionKind::Whitened { pairs: self.pairs };
-        let mut projection = Projection::from_rows(kind, self.features, dim, &rows);
+        let kind = ProjectionKind::Whitened { pairs };
+        let mut projection = Projection::from_rows(kind, features, dim, &rows);
         let centre = |row: &Vec<f64>| -dot(row, &mean) as f32;
         projection.bias = rows.iter().map(centre).collect();
         let mut values = projection.weight.iter().chain(&projection.bias);
         values.all(|value| value.is_finite()).then_some(projection)
     }
+}
 
-    /// Lower half of the covariance within pairs, with what is added for few pairs.
-    fn within(&self) -> Mat<f64> {
-        let scale = 0.5 / self.pairs as f64;
-        let mut within = &self.sums[0] * faer::Scale(scale);
-        let trace: f64 = within.diagonal().column_vector().iter().sum();
-        let ridge = trace * scale;
-        let diagonal = within.diagonal_mut().column_vector_mut();
-        diagonal.iter_mut().for_each(|value| *value += ridge);
-        within
+/// Lower half of the covariance within pairs, with what is added for few pairs, from Σ (a − p)(a − p)ᵀ.
+fn within(differences: Mat<f64>, pairs: usize) -> Mat<f64> {
+    let scale = 0.5 / pairs as f64;
+    let mut within = differences;
+    within *= faer::Scale(scale);
+    let trace: f64 = within.diagonal().column_vector().iter().sum();
+    let ridge = trace * scale;
+    let diagonal = within.diagonal_mut().column_vector_mut();
+    diagonal.iter_mut().for_each(|value| *value += ridge);
+    within
+}
+
+/// Both halves of the covariance of all images, from the lower half of Σ f fᵀ.
+fn covariance(products: Mat<f64>, images: f64, mean: &[f64]) -> Mat<f64> {
+    let mut total = products;
+    for column in 0..mean.len() {
+        for row in column..mean.len() {
+            let value = total[(row, column)] / images - mean[row] * mean[column];
+            (total[(row, column)], total[(column, row)]) = (value, value);
+        }
+    }
+    total
+}
+
+/// Transposes a square matrix where it lies.
+fn transpose(matrix: &mut Mat<f64>) {
+    for column in 0..matrix.ncols() {
+        for row in 0..column {
+            let (above, below) = (matrix[(row, column)], matrix[(column, row)]);
+            (matrix[(row, column)], matrix[(column, row)]) = (below, above);
+        }
     }
 }
 
@@ -286,14 +309,15 @@ mod tests {
         for [anchor, positive] in &all[1..] {
             whitening.add(anchor, positive);
         }
-        assert_eq!(whitening.projection(DIM), None, "fewer pairs than values");
+        let found = |whitening: &PairWhitening, dim| whitening.clone().projection(dim);
+        assert_eq!(found(&whitening, DIM), None, "fewer pairs than values");
         let [anchor, positive] = &all[0];
         assert!(!whitening.add(&[f32::NAN; FEATURES], positive));
         assert!(!whitening.add(anchor, &positive[1..]));
         assert_eq!(whitening.pairs(), DIM - 1);
         whitening.add(anchor, positive);
-        assert!(whitening.projection(DIM).is_some());
-        assert_eq!(whitening.projection(FEATURES + 1), None, "too many values");
+        assert!(found(&whitening, DIM).is_some());
+        assert_eq!(found(&whitening, FEATURES + 1), None, "too many values");
         let mut same = PairWhitening::new(FEATURES);
         (0..20).for_each(|_| assert!(same.add(anchor, anchor)));
         assert_eq!(same.projection(DIM), None, "no differences");

@@ -33,7 +33,7 @@ impl Network for Echo {
         Ok(Features {
             embedding: vectors.clone(),
             hidden: vectors.clone(),
-            places: vectors,
+            places: [vectors.clone(), vectors],
         })
     }
 }

@@ -10,7 +10,7 @@ use candle_core::{Result, Tensor};
 
 use super::buffer_pool::GraphBufferPool;
 use super::graph_table::{Entry, GraphTable};
-use crate::backend::{LayerGradient, Outputs, SavedActivations};
+use crate::backend::{LayerGradient, Outputs, SavedActivations, collect_outputs};
 
 /// The content of a [`crate::backend::GraphCache`]: graphs of encoding, or graphs of training.
 #[derive(Default)]
@@ -35,12 +35,8 @@ unsafe impl Send for CapturedPass {}
 impl CapturedPass {
     /// The outputs of the last launch, which must have ended.
     pub(super) fn outputs(&self) -> Result<Outputs<Vec<f32>>> {
-        let [embedding, hidden, places] = &self.outputs;
-        Ok([
-            embedding.as_slice().w()?.to_vec(),
-            hidden.as_slice().w()?.to_vec(),
-            places.as_slice().w()?.to_vec(),
-        ])
+        let outputs = self.outputs.each_ref();
+        collect_outputs(outputs.map(|output| Ok(output.as_slice().w()?.to_vec())))
     }
 }
 

@@ -13,7 +13,7 @@ use super::arrays::ActivationType;
 use super::captured::{CapturedGraphs, CapturedPass};
 use super::gpu::Gpu;
 use super::graph_table::Entry;
-use crate::backend::{GraphCache, InferencePass, Outputs, Pixels};
+use crate::backend::{GraphCache, InferencePass, Outputs, Pixels, collect_outputs};
 
 /// Maximum number of graphs of one encoder. When there are as many, all are dropped.
 const MAX_SIZES: usize = 256;
@@ -249,8 +249,7 @@ where
         let lengths = once?.map(|tensor| tensor.elem_count());
         gpu.ctx.stream.synchronize().w()?;
 
-        let [embedding, hidden, places] = lengths.map(|length| gpu.ctx.pinned(length));
-        let mut outputs = [embedding?, hidden?, places?];
+        let mut outputs = collect_outputs(lengths.map(|length| gpu.ctx.pinned(length)))?;
         let graph = gpu.ctx.capture(|| {
             let queued = pass(gpu, gpu.stem_input(&pixels)?).and_then(|results| {
                 for (tensor, output) in results.iter().zip(&mut outputs) {

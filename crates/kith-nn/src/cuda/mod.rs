@@ -40,6 +40,7 @@ use super::Precision;
 use super::backend::{
     Backend, BackwardPass, GradientTarget, GraphCache, GraphLease, InferencePass, LayerGradient,
     Outputs, Parameter, Pixels, PixelsAhead, SavedActivations, TrainingForward, TrainingPass,
+    collect_outputs,
 };
 use super::kernels::EPSILON;
 use super::layer::Layer;
@@ -113,9 +114,8 @@ where
         if let Some(outputs) = self.launch_inference(graphs, pixels, pass) {
             return Ok(outputs);
         }
-        let [embedding, hidden, places] = pass(self, self.upload_pixels(pixels)?)?;
-        let [embedding, hidden] = [self.download(&embedding)?, self.download(&hidden)?];
-        let outputs = [embedding, hidden, self.download(&places)?];
+        let outputs = pass(self, self.upload_pixels(pixels)?)?;
+        let outputs = collect_outputs(outputs.map(|output| self.download(&output)))?;
         inference_graphs::note_seen(graphs, batch);
         Ok(outputs)
     }

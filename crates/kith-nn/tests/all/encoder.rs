@@ -50,6 +50,8 @@ fn weights_survive_the_way_out_and_in() {
     assert_eq!(arrays[43].name, "projection.bias");
     assert_eq!(arrays[44].name, "places.weight");
     assert_eq!(arrays[44].shape, [16, 32, 2, 2]);
+    assert_eq!(arrays[46].name, "fine_places.weight");
+    assert_eq!(arrays[46].shape, [16, 8, 4, 4]);
 }
 
 #[test]

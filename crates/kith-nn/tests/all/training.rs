@@ -90,7 +90,7 @@ fn the_norm_is_that_of_all_gradients_and_shows_what_is_not_finite() {
     for (stage, norm) in gradients.stage_norms().unwrap().each() {
         let own = |name: &str| match stage {
             "stem" => name.starts_with("conv1."),
-            "head" => ["fc.", "projection.", "places."]
+            "head" => ["fc.", "projection.", "places.", "fine_places."]
                 .iter()
                 .any(|layer| name.starts_with(layer)),
             layer => name.starts_with(&format!("{layer}.")),

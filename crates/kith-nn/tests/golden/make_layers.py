@@ -68,7 +68,8 @@ def main():
                 arrays[f"{name} {side} {batch}"] = layer_fingerprints(shape, at, batch)
             arrays[f"stem {side} {batch}"] = layer_fingerprints((3, WIDTH, 7, 2), side, batch, stem=True)
     for batch in HEAD_BATCHES:
-        for name, inputs, outputs in [("fc", 8 * WIDTH, 8 * WIDTH), ("projection", 8 * WIDTH, DIM), ("places", 16 * WIDTH, DIM)]:
+        of_places = [(name, 16 * WIDTH, DIM) for name in ("places", "fine_places")]
+        for name, inputs, outputs in [("fc", 8 * WIDTH, 8 * WIDTH), ("projection", 8 * WIDTH, DIM), *of_places]:
             arrays[f"{name} {batch}"] = layer_fingerprints((inputs, outputs, 1, 1), 1, batch)
     save(pathlib.Path(__file__).parent / "layers.safetensors", arrays)
 

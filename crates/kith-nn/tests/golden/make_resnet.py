@@ -47,14 +47,17 @@ class Encoder(nn.Module):
         self.fc = nn.Linear(8 * width, 8 * width)
         self.projection = nn.Linear(8 * width, dim)
         self.places = nn.Conv2d(4 * width, dim, 2)
+        self.fine_places = nn.Conv2d(width, dim, 4)
 
     def forward(self, x):
         x = F.max_pool2d(F.relu(self.conv1(x)), 3, 2, 1)
-        third = self.layer3(self.layer2(self.layer1(x)))
-        places = F.adaptive_avg_pool2d(third, 2)
+        first = self.layer1(x)
+        third = self.layer3(self.layer2(first))
+        places, fine_places = F.adaptive_avg_pool2d(third, 2), F.adaptive_avg_pool2d(first, 4)
         hidden = F.relu(self.fc(self.layer4(third).mean((2, 3))))
-        embedding = F.normalize(self.projection(hidden) + self.places(places).flatten(1), dim=1)
-        return embedding, hidden, places.permute(0, 2, 3, 1).flatten(1)
+        by_places = self.places(places).flatten(1) + self.fine_places(fine_places).flatten(1)
+        embedding = F.normalize(self.projection(hidden) + by_places, dim=1)
+        return embedding, hidden, *(means.permute(0, 2, 3, 1).flatten(1) for means in (places, fine_places))
 
 
 def build(width, dim):
@@ -81,8 +84,10 @@ def thin(array, keep):
 
 def passes(encoder, pixels, gradient, keep):
     out = {}
-    embedding, hidden, places = encoder(pixels)
-    out["embedding"], out["hidden"], out["places"] = (array.detach().numpy() for array in (embedding, hidden, places))
+    found = encoder(pixels)
+    embedding = found[0]
+    names = ("embedding", "hidden", "places", "fine_places")
+    out |= {name: array.detach().numpy() for name, array in zip(names, found)}
     (embedding * gradient).sum().backward()
     for name, array in encoder.named_parameters():
         out[f"gradient.{name}"] = thin(array.grad, keep)

@@ -1,5 +1,6 @@
 //! Keys: prefixes go, foreign heads are left out, what does not fit is named, other networks are refused by name.
 
+use kith_nn::PLACES;
 use kith_weights::Weights;
 
 use crate::files::{Arrays, file, insert, narrow, pth, read, refusal, safetensors, training_pth};
@@ -21,7 +22,7 @@ fn values(bytes: &[u8]) -> Vec<kith_nn::NamedArray> {
 #[test]
 fn both_formats_and_every_prefix_give_the_same_weights() {
     let expected = values(&safetensors(&narrow()));
-    assert_eq!(expected.len(), 2 * 23);
+    assert_eq!(expected.len(), 2 * 24);
     assert_eq!(values(&pth(&narrow())), expected);
     for key in ["state_dict", "model_state_dict", "model"] {
         assert_eq!(values(&training_pth(&narrow(), key)), expected, "{key}");
@@ -182,11 +183,12 @@ fn a_projection_and_a_hidden_layer_of_kith_are_kept() {
     insert(&mut arrays, "fc.bias", vec![64], |x| x);
     insert(&mut arrays, "projection.weight", vec![16, 64], |x| x);
     insert(&mut arrays, "projection.bias", vec![16], |x| x);
-    // A file from before places were read, and one from after.
-    for places in [false, true] {
-        if places {
-            insert(&mut arrays, "places.weight", vec![16, 32, 2, 2], |x| x);
-            insert(&mut arrays, "places.bias", vec![16], |x| x);
+    // A file from before places were read, one from before they were on two grids, and one from after.
+    for parts in 0..=PLACES.len() {
+        if let Some(part) = parts.checked_sub(1).map(|last| PLACES[last]) {
+            let [weight, bias] = ["weight", "bias"].map(|array| format!("{}.{array}", part.name));
+            insert(&mut arrays, &weight, part.shape(8, 16).to_vec(), |x| x);
+            insert(&mut arrays, &bias, vec![16], |x| x);
         }
         let weights = read(&safetensors(&arrays)).unwrap();
         assert_eq!(weights.dropped(), [""; 0]);
@@ -201,21 +203,28 @@ fn a_projection_and_a_hidden_layer_of_kith_are_kept() {
         );
         // Another projection reads no places.
         let other = weights.arrays(&weights.projection(8));
-        for (kept, read) in [(&kept, places), (&other, false)] {
-            let found = kept.iter().find(|array| array.name == "places.weight");
-            assert_eq!(found.unwrap().data.iter().any(|value| *value != 0.0), read);
+        for (kept, read) in [(&kept, parts), (&other, 0)] {
+            for (number, part) in PLACES.iter().enumerate() {
+                let weight = format!("{}.weight", part.name);
+                let found = kept.iter().find(|array| array.name == weight).unwrap();
+                assert_eq!(found.data.iter().any(|value| *value != 0.0), number < read);
+            }
         }
     }
 }
 
 #[test]
 fn a_projection_whose_places_do_not_fit_is_another_networks() {
-    for (weight, bias) in [(vec![16, 64, 2, 2], 16), (vec![16, 32, 2, 2], 8)] {
+    for (name, weight, bias) in [
+        ("places", vec![16, 64, 2, 2], 16),
+        ("places", vec![16, 32, 2, 2], 8),
+        ("fine_places", vec![16, 8, 2, 2], 16),
+    ] {
         let mut arrays = narrow();
         insert(&mut arrays, "projection.weight", vec![16, 64], |x| x);
         insert(&mut arrays, "projection.bias", vec![16], |x| x);
-        insert(&mut arrays, "places.weight", weight, |x| x);
-        insert(&mut arrays, "places.bias", vec![bias], |x| x);
+        insert(&mut arrays, &format!("{name}.weight"), weight, |x| x);
+        insert(&mut arrays, &format!("{name}.bias"), vec![bias], |x| x);
         let weights = read(&safetensors(&arrays)).unwrap();
         let head: Vec<_> = arrays.keys().filter(|name| is_head(name)).collect();
         assert_eq!(weights.dropped().iter().collect::<Vec<_>>(), head);
@@ -224,5 +233,5 @@ fn a_projection_whose_places_do_not_fit_is_another_networks() {
 
 fn is_head(name: &str) -> bool {
     let layer = name.split('.').next();
-    layer.is_some_and(|layer| ["fc", "projection", "places"].contains(&layer))
+    layer.is_some_and(|layer| ["fc", "projection", "places", "fine_places"].contains(&layer))
 }

@@ -12,6 +12,6 @@ fn the_starter_encoder_has_its_own_projection_to_128_values() {
     );
     assert!(starter.dropped().is_empty());
     let arrays = starter.arrays(&starter.projection(128));
-    assert_eq!(arrays.len(), 2 * 23);
+    assert_eq!(arrays.len(), 2 * 24);
     assert!(arrays.iter().all(kith_nn::NamedArray::is_finite));
 }
