@@ -178,6 +178,8 @@ pub(crate) fn config(sets: &[&str]) -> TrainConfig {
         "training.idle_class=false",
         "training.metrics_every=2",
         "schedule.warmup_steps=2",
+        // After so short a warm-up the default rate can make so few values collapse.
+        "schedule.learning_rate=2e-4",
         "snapshots.every_steps=0",
         "snapshots.every_minutes=0.0",
         "snapshots.first_steps=0",

@@ -13,8 +13,8 @@ use super::{
     linear::{dot, leading_eigenvectors},
 };
 
-/// Pairs whose products are summed together, which lets the sums stay in a cache.
-const BLOCK: usize = 64;
+/// Pairs whose products are summed together: the sums, which no cache holds, are read and written once for so many.
+const BLOCK: usize = 256;
 /// One thread: a fit must leave the others to requests, and the same pairs must give the same projection.
 const ALONE: Par = Par::Seq;
 
