@@ -11,7 +11,8 @@ different things here as they are in the held-out question, so they may be each 
 
 Training is paused while pairs are posted, so minute 0 is the untrained model. Meanwhile one embedding request a second shows that the server
 answers. Snapshots are judged after the run, so that judging takes no time from training. `--control` is the same with training off. With `--steps` a snapshot
-is taken once so many steps are made, whatever time they take; the table has the step at which it was. With `--leave-out` none of a vendor's pictures are
+is taken once so many steps are made, whatever time they take; the table has the step at which it was.
+Each row has the processor seconds of the server since training began, which other work on the machine hardly changes. With `--leave-out` none of a vendor's pictures are
 posted, and the questions are those from either other vendor to it.
 
 Question (query → gallery): one vendor's held-out picture among all held-out pictures of another; RESULTS gets curve.csv, curve.json, curve.md.
@@ -110,15 +111,16 @@ def train(server, out, marks, images, args):
         note(server.run("ingest", "--server", server.url, out / "pairs.csv").strip())
         load.take()
         if 0 in marks:
-            rows.append(answers(load, snapshot(connection, 0, control)))
+            rows.append({**answers(load, snapshot(connection, 0, control)), "processor_seconds": 0})
         if not control:
             connection.json("PATCH", "/v1/training", {"state": "running"})
-        began = time.monotonic()
+        began, used = time.monotonic(), server.processor_seconds()
         for mark in filter(None, marks):
             wait_for(server, connection, began, mark, mark if args.steps else None)
             minute = round((time.monotonic() - began) / 60, 1) if args.steps else mark
             rows.append(answers(load, snapshot(connection, minute, control)))
-            note({key: rows[-1][key] for key in ("minute", "step", "loss", "steps_per_second", "requests", "p99_ms")})
+            rows[-1]["processor_seconds"] = round(server.processor_seconds() - used)
+            note({key: rows[-1][key] for key in ("minute", "step", "processor_seconds", "loss", "steps_per_second", "requests", "p99_ms")})
     return rows
 
 
@@ -145,7 +147,7 @@ def report(out, rows, settings, questions):
     (out / "curve.json").write_text(json.dumps({"settings": settings, "rows": rows}, indent=1))
     lines = [flat(row, questions) for row in rows]
     write(out / "curve.csv", list(lines[0]), [list(line.values()) for line in lines])
-    columns = ["minute", "step"]
+    columns = ["minute", "step", "processor_seconds"]
     columns += [f"{q}→{g} recall_at_{k}" for q, g in questions for k in (1, 5, 10)] + ["requests", "failures", "p50_ms", "p99_ms"]
     text = table(columns, [[line[column] for column in columns] for line in lines])
     (out / "curve.md").write_text(text + "\n")

@@ -116,6 +116,11 @@ class Server:
         self.url = None
         return code
 
+    def processor_seconds(self):
+        """Of all threads since the start (Linux): hardly changed by what else the machine does."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def run(self, *arguments):
         """Another subcommand of the same program; its standard output."""
         done = subprocess.run([self.kith, *map(str, arguments)], stdout=subprocess.PIPE, text=True, check=True)

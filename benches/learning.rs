@@ -14,7 +14,7 @@ use std::{
 use clap::Parser;
 use kith::config::Settings;
 use kith_learn::{Batch, CarriedViews, Learner, SharedView, Unreadable};
-use kith_mcmc::{ChainTable, GroupKey, ImageKey, PairEntry, PairGraph, PairKey, Side};
+use kith_mcmc::{ChainTable, GroupKey, ImageKey, PairEntry, PairGraph, PairKey, Recency, Side};
 use kith_nn::{Purpose, TowerOptimizer, Towers};
 use kith_pixels::{DecodedImage, augment, decode, fit};
 use kith_seed::mix;
@@ -148,6 +148,7 @@ fn batch(views: &Views<'_>, graph: &PairGraph, step: u64) -> Batch {
     Batch {
         step,
         pairs,
+        recency: Recency::NONE,
         pixels,
     }
 }

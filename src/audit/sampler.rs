@@ -23,7 +23,7 @@ use kith_eval::ChainDraw;
 use kith_mcmc::{Candidate, ChainColumns, SidedImage, StateKind};
 use kith_nn::{Device, Precision};
 use kith_pixels::Limits;
-use kith_seed::mix;
+use kith_seed::{mix, unit};
 
 /// What the seed of a rank is for.
 const RANKS: u64 = 3;
@@ -183,8 +183,7 @@ impl SamplerAudit<'_> {
 
     /// A number in [0, 1) for a chain.
     fn uniform(&self, held: &HeldState) -> f64 {
-        let bits = mix(&[self.config.seed, RANKS, held.anchor.packed().into()]);
-        (bits >> 11) as f64 / (1_u64 << 53) as f64
+        unit(mix(&[self.config.seed, RANKS, held.anchor.packed().into()]))
     }
 }
 

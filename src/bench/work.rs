@@ -9,7 +9,7 @@ use kith_learn::{
     Batch, CarriedViews, LearnConfig, Learner, ObjectiveKind, SharedView, StepImages, Unreadable,
 };
 use kith_mcmc::{
-    BatchSlot, Carried, ChainState, ChainTable, ImageKey, PairEntry, PairGraph, PairKey,
+    BatchSlot, Carried, ChainState, ChainTable, ImageKey, PairEntry, PairGraph, PairKey, Recency,
     SamplerConfig, Side, SlotKey, Visit,
 };
 use kith_nn::{
@@ -85,6 +85,7 @@ pub(super) fn train(
         let mut batch = Batch {
             step: 0,
             pairs: keys,
+            recency: Recency::NONE,
             pixels: pixels(2 * pairs, side),
         };
         // Another batch would count as memory where nothing is uploaded ahead.

@@ -1,23 +1,23 @@
 //! Chooses the pairs of the database that a model is evaluated on, and reads their images.
 
-use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 
-use super::{CheckpointError, Checkpoints};
+use super::{
+    CheckpointError, Checkpoints,
+    pair_sample::{RecentShare, choose, choose_mixed},
+};
 use crate::{
-    db::{Db, PairKeys, Split},
+    db::{PairKeys, Split},
     image_store::{ImageError, ImageStore},
     types::Sha256,
 };
 use kith_eval::EvaluationSet;
-use kith_mcmc::{GroupKey, ImageKey, PairKey};
-use kith_seed::mix;
+use kith_mcmc::{GroupKey, ImageKey};
 
 /// Largest sum of a set's encoded images in bytes: further pairs are left out.
 const MAX_BYTES: usize = 256 << 20;
-/// Rows read from the database at once.
-const PAGE: u32 = 4096;
 
 impl Checkpoints {
     /// The held-out pairs of the database, at most `max_pairs` (a fixed choice by hash, so that evaluations compare), each image once.
@@ -41,12 +41,16 @@ impl Checkpoints {
         self.evaluation_set(&chosen).await
     }
 
-    /// At most `max_pairs` trained pairs: always the same ones, as far as they are still there.
+    /// At most `max_pairs` trained pairs, of which the recent ones have their share. Each beginning of the list is such a sample.
     ///
     /// # Errors
     /// A failure of the database.
-    pub async fn trained_pairs(&self, max_pairs: usize) -> Result<Vec<PairKeys>, CheckpointError> {
-        choose(&self.db, Split::Train, max_pairs).await
+    pub async fn trained_pairs(
+        &self,
+        max_pairs: usize,
+        recent: RecentShare,
+    ) -> Result<Vec<PairKeys>, CheckpointError> {
+        choose_mixed(&self.db, max_pairs, recent).await
     }
 
     /// The encoded bytes of a stored image; `None`: it is damaged or gone.
@@ -148,34 +152,6 @@ impl Images {
     }
 }
 
-/// The `max_pairs` pairs of `split` with the smallest hash, in order of arrival.
-async fn choose(db: &Db, split: Split, max_pairs: usize) -> Result<Vec<PairKeys>, CheckpointError> {
-    let mut after = PairKey(0);
-    let mut smallest: BinaryHeap<(u64, u32)> = BinaryHeap::new();
-    let mut chosen: HashMap<u32, PairKeys> = HashMap::new();
-    loop {
-        let page = db.pair_keys_after(after, PAGE).await?;
-        let Some(last) = page.last() else { break };
-        after = last.pair;
-        for pair in page.iter().filter(|pair| usable(pair, split)) {
-            smallest.push((mix(&[u64::from(pair.pair.0)]), pair.pair.0));
-            chosen.insert(pair.pair.0, *pair);
-            if smallest.len() > max_pairs
-                && let Some((_, largest)) = smallest.pop()
-            {
-                chosen.remove(&largest);
-            }
-        }
-    }
-    let mut pairs: Vec<PairKeys> = chosen.into_values().collect();
-    pairs.sort_unstable_by_key(|pair| pair.pair);
-    Ok(pairs)
-}
-
-fn usable(pair: &PairKeys, split: Split) -> bool {
-    pair.split == split && (split == Split::Train || pair.images[0] != pair.images[1])
-}
-
 /// Drops each pair that would put an image on the other side, too.
 fn one_sided(pairs: Vec<PairKeys>) -> Vec<PairKeys> {
     let mut sides: [HashSet<ImageKey>; 2] = Default::default();
@@ -227,7 +203,7 @@ fn root(parents: &mut [usize], mut row: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kith_mcmc::PairWeight;
+    use kith_mcmc::{PairKey, PairWeight};
 
     fn pair(key: u32, images: [u32; 2], group: Option<u32>) -> PairKeys {
         PairKeys {

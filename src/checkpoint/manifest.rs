@@ -225,6 +225,25 @@ pub struct TrainerState {
     /// The averages by which a collapse is suspected.
     #[serde(default)]
     pub watch: CollapseWatch,
+    /// Where the draws of recent pairs stand.
+    #[serde(default)]
+    pub recent: RecentDraws,
+}
+
+/// Which pairs are recent, and which of them were drawn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecentDraws {
+    /// Pairs with a larger key are recent.
+    pub after: u32,
+    /// What `after` will be next.
+    pub next: u32,
+    /// Step at which `after` was last moved.
+    pub moved: u64,
+    /// Epoch of the recent pairs in progress.
+    pub epoch: u64,
+    /// Order key of the last pair that it drew: `(hash, pair)`; `None` at its start.
+    pub cursor: Option<(u64, u32)>,
 }
 
 /// Recoveries so far, and what they wait for.
@@ -266,6 +285,7 @@ impl TrainerState {
             skipped: 0,
             recovery: Recovery::default(),
             watch: CollapseWatch::default(),
+            recent: RecentDraws::default(),
         }
     }
 }

@@ -7,6 +7,7 @@ mod gate;
 mod life;
 mod load;
 mod manifest;
+mod pair_sample;
 mod policy;
 mod probe;
 mod reason;
@@ -20,8 +21,10 @@ pub use files::{CHAINS, FORMAT, FileError, MANIFEST, MODEL, OPTIMIZER, PARTS, TR
 pub use gate::{Finding, GateConfig};
 pub use life::{Action, Entry, Event, Life, Outcome};
 pub use manifest::{
-    CollapseWatch, Manifest, Origin, OriginKind, Part, Recovery, TrainerState, preprocessing_hash,
+    CollapseWatch, Manifest, Origin, OriginKind, Part, RecentDraws, Recovery, TrainerState,
+    preprocessing_hash,
 };
+pub use pair_sample::RecentShare;
 pub use policy::Policy;
 pub use probe::probe;
 pub use retention::Retention;

@@ -35,11 +35,10 @@ pub(super) fn position(images: [Sha256; 2], group: Option<&str>) -> f64 {
             Sha256::digest(&[less.as_bytes().as_slice(), greater.as_bytes()].concat())
         }
     };
-    // As many leading bits as an f64 holds exactly.
     let leading = digest.as_bytes()[..8]
         .iter()
         .fold(0, |bits, byte| bits << 8 | u64::from(*byte));
-    (leading >> 11) as f64 / (1u64 << 53) as f64
+    kith_seed::unit(leading)
 }
 
 #[cfg(test)]

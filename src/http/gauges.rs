@@ -96,7 +96,7 @@ fn set_training(metrics: &Metrics, status: &TrainingStatus, paused_for_requests:
         gauge.set(f64::from(u8::from(state == status.state)));
     }
     let average = |value: Option<f32>| value.map_or(f64::NAN, f64::from);
-    let values: [(&Series, f64); 18] = [
+    let values: [(&Series, f64); 19] = [
         (&series::TRAINING_STEP, status.step as f64),
         (&series::TRAINING_EPOCH, status.epoch as f64),
         (&series::TRAINING_LOSS, average(status.loss)),
@@ -117,6 +117,7 @@ fn set_training(metrics: &Metrics, status: &TrainingStatus, paused_for_requests:
         ),
         (&series::TRAINING_CARRIED, average(status.carried_share)),
         (&series::TRAINING_PAIRS, status.pairs as f64),
+        (&series::TRAINING_RECENT, status.recent_pairs as f64),
         (&series::TRAINING_IMAGES, status.images as f64),
         (&series::TRAINING_STEP_RATE, status.steps_per_second.into()),
         (

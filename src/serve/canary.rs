@@ -14,7 +14,7 @@ use crate::{
     db::{Canary, Db, DbError},
     types::{CheckpointId, Sha256},
 };
-use kith_seed::mix;
+use kith_seed::{mix, unit};
 
 /// How a shadow compared so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -137,9 +137,7 @@ impl Canaries {
 fn is_chosen(key: &[u64], name: &str, percent: f64) -> bool {
     let name = name.bytes().map(u64::from);
     let words: Vec<u64> = key.iter().copied().chain(name).collect();
-    // 2⁻⁵³ of the unit interval are as fine as an f64 can be.
-    let place = (mix(&words) >> 11) as f64 / (1u64 << 53) as f64;
-    place * 100.0 < percent
+    unit(mix(&words)) * 100.0 < percent
 }
 
 #[cfg(test)]

@@ -89,6 +89,7 @@ series! {
     TRAINING_GRADIENT_NORM = "kith_training_gradient_norm", Gauge, "L2 norm of the gradient of a stage of the network, before clipping, as last measured; NaN before";
     TRAINING_CARRIED = "kith_training_carried_ratio", Gauge, "Share of carried negatives among the images of a step, a moving average";
     TRAINING_PAIRS = "kith_training_pairs", Gauge, "Pairs that are trained on";
+    TRAINING_RECENT = "kith_training_recent_pairs", Gauge, "Those of them that are recent, and are drawn more often while they are few";
     TRAINING_IMAGES = "kith_training_images", Gauge, "Images that are trained on";
     TRAINING_STEP_RATE = "kith_training_steps_per_second", Gauge, "Steps a second, a moving average; 0 while training waits";
     TRAINING_IMAGE_RATE = "kith_training_images_per_second", Gauge, "Images encoded a second, carried negatives included";

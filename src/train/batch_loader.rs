@@ -13,12 +13,12 @@ use rayon::{ThreadPool, prelude::*};
 
 use super::{
     context::Context,
-    epoch::Position,
     error::TrainFailure,
     image_loader::{ImageLoader, ImageSource},
+    training_set::DrawPosition,
 };
 use kith_learn::{Batch, CarriedViews, SharedView, Unreadable};
-use kith_mcmc::{ImageKey, PairKey, Side, SlotKey};
+use kith_mcmc::{ImageKey, PairKey, Recency, Side, SlotKey};
 
 /// A batch to load.
 pub(super) struct Plan {
@@ -28,8 +28,10 @@ pub(super) struct Plan {
     pub(super) pairs: Vec<(PairKey, [ImageKey; 2])>,
     /// Images outside the batch that its step will probably use.
     pub(super) carried: Vec<ImageKey>,
-    /// The epoch's position after this batch: a snapshot after its step holds this one, however many batches are planned beyond it.
-    pub(super) after: Position,
+    /// How much more often recent pairs were drawn.
+    pub(super) recency: Recency,
+    /// The draws' position after this batch: a snapshot after its step holds this one, however many batches are planned beyond it.
+    pub(super) after: DrawPosition,
 }
 
 /// A loaded batch, without the pairs whose images could not be loaded.
@@ -37,7 +39,7 @@ pub(super) struct LoadedBatch {
     pub(super) batch: Batch,
     /// Views of the plan's carried images, those that could be made.
     pub(super) carried: HashMap<ImageKey, SharedView>,
-    pub(super) after: Position,
+    pub(super) after: DrawPosition,
 }
 
 type Answer = Result<LoadedBatch, TrainFailure>;
@@ -151,6 +153,7 @@ fn load(plan: Plan, loader: &ImageLoader) -> Result<LoadedBatch, TrainFailure> {
         step,
         pairs,
         carried,
+        recency,
         after,
     } = plan;
     let images: Vec<ImageKey> = pairs.iter().flat_map(|(_, images)| *images).collect();
@@ -179,6 +182,7 @@ fn load(plan: Plan, loader: &ImageLoader) -> Result<LoadedBatch, TrainFailure> {
         batch: Batch {
             step,
             pairs: usable,
+            recency,
             pixels: parts.concat(),
         },
         carried: others
@@ -213,7 +217,8 @@ impl CarriedViews for PrefetchedViews<'_> {
 mod tests {
     use std::sync::Mutex;
 
-    use super::*;
+    use super::{super::epoch::Position, *};
+    use crate::checkpoint::RecentDraws;
 
     /// Remembers what it was asked; image 9 is gone.
     #[derive(Default)]
@@ -264,12 +269,16 @@ mod tests {
             batch: Batch {
                 step,
                 pairs: Vec::new(),
+                recency: Recency::NONE,
                 pixels: Vec::new(),
             },
             carried: HashMap::new(),
-            after: Position {
-                epoch: 0,
-                cursor: None,
+            after: DrawPosition {
+                all: Position {
+                    epoch: 0,
+                    cursor: None,
+                },
+                recent: RecentDraws::default(),
             },
         }
     }

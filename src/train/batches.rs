@@ -5,10 +5,9 @@ use std::{collections::HashMap, sync::Arc};
 use super::{
     batch_loader::{BatchLoader, LoadedBatch, Plan, PrefetchedViews},
     context::Context,
-    epoch::Position,
     error::TrainFailure,
     image_loader::ImageLoader,
-    training_set::TrainingSet,
+    training_set::{DrawPosition, Drawn, TrainingSet},
 };
 use kith_learn::{Learner, SharedView};
 use kith_mcmc::ImageKey;
@@ -46,13 +45,17 @@ impl Batches {
         learner: &Learner,
     ) -> Result<LoadedBatch, TrainFailure> {
         while self.loader.has_room() {
-            let drawn = set.draw(self.size);
+            let Drawn {
+                pairs: drawn,
+                recency,
+            } = set.draw(self.size, self.next_step);
             let with_images = |pair| set.graph.get(pair).map(|entry| (pair, entry.images));
             let plan = Plan {
                 step: self.next_step,
                 carried: learner.carried(&drawn, &set.graph),
                 pairs: drawn.into_iter().filter_map(with_images).collect(),
-                after: set.epoch.position(),
+                recency,
+                after: set.position(),
             };
             self.loader.plan(plan)?;
             self.next_step += 1;
@@ -71,10 +74,10 @@ impl Batches {
     }
 
     /// Drops all planned batches: they are planned again from `step` and `position` on.
-    pub(super) fn restart(&mut self, set: &mut TrainingSet, step: u64, position: Position) {
+    pub(super) fn restart(&mut self, set: &mut TrainingSet, step: u64, position: DrawPosition) {
         self.loader.clear();
         self.next_step = step;
-        set.epoch.rewind(position);
+        set.rewind(position);
     }
 
     /// Drops erased images from the cache.

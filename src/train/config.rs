@@ -69,6 +69,10 @@ pub struct RunConfig {
     pub seed: u64,
     /// Pairs in a batch.
     pub batch: usize,
+    /// Share of the batches that is for recent pairs, if these are fewer (0–0.9); 0: they are drawn like all others.
+    pub recent_share: f64,
+    /// Steps for which a pair is recent, at most.
+    pub recent_steps: u64,
     /// Training waits until this many pairs are there.
     pub min_pairs: usize,
     /// Threads of the trainer's pool; 0: one for each core.
@@ -112,7 +116,7 @@ pub struct SnapshotConfig {
     pub every_steps: u64,
     /// Minutes between snapshots; 0: none by time.
     pub every_minutes: f64,
-    /// Steps before the first snapshot of a new model; 0: it comes with the others.
+    /// Steps before the first snapshot of a new model, and before one for many new pairs; 0: both come with the others.
     pub first_steps: u64,
     /// Most trained pairs that the projection of a snapshot is fitted to; 0: it is the one that training ended with.
     pub head_pairs: usize,

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, ops::Bound};
 
 use kith_mcmc::PairKey;
-use kith_seed::mix;
+use kith_seed::{mix, unit};
 
 /// Pairs that a batch needs: those of a single one have no negatives.
 pub(super) const MIN_BATCH: usize = 2;
@@ -103,9 +103,7 @@ impl Epoch {
     fn lot(&self, pair: u32) -> f64 {
         let (seed, epoch) = (self.seed, self.position.epoch);
         let purpose = u64::from_be_bytes(*b"   share");
-        // As many bits as an f64 holds exactly.
-        let bits = mix(&[seed, epoch, purpose, u64::from(pair)]) >> 11;
-        bits as f64 / (1_u64 << 53) as f64
+        unit(mix(&[seed, epoch, purpose, u64::from(pair)]))
     }
 
     fn key(&self, pair: u32) -> (u64, u32) {

@@ -1,25 +1,27 @@
 //! Fits the projection of a snapshot to stored pairs before it is written (docs/learning.md).
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     time::{Duration, Instant},
 };
 
 use rayon::ThreadPool;
 
-use super::context::Context;
+use super::{context::Context, image_loader::decode};
 use crate::{
-    checkpoint::{CheckpointError, Snapshot},
+    checkpoint::{CheckpointError, RecentShare, Snapshot},
     db::PairKeys,
 };
 use kith_eval::geometry;
-use kith_mcmc::{ImageKey, Side};
+use kith_mcmc::{ImageKey, PairKey, Side};
 use kith_nn::{Encoder, NamedArray, NnError, Precision, Towers, Vectors};
 use kith_seed::mix;
 use kith_weights::{PairWhitening, Projection};
 
 /// Pairs whose images are read, decoded and encoded together.
 const PAGE: usize = 16;
+/// Purpose of a seed.
+const VIEW: u64 = u64::from_be_bytes(*b"headview");
 /// Pairs from whose embeddings it is told whether the features have collapsed.
 const JUDGED: usize = 500;
 /// After the names of the arrays that the fitted ones stand in for, which are kept with the optimiser's moments: training goes on from them.
@@ -41,8 +43,20 @@ struct Encoded {
     embedding: Vec<f32>,
 }
 
+/// How an image is seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Seen {
+    /// As it is served.
+    Whole,
+    /// One of the views of a pair of an image with itself, as training makes them: the pair says that they belong together.
+    View(u8),
+}
+
+/// Those of such a pair.
+const VIEWS: [Seen; 2] = [Seen::View(0), Seen::View(1)];
+
 /// The images of pairs, those that could be read.
-type Features = HashMap<ImageKey, Encoded>;
+type Features = HashMap<(ImageKey, Seen), Encoded>;
 
 impl HeadFit<'_> {
     /// Puts the projection that fits stored pairs into the model of `snapshot`. Returns the largest magnitude of a value in the embeddings of
@@ -56,14 +70,17 @@ impl HeadFit<'_> {
         if max_pairs == 0 || !config.run.enabled || encoder.towers > 1 {
             return Ok(None);
         }
-        let mut pairs = self
+        let recent = RecentShare {
+            after: PairKey(snapshot.trainer.recent.after),
+            share: config.run.recent_share,
+        };
+        // Whatever pairs the time suffices for are such a sample as well.
+        let pairs = self
             .context
-            .wait(self.context.checkpoints.trained_pairs(max_pairs))?;
+            .wait(self.context.checkpoints.trained_pairs(max_pairs, recent))?;
         if pairs.len() < encoder.dim {
             return Ok(None);
         }
-        // Whatever pairs the time suffices for are then a fair sample.
-        pairs.sort_unstable_by_key(|pair| mix(&[u64::from(pair.pair.0)]));
         let started = Instant::now();
         let Some((features, pairs)) = self.features(snapshot, &pairs)? else {
             return Ok(None);
@@ -118,7 +135,8 @@ impl HeadFit<'_> {
     fn have_collapsed(&self, features: &Features, pairs: &[PairKeys], dim: usize) -> bool {
         let (mut anchors, mut positives) = (Vec::new(), Vec::new());
         for pair in pairs.iter().take(JUDGED) {
-            if let [Some(anchor), Some(positive)] = pair.images.map(|image| features.get(&image)) {
+            let whole = |image| features.get(&(image, Seen::Whole));
+            if let [Some(anchor), Some(positive)] = pair.images.map(whole) {
                 anchors.extend_from_slice(&anchor.embedding);
                 positives.extend_from_slice(&positive.embedding);
             }
@@ -136,44 +154,69 @@ impl HeadFit<'_> {
         pairs: &[PairKeys],
         features: &mut Features,
     ) -> Result<(), CheckpointError> {
-        let mut images: Vec<ImageKey> = pairs.iter().flat_map(|pair| pair.images).collect();
-        images.sort_unstable();
-        images.dedup();
         let mut stored = Vec::new();
-        for image in images {
-            if !features.contains_key(&image) {
-                let bytes = self
-                    .context
-                    .wait(self.context.checkpoints.image_bytes(image))?;
-                stored.extend(bytes.map(|bytes| (image, bytes)));
-            }
+        for (image, seen) in wanted(pairs, features) {
+            let bytes = self
+                .context
+                .wait(self.context.checkpoints.image_bytes(image))?;
+            stored.extend(bytes.map(|bytes| (image, seen, bytes)));
         }
-        let (limits, side) = (&self.context.config.limits, encoder.config().side);
+        let side = encoder.config().side;
         let encode = || {
-            let (mut keys, mut pixels) = (Vec::new(), Vec::new());
-            for (image, bytes) in stored {
+            let (mut places, mut pixels) = (Vec::new(), Vec::new());
+            for (image, seen, bytes) in stored {
                 // What cannot be decoded is logged where training comes across it.
-                if let Ok(decoded) = kith_pixels::decode(&bytes, limits) {
-                    keys.push(image);
-                    pixels.extend(kith_pixels::fit(&decoded, side));
+                if let Some(input) = self.input((image, seen), &bytes, side) {
+                    places.push((image, seen));
+                    pixels.extend(input);
                 }
             }
-            if keys.is_empty() {
+            if places.is_empty() {
                 return Ok(());
             }
             let found = encoder.forward(&pixels)?;
-            let [places, fine_places] = &found.places;
-            let parts = rows(&found.hidden).zip(rows(places)).zip(rows(fine_places));
+            let [coarse, fine] = &found.places;
+            let parts = rows(&found.hidden).zip(rows(coarse)).zip(rows(fine));
             let all = parts.zip(rows(&found.embedding));
-            let encoded = all.map(|(((hidden, places), fine_places), embedding)| Encoded {
-                features: [hidden, places, fine_places].concat(),
+            let encoded = all.map(|(((hidden, coarse), fine), embedding)| Encoded {
+                features: [hidden, coarse, fine].concat(),
                 embedding: embedding.to_vec(),
             });
-            features.extend(keys.into_iter().zip(encoded));
+            features.extend(places.into_iter().zip(encoded));
             Ok::<_, NnError>(())
         };
         Ok(self.pool.install(encode)?)
     }
+
+    /// What the encoder gets of an image, `[side, side, 3]`; `None` if it cannot be decoded.
+    fn input(
+        &self,
+        (image, seen): (ImageKey, Seen),
+        bytes: &[u8],
+        side: usize,
+    ) -> Option<Vec<f32>> {
+        let (limits, augment) = (&self.context.config.limits, &self.context.config.augment);
+        match seen {
+            Seen::Whole => {
+                let decoded = kith_pixels::decode(bytes, limits).ok()?;
+                Some(kith_pixels::fit(&decoded, side))
+            }
+            Seen::View(number) => {
+                let decoded = decode(bytes, augment, limits).ok()?;
+                let seed = mix(&[VIEW, u64::from(image.0), number.into()]);
+                Some(kith_pixels::augment(&decoded, side, augment, seed))
+            }
+        }
+    }
+}
+
+/// The images of `pairs`, ascending, each once in each way in which it is to be seen, without those that are in `features`.
+fn wanted(pairs: &[PairKeys], features: &Features) -> BTreeSet<(ImageKey, Seen)> {
+    let wholes = pairs.iter().flat_map(|pair| pair.images);
+    let alone = pairs.iter().filter(|pair| pair.images[0] == pair.images[1]);
+    let views = alone.flat_map(|pair| VIEWS.map(|view| (pair.images[0], view)));
+    let all = wholes.map(|image| (image, Seen::Whole)).chain(views);
+    all.filter(|place| !features.contains_key(place)).collect()
 }
 
 /// The projection to `dim` values that fits `pairs`, and the largest magnitude of a value in the embeddings of their images.
@@ -181,14 +224,21 @@ fn fitted(features: &Features, pairs: &[PairKeys], dim: usize) -> Option<(Projec
     let size = features.values().next()?.features.len();
     let mut whitening = PairWhitening::new(size);
     for pair in pairs {
-        if let [Some(anchor), Some(positive)] = pair.images.map(|image| features.get(&image)) {
+        let [anchor, positive] = pair.images;
+        let both = if anchor == positive {
+            VIEWS.map(|view| (anchor, view))
+        } else {
+            pair.images.map(|image| (image, Seen::Whole))
+        };
+        if let [Some(anchor), Some(positive)] = both.map(|place| features.get(&place)) {
             whitening.add(&anchor.features, &positive.features);
         }
     }
     let projection = whitening.projection(dim)?;
-    let ranges = features
-        .values()
-        .map(|row| projection.largest_value(&row.features));
+    let wholes = features
+        .iter()
+        .filter(|((_, seen), _)| *seen == Seen::Whole);
+    let ranges = wholes.map(|(_, encoded)| projection.largest_value(&encoded.features));
     let range = ranges.reduce(f32::max)?;
     Some((projection, range))
 }

@@ -158,7 +158,7 @@ impl ImageLoader {
 }
 
 /// Keeps the alpha where views need it: most images are opaque, and the others take a third more memory with it.
-fn decode(
+pub(super) fn decode(
     bytes: &[u8],
     augment: &AugmentConfig,
     limits: &Limits,

@@ -21,6 +21,7 @@ mod meter;
 mod origin;
 mod over_fitting;
 mod pair_effect;
+mod recent;
 mod recovery;
 mod rollback;
 mod run;

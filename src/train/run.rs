@@ -22,7 +22,7 @@ use super::{
     snapshot_job::SnapshotJob,
     snapshotter::Snapshotter,
     status::{CandidateVerdict, Judgement, TrainingState},
-    training_set::{Removed, TrainingSet},
+    training_set::{DrawPosition, Removed, TrainingSet},
     triggers::Triggers,
 };
 use crate::{
@@ -117,6 +117,8 @@ impl<'a> Run<'a> {
         let origin = start.snapshot.origin.clone();
         let parent = start.parent;
         context.pair_effect.resumed_at(state.step);
+        let training_set = TrainingSet::read(context, state.seed, position(&state))?;
+        let (snapshots, pairs) = (&context.config.snapshots, training_set.len());
         let mut run = Self {
             context,
             pool,
@@ -124,11 +126,11 @@ impl<'a> Run<'a> {
             run_id,
             began_at: state.step,
             learner: HeldLearner::new(context, start)?,
-            training_set: TrainingSet::read(context, state.seed, position(&state))?,
             batches: Batches::start(context, state.seed, state.step)?,
             meter: Meter::new(),
             setbacks: Setbacks::default(),
-            triggers: Triggers::new(&context.config.snapshots, state.step, Instant::now()),
+            triggers: Triggers::new(snapshots, state.step, pairs, Instant::now()),
+            training_set,
             origin,
             parent,
             backoff: Backoff::new(context.config.run.max_rest()),
@@ -169,6 +171,8 @@ impl<'a> Run<'a> {
         }
         let removed = self.training_set.poll(self.context)?;
         self.forget(removed);
+        self.triggers
+            .see_pairs(self.training_set.len(), self.state.step);
         self.apply_commands(control);
         if let Some(rollback) = self.rollback_due(control) {
             return Ok(Some(End::RollBack(rollback)));
@@ -267,7 +271,7 @@ impl<'a> Run<'a> {
     /// Why the next step cannot be made now, if so.
     fn wait_reason(&self, control: &Control) -> Option<WaitReason> {
         let run = &self.context.config.run;
-        let (wanted, pairs) = (run.min_pairs.max(MIN_BATCH), self.training_set.epoch.len());
+        let (wanted, pairs) = (run.min_pairs.max(MIN_BATCH), self.training_set.len());
         if self.setbacks.given_up.is_some() {
             WaitReason::state(TrainingState::Failed)
         } else if !run.enabled {
@@ -308,6 +312,7 @@ impl<'a> Run<'a> {
             status.epoch = self.state.epoch;
             status.chains = self.learner.chains().len() as u64;
             status.pairs = graph.len() as u64;
+            status.recent_pairs = self.training_set.recent() as u64;
             status.images = graph.images() as u64;
             status.skipped = self.state.skipped;
             status.learning_rate = self.rate();
@@ -321,10 +326,13 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The position in the epochs that the trainer's state stands at.
-fn position(state: &TrainerState) -> Position {
-    Position {
-        epoch: state.epoch,
-        cursor: state.cursor,
+/// The position in the draws that the trainer's state stands at.
+fn position(state: &TrainerState) -> DrawPosition {
+    DrawPosition {
+        all: Position {
+            epoch: state.epoch,
+            cursor: state.cursor,
+        },
+        recent: state.recent,
     }
 }

@@ -66,6 +66,8 @@ pub struct TrainingStatus {
     pub chains: u64,
     /// Pairs trained on.
     pub pairs: u64,
+    /// Those of them that are recent (`training.recent_steps`).
+    pub recent_pairs: u64,
     /// Images trained on.
     pub images: u64,
     /// Steps per second, smoothed.
@@ -275,6 +277,7 @@ impl TrainingStatus {
             carried_share: None,
             chains: 0,
             pairs: 0,
+            recent_pairs: 0,
             images: 0,
             steps_per_second: 0.0,
             images_per_second: 0.0,

@@ -47,7 +47,8 @@ impl Run<'_> {
             // The same step is made again once the store works.
             return Err(error.into());
         }
-        (self.state.epoch, self.state.cursor) = (after.epoch, after.cursor);
+        (self.state.epoch, self.state.cursor) = (after.all.epoch, after.all.cursor);
+        self.state.recent = after.recent;
         self.state.step += 1;
         match learned {
             Ok(None) => self.count_unusable(),
@@ -231,6 +232,7 @@ fn drop_erased(batch: &mut Batch, is_there: impl Fn(PairKey) -> bool) {
     let mut kept = Batch {
         step: batch.step,
         pairs: Vec::with_capacity(batch.pairs.len()),
+        recency: batch.recency,
         pixels: Vec::with_capacity(batch.pixels.len()),
     };
     for (pair, pixels) in batch.pairs.iter().zip(batch.pixels.chunks_exact(each)) {
@@ -245,6 +247,7 @@ fn drop_erased(batch: &mut Batch, is_there: impl Fn(PairKey) -> bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kith_mcmc::Recency;
 
     #[test]
     fn what_no_gpu_holds_or_is_not_finite_skips_a_step_and_all_else_is_a_fault() {
@@ -266,6 +269,7 @@ mod tests {
         let mut batch = Batch {
             step: 3,
             pairs: vec![PairKey(1), PairKey(2), PairKey(3)],
+            recency: Recency::NONE,
             pixels: vec![1.0, 1.5, 2.0, 2.5, 3.0, 3.5],
         };
         drop_erased(&mut batch, |pair| pair != PairKey(2));

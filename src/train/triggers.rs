@@ -1,8 +1,11 @@
-//! Decides when an automatic snapshot is due, from steps and time.
+//! Decides when an automatic snapshot is due, from steps, time and new pairs.
 
 use std::time::{Duration, Instant};
 
 use super::config::SnapshotConfig;
+
+/// Growth of the trained pairs since the newest snapshot after which the next does not wait for its time.
+const GROWTH: f64 = 1.25;
 
 /// The state of automatic snapshots.
 #[derive(Debug)]
@@ -13,14 +16,18 @@ pub(super) struct Triggers {
     /// Step of the newest snapshot.
     last_step: Option<u64>,
     last_time: Instant,
+    /// Number of trained pairs at the newest snapshot, and now.
+    pairs: [usize; 2],
+    /// The step at which one is due for the pairs that have come since.
+    for_new_pairs: Option<u64>,
     /// The step at which a snapshot was due but could not be taken.
     skipped: Option<u64>,
     forced: bool,
 }
 
 impl Triggers {
-    /// `step` is that of the newest snapshot.
-    pub(super) fn new(config: &SnapshotConfig, step: u64, now: Instant) -> Self {
+    /// `step` is that of the newest snapshot, `pairs` the number of those that are trained on.
+    pub(super) fn new(config: &SnapshotConfig, step: u64, pairs: usize, now: Instant) -> Self {
         Self {
             every_steps: config.every_steps,
             first_steps: config.first_steps,
@@ -29,6 +36,8 @@ impl Triggers {
                 .map(|minutes| Duration::from_secs_f64(60.0 * minutes)),
             last_step: Some(step),
             last_time: now,
+            pairs: [pairs; 2],
+            for_new_pairs: None,
             skipped: None,
             forced: false,
         }
@@ -39,10 +48,21 @@ impl Triggers {
         self.last_step != Some(step)
     }
 
+    /// Sees how many pairs are trained on at step `step`. Once there are a quarter more than at the newest snapshot, the next is due when as many steps
+    /// have been made as before the first: what was posted then serves soon.
+    pub(super) fn see_pairs(&mut self, pairs: usize, step: u64) {
+        self.pairs[1] = pairs;
+        let grown = self.pairs[0] > 0 && pairs as f64 > GROWTH * self.pairs[0] as f64;
+        if grown && self.first_steps > 0 && self.for_new_pairs.is_none() {
+            self.for_new_pairs = Some(step + self.first_steps);
+        }
+    }
+
     /// Whether a snapshot should be taken now, at step `step`. Never while the state is that of the newest one, unless it is forced.
     pub(super) fn due(&self, step: u64, now: Instant) -> bool {
         let by_steps = self.every_steps > 0 && step.is_multiple_of(self.every_steps)
-            || self.first_steps > 0 && step == self.first_steps;
+            || self.first_steps > 0 && step == self.first_steps
+            || self.for_new_pairs.is_some_and(|at| step >= at);
         let by_time = self
             .every
             .is_some_and(|every| now - self.last_time >= every);
@@ -62,6 +82,8 @@ impl Triggers {
     pub(super) fn taken(&mut self, step: u64, now: Instant) {
         self.last_step = Some(step);
         self.last_time = now;
+        self.pairs[0] = self.pairs[1];
+        self.for_new_pairs = None;
         self.forced = false;
     }
 
@@ -69,6 +91,7 @@ impl Triggers {
     pub(super) fn skip(&mut self, step: u64, now: Instant) {
         self.skipped = Some(step);
         self.last_time = now;
+        self.for_new_pairs = self.for_new_pairs.map(|_| step + self.first_steps);
     }
 
     /// Records a change besides steps: a setting changed, pairs were erased, or the newest snapshot could not be written.
@@ -82,10 +105,18 @@ mod tests {
     use super::*;
 
     fn triggers(every_steps: u64, every_minutes: f64, now: Instant) -> Triggers {
+        with_first_steps((every_steps, every_minutes, 0), 0, now)
+    }
+
+    fn with_first_steps(
+        (every_steps, every_minutes, first_steps): (u64, f64, u64),
+        pairs: usize,
+        now: Instant,
+    ) -> Triggers {
         let config = SnapshotConfig {
             every_steps,
             every_minutes,
-            first_steps: 0,
+            first_steps,
             head_pairs: 0,
             head_seconds: 0.0,
             evaluation_pairs: 1,
@@ -94,7 +125,36 @@ mod tests {
             recovery_steps: 0,
             max_recoveries: 1,
         };
-        Triggers::new(&config, 0, now)
+        Triggers::new(&config, 0, pairs, now)
+    }
+
+    #[test]
+    fn many_new_pairs_bring_one_before_its_time_and_few_do_not() {
+        let now = Instant::now();
+        let mut triggers = with_first_steps((0, 0.0, 5), 100, now);
+        triggers.taken(5, now);
+        triggers.see_pairs(125, 10);
+        assert!(!(11..40).any(|step| triggers.due(step, now)));
+        triggers.see_pairs(126, 40);
+        triggers.see_pairs(300, 42);
+        let due: Vec<u64> = (42..48).filter(|step| triggers.due(*step, now)).collect();
+        assert_eq!(due, [45, 46, 47]);
+        // Skipped, it comes as many steps later; taken, it waits for new growth.
+        triggers.skip(45, now);
+        assert!(!triggers.due(46, now) && triggers.due(50, now));
+        triggers.taken(50, now);
+        triggers.see_pairs(310, 51);
+        assert!(!(51..90).any(|step| triggers.due(step, now)));
+    }
+
+    #[test]
+    fn the_first_pairs_and_a_setting_of_0_bring_none() {
+        let now = Instant::now();
+        for (first_steps, pairs) in [(5, 0), (0, 100)] {
+            let mut triggers = with_first_steps((0, 0.0, first_steps), pairs, now);
+            triggers.see_pairs(1000, 10);
+            assert!(!(11..40).any(|step| triggers.due(step, now)));
+        }
     }
 
     #[test]

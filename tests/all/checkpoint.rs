@@ -4,8 +4,8 @@ use bytes::Bytes;
 use kith::{
     blobs::BlobKey,
     checkpoint::{
-        CheckpointError, CollapseWatch, Label, MANIFEST, Origin, OriginKind, PARTS, Recovery,
-        Snapshot, TrainerState,
+        CheckpointError, CollapseWatch, Label, MANIFEST, Origin, OriginKind, PARTS, RecentDraws,
+        Recovery, Snapshot, TrainerState,
     },
     db::{CheckpointRole, CheckpointStatus},
     types::CheckpointId,
@@ -53,6 +53,13 @@ fn snapshot(step: u64) -> Snapshot {
                 spread: 1.0 / 3.0,
                 mean_cosine: 0.1 + 0.2,
                 quiet_until: 7,
+            },
+            recent: RecentDraws {
+                after: 5,
+                next: 8,
+                moved: 4,
+                epoch: 2,
+                cursor: Some((u64::MAX - 2, 6)),
             },
         },
         origin: Some(Origin {

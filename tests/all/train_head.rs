@@ -1,10 +1,11 @@
 //! The projection that is fitted to stored pairs when a snapshot is taken.
 
+use bytes::Bytes;
 use kith::{checkpoint::Snapshot, train::TrainConfig};
 use kith_nn::NamedArray;
 
 use crate::{
-    lab::{Lab, collapsing, config, until},
+    lab::{Lab, collapsing, config, png, until},
     train::train_to_the_end,
 };
 
@@ -95,6 +96,32 @@ async fn too_few_pairs_two_towers_and_training_that_is_off_leave_the_projection(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn pairs_of_an_image_with_itself_are_fitted_by_their_views() {
+    let lab = Lab::new(0.0).await;
+    lab.post_images(alone(), 0.0).await;
+    let snapshot = at_step_3(&lab, &[SMALL, FITS, NO_COLLAPSE]).await;
+    assert!(is_fitted(&snapshot));
+    // Without augmentation both views are the image, and nothing tells what differs within a pair.
+    let lab = Lab::new(0.0).await;
+    lab.post_images(alone(), 0.0).await;
+    let still = at_step_3(
+        &lab,
+        &[
+            SMALL,
+            FITS,
+            NO_COLLAPSE,
+            "augment.crop_min_area=1",
+            "augment.flip=0",
+            "augment.jitter=0",
+            "augment.greyscale=0",
+            "augment.blur=0",
+        ],
+    )
+    .await;
+    assert!(!is_fitted(&still));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_collapse_is_not_hidden_by_a_fit() {
     let lab = Lab::new(0.0).await;
     lab.post(0..PAIRS).await;
@@ -117,6 +144,11 @@ async fn the_first_snapshot_of_a_model_comes_early_and_once() {
     let mut steps: Vec<u64> = rows.iter().map(|row| row.step).collect();
     steps.sort_unstable();
     assert_eq!(steps, [0, 2, 9]);
+}
+
+/// Pairs of an image with itself.
+fn alone() -> impl Iterator<Item = [Bytes; 2]> {
+    (0..PAIRS).map(|pair| [png(pair, 0), png(pair, 0)])
 }
 
 /// The snapshot that a caller takes after three steps.

@@ -75,7 +75,8 @@ async fn recoveries_keep_the_rate_above_its_floor_end_and_are_forgotten_for_a_ca
     let lab = Lab::new(0.0).await;
     lab.post(0..8).await;
     let sets = [
-        "snapshots.every_steps=6",
+        // Enough steps before the next recovery for a status to be seen.
+        "snapshots.every_steps=40",
         "snapshots.recovery_rate=0.1",
         "snapshots.recovery_floor=0.05",
         "snapshots.max_recoveries=3",

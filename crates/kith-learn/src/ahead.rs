@@ -47,7 +47,7 @@ impl Ahead {
         }
         let states: HashMap<SlotKey, ChainState> = states.iter().copied().collect();
         let chains = inputs.objective.chains();
-        let layout = BatchLayout::with_states(&batch.pairs, inputs.graph, (chains, &states));
+        let layout = BatchLayout::with_states(batch.into(), inputs.graph, (chains, &states));
         let extra = inputs.objective.extra_images(&layout, inputs.graph).ok()?;
         let (views, _) = if extra.with_gradient {
             views::load(next.carried, batch.step, &extra.images).ok()?

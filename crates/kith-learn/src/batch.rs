@@ -1,6 +1,6 @@
 //! The pairs of one training step.
 
-use kith_mcmc::PairKey;
+use kith_mcmc::{PairKey, Recency};
 
 /// The pairs of one step, with their augmented images.
 #[derive(Clone, Debug)]
@@ -9,6 +9,8 @@ pub struct Batch {
     pub step: u64,
     /// The pairs, each at most once.
     pub pairs: Vec<PairKey>,
+    /// How much more often recent pairs were drawn when the batch was.
+    pub recency: Recency,
     /// `[2 · pairs, side, side, 3]`: each pair's anchor, then its positive.
     pub pixels: Vec<f32>,
 }

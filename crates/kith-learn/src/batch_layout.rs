@@ -4,10 +4,27 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rayon::prelude::*;
 
+use super::Batch;
 use kith_mcmc::{
     BatchSlot, Candidate, Carried, ChainState, ChainTable, Draws, PairEntry, PairGraph, PairKey,
-    Positives, SidedImage, SlotKey,
+    Positives, Recency, SidedImage, SlotKey,
 };
+
+/// The pairs of a batch, and how they were drawn.
+#[derive(Clone, Copy)]
+pub(super) struct DrawnPairs<'a> {
+    pub(super) pairs: &'a [PairKey],
+    pub(super) recency: Recency,
+}
+
+impl<'a> From<&'a Batch> for DrawnPairs<'a> {
+    fn from(batch: &'a Batch) -> Self {
+        Self {
+            pairs: &batch.pairs,
+            recency: batch.recency,
+        }
+    }
+}
 
 /// The batch as the sampler sees it. Each slot is both a candidate and an anchor.
 pub(super) struct BatchLayout {
@@ -64,14 +81,18 @@ impl AnchorMask {
 }
 
 impl BatchLayout {
-    /// Lays out a batch of `pairs`; `table` is `None` for an objective without chains. Runs in rayon's current pool.
-    pub(super) fn new(pairs: &[PairKey], graph: &PairGraph, table: Option<&ChainTable>) -> Self {
-        Self::with_states(pairs, graph, (table, &HashMap::new()))
+    /// Lays out the `drawn` pairs; `table` is `None` for an objective without chains. Runs in rayon's current pool.
+    pub(super) fn new(
+        drawn: DrawnPairs<'_>,
+        graph: &PairGraph,
+        table: Option<&ChainTable>,
+    ) -> Self {
+        Self::with_states(drawn, graph, (table, &HashMap::new()))
     }
 
     /// The same with `states` in place of those that `table` has for their anchors.
     pub(super) fn with_states(
-        pairs: &[PairKey],
+        DrawnPairs { pairs, recency }: DrawnPairs<'_>,
         graph: &PairGraph,
         (table, states): (Option<&ChainTable>, &HashMap<SlotKey, ChainState>),
     ) -> Self {
@@ -83,7 +104,7 @@ impl BatchLayout {
             BatchSlot {
                 key: *key,
                 log_degree,
-                log_odds: graph.log_odds(*key),
+                log_odds: graph.log_odds(*key) + recency.of(*key),
             }
         });
         let positions: HashMap<SlotKey, usize> = keys
@@ -100,7 +121,9 @@ impl BatchLayout {
         let chain = |anchor: SlotKey, positives: &Positives<'_>| {
             let table = table?;
             let state = states.get(&anchor).copied().or_else(|| table.get(anchor))?;
-            Chain::new(state, positives, graph, (&positions, &images))
+            let mut chain = Chain::new(state, positives, graph, (&positions, &images))?;
+            chain.carried.log_odds += recency.of(state.negative);
+            Some(chain)
         };
         let masks = keys.par_iter().map(|anchor| {
             let positives = graph.positives(*anchor);

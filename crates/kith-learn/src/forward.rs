@@ -74,7 +74,7 @@ impl Forward {
     ) -> Result<Self, LearnError> {
         let started = Instant::now();
         let chains = inputs.objective.chains();
-        let layout = BatchLayout::new(&batch.pairs, inputs.graph, chains);
+        let layout = BatchLayout::new(batch.into(), inputs.graph, chains);
         let extra = inputs.objective.extra_images(&layout, inputs.graph)?;
         let mut forward = Self::new(layout, inputs.beta, batch.step);
         forward.score_seconds = started.elapsed().as_secs_f64();

@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{
     ObjectiveKind, Prototypes,
-    batch_layout::BatchLayout,
+    batch_layout::{BatchLayout, DrawnPairs},
     embedding_cache::{CacheLimits, EmbeddingCache, FreshEmbeddings},
     encoded::Encoded,
     forward::Forward,
@@ -19,8 +19,8 @@ use super::{
     trial::{BETA, Fault, Trial},
 };
 use kith_mcmc::{
-    ChainTable, Estimator, GroupKey, ImageKey, PairEntry, PairGraph, PairKey, PairWeight,
-    SidedImage, SlotKey,
+    ChainTable, Estimator, GroupKey, ImageKey, PairEntry, PairGraph, PairKey, PairWeight, Recency,
+    Side, SidedImage, SlotKey,
 };
 
 pub(super) const PAIRS: u32 = 64;
@@ -35,6 +35,8 @@ const CACHE: CacheLimits = CacheLimits {
 pub(super) struct World {
     pub(super) graph: PairGraph,
     pub(super) vectors: Vec<f32>,
+    /// How much more often recent pairs are drawn.
+    recency: Recency,
     /// Of each slot as an anchor, the gradient of its term of the global loss.
     exact: Vec<Vec<f64>>,
 }
@@ -66,6 +68,11 @@ impl World {
         Self::of(PairGraph::default(), weight)
     }
 
+    /// The same where recent pairs are drawn more often.
+    pub(super) fn with_recent(self, recency: Recency) -> Self {
+        Self { recency, ..self }
+    }
+
     fn of(mut graph: PairGraph, weight: impl Fn(u32) -> PairWeight) -> Self {
         for pair in 0..PAIRS {
             let anchor = if pair % 5 == 0 { 0 } else { 2 * pair };
@@ -90,6 +97,7 @@ impl World {
         let mut world = Self {
             graph,
             vectors,
+            recency: Recency::NONE,
             exact: Vec::new(),
         };
         world.exact = (0..2 * PAIRS)
@@ -154,9 +162,15 @@ impl World {
         entry.expect("all pairs are there").weight
     }
 
-    /// ∇L.
+    /// The odds of a recent pair are 1, if it is no light one, and those of all others are smaller by a factor.
+    fn odds(&self, pair: u32) -> f64 {
+        let slot = SlotKey::new(PairKey(pair), Side::Anchor);
+        f64::from(self.recency.of(slot) - self.recency.log_odds).exp()
+    }
+
+    /// ∇L: a pair counts by its weight, and by how often it is drawn for being recent.
     fn whole(&self) -> Vec<f64> {
-        let weight = |slot: u32| self.weight(slot / 2).value();
+        let weight = |slot: u32| self.weight(slot / 2).value() * self.odds(slot / 2);
         let total: f64 = (0..2 * PAIRS).map(weight).sum();
         self.sum_of(0..2 * PAIRS, |slot| weight(slot) / total)
     }
@@ -185,7 +199,7 @@ impl World {
     /// The pairs of one epoch; shuffles `order`, all pairs.
     fn epoch(&self, order: &mut [u32], random: &mut ChaCha8Rng) -> Vec<u32> {
         order.shuffle(random);
-        let share = |pair: &u32| self.graph.draw_share().of(self.weight(*pair));
+        let share = |pair: &u32| self.graph.draw_share().of(self.weight(*pair)) * self.odds(*pair);
         let drawn = order.iter().copied();
         drawn
             .filter(|pair| share(pair) >= 1.0 || random.random_bool(share(pair)))
@@ -200,7 +214,11 @@ impl World {
         pairs: &[u32],
     ) -> (Forward, Vec<usize>) {
         let keys: Vec<PairKey> = pairs.iter().map(|pair| PairKey(*pair)).collect();
-        let mut layout = BatchLayout::new(&keys, &self.graph, objective.chains());
+        let drawn = DrawnPairs {
+            pairs: &keys,
+            recency: self.recency,
+        };
+        let mut layout = BatchLayout::new(drawn, &self.graph, objective.chains());
         fault.spoil_layout(&mut layout);
         let mut outside = objective
             .extra_images(&layout, &self.graph)

@@ -11,7 +11,7 @@ use super::{
 };
 use kith_mcmc::{
     Estimator::{self, Subset, Walk},
-    GroupKey, ImageKey, PairEntry, PairGraph, PairKey, PairWeight, Side, SlotKey,
+    GroupKey, ImageKey, PairEntry, PairGraph, PairKey, PairWeight, Recency, Side, SlotKey,
 };
 
 fn emc2(estimator: Estimator, batch: usize) -> Trial {
@@ -126,6 +126,40 @@ fn weighted_pairs_have_the_gradient_of_the_weighted_loss() {
 #[test]
 fn ignoring_that_light_pairs_are_proposed_seldom_is_biased() {
     let world = weighted();
+    for estimator in [Subset, Walk] {
+        let outcome = run(&world, &emc2(estimator, 4).with(Fault::IgnoresOdds));
+        assert!(outcome.bias > 0.1, "{estimator:?}: {outcome:?}");
+    }
+}
+
+/// Every fourth pair is recent, and drawn five times as often as the others.
+fn with_recent() -> World {
+    let recency = Recency {
+        after: PairKey(PAIRS - PAIRS / 4 - 1),
+        log_odds: 5.0_f32.ln(),
+    };
+    World::new().with_recent(recency)
+}
+
+#[test]
+fn recent_pairs_have_the_gradient_of_the_loss_in_which_they_count_more() {
+    let world = with_recent();
+    for (estimator, batch) in [(Subset, 4), (Walk, 4)] {
+        let outcome = run(&world, &emc2(estimator, batch));
+        assert!(
+            outcome.bias < 0.08,
+            "{estimator:?}, b = {batch}: {outcome:?}"
+        );
+        assert!(
+            outcome.draw_bias < 0.05,
+            "{estimator:?}, b = {batch}: {outcome:?}"
+        );
+    }
+}
+
+#[test]
+fn ignoring_that_recent_pairs_are_proposed_often_is_biased() {
+    let world = with_recent();
     for estimator in [Subset, Walk] {
         let outcome = run(&world, &emc2(estimator, 4).with(Fault::IgnoresOdds));
         assert!(outcome.bias > 0.1, "{estimator:?}: {outcome:?}");

@@ -154,6 +154,11 @@ impl PairGraph {
         self.by_image.len()
     }
 
+    /// The pairs with a larger key, in no particular order.
+    pub fn newer_than(&self, pair: PairKey) -> impl Iterator<Item = PairKey> {
+        self.pairs.keys().copied().filter(move |key| *key > pair)
+    }
+
     /// Both slots of each pair, in no particular order.
     pub(super) fn slots(&self) -> impl Iterator<Item = SlotKey> {
         self.pairs.keys().flat_map(|pair| pair.slots())

@@ -11,3 +11,8 @@ pub fn mix(words: &[u64]) -> u64 {
         z ^ (z >> 31)
     })
 }
+
+/// A number in [0, 1) from a seed, with as many bits as an `f64` holds exactly.
+pub fn unit(seed: u64) -> f64 {
+    (seed >> 11) as f64 / (1_u64 << 53) as f64
+}

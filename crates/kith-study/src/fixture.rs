@@ -12,7 +12,7 @@ use super::{
     views::distinct_pairs,
 };
 use kith_learn::{Batch, CarriedViews, Learner, SharedView, StepImages, StepReport, Unreadable};
-use kith_mcmc::{ChainColumns, ImageKey, PairGraph, PairKey};
+use kith_mcmc::{ChainColumns, ImageKey, PairGraph, PairKey, Recency};
 use kith_seed::mix;
 
 /// Number of distinct views.
@@ -63,6 +63,7 @@ impl Fixture {
         Batch {
             step,
             pairs,
+            recency: Recency::NONE,
             pixels,
         }
     }

@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 
 use kith_learn::{Batch, CarriedViews, FixedViews, SharedView, Unreadable};
-use kith_mcmc::{ImageKey, PairEntry, PairGraph, PairKey};
+use kith_mcmc::{ImageKey, PairEntry, PairGraph, PairKey, Recency};
 use kith_pixels::{AugmentConfig, DecodedImage, augment, fit};
 use kith_seed::mix;
 
@@ -82,6 +82,7 @@ impl TrainingViews for FixedSet {
         Batch {
             step,
             pairs,
+            recency: Recency::NONE,
             pixels,
         }
     }
@@ -144,6 +145,7 @@ impl TrainingViews for FreshSet<'_> {
         Batch {
             step,
             pairs,
+            recency: Recency::NONE,
             pixels: views.concat(),
         }
     }
@@ -218,6 +220,7 @@ impl TrainingViews for DisguisedSet<'_> {
         Batch {
             step,
             pairs,
+            recency: Recency::NONE,
             pixels: views.concat(),
         }
     }

@@ -233,6 +233,7 @@ class Training:
     recoveries: int
     checkpoint: CheckpointSummary
     alarms: list[Alarm]
+    recent_pairs: int = 0
     loss: float | None = None
     global_loss_estimate: float | None = None
     acceptance_rate: float | None = None

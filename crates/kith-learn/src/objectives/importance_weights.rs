@@ -88,8 +88,8 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::{ObjectiveKind, Scores, trial::Trial};
-    use kith_mcmc::{ImageKey, PairGraph, PairKey, Side};
+    use crate::{ObjectiveKind, Scores, batch_layout::DrawnPairs, trial::Trial};
+    use kith_mcmc::{ImageKey, PairGraph, PairKey, Recency, Side};
 
     fn on_anchor_side(image: u32) -> SidedImage {
         SidedImage {
@@ -117,8 +117,12 @@ mod tests {
                 ..NegativeTerm::default()
             })
         });
+        let drawn = DrawnPairs {
+            pairs: &pairs,
+            recency: Recency::NONE,
+        };
         (
-            BatchLayout::new(&pairs, &PairGraph::default(), None),
+            BatchLayout::new(drawn, &PairGraph::default(), None),
             terms.collect(),
         )
     }

@@ -7,7 +7,8 @@ use kith_learn::{
     Scores, SharedView, Unreadable,
 };
 use kith_mcmc::{
-    ChainState, ChainTable, Estimator, ImageKey, PairEntry, PairGraph, PairKey, SlotKey, StateKind,
+    ChainState, ChainTable, Estimator, ImageKey, PairEntry, PairGraph, PairKey, Recency, SlotKey,
+    StateKind,
 };
 
 use crate::tiny::{PIXELS, Store, baselines, batch, config, cosines, graph, learner, view};
@@ -50,6 +51,7 @@ pub(crate) fn fixed_batch(step: u64, pairs: std::ops::Range<u32>) -> Batch {
             .flat_map(|image| view(ImageKey(image), 1))
             .collect(),
         pairs: pairs.map(PairKey).collect(),
+        recency: Recency::NONE,
     }
 }
 

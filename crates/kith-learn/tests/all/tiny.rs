@@ -10,8 +10,8 @@ use kith_learn::{
     Unreadable,
 };
 use kith_mcmc::{
-    ChainTable, Estimator, ImageKey, PairEntry, PairGraph, PairKey, Proposals, SamplerConfig, Side,
-    SlotKey,
+    ChainTable, Estimator, ImageKey, PairEntry, PairGraph, PairKey, Proposals, Recency,
+    SamplerConfig, Side, SlotKey,
 };
 use kith_nn::{Device, EncoderConfig, OptimizerConfig, OptimizerKind, TowerOptimizer, Towers};
 use kith_seed::mix;
@@ -170,6 +170,7 @@ pub(crate) fn batch(graph: &PairGraph, step: u64, pairs: &[u32]) -> Batch {
     Batch {
         step,
         pairs: pairs.iter().copied().map(PairKey).collect(),
+        recency: Recency::NONE,
         pixels,
     }
 }

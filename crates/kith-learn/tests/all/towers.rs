@@ -1,7 +1,7 @@
 //! Training an encoder for each side of pairs: both learn, each from its own images, and the gradients are those of the directed loss.
 
 use kith_learn::{FixedViews, GlobalLoss, LearnConfig, ObjectiveKind, Scores};
-use kith_mcmc::{Estimator, ImageKey, PairEntry, PairGraph, PairKey, Side, SlotKey};
+use kith_mcmc::{Estimator, ImageKey, PairEntry, PairGraph, PairKey, Recency, Side, SlotKey};
 use kith_nn::{Device, NamedArray, Towers};
 
 use crate::tiny::{Store, all_configs, baselines, batch, config, directed_graph, two_towers, view};
@@ -199,6 +199,7 @@ fn the_exact_objective_has_the_gradient_of_the_directed_loss() {
     let whole = kith_learn::Batch {
         step: 0,
         pairs: pairs.clone(),
+        recency: Recency::NONE,
         pixels: pixels.clone(),
     };
     let (_, found) = learner
