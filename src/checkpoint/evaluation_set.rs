@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{
     CheckpointError, Checkpoints,
-    pair_sample::{RecentShare, choose, choose_mixed},
+    pair_sample::{PairSample, RecentShare, choose, choose_mixed},
 };
 use crate::{
     db::{PairKeys, Split},
@@ -41,7 +41,7 @@ impl Checkpoints {
         self.evaluation_set(&chosen).await
     }
 
-    /// At most `max_pairs` trained pairs, of which the recent ones have their share. Each beginning of the list is such a sample.
+    /// At most `max_pairs` trained pairs, of which the recent ones have their share.
     ///
     /// # Errors
     /// A failure of the database.
@@ -49,7 +49,7 @@ impl Checkpoints {
         &self,
         max_pairs: usize,
         recent: RecentShare,
-    ) -> Result<Vec<PairKeys>, CheckpointError> {
+    ) -> Result<PairSample, CheckpointError> {
         choose_mixed(&self.db, max_pairs, recent).await
     }
 

@@ -225,9 +225,12 @@ pub struct TrainerState {
     /// The averages by which a collapse is suspected.
     #[serde(default)]
     pub watch: CollapseWatch,
-    /// Where the draws of recent pairs stand.
+    /// Where the draws of recent pairs stand; `None`: the pairs that are there are none.
     #[serde(default)]
-    pub recent: RecentDraws,
+    pub recent: Option<RecentDraws>,
+    /// Pairs that were trained on at the newest snapshot whose projection may have been fitted to them: neither a stop's nor one with training off.
+    #[serde(default)]
+    pub snapshot_pairs: u64,
 }
 
 /// Which pairs are recent, and which of them were drawn.
@@ -285,7 +288,8 @@ impl TrainerState {
             skipped: 0,
             recovery: Recovery::default(),
             watch: CollapseWatch::default(),
-            recent: RecentDraws::default(),
+            recent: None,
+            snapshot_pairs: 0,
         }
     }
 }

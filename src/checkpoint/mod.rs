@@ -24,7 +24,7 @@ pub use manifest::{
     CollapseWatch, Manifest, Origin, OriginKind, Part, RecentDraws, Recovery, TrainerState,
     preprocessing_hash,
 };
-pub use pair_sample::RecentShare;
+pub use pair_sample::{PairSample, RecentShare};
 pub use policy::Policy;
 pub use probe::probe;
 pub use retention::Retention;

@@ -7,6 +7,8 @@ use crate::db::{Db, PairKeys, Split};
 use kith_mcmc::PairKey;
 use kith_seed::mix;
 
+/// Most times that a recent pair counts: few are a poor estimate of what differs within such pairs.
+const MAX_TIMES: usize = 4;
 /// Rows read from the database at once.
 const PAGE: u32 = 4096;
 
@@ -17,6 +19,15 @@ pub struct RecentShare {
     pub after: PairKey,
     /// Between 0 and 1; 0: they are chosen like all others.
     pub share: f64,
+}
+
+/// Trained pairs, each once, in an order of which each beginning is such a sample.
+#[derive(Clone, Debug, Default)]
+pub struct PairSample {
+    /// The pairs.
+    pub pairs: Vec<PairKeys>,
+    /// How many times each recent one should count, so that they come near their share though they are few.
+    pub recent_times: usize,
 }
 
 /// At most `max_pairs` pairs of `split`, those with the smallest hash, in order of arrival. A pair of one image with itself is left out unless it is trained on.
@@ -32,12 +43,12 @@ pub(super) async fn choose(
     Ok(pairs)
 }
 
-/// At most `max_pairs` trained pairs, of which the recent ones have their share, in an order of which each beginning is such a sample.
+/// At most `max_pairs` trained pairs, of which the recent ones have their share.
 pub(super) async fn choose_mixed(
     db: &Db,
     max_pairs: usize,
     recent: RecentShare,
-) -> Result<Vec<PairKeys>, CheckpointError> {
+) -> Result<PairSample, CheckpointError> {
     let mut sample = MixedSample::new(max_pairs, recent);
     each_pair(db, Split::Train, |pair| sample.offer(pair)).await?;
     Ok(sample.pairs())
@@ -124,18 +135,23 @@ impl MixedSample {
         }
     }
 
-    fn pairs(self) -> Vec<PairKeys> {
+    fn pairs(self) -> PairSample {
         let all = self.recents.seen + self.others.seen;
         let chosen = self.max_pairs.min(all);
         let share = self
             .recent
             .share
             .max(self.recents.seen as f64 / all.max(1) as f64);
-        let new = ((chosen as f64 * share).round() as usize).min(self.recents.seen);
+        let wanted = (chosen as f64 * share).round() as usize;
+        let new = wanted.min(self.recents.seen);
+        let recent_times = (wanted / new.max(1)).clamp(1, MAX_TIMES);
         let others = self.others.pairs(chosen - new);
         // Where the others are too few, further recent ones take their places.
         let recents = self.recents.pairs(chosen - others.len());
-        interleaved(recents, others)
+        PairSample {
+            pairs: interleaved(recents, others),
+            recent_times,
+        }
     }
 }
 
@@ -199,15 +215,17 @@ mod tests {
         }
     }
 
-    /// The keys of a sample of at most `max_pairs` of a thousand pairs, of which those after `after` are recent.
-    fn chosen(max_pairs: usize, after: u32, share: f64) -> Vec<u32> {
+    /// The keys and the times of a sample of at most `max_pairs` of a thousand pairs, of which those after `after` are recent.
+    fn chosen(max_pairs: usize, after: u32, share: f64) -> (Vec<u32>, usize) {
         let recent = RecentShare {
             after: PairKey(after),
             share,
         };
         let mut sample = MixedSample::new(max_pairs, recent);
         (1..=1000).for_each(|key| sample.offer(pair(key)));
-        sample.pairs().iter().map(|pair| pair.pair.0).collect()
+        let sample = sample.pairs();
+        let keys = sample.pairs.iter().map(|pair| pair.pair.0).collect();
+        (keys, sample.recent_times)
     }
 
     fn recent_of(keys: &[u32], after: u32) -> usize {
@@ -216,26 +234,31 @@ mod tests {
 
     #[test]
     fn few_recent_pairs_get_their_share_in_each_beginning_of_the_sample() {
-        let keys = chosen(200, 900, 0.25);
-        assert_eq!((keys.len(), recent_of(&keys, 900)), (200, 50));
+        let (keys, times) = chosen(200, 900, 0.25);
+        assert_eq!((keys.len(), recent_of(&keys, 900), times), (200, 50, 1));
         for part in keys.chunks(20) {
             assert_eq!(recent_of(part, 900), 5, "{keys:?}");
         }
     }
 
     #[test]
-    fn fewer_than_their_share_are_all_there_and_many_are_chosen_like_the_others() {
-        assert_eq!(recent_of(&chosen(200, 980, 0.25), 980), 20);
-        let share_of_many = recent_of(&chosen(200, 500, 0.25), 500);
-        assert_eq!(share_of_many, 100);
-        let without_a_share = recent_of(&chosen(200, 900, 0.0), 900);
-        assert_eq!(without_a_share, 20);
+    fn fewer_than_their_share_are_all_there_and_count_more_and_many_are_chosen_like_the_others() {
+        for (max_pairs, after, share, expected) in [
+            (200, 980, 0.25, (20, 2)),
+            (200, 995, 0.25, (5, MAX_TIMES)),
+            (200, 500, 0.25, (100, 1)),
+            (200, 900, 0.0, (20, 1)),
+            (5000, 900, 0.25, (100, 2)),
+        ] {
+            let (keys, times) = chosen(max_pairs, after, share);
+            assert_eq!((recent_of(&keys, after), times), expected, "{after}");
+        }
     }
 
     #[test]
     fn what_fits_is_all_there_once_whatever_is_recent() {
         for after in [0, 10, 990, 1000] {
-            let mut keys = chosen(5000, after, 0.25);
+            let (mut keys, _) = chosen(5000, after, 0.25);
             keys.sort_unstable();
             assert!(keys.into_iter().eq(1..=1000), "after {after}");
         }
@@ -247,6 +270,8 @@ mod tests {
             after: PairKey(0),
             share: 0.25,
         };
-        assert!(MixedSample::new(10, recent).pairs().is_empty());
+        let sample = MixedSample::new(10, recent).pairs();
+        assert!(sample.pairs.is_empty());
+        assert_eq!(sample.recent_times, 1);
     }
 }

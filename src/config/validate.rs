@@ -238,6 +238,7 @@ fn training(settings: &Settings, rules: &mut Rules) {
     rules.range("training.loader_threads", run.loader_threads, 1..=256);
     rules.range("training.prefetch", run.prefetch, 1..=1024);
     rules.range("training.nice", run.nice, 0..=19);
+    rules.at_least("training.recent_steps", run.recent_steps, 2);
     rules.range("training.recent_share", run.recent_share, 0.0..=0.9);
     rules.range("training.min_share", run.min_share, 0.0..=1.0);
     rules.at_least("training.max_skipped", run.max_skipped, 1);

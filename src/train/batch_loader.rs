@@ -218,7 +218,6 @@ mod tests {
     use std::sync::Mutex;
 
     use super::{super::epoch::Position, *};
-    use crate::checkpoint::RecentDraws;
 
     /// Remembers what it was asked; image 9 is gone.
     #[derive(Default)]
@@ -278,7 +277,7 @@ mod tests {
                     epoch: 0,
                     cursor: None,
                 },
-                recent: RecentDraws::default(),
+                recent: None,
             },
         }
     }

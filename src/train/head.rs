@@ -9,7 +9,7 @@ use rayon::ThreadPool;
 
 use super::{context::Context, image_loader::decode};
 use crate::{
-    checkpoint::{CheckpointError, RecentShare, Snapshot},
+    checkpoint::{CheckpointError, PairSample, RecentShare, Snapshot},
     db::PairKeys,
 };
 use kith_eval::geometry;
@@ -71,11 +71,19 @@ impl HeadFit<'_> {
             return Ok(None);
         }
         let recent = RecentShare {
-            after: PairKey(snapshot.trainer.recent.after),
+            after: PairKey(
+                snapshot
+                    .trainer
+                    .recent
+                    .map_or(u32::MAX, |recent| recent.after),
+            ),
             share: config.run.recent_share,
         };
         // Whatever pairs the time suffices for are such a sample as well.
-        let pairs = self
+        let PairSample {
+            pairs,
+            recent_times,
+        } = self
             .context
             .wait(self.context.checkpoints.trained_pairs(max_pairs, recent))?;
         if pairs.len() < encoder.dim {
@@ -92,7 +100,14 @@ impl HeadFit<'_> {
             );
             return Ok(None);
         }
-        let fit = || fitted(&features, pairs, dim);
+        let times = |pair: &PairKeys| {
+            if pair.pair > recent.after {
+                recent_times
+            } else {
+                1
+            }
+        };
+        let fit = || fitted(&features, pairs, times, dim);
         let Some((projection, range)) = self.pool.install(fit) else {
             return Ok(None);
         };
@@ -219,8 +234,13 @@ fn wanted(pairs: &[PairKeys], features: &Features) -> BTreeSet<(ImageKey, Seen)>
     all.filter(|place| !features.contains_key(place)).collect()
 }
 
-/// The projection to `dim` values that fits `pairs`, and the largest magnitude of a value in the embeddings of their images.
-fn fitted(features: &Features, pairs: &[PairKeys], dim: usize) -> Option<(Projection, f32)> {
+/// The projection to `dim` values that fits `pairs`, each of which counts some `times`, and the largest magnitude of a value in the embeddings of their images.
+fn fitted(
+    features: &Features,
+    pairs: &[PairKeys],
+    times: impl Fn(&PairKeys) -> usize,
+    dim: usize,
+) -> Option<(Projection, f32)> {
     let size = features.values().next()?.features.len();
     let mut whitening = PairWhitening::new(size);
     for pair in pairs {
@@ -231,7 +251,9 @@ fn fitted(features: &Features, pairs: &[PairKeys], dim: usize) -> Option<(Projec
             pair.images.map(|image| (image, Seen::Whole))
         };
         if let [Some(anchor), Some(positive)] = both.map(|place| features.get(&place)) {
-            whitening.add(&anchor.features, &positive.features);
+            for _ in 0..times(pair) {
+                whitening.add(&anchor.features, &positive.features);
+            }
         }
     }
     let projection = whitening.projection(dim)?;

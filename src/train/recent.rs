@@ -18,7 +18,7 @@ pub(super) struct Recent {
     seed: u64,
     /// Share of the batches that is for them, if they are fewer than that.
     share: f64,
-    /// For how many steps a pair is recent, at most; 0: never.
+    /// For how many steps a pair is recent, at most; 2 or more.
     steps: u64,
     draws: RecentDraws,
     epoch: Epoch,
@@ -91,10 +91,20 @@ impl Recent {
         }
     }
 
+    /// Makes none of the pairs that are there recent.
+    pub(super) fn settle(&mut self, graph: &PairGraph) {
+        let draws = RecentDraws {
+            after: self.newest.0,
+            next: self.newest.0,
+            ..RecentDraws::default()
+        };
+        self.rewind(draws, graph);
+    }
+
     /// Lets the older half of the recent pairs be so no more, if it is time at `step`: a pair is recent for `steps` of them at most, and for half as
     /// many at least.
     pub(super) fn age(&mut self, step: u64, graph: &PairGraph) {
-        if step < self.draws.moved + (self.steps / 2).max(1) {
+        if step < self.draws.moved + self.steps / 2 {
             return;
         }
         let draws = RecentDraws {
@@ -118,7 +128,7 @@ impl Recent {
         let recent: f64 = self.weights.iter().map(of_weight).sum();
         let (others, batch) = (all.pairs_per_epoch - recent, batch as f64);
         let share = self.share.min(recent / (MIN_GAP * batch));
-        if self.steps == 0 || share <= recent / all.pairs_per_epoch || others < batch {
+        if share <= recent / all.pairs_per_epoch || others < batch {
             return None;
         }
         Some(Odds {

@@ -108,7 +108,10 @@ fn begin_again(state: &mut TrainerState, rollback: &Rollback) {
     // With the seed of before, the same draws would lead to the same end. The factor differs from one recovery to the next, restarts included.
     let turn = u64::from(rollback.rate_scale.to_bits()) << 32 | u64::from(rollback.tries);
     state.seed = mix(&[state.seed, ROLLBACK_SEED, turn]);
-    (state.cursor, state.recent.cursor) = (None, None);
+    state.cursor = None;
+    if let Some(recent) = &mut state.recent {
+        recent.cursor = None;
+    }
     state.rate_scale = rollback.rate_scale;
     state.recovery = Recovery {
         tries: rollback.tries,

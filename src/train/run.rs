@@ -118,7 +118,7 @@ impl<'a> Run<'a> {
         let parent = start.parent;
         context.pair_effect.resumed_at(state.step);
         let training_set = TrainingSet::read(context, state.seed, position(&state))?;
-        let (snapshots, pairs) = (&context.config.snapshots, training_set.len());
+        let (snapshots, pairs) = (&context.config.snapshots, state.snapshot_pairs as usize);
         let mut run = Self {
             context,
             pool,

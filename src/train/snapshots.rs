@@ -29,6 +29,10 @@ impl Run<'_> {
         }
         let asked = !control.requests.is_empty() && self.snapshotter.has_room();
         if asked || automatic && self.snapshotter.is_idle() {
+            // Like the one of a stop, one that is taken with training off has no projection that was fitted to them.
+            if self.context.config.run.enabled {
+                self.state.snapshot_pairs = self.training_set.len() as u64;
+            }
             return self.snapshot(std::mem::take(&mut control.requests));
         }
         if automatic && !complete && !self.triggers.is_forced() {

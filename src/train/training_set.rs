@@ -23,7 +23,8 @@ pub(super) struct TrainingSet {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct DrawPosition {
     pub(super) all: Position,
-    pub(super) recent: RecentDraws,
+    /// `None`: none of the pairs that are there is recent.
+    pub(super) recent: Option<RecentDraws>,
 }
 
 /// The pairs of a batch, and how they were drawn.
@@ -55,11 +56,18 @@ impl TrainingSet {
                 PairGraph::default()
             },
             epoch: Epoch::new(seed, position.all),
-            recent: Recent::new(seed, (run.recent_share, run.recent_steps), position.recent),
+            recent: Recent::new(
+                seed,
+                (run.recent_share, run.recent_steps),
+                position.recent.unwrap_or_default(),
+            ),
             feed: Feed::default(),
         };
         let all = set.feed.fill(context)?;
         set.follow(context, all);
+        if position.recent.is_none() {
+            set.recent.settle(&set.graph);
+        }
         Ok(set)
     }
 
@@ -126,14 +134,17 @@ impl TrainingSet {
     pub(super) fn position(&self) -> DrawPosition {
         DrawPosition {
             all: self.epoch.position(),
-            recent: self.recent.draws(),
+            recent: Some(self.recent.draws()),
         }
     }
 
     /// Goes back to an earlier position, as if nothing had been drawn since.
     pub(super) fn rewind(&mut self, position: DrawPosition) {
         self.epoch.rewind(position.all);
-        self.recent.rewind(position.recent, &self.graph);
+        match position.recent {
+            Some(draws) => self.recent.rewind(draws, &self.graph),
+            None => self.recent.settle(&self.graph),
+        }
     }
 
     /// Takes in what is new, and follows the new pairs to their effect.
@@ -179,11 +190,11 @@ mod tests {
                 epoch: 0,
                 cursor: None,
             },
-            recent: RecentDraws {
+            recent: Some(RecentDraws {
                 after: OLD,
                 next: OLD,
                 ..RecentDraws::default()
-            },
+            }),
         }
     }
 
@@ -191,7 +202,7 @@ mod tests {
         let mut set = TrainingSet {
             graph: PairGraph::default(),
             epoch: Epoch::new(7, position.all),
-            recent: Recent::new(7, (share, 100_000), position.recent),
+            recent: Recent::new(7, (share, 100_000), position.recent.unwrap_or_default()),
             feed: Feed::default(),
         };
         set.apply(arrived(1..=pairs));
@@ -257,6 +268,18 @@ mod tests {
         straight.rewind(place);
         let again: Vec<Drawn> = (300..310).map(|step| straight.draw(BATCH, step)).collect();
         assert_eq!(first, again);
+    }
+
+    #[test]
+    fn without_a_known_position_what_is_there_is_not_recent_and_what_comes_is() {
+        let mut set = set(OLD, 0.25, position());
+        set.rewind(DrawPosition {
+            recent: None,
+            ..position()
+        });
+        assert_eq!(set.recent(), 0);
+        set.apply(arrived(OLD + 1..=OLD + 3));
+        assert_eq!(set.recent(), 3);
     }
 
     #[test]

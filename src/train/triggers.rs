@@ -26,7 +26,7 @@ pub(super) struct Triggers {
 }
 
 impl Triggers {
-    /// `step` is that of the newest snapshot, `pairs` the number of those that are trained on.
+    /// `step` is that of the newest snapshot, and `pairs` were trained on then.
     pub(super) fn new(config: &SnapshotConfig, step: u64, pairs: usize, now: Instant) -> Self {
         Self {
             every_steps: config.every_steps,
@@ -52,7 +52,7 @@ impl Triggers {
     /// have been made as before the first: what was posted then serves soon.
     pub(super) fn see_pairs(&mut self, pairs: usize, step: u64) {
         self.pairs[1] = pairs;
-        let grown = self.pairs[0] > 0 && pairs as f64 > GROWTH * self.pairs[0] as f64;
+        let grown = pairs as f64 > GROWTH * self.pairs[0] as f64;
         if grown && self.first_steps > 0 && self.for_new_pairs.is_none() {
             self.for_new_pairs = Some(step + self.first_steps);
         }
@@ -148,12 +148,13 @@ mod tests {
     }
 
     #[test]
-    fn the_first_pairs_and_a_setting_of_0_bring_none() {
+    fn the_first_pairs_of_all_bring_one_and_with_a_setting_of_0_none_do() {
         let now = Instant::now();
-        for (first_steps, pairs) in [(5, 0), (0, 100)] {
-            let mut triggers = with_first_steps((0, 0.0, first_steps), pairs, now);
+        for (first_steps, expected) in [(5, Some(15)), (0, None)] {
+            let mut triggers = with_first_steps((0, 0.0, first_steps), 0, now);
+            triggers.see_pairs(0, 8);
             triggers.see_pairs(1000, 10);
-            assert!(!(11..40).any(|step| triggers.due(step, now)));
+            assert_eq!((9..40).find(|step| triggers.due(*step, now)), expected);
         }
     }
 

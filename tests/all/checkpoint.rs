@@ -54,13 +54,14 @@ fn snapshot(step: u64) -> Snapshot {
                 mean_cosine: 0.1 + 0.2,
                 quiet_until: 7,
             },
-            recent: RecentDraws {
+            recent: Some(RecentDraws {
                 after: 5,
                 next: 8,
                 moved: 4,
                 epoch: 2,
                 cursor: Some((u64::MAX - 2, 6)),
-            },
+            }),
+            snapshot_pairs: 7,
         },
         origin: Some(Origin {
             kind: OriginKind::File,

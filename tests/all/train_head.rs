@@ -5,7 +5,7 @@ use kith::{checkpoint::Snapshot, train::TrainConfig};
 use kith_nn::NamedArray;
 
 use crate::{
-    lab::{Lab, collapsing, config, png, until},
+    lab::{Lab, collapsing, config, png, poll, until},
     train::train_to_the_end,
 };
 
@@ -140,10 +140,7 @@ async fn the_first_snapshot_of_a_model_comes_early_and_once() {
         "retention.keep_latest=50",
     ];
     train_to_the_end(&lab, config(&sets)).await;
-    let rows = lab.db.checkpoints().await.unwrap();
-    let mut steps: Vec<u64> = rows.iter().map(|row| row.step).collect();
-    steps.sort_unstable();
-    assert_eq!(steps, [0, 2, 9]);
+    assert_eq!(steps(&lab).await, [0, 2, 9]);
 }
 
 /// Pairs of an image with itself.
@@ -186,4 +183,42 @@ fn is_fitted(snapshot: &Snapshot) -> bool {
 
 fn array<'a>(arrays: &'a [NamedArray], name: &str) -> &'a [f32] {
     &arrays.iter().find(|array| array.name == name).unwrap().data
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_new_pairs_bring_a_snapshot_before_its_time_whatever_is_restarted_meanwhile() {
+    let lab = Lab::new(0.0).await;
+    lab.post(0..PAIRS).await;
+    let sets = |end: u64| {
+        config(&[
+            "snapshots.first_steps=5",
+            "retention.keep_latest=50",
+            &format!("training.max_steps={end}"),
+        ])
+    };
+    // The first snapshot, and the one at the end of the steps.
+    train_to_the_end(&lab, sets(8)).await;
+    assert_eq!(steps(&lab).await, [0, 5, 8]);
+    lab.post(PAIRS..2 * PAIRS).await;
+    // It learns of them, and is stopped before one is due for them.
+    let trainer = lab.start(sets(1_000_000)).await;
+    until(&trainer, |status| status.pairs == 2 * u64::from(PAIRS)).await;
+    trainer.stop().await.unwrap();
+    let stopped_at = *steps(&lab).await.last().unwrap();
+    let trainer = lab.start(sets(1_000_000)).await;
+    let found = poll(async || {
+        let steps = steps(&lab).await;
+        steps.into_iter().find(|step| *step > stopped_at)
+    });
+    // Nothing else brings one, and it may be put off while the stop's is judged.
+    found.await.expect("one for the new pairs");
+    trainer.stop().await.unwrap();
+}
+
+/// Of the checkpoints, ascending.
+async fn steps(lab: &Lab) -> Vec<u64> {
+    let rows = lab.db.checkpoints().await.unwrap();
+    let mut steps: Vec<u64> = rows.iter().map(|row| row.step).collect();
+    steps.sort_unstable();
+    steps
 }
