@@ -15,20 +15,19 @@ mod retention;
 mod roles;
 mod start;
 mod store;
+mod trainer_state;
 mod usage;
 
 pub use files::{CHAINS, FORMAT, FileError, MANIFEST, MODEL, OPTIMIZER, PARTS, TRAINER};
 pub use gate::{Finding, GateConfig};
 pub use life::{Action, Entry, Event, Life, Outcome};
-pub use manifest::{
-    CollapseWatch, Manifest, Origin, OriginKind, Part, RecentDraws, Recovery, TrainerState,
-    preprocessing_hash,
-};
+pub use manifest::{Manifest, Origin, OriginKind, Part, preprocessing_hash};
 pub use pair_sample::{PairSample, RecentShare};
 pub use policy::Policy;
 pub use probe::probe;
 pub use retention::Retention;
 pub use store::Checkpoints;
+pub use trainer_state::{CollapseWatch, RecentDraws, Recovery, TrainerState};
 pub use usage::InUse;
 
 use crate::{blobs::BlobError, db::DbError, types::CheckpointId};
