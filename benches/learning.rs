@@ -149,6 +149,7 @@ fn batch(views: &Views<'_>, graph: &PairGraph, step: u64) -> Batch {
         step,
         pairs,
         recency: Recency::NONE,
+        side: views.settings.encoder.side,
         pixels,
     }
 }

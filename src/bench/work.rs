@@ -86,6 +86,7 @@ pub(super) fn train(
             step: 0,
             pairs: keys,
             recency: Recency::NONE,
+            side,
             pixels: pixels(2 * pairs, side),
         };
         // Another batch would count as memory where nothing is uploaded ahead.

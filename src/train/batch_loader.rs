@@ -183,6 +183,7 @@ fn load(plan: Plan, loader: &ImageLoader) -> Result<LoadedBatch, TrainFailure> {
             step,
             pairs: usable,
             recency,
+            side: loader.side(step),
             pixels: parts.concat(),
         },
         carried: others
@@ -269,6 +270,7 @@ mod tests {
                 step,
                 pairs: Vec::new(),
                 recency: Recency::NONE,
+                side: 32,
                 pixels: Vec::new(),
             },
             carried: HashMap::new(),

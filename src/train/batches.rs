@@ -9,6 +9,7 @@ use super::{
     image_loader::ImageLoader,
     training_set::{DrawPosition, Drawn, TrainingSet},
 };
+use crate::checkpoint::TrainerState;
 use kith_learn::{Learner, SharedView};
 use kith_mcmc::ImageKey;
 
@@ -23,18 +24,19 @@ pub(super) struct Batches {
 }
 
 impl Batches {
-    /// Starts the loader's threads. `seed` is the run's; `step` is the first to plan.
+    /// Starts the loader's threads, from the run's state on. `pretrained`: its weights did not begin as random ones.
     pub(super) fn start(
         context: &Arc<Context>,
-        seed: u64,
-        step: u64,
+        state: &TrainerState,
+        pretrained: bool,
     ) -> Result<Self, TrainFailure> {
-        let images = Arc::new(ImageLoader::new(context.clone(), seed));
+        let images = ImageLoader::new(context.clone(), state.seed, pretrained);
+        let images = Arc::new(images);
         Ok(Self {
             loader: BatchLoader::start(context, &images)?,
             images,
             size: context.config.run.batch,
-            next_step: step,
+            next_step: state.step,
         })
     }
 
@@ -78,6 +80,11 @@ impl Batches {
         self.loader.clear();
         self.next_step = step;
         set.rewind(position);
+    }
+
+    /// Pixels across the views of `step`.
+    pub(super) fn side(&self, step: u64) -> usize {
+        self.images.side(step)
     }
 
     /// Drops erased images from the cache.

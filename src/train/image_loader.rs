@@ -27,6 +27,7 @@ pub(super) struct ImageLoader {
     context: Arc<Context>,
     images: ImageStore,
     seed: u64,
+    pretrained: bool,
     cache: Mutex<Cache>,
     /// A missing folder makes thousands of images a second fail.
     gone: LogThrottle,
@@ -41,14 +42,15 @@ pub(super) enum ImageSource {
 }
 
 impl ImageLoader {
-    /// `seed`: the run's.
-    pub(super) fn new(context: Arc<Context>, seed: u64) -> Self {
+    /// `seed`: the run's. `pretrained`: its weights did not begin as random ones.
+    pub(super) fn new(context: Arc<Context>, seed: u64, pretrained: bool) -> Self {
         let cache = Mutex::new(Cache::new(context.config.run.cache_mb << 20));
         let images = ImageStore::new(context.blobs.clone(), context.db.clone());
         Self {
             context,
             images,
             seed,
+            pretrained,
             cache,
             gone: LogThrottle::default(),
             broken: LogThrottle::default(),
@@ -138,7 +140,14 @@ impl ImageLoader {
     /// The view of a slot in step `step`.
     pub(super) fn view(&self, decoded: &DecodedImage, step: u64, slot: SlotKey) -> Vec<f32> {
         let seed = mix(&[self.seed, step, SLOT_VIEW, u64::from(slot.packed())]);
-        self.augment(decoded, seed)
+        self.augment(decoded, self.side(step), seed)
+    }
+
+    /// Pixels across the views of `step`.
+    pub(super) fn side(&self, step: u64) -> usize {
+        let config = &self.context.config;
+        let full = config.encoder.side;
+        config.schedule.side(step, self.pretrained, full)
     }
 
     /// Drops erased images from the cache, and keeps those that are being decoded from entering it.
@@ -146,10 +155,9 @@ impl ImageLoader {
         self.cache().forget(images);
     }
 
-    fn augment(&self, decoded: &DecodedImage, seed: u64) -> Vec<f32> {
+    fn augment(&self, decoded: &DecodedImage, side: usize, seed: u64) -> Vec<f32> {
         self.context.foreground.yield_to_requests();
-        let config = &self.context.config;
-        kith_pixels::augment(decoded, config.encoder.side, &config.augment, seed)
+        kith_pixels::augment(decoded, side, &self.context.config.augment, seed)
     }
 
     fn cache(&self) -> MutexGuard<'_, Cache> {
@@ -175,10 +183,11 @@ impl CarriedViews for ImageLoader {
     fn views(&self, step: u64, images: &[ImageKey]) -> Result<Vec<Option<SharedView>>, Unreadable> {
         let unreadable = |error: TrainFailure| Unreadable(error.to_string());
         let (found, generation) = self.find(images).map_err(unreadable)?;
+        let side = self.side(step);
         let view = |(found, image): (ImageSource, &ImageKey)| {
             let decoded = self.open(found, generation).map_err(unreadable)?;
             let seed = mix(&[self.seed, step, CARRIED_VIEW, u64::from(image.0)]);
-            Ok(decoded.map(|decoded| self.augment(&decoded, seed).into()))
+            Ok(decoded.map(|decoded| self.augment(&decoded, side, seed).into()))
         };
         found.into_par_iter().zip(images).map(view).collect()
     }

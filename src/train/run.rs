@@ -22,6 +22,7 @@ use super::{
     snapshot_job::SnapshotJob,
     snapshotter::Snapshotter,
     status::{CandidateVerdict, Judgement, TrainingState},
+    step::is_pretrained,
     training_set::{DrawPosition, Removed, TrainingSet},
     triggers::Triggers,
 };
@@ -126,7 +127,7 @@ impl<'a> Run<'a> {
             run_id,
             began_at: state.step,
             learner: HeldLearner::new(context, start)?,
-            batches: Batches::start(context, state.seed, state.step)?,
+            batches: Batches::start(context, &state, is_pretrained(origin.as_ref()))?,
             meter: Meter::new(),
             setbacks: Setbacks::default(),
             triggers: Triggers::new(snapshots, state.step, pairs, Instant::now()),
@@ -316,6 +317,7 @@ impl<'a> Run<'a> {
             status.images = graph.images() as u64;
             status.skipped = self.state.skipped;
             status.learning_rate = self.rate();
+            status.view_side = self.batches.side(self.state.step) as u64;
             status.rate_scale = self.state.rate_scale;
             self.meter.write_to(status);
             if wait_reason.is_some() {

@@ -70,6 +70,8 @@ pub struct TrainingStatus {
     pub recent_pairs: u64,
     /// Images trained on.
     pub images: u64,
+    /// Pixels across the views of the next step: random weights see small ones first (`schedule.resize_steps`).
+    pub view_side: u64,
     /// Steps per second, smoothed.
     pub steps_per_second: f32,
     /// Training images encoded per second, carried negatives included.
@@ -279,6 +281,7 @@ impl TrainingStatus {
             pairs: 0,
             recent_pairs: 0,
             images: 0,
+            view_side: 0,
             steps_per_second: 0.0,
             images_per_second: 0.0,
             learning_rate: 0.0,

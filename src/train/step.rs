@@ -14,7 +14,10 @@ use super::{
     recovery,
     run::Run,
 };
-use crate::{checkpoint::OriginKind, events::Kind};
+use crate::{
+    checkpoint::{Origin, OriginKind},
+    events::Kind,
+};
 use kith_learn::{Batch, LearnError, Learner, ObjectiveKind, SharedView, StepImages, StepReport};
 use kith_mcmc::{ImageKey, PairGraph, PairKey};
 use kith_nn::NnError;
@@ -75,11 +78,9 @@ impl Run<'_> {
     /// The rate of the next step.
     pub(super) fn rate(&self) -> f32 {
         let schedule = &self.context.config.schedule;
-        let origin = self.origin.as_ref();
-        let pretrained = origin.is_some_and(|origin| origin.kind != OriginKind::Fresh);
         // A caller's rate is meant as it stands.
         let base = self.state.rate_override;
-        let base = base.unwrap_or_else(|| schedule.base(pretrained));
+        let base = base.unwrap_or_else(|| schedule.base(is_pretrained(self.origin.as_ref())));
         self.state.rate_scale * schedule.rate(self.state.step, Some(base))
     }
 
@@ -223,6 +224,11 @@ fn left_state_unchanged(error: &LearnError) -> bool {
     )
 }
 
+/// Whether weights that began at `origin` did not begin as random ones.
+pub(super) fn is_pretrained(origin: Option<&Origin>) -> bool {
+    origin.is_some_and(|origin| origin.kind != OriginKind::Fresh)
+}
+
 /// Removes the pairs that were erased since the batch was planned.
 fn drop_erased(batch: &mut Batch, is_there: impl Fn(PairKey) -> bool) {
     if batch.pairs.iter().all(|pair| is_there(*pair)) {
@@ -233,6 +239,7 @@ fn drop_erased(batch: &mut Batch, is_there: impl Fn(PairKey) -> bool) {
         step: batch.step,
         pairs: Vec::with_capacity(batch.pairs.len()),
         recency: batch.recency,
+        side: batch.side,
         pixels: Vec::with_capacity(batch.pixels.len()),
     };
     for (pair, pixels) in batch.pairs.iter().zip(batch.pixels.chunks_exact(each)) {
@@ -270,6 +277,7 @@ mod tests {
             step: 3,
             pairs: vec![PairKey(1), PairKey(2), PairKey(3)],
             recency: Recency::NONE,
+            side: 32,
             pixels: vec![1.0, 1.5, 2.0, 2.5, 3.0, 3.5],
         };
         drop_erased(&mut batch, |pair| pair != PairKey(2));

@@ -230,22 +230,25 @@ async fn the_starter_encoder_begins_with_its_own_projection_where_the_program_ha
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn weights_of_a_file_learn_at_a_part_of_the_rate_and_a_callers_rate_is_taken_as_it_stands() {
+async fn weights_of_a_file_learn_at_a_part_of_the_rate_from_full_views_and_a_callers_rate_is_taken_as_it_stands()
+ {
     let folder = tempfile::tempdir().unwrap();
     let file = from_file(&torchvision_file(&folder));
-    for (start, rate) in [("encoder.start=fresh", 4e-4_f32), (&file, 1e-4)] {
+    for (start, rate, side) in [("encoder.start=fresh", 4e-4_f32, 32), (&file, 1e-4, 64)] {
         let sets = [
             start,
             "training.enabled=true",
             "schedule.warmup_steps=0",
             "schedule.learning_rate=4e-4",
             "schedule.pretrained_factor=0.25",
+            "schedule.resize_steps=1000",
+            "encoder.side=64",
         ];
         let served = Served::start(&sets).await;
         let shown = async || {
             let training = served.get("/v1/training").await.json();
             let shown = training["learning_rate"].as_f64().unwrap() as f32;
-            (shown == rate).then_some(())
+            (shown == rate && training["view_side"] == side).then_some(())
         };
         // The trainer shows it once it has looked around.
         assert!(poll(shown).await.is_some(), "{start}");

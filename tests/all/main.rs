@@ -37,4 +37,5 @@ mod train_average;
 mod train_effects;
 mod train_head;
 mod train_life;
+mod train_resize;
 mod train_snapshots;

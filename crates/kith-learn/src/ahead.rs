@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use super::{
     Batch, CarriedViews,
     batch_layout::BatchLayout,
-    encoded::views_of,
-    passes::{batch_images, passes},
+    encoded::ToEncode,
+    passes::Pass,
     step_inputs::StepInputs,
     views::{self, View},
 };
@@ -54,10 +54,19 @@ impl Ahead {
         } else {
             Default::default()
         };
-        let images = batch_images(towers, &batch.pixels).chain(views_of(&views));
-        let uploaded = passes(towers, 0, images)
+        let images = ToEncode {
+            across: batch.side,
+            pixels: &batch.pixels,
+            views: &views,
+        };
+        let upload = |pass: &Pass<'_>| {
+            let encoder = towers.get(pass.side);
+            encoder.upload_ahead(pass.images(images.across))
+        };
+        let uploaded = images
+            .passes(towers, 0)
             .iter()
-            .map(|pass| towers.get(pass.side).upload_ahead(&pass.images))
+            .map(upload)
             .collect::<Result<Vec<_>, _>>()
             .ok()?;
         uploaded.iter().any(Option::is_some).then_some(())?;

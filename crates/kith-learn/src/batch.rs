@@ -11,6 +11,8 @@ pub struct Batch {
     pub pairs: Vec<PairKey>,
     /// How much more often recent pairs were drawn when the batch was.
     pub recency: Recency,
+    /// Pixels across each image, and each view of an image outside the batch. It may be another than the encoder serves.
+    pub side: usize,
     /// `[2 · pairs, side, side, 3]`: each pair's anchor, then its positive.
     pub pixels: Vec<f32>,
 }

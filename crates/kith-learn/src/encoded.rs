@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    passes::{PassRows, batch_images, passes},
+    passes::{Pass, PassRows, batch_images, passes},
     views::View,
 };
 use kith_mcmc::{Side, SidedImage};
@@ -27,18 +27,40 @@ struct TapeOfPass {
     tape: Tape,
 }
 
+/// Images for a pass of each encoder, all of one size.
+#[derive(Clone, Copy)]
+pub(super) struct ToEncode<'a> {
+    /// Pixels across each.
+    pub(super) across: usize,
+    /// `[images, across, across, 3]`, with the two sides of pairs in turn.
+    pub(super) pixels: &'a [f32],
+    /// Images outside the batch, which follow.
+    pub(super) views: &'a [View],
+}
+
+impl<'a> ToEncode<'a> {
+    /// The passes, in which the images are rows `first` and following.
+    pub(super) fn passes(self, towers: &Towers, first: usize) -> Vec<Pass<'a>> {
+        let Self {
+            across,
+            pixels,
+            views,
+        } = self;
+        let views = views.iter().map(|(image, view)| (image.side, &view[..]));
+        passes(towers, first, batch_images(across, pixels).chain(views))
+    }
+}
+
 impl Encoded {
-    /// Encodes `pixels`, `[images, side, side, 3]` with the two sides of pairs in turn, and after them `views`, in one pass of each encoder.
-    /// `uploaded` are the images of these passes that are on the device, in their order. Does nothing if there is no image.
+    /// Encodes images in one pass of each encoder. `uploaded` are the images of these passes that are on the device, in their order. Does nothing if there is no image.
     pub(super) fn push(
         &mut self,
         towers: &Towers,
-        (pixels, views): (&[f32], &[View]),
+        images: ToEncode<'_>,
         uploaded: Vec<Option<UploadedPixels>>,
     ) -> Result<(), NnError> {
         let first = self.rows();
-        let images = batch_images(towers, pixels).chain(views_of(views));
-        let passes = passes(towers, first, images);
+        let passes = images.passes(towers, first);
         let new: usize = passes.iter().map(|pass| pass.images.len()).sum();
         self.dim = towers.config().dim;
         self.embedding.resize((first + new) * self.dim, 0.0);
@@ -46,7 +68,7 @@ impl Encoded {
         for pass in passes {
             let encoder = towers.get(pass.side);
             let uploaded = uploaded.next().flatten();
-            let tape = encoder.forward_train_uploaded(&pass.images, uploaded)?;
+            let tape = encoder.forward_train_uploaded(pass.images(images.across), uploaded)?;
             let own = &tape.embedding().data;
             pass.rows.scatter(self.dim, own, &mut self.embedding);
             self.tapes.push(TapeOfPass {
@@ -55,24 +77,27 @@ impl Encoded {
                 tape,
             });
         }
-        self.carry(views, first + new - views.len());
+        self.carry(images.views, first + new - images.views.len());
         Ok(())
     }
 
-    /// Encodes `views` without recording a tape.
-    pub(super) fn without_tape(towers: &Towers, views: &[View]) -> Result<Self, NnError> {
+    /// Encodes `images` outside a batch without recording a tape.
+    pub(super) fn without_tape(towers: &Towers, images: ToEncode<'_>) -> Result<Self, NnError> {
         let dim = towers.config().dim;
         let mut encoded = Self {
             dim,
-            embedding: vec![0.0; views.len() * dim],
+            embedding: vec![0.0; images.views.len() * dim],
             ..Self::default()
         };
-        for pass in passes(towers, 0, views_of(views)) {
-            let vectors = towers.get(pass.side).forward_all(&pass.images)?.embedding;
+        for pass in images.passes(towers, 0) {
+            let encoder = towers.get(pass.side);
+            let vectors = encoder
+                .forward_images(pass.images(images.across))?
+                .embedding;
             pass.rows
                 .scatter(dim, &vectors.data, &mut encoded.embedding);
         }
-        encoded.carry(views, 0);
+        encoded.carry(images.views, 0);
         Ok(encoded)
     }
 
@@ -150,9 +175,4 @@ impl GradientSums {
         let sums: Vec<Gradients> = self.0.into_values().collect();
         (!sums.is_empty()).then(|| TowerGradients::new(sums))
     }
-}
-
-/// The views as images with their sides.
-pub(super) fn views_of(views: &[View]) -> impl Iterator<Item = (Side, &[f32])> {
-    views.iter().map(|(image, view)| (image.side, &view[..]))
 }

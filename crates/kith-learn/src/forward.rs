@@ -10,7 +10,7 @@ use super::{
     batch_layout::BatchLayout,
     embedding_cache::FreshEmbeddings,
     embeddings::Embeddings,
-    encoded::Encoded,
+    encoded::{Encoded, ToEncode},
     loss::{Cosines, dot, scores},
     objective::{ExtraImages, NegativeTerm, Objective, Terms},
     step_inputs::StepInputs,
@@ -86,7 +86,7 @@ impl Forward {
         }
         forward.encode_batch(inputs, (batch, ahead), &extra)?;
         forward.visit_all(inputs.objective, inputs.graph, inputs.seed);
-        forward.encode_wanted(inputs)?;
+        forward.encode_wanted(inputs, batch.side)?;
         Ok(forward)
     }
 
@@ -115,14 +115,21 @@ impl Forward {
         let with_grad = &mut self.embeddings.with_grad;
         let uploaded = ahead.and_then(|ahead| ahead.of(batch, &along));
         self.uploaded_ahead = uploaded.is_some();
-        with_grad.push(
-            inputs.towers,
-            (&batch.pixels, &along),
-            uploaded.unwrap_or_default(),
-        )?;
+        let across = batch.side;
+        let images = ToEncode {
+            across,
+            pixels: &batch.pixels,
+            views: &along,
+        };
+        with_grad.push(inputs.towers, images, uploaded.unwrap_or_default())?;
         self.check_rows(along.len())?;
         self.check_finite(&self.embeddings.with_grad)?;
-        self.embeddings.without_grad = Encoded::without_tape(inputs.towers, &apart)?;
+        let images = ToEncode {
+            across,
+            pixels: &[],
+            views: &apart,
+        };
+        self.embeddings.without_grad = Encoded::without_tape(inputs.towers, images)?;
         self.check_finite(&self.embeddings.without_grad)?;
         self.scored_without_grad = apart;
         self.encode_seconds += started.elapsed().as_secs_f64();
@@ -187,8 +194,8 @@ impl Forward {
         }
     }
 
-    /// Encodes the images that have a weight and no gradient yet.
-    fn encode_wanted(&mut self, inputs: StepInputs<'_>) -> Result<(), LearnError> {
+    /// Encodes the images that have a weight and no gradient yet, views of `across` pixels.
+    fn encode_wanted(&mut self, inputs: StepInputs<'_>, across: usize) -> Result<(), LearnError> {
         let started = Instant::now();
         let mut views = std::mem::take(&mut self.scored_without_grad);
         loop {
@@ -204,7 +211,12 @@ impl Forward {
             self.visit_without(inputs, missing);
         }
         let with_grad = &mut self.embeddings.with_grad;
-        with_grad.push(inputs.towers, (&[], &views), Vec::new())?;
+        let images = ToEncode {
+            across,
+            pixels: &[],
+            views: &views,
+        };
+        with_grad.push(inputs.towers, images, Vec::new())?;
         self.check_finite(&self.embeddings.with_grad)?;
         self.encode_seconds += started.elapsed().as_secs_f64();
         Ok(())

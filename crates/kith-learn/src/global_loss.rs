@@ -116,7 +116,7 @@ impl<'a> GlobalLoss<'a> {
 
     /// Passes of at most `tile` images, which together see each slot once.
     fn tiles(&self, towers: &Towers) -> Vec<Pass<'a>> {
-        let whole = passes(towers, 0, batch_images(towers, self.pixels));
+        let whole = passes(towers, 0, batch_images(towers.config().side, self.pixels));
         let tiles = whole.iter().flat_map(|pass| {
             let tiles = pass.images.chunks(self.tile).enumerate();
             tiles.map(|(number, images)| Pass {

@@ -1,7 +1,7 @@
 //! Which images go through which encoder: rows of embeddings, split into a pass of each encoder, and put together again.
 
 use kith_mcmc::Side;
-use kith_nn::Towers;
+use kith_nn::{Images, Towers};
 
 /// The images among some rows that one encoder sees.
 #[derive(Debug)]
@@ -11,6 +11,16 @@ pub(super) struct Pass<'a> {
     /// `[side, side, 3]` each.
     pub(super) images: Vec<&'a [f32]>,
     pub(super) rows: PassRows,
+}
+
+impl Pass<'_> {
+    /// Its images, of `across` pixels.
+    pub(super) fn images(&self, across: usize) -> Images<'_> {
+        Images {
+            side: across,
+            parts: &self.images,
+        }
+    }
 }
 
 /// The rows of a pass's images.
@@ -42,16 +52,12 @@ pub(super) fn passes<'a>(
     passes
 }
 
-/// The pixels of a batch, image by image, with their sides: each pair's anchor, then its positive.
-pub(super) fn batch_images<'a>(
-    towers: &Towers,
-    pixels: &'a [f32],
-) -> impl Iterator<Item = (Side, &'a [f32])> {
-    let side = towers.config().side;
+/// The pixels of a batch, image by image of `across` pixels, with their sides: each pair's anchor, then its positive.
+pub(super) fn batch_images(across: usize, pixels: &[f32]) -> impl Iterator<Item = (Side, &[f32])> {
     Side::BOTH
         .into_iter()
         .cycle()
-        .zip(pixels.chunks(side * side * 3))
+        .zip(pixels.chunks(across * across * 3))
 }
 
 impl PassRows {

@@ -18,7 +18,12 @@ pub struct ScheduleConfig {
     pub total_steps: u64,
     /// Lowest rate of a cosine.
     pub final_rate: f32,
+    /// Steps of progressive resizing of random weights: they see small views first. 0: none.
+    pub resize_steps: u64,
 }
+
+/// Step of an image's side in progressive resizing, and the smallest side: what the encoder takes.
+const SIDE_STEP: usize = 32;
 
 /// The learning rate after warm-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +57,17 @@ impl ScheduleConfig {
         }
     }
 
+    /// Pixels across the views of step `step`, counted from 0, of an encoder that serves `full`: 32 at first, then 32 more at equal
+    /// intervals, and `full` from step `resize_steps` on. Weights that are `pretrained` have seen large images, and go on with them.
+    pub fn side(&self, step: u64, pretrained: bool, full: usize) -> usize {
+        if pretrained || step >= self.resize_steps {
+            return full;
+        }
+        let smaller = (full / SIDE_STEP).saturating_sub(1) as u128;
+        let passed = u128::from(step) * smaller / u128::from(self.resize_steps);
+        full.min(SIDE_STEP * (1 + passed as usize))
+    }
+
     fn cosine(&self, step: u64, base: f64) -> f64 {
         let last = base.min(f64::from(self.final_rate));
         let length = self.total_steps.saturating_sub(self.warmup_steps).max(1);
@@ -73,7 +89,31 @@ mod tests {
             decay,
             total_steps: 104,
             final_rate: 0.1,
+            resize_steps: 0,
         }
+    }
+
+    #[test]
+    fn views_of_random_weights_grow_to_what_is_served() {
+        let schedule = ScheduleConfig {
+            resize_steps: 10,
+            ..schedule(Decay::Constant)
+        };
+        let sides = |full| [0, 4, 5, 9, 10, u64::MAX].map(|step| schedule.side(step, false, full));
+        assert_eq!(sides(96), [32, 32, 64, 64, 96, 96]);
+        assert_eq!(sides(64), [32, 32, 32, 32, 64, 64]);
+        assert_eq!(sides(32), [32; 6]);
+        assert_eq!(schedule.side(0, true, 96), 96, "pretrained");
+        let never = ScheduleConfig {
+            resize_steps: 0,
+            ..schedule.clone()
+        };
+        assert_eq!(never.side(0, false, 96), 96);
+        let late = ScheduleConfig {
+            resize_steps: u64::MAX,
+            ..schedule
+        };
+        assert_eq!(late.side(u64::MAX - 1, false, 224), 192, "no overflow");
     }
 
     #[test]

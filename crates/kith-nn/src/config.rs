@@ -19,6 +19,11 @@ pub struct EncoderConfig {
     pub towers: usize,
 }
 
+/// Whether the network takes images of `side` pixels across.
+pub(super) fn is_side(side: usize) -> bool {
+    (32..=224).contains(&side) && side.is_multiple_of(32)
+}
+
 /// Checkpoints from before there could be two towers have one.
 fn one_tower() -> usize {
     1
@@ -34,7 +39,7 @@ impl EncoderConfig {
             towers,
         } = *self;
         let width = (8..=512).contains(&width) && width.is_multiple_of(8);
-        let side = (32..=224).contains(&side) && side.is_multiple_of(32);
+        let side = is_side(side);
         let dim = (8..=8192).contains(&dim);
         let towers = (1..=2).contains(&towers);
         let rules = [

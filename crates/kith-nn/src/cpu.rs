@@ -120,7 +120,7 @@ impl Backend for Cpu {
         let out_side = conv.output_side(side);
         let (data, bias) = (View::new(x)?, View::new(&layer.bias)?);
         let residual = residual.map(View::new).transpose()?;
-        let packed = layer.packed_forward()?;
+        let packed = layer.packed_forward(side)?;
         build((batch, out_side, out_side, conv.outputs), |out| {
             let epilogue = Epilogue {
                 bias: &bias,
@@ -143,7 +143,7 @@ impl Backend for Cpu {
         let (data, gradient) = (View::new(x)?, View::new(gradient)?);
         let images = Images { data: &data, side };
         let bias = build(conv.outputs, |out| kernels::sum_rows(&gradient, out))?;
-        let pack = layer.pack_backward()?;
+        let pack = layer.pack_backward(side)?;
         let mut input_gradient = None;
         let weight = build_to_keep(layer.spec.inner_shape().to_vec(), |weights| {
             let mut both = |data: &mut [f32], accumulate| {
@@ -174,7 +174,7 @@ impl Backend for Cpu {
         let pooled = stem.pooled_side();
         let shape = (batch, pooled, pooled, stem.conv.outputs);
         let (data, bias) = (View::new(pixels)?, View::new(&layer.bias)?);
-        let packed = layer.packed_forward()?;
+        let packed = layer.packed_forward(stem.side)?;
         let weights = (packed.panels(), &*bias);
         if !save {
             let out = build(shape, |out| stem.forward(&data, weights, out, None))?;

@@ -6,10 +6,10 @@ use candle_core::{Tensor, bail};
 
 use super::architecture::{LayerSpec, PLACES, layers};
 use super::arrays::{Import, slots};
-use super::backend::{Backend, GraphCache, Pixels, PixelsAhead, SavedActivations, TrainingForward};
+use super::backend::{Backend, GraphCache, PixelsAhead, SavedActivations, TrainingForward};
 use super::layer::Layer;
 use super::resnet::{ForwardTrace, Network};
-use super::{Device, EncoderConfig, Gradients, NamedArray, NnError, Precision, init};
+use super::{Device, EncoderConfig, Gradients, Images, NamedArray, NnError, Precision, init};
 
 /// The vectors of a batch, row-major: `[rows, dim]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -165,13 +165,21 @@ impl Encoder {
     /// # Errors
     /// As [`Encoder::forward`].
     pub fn forward_all(&self, parts: &[&[f32]]) -> Result<Features, NnError> {
+        self.forward_images(self.own(parts))
+    }
+
+    /// [`Encoder::forward`] of images of any size that the network takes.
+    ///
+    /// # Errors
+    /// As [`Encoder::forward`], or of another size than [`Encoder::config`] has after [`Encoder::only_encoding`].
+    pub fn forward_images(&self, images: Images<'_>) -> Result<Features, NnError> {
         let pass = |backend: &dyn Backend, pixels: Tensor| {
             let layers = &self.layers;
             let trace = Network { backend, layers }.forward(pixels, false)?;
             let [places, fine_places] = trace.places;
             Ok([trace.embedding, trace.hidden, places, fine_places])
         };
-        let pixels = self.pixels(parts)?;
+        let pixels = images.pixels()?;
         let rows = pixels.shape[0];
         let outputs = self.device.backend.infer(&self.graphs, pixels, &pass)?;
         let [embedding, hidden, places, fine_places] = outputs.map(|data| {
@@ -206,7 +214,7 @@ impl Encoder {
     /// # Errors
     /// As [`Encoder::forward_train`].
     pub fn forward_train_all(&self, parts: &[&[f32]]) -> Result<Tape, NnError> {
-        self.forward_train_uploaded(parts, None)
+        self.forward_train_uploaded(self.own(parts), None)
     }
 
     /// Whether the device uploads pixels while it computes, so that [`Encoder::upload_ahead`] is of use.
@@ -214,13 +222,13 @@ impl Encoder {
         self.device.backend.uploads_ahead()
     }
 
-    /// Uploads `parts` for a later [`Encoder::forward_train_uploaded`] while the device computes what is queued. `None`: the device is the CPU, or
+    /// Uploads `images` for a later [`Encoder::forward_train_uploaded`] while the device computes what is queued. `None`: the device is the CPU, or
     /// it holds pixels of another pass already.
     ///
     /// # Errors
-    /// `parts` are not one or more whole images.
-    pub fn upload_ahead(&self, parts: &[&[f32]]) -> Result<Option<UploadedPixels>, NnError> {
-        let mut pixels = self.pixels(parts)?;
+    /// `images` are not one or more whole images of a size that the network takes.
+    pub fn upload_ahead(&self, images: Images<'_>) -> Result<Option<UploadedPixels>, NnError> {
+        let mut pixels = images.pixels()?;
         let backend = &self.device.backend;
         pixels.shape[0] = backend.training_rows(pixels.shape[0]);
         let shape = pixels.shape;
@@ -228,14 +236,14 @@ impl Encoder {
         Ok(ahead.map(|ahead| UploadedPixels { shape, ahead }))
     }
 
-    /// [`Encoder::forward_train_all`] of `parts`, which [`Encoder::upload_ahead`] may have uploaded. Uploads of another shape are
-    /// dropped.
+    /// [`Encoder::forward_train`] of images of any size that the network takes, which [`Encoder::upload_ahead`] may have uploaded. Uploads of
+    /// another shape are dropped.
     ///
     /// # Errors
     /// As [`Encoder::forward_train`].
     pub fn forward_train_uploaded(
         &self,
-        parts: &[&[f32]],
+        images: Images<'_>,
         uploaded: Option<UploadedPixels>,
     ) -> Result<Tape, NnError> {
         let pass = |backend: &dyn Backend, pixels: Tensor| {
@@ -250,7 +258,7 @@ impl Encoder {
             Ok((saved, embedding))
         };
         let backend = &self.device.backend;
-        let mut pixels = self.pixels(parts)?;
+        let mut pixels = images.pixels()?;
         let batch = pixels.shape[0];
         pixels.shape[0] = backend.training_rows(batch);
         let graphs = &self.training_graphs;
@@ -271,17 +279,10 @@ impl Encoder {
         })
     }
 
-    fn pixels<'a>(&self, parts: &'a [&'a [f32]]) -> Result<Pixels<'a>, NnError> {
+    /// `parts` as images of the size that is served.
+    fn own<'a>(&self, parts: &'a [&'a [f32]]) -> Images<'a> {
         let side = self.config.side;
-        let values: usize = parts.iter().map(|part| part.len()).sum();
-        let batch = values / (side * side * 3);
-        if batch == 0 || batch * side * side * 3 != values {
-            let message =
-                format!("{values} values are not one or more images of {side} × {side} × 3");
-            return Err(NnError::Config(message));
-        }
-        let shape = [batch, side, side, 3];
-        Ok(Pixels { parts, shape })
+        Images { side, parts }
     }
 }
 

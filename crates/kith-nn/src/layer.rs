@@ -17,7 +17,7 @@ pub(super) struct Layer {
     weight: Option<Tensor>,
     /// `[outputs]`.
     pub(super) bias: Tensor,
-    /// The weights that the forward kernel reads, packed when first needed. `None`: packed for each use.
+    /// The weights that the forward kernel reads for activations of the spec's side, packed when first needed. `None`: packed for each use.
     packed: Option<Arc<OnceLock<Packed>>>,
     precision: Precision,
     /// Weights and bias as a GPU reads them, made when first needed.
@@ -81,7 +81,7 @@ impl Layer {
     /// The same layer with only the weights that the forward kernel of the CPU reads, in `precision`.
     pub(super) fn only_packed(mut self, precision: Precision) -> Result<Self> {
         (self.packed, self.precision) = (Some(Arc::default()), precision);
-        self.packed_forward()?;
+        self.packed_forward(self.spec.side)?;
         self.weight = None;
         Ok(self)
     }
@@ -98,15 +98,17 @@ impl Layer {
         }
     }
 
-    /// The weights packed for the forward kernel.
-    pub(super) fn packed_forward(&self) -> Result<PackedRef<'_>> {
-        let made = self.packed.as_ref().and_then(|packed| packed.get());
-        if let Some(packed) = made {
+    /// The weights packed for the forward kernel on activations of `side`.
+    pub(super) fn packed_forward(&self, side: usize) -> Result<PackedRef<'_>> {
+        let (conv, usual) = (self.spec.conv, self.spec.side);
+        let cache = self.packed.as_ref();
+        let cache = cache.filter(|_| conv.packs_alike(side, usual));
+        if let Some(packed) = cache.and_then(|packed| packed.get()) {
             return Ok(PackedRef::Cached(packed));
         }
         let weight = View::new(self.weight()?)?;
-        let pack = || self.spec.conv.pack(&weight, self.spec.side);
-        Ok(match &self.packed {
+        let pack = || conv.pack(&weight, side);
+        Ok(match cache {
             Some(packed) => PackedRef::Cached(
                 packed.get_or_init(|| Packed::with_precision(&pack(), self.precision)),
             ),
@@ -114,11 +116,11 @@ impl Layer {
         })
     }
 
-    /// A function that packs the weights for the kernel of the input's gradient.
-    pub(super) fn pack_backward(&self) -> Result<impl Fn() -> Packed> {
+    /// A function that packs the weights for the kernel of the gradient of an input of `side`.
+    pub(super) fn pack_backward(&self, side: usize) -> Result<impl Fn() -> Packed> {
         let weight = View::new(self.weight()?)?;
         Ok(move || {
-            let values = self.spec.conv.pack_transposed(&weight, self.spec.side);
+            let values = self.spec.conv.pack_transposed(&weight, side);
             Packed::Temporary(values)
         })
     }

@@ -64,6 +64,7 @@ impl Fixture {
             step,
             pairs,
             recency: Recency::NONE,
+            side: self.learner.towers.config().side,
             pixels,
         }
     }

@@ -85,6 +85,7 @@ impl Settings {
             decay: Decay::Cosine,
             total_steps: self.steps,
             final_rate: 0.0,
+            resize_steps: 0,
         }
     }
 }

@@ -39,8 +39,8 @@ pub(super) struct FixedSet {
     pairs: Vec<PairKey>,
     /// `[2 · pairs, side, side, 3]`.
     pixels: Vec<f32>,
-    /// Number of values of one view.
-    view_len: usize,
+    /// Pixels across each.
+    side: usize,
 }
 
 impl FixedSet {
@@ -56,7 +56,7 @@ impl FixedSet {
             graph: distinct_pairs(images.len() as u32),
             pairs,
             pixels: views.concat(),
-            view_len: side * side * 3,
+            side,
         }
     }
 
@@ -75,14 +75,14 @@ impl TrainingViews for FixedSet {
     }
 
     fn batch(&self, step: u64, pairs: Vec<PairKey>) -> Batch {
-        let pair = |pair: &PairKey| {
-            &self.pixels[2 * pair.0 as usize * self.view_len..][..2 * self.view_len]
-        };
+        let len = 2 * self.side * self.side * 3;
+        let pair = |pair: &PairKey| &self.pixels[pair.0 as usize * len..][..len];
         let pixels = pairs.iter().flat_map(pair).copied().collect();
         Batch {
             step,
             pairs,
             recency: Recency::NONE,
+            side: self.side,
             pixels,
         }
     }
@@ -94,10 +94,11 @@ impl CarriedViews for FixedSet {
         _step: u64,
         images: &[ImageKey],
     ) -> Result<Vec<Option<SharedView>>, Unreadable> {
+        let len = self.side * self.side * 3;
         let view = |image: &ImageKey| {
-            let start = image.0 as usize * self.view_len;
+            let start = image.0 as usize * len;
             self.pixels
-                .get(start..start + self.view_len)
+                .get(start..start + len)
                 .map(|view| view.to_vec().into())
         };
         Ok(images.iter().map(view).collect())
@@ -146,6 +147,7 @@ impl TrainingViews for FreshSet<'_> {
             step,
             pairs,
             recency: Recency::NONE,
+            side: self.side,
             pixels: views.concat(),
         }
     }
@@ -221,6 +223,7 @@ impl TrainingViews for DisguisedSet<'_> {
             step,
             pairs,
             recency: Recency::NONE,
+            side: self.views.side,
             pixels: views.concat(),
         }
     }

@@ -234,6 +234,7 @@ class Training:
     checkpoint: CheckpointSummary
     alarms: list[Alarm]
     recent_pairs: int = 0
+    view_side: int = 0
     loss: float | None = None
     global_loss_estimate: float | None = None
     acceptance_rate: float | None = None

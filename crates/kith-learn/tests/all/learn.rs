@@ -3,11 +3,11 @@
 
 use kith_learn::{Batch, LearnConfig, LearnError, Learner, Prototypes, Scores, StepReport};
 use kith_mcmc::{ChainColumns, Estimator, PairGraph, PairKey, Side, SlotKey};
-use kith_nn::NamedArray;
+use kith_nn::{Device, EncoderConfig, NamedArray};
 
 use crate::tiny::{
-    PIXELS, Store, all_configs, baselines, batch, config, encodes_all, graph, infonce, learner,
-    scores,
+    PIXELS, Store, TINY, all_configs, baselines, batch, config, encodes_all, graph, infonce,
+    learner, learner_of, scores,
 };
 
 /// Steps over 12 pairs in batches of 4, in turn.
@@ -343,5 +343,20 @@ fn the_average_of_the_first_steps_is_their_mean_and_steps_do_not_read_it() {
     for (place, found) in flat(found.expect("weights")).into_iter().enumerate() {
         // Roundings of a few sums.
         assert!((found - mean(place)).abs() <= 1e-6 * (1.0 + found.abs()));
+    }
+}
+
+#[test]
+fn steps_on_smaller_views_are_those_of_an_encoder_of_their_size() {
+    let graph = graph(12);
+    for config in all_configs().into_iter().chain(baselines()) {
+        let trained = |side| {
+            let shape = EncoderConfig { side, ..TINY };
+            let mut learner = learner_of(&shape, &Device::cpu(), config.clone());
+            let reports = train(&mut learner, &graph, &Store::default(), 4);
+            assert!(reports.iter().all(|report| report.anchors > 0));
+            state(&learner)
+        };
+        assert!(trained(64) == trained(32), "{config:?}");
     }
 }

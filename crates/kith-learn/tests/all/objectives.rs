@@ -52,6 +52,7 @@ pub(crate) fn fixed_batch(step: u64, pairs: std::ops::Range<u32>) -> Batch {
             .collect(),
         pairs: pairs.map(PairKey).collect(),
         recency: Recency::NONE,
+        side: 32,
     }
 }
 

@@ -74,7 +74,8 @@ pub(crate) fn two_towers(config: LearnConfig) -> Learner {
     learner_of(&shape, &Device::cpu(), config)
 }
 
-fn learner_of(shape: &EncoderConfig, device: &Device, config: LearnConfig) -> Learner {
+/// A learner with encoders of another shape.
+pub(crate) fn learner_of(shape: &EncoderConfig, device: &Device, config: LearnConfig) -> Learner {
     let towers = Towers::fresh(shape, 1, device).expect("a tiny encoder");
     let adam = OptimizerConfig {
         kind: OptimizerKind::Adamw,
@@ -171,6 +172,7 @@ pub(crate) fn batch(graph: &PairGraph, step: u64, pairs: &[u32]) -> Batch {
         step,
         pairs: pairs.iter().copied().map(PairKey).collect(),
         recency: Recency::NONE,
+        side: 32,
         pixels,
     }
 }

@@ -200,6 +200,7 @@ fn the_exact_objective_has_the_gradient_of_the_directed_loss() {
         step: 0,
         pairs: pairs.clone(),
         recency: Recency::NONE,
+        side: 32,
         pixels: pixels.clone(),
     };
     let (_, found) = learner

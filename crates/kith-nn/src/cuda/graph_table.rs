@@ -1,9 +1,12 @@
-//! Captured graphs by batch size.
+//! Captured graphs by the size of a pass.
 
 use std::collections::HashMap;
 
-/// Captured graphs of one kind by batch size. A graph that is in use has been taken out.
-pub(super) struct GraphTable<G>(HashMap<usize, Entry<G>>);
+/// Images in a pass, and pixels across each.
+pub(super) type PassSize = (usize, usize);
+
+/// Captured graphs of one kind. A graph that is in use has been taken out.
+pub(super) struct GraphTable<G>(HashMap<PassSize, Entry<G>>);
 
 impl<G> Default for GraphTable<G> {
     fn default() -> Self {
@@ -11,7 +14,7 @@ impl<G> Default for GraphTable<G> {
     }
 }
 
-/// The state of one batch size.
+/// The state of one size.
 pub(super) enum Entry<G> {
     /// A pass of this size ran without a graph. The second one is captured.
     SeenOnce,
@@ -24,7 +27,7 @@ pub(super) enum Entry<G> {
 impl<G> GraphTable<G> {
     /// Takes the graph of `size` out of the table; [`GraphTable::put`] must follow. `Some(None)`: it is to be captured now. `None`: a pass of
     /// this size is to run without a graph.
-    pub(super) fn take(&mut self, size: usize) -> Option<Option<G>> {
+    pub(super) fn take(&mut self, size: PassSize) -> Option<Option<G>> {
         match self.0.get(&size)? {
             Entry::Rejected => None,
             Entry::SeenOnce | Entry::Captured(_) => match self.0.remove(&size)? {
@@ -35,7 +38,7 @@ impl<G> GraphTable<G> {
     }
 
     /// Notes that a pass of `size` has run without a graph. If the table has `max_sizes` already, it is emptied first.
-    pub(super) fn note_seen(&mut self, size: usize, max_sizes: usize) {
+    pub(super) fn note_seen(&mut self, size: PassSize, max_sizes: usize) {
         if self.0.contains_key(&size) {
             return;
         }
@@ -46,7 +49,7 @@ impl<G> GraphTable<G> {
     }
 
     /// Sets the state of `size`.
-    pub(super) fn put(&mut self, size: usize, entry: Entry<G>) {
+    pub(super) fn put(&mut self, size: PassSize, entry: Entry<G>) {
         self.0.insert(size, entry);
     }
 

@@ -1,4 +1,4 @@
-//! Passes that only encode, captured as a CUDA graph for each batch size. For small batches the CPU needs longer to queue the kernels one by
+//! Passes that only encode, captured as a CUDA graph for each number and size of images. For small batches the CPU needs longer to queue the kernels one by
 //! one than the GPU needs to run them; a graph is launched by one call.
 #![allow(unsafe_code)]
 
@@ -12,7 +12,7 @@ use candle_core::cuda_backend::cudarc::driver::CudaEvent;
 use super::arrays::ActivationType;
 use super::captured::{CapturedGraphs, CapturedPass};
 use super::gpu::Gpu;
-use super::graph_table::Entry;
+use super::graph_table::{Entry, PassSize};
 use crate::backend::{GraphCache, InferencePass, Outputs, Pixels, collect_outputs};
 
 /// Maximum number of graphs of one encoder. When there are as many, all are dropped.
@@ -76,9 +76,9 @@ fn append(outputs: &mut Outputs<Vec<f32>>, more: Outputs<Vec<f32>>) {
     }
 }
 
-/// Notes in `graphs` that a pass of `batch` images has run without a graph.
-pub(super) fn note_seen(graphs: &GraphCache, batch: usize) {
-    graphs.with(|all: &mut CapturedGraphs| all.encoding.note_seen(batch, MAX_SIZES));
+/// Notes in `graphs` that a pass of this size has run without a graph.
+pub(super) fn note_seen(graphs: &GraphCache, size: PassSize) {
+    graphs.with(|all: &mut CapturedGraphs| all.encoding.note_seen(size, MAX_SIZES));
 }
 
 /// Images in a part of a batch of `images`. `None` if the batch is computed as one.
@@ -91,7 +91,7 @@ pub(super) fn images_of_part(images: usize, side: usize) -> Option<usize> {
     (images >= 2 * small).then_some(part)
 }
 
-/// Number of batch sizes with a captured graph in `graphs`.
+/// Number of sizes with a captured graph in `graphs`.
 pub(super) fn captured(graphs: &GraphCache) -> usize {
     graphs.with(|all: &mut CapturedGraphs| {
         all.encoding.captured() + all.parts.captured() + all.training.captured()
@@ -113,11 +113,12 @@ where
         if batch * side * side > MAX_PIXELS {
             return None;
         }
-        let outputs = match graphs.with(|all: &mut CapturedGraphs| all.encoding.take(batch))? {
-            None => self.capture(pixels.shape, pass),
-            Some(captured) => Ok(captured),
-        }
-        .and_then(|captured| Ok((self.launch_captured(&captured, pixels)?, captured)));
+        let outputs =
+            match graphs.with(|all: &mut CapturedGraphs| all.encoding.take((batch, side)))? {
+                None => self.capture(pixels.shape, pass),
+                Some(captured) => Ok(captured),
+            }
+            .and_then(|captured| Ok((self.launch_captured(&captured, pixels)?, captured)));
         let (entry, outputs) = match outputs {
             Ok((outputs, captured)) => (Entry::Captured(captured), Some(outputs)),
             Err(error) => {
@@ -126,7 +127,7 @@ where
                 (Entry::Rejected, None)
             }
         };
-        graphs.with(|all: &mut CapturedGraphs| all.encoding.put(batch, entry));
+        graphs.with(|all: &mut CapturedGraphs| all.encoding.put((batch, side), entry));
         outputs
     }
 
@@ -138,6 +139,7 @@ where
         pass: InferencePass<'_>,
         one: impl Fn(Pixels<'_>) -> Result<Outputs<Vec<f32>>>,
     ) -> Result<Outputs<Vec<f32>>> {
+        let size = (images, pixels.shape[1]);
         let parts = split(pixels, images);
         let whole = parts.len() - usize::from(pixels.shape[0] % images > 0);
         let mut outputs = Outputs::default();
@@ -149,7 +151,7 @@ where
         for part in &parts[done..] {
             append(&mut outputs, one(part.pixels())?);
         }
-        graphs.with(|all: &mut CapturedGraphs| all.parts.note_seen(images, MAX_SIZES));
+        graphs.with(|all: &mut CapturedGraphs| all.parts.note_seen(size, MAX_SIZES));
         Ok(outputs)
     }
 
@@ -162,7 +164,8 @@ where
         outputs: &mut Outputs<Vec<f32>>,
     ) -> bool {
         let shape = parts[0].shape;
-        let Some(taken) = graphs.with(|all: &mut CapturedGraphs| all.parts.take(shape[0])) else {
+        let size = (shape[0], shape[1]);
+        let Some(taken) = graphs.with(|all: &mut CapturedGraphs| all.parts.take(size)) else {
             return false;
         };
         let both = || -> Result<_> { Ok([self.capture(shape, pass)?, self.capture(shape, pass)?]) };
@@ -183,7 +186,7 @@ where
                 (Entry::Rejected, false)
             }
         };
-        graphs.with(|all: &mut CapturedGraphs| all.parts.put(shape[0], entry));
+        graphs.with(|all: &mut CapturedGraphs| all.parts.put(size, entry));
         done
     }
 

@@ -116,7 +116,7 @@ where
         }
         let outputs = pass(self, self.upload_pixels(pixels)?)?;
         let outputs = collect_outputs(outputs.map(|output| self.download(&output)))?;
-        inference_graphs::note_seen(graphs, batch);
+        inference_graphs::note_seen(graphs, (batch, side));
         Ok(outputs)
     }
 

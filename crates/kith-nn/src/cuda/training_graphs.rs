@@ -1,4 +1,4 @@
-//! Training passes, captured as two CUDA graphs (forward and backward) for each number of rows.
+//! Training passes, captured as two CUDA graphs (forward and backward) for each number of rows and size of images.
 //!
 //! The saved activations and the gradients outlive the graphs' launches. So all arrays of a captured step keep their addresses as long as it
 //! lives. While a tape or its gradients are in use, other passes of as many rows run without a graph.
@@ -45,7 +45,7 @@ pub(super) fn note_seen(graphs: &GraphCache, rows: usize, side: usize) {
     let pixels = rows * side * side;
     if pixels <= MAX_PIXELS {
         let max_sizes = (MAX_PIXELS_OF_ALL / pixels).min(MAX_SIZES);
-        graphs.with(|all: &mut CapturedGraphs| all.training.note_seen(rows, max_sizes));
+        graphs.with(|all: &mut CapturedGraphs| all.training.note_seen((rows, side), max_sizes));
     }
 }
 
@@ -64,8 +64,9 @@ where
         if rows * side * side > MAX_PIXELS {
             return None;
         }
-        let put = |entry| graphs.with(|all: &mut CapturedGraphs| all.training.put(rows, entry));
-        let step = match graphs.with(|all: &mut CapturedGraphs| all.training.take(rows))? {
+        let size = (rows, side);
+        let put = |entry| graphs.with(|all: &mut CapturedGraphs| all.training.put(size, entry));
+        let step = match graphs.with(|all: &mut CapturedGraphs| all.training.take(size))? {
             None => self.capture_step(pixels.shape, pass).map(Arc::new),
             Some(step) => Ok(step),
         };

@@ -20,6 +20,11 @@ impl Conv {
         }
     }
 
+    /// Whether weights packed for images of one side are those for another.
+    pub(crate) fn packs_alike(&self, side: usize, other: usize) -> bool {
+        outputs_of_tile(self, side) == outputs_of_tile(self, other)
+    }
+
     /// Packs `weights` (`[kernel, kernel, inputs, outputs]`) for [`Conv::forward`] on images of `side`.
     pub(crate) fn pack(&self, weights: &[f32], side: usize) -> Vec<f32> {
         match self.method(side) {

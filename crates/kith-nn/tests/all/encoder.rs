@@ -1,10 +1,13 @@
 //! The encoder's vectors, its weights in and out, and its errors.
 
 use kith_nn::{
-    CudaConfig, Device, Encoder, EncoderConfig, NamedArray, NnError, Precision, Purpose,
+    CudaConfig, Device, Encoder, EncoderConfig, Images, NamedArray, NnError, Precision, Purpose,
 };
 
-use crate::support::{TINY, cpu, formula_encoder, pixels};
+use crate::{
+    formula::values,
+    support::{TINY, cpu, formula_encoder, pixels},
+};
 
 #[test]
 fn a_vector_does_not_depend_on_the_others_in_its_batch() {
@@ -151,6 +154,47 @@ fn settings_and_devices_that_cannot_be_used_are_clear_errors() {
     assert!(message(encoder.forward(&[])).contains("0 values"));
     let tape = encoder.forward_train(&pixels(&TINY, 1)).unwrap();
     assert!(message(tape.backward(&[0.0; 15])).contains("15 values"));
+}
+
+#[test]
+fn smaller_images_pass_as_through_an_encoder_of_their_size() {
+    let small = formula_encoder(&TINY);
+    let large = EncoderConfig { side: 64, ..TINY };
+    let large = Encoder::from_arrays(&large, &small.to_arrays().unwrap(), &cpu()).unwrap();
+    let pixels = pixels(&TINY, 3);
+    let parts: Vec<&[f32]> = pixels.chunks(32 * 32 * 3).collect();
+    let side = 32;
+    let images = Images {
+        side,
+        parts: &parts,
+    };
+    assert_eq!(
+        large.forward_images(images).unwrap(),
+        small.forward(&pixels).unwrap()
+    );
+    let weight = values(7, 3 * 16);
+    let gradients = [
+        large.forward_train_uploaded(images, None).unwrap(),
+        small.forward_train(&pixels).unwrap(),
+    ]
+    .map(|tape| tape.backward(&weight).unwrap().to_flat().unwrap());
+    assert_eq!(gradients[0], gradients[1]);
+    let refused = |side| {
+        let images = Images {
+            side,
+            parts: &parts,
+        };
+        large.forward_images(images).unwrap_err().to_string()
+    };
+    for side in [0, 48, 256] {
+        let text = format!("side {side} must be a multiple of 32");
+        assert!(refused(side).contains(&text));
+    }
+    assert!(refused(64).contains("9216 values are not one or more images of 64"));
+    // Its weights are packed for the size that it serves.
+    let serving = large.only_encoding(Precision::F32).unwrap();
+    let refused = serving.forward_images(images).unwrap_err().to_string();
+    assert!(refused.contains("only encodes"), "{refused}");
 }
 
 #[test]

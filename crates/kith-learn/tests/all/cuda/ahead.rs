@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Mutex};
 
 use kith_learn::{Batch, CarriedViews, Learner, Scores, SharedView, StepImages, Unreadable};
 use kith_mcmc::{Estimator, ImageKey};
-use kith_nn::{Compute, Device};
+use kith_nn::{Compute, Device, EncoderConfig, Images};
 
 use super::{FULL, both, gpu, pixels};
 use crate::tiny::{TINY, batch, config, graph, learner_on, view};
@@ -90,12 +90,13 @@ fn cuda_keeps_one_upload_at_a_time() {
             pixels.rotate_left(images * 311);
             let (first, second) = pixels.split_at(pixels.len() / 3);
             let parts = [first, second];
-            let uploaded = encoder.upload_ahead(&parts).expect("whole images");
+            let all = of_side(config, &parts);
+            let uploaded = encoder.upload_ahead(all).expect("whole images");
             assert!(uploaded.is_some(), "{images}");
-            let another = encoder.upload_ahead(&parts).expect("whole images");
+            let another = encoder.upload_ahead(all).expect("whole images");
             assert!(another.is_none(), "{images}");
             let embedding = |uploaded| {
-                let tape = encoder.forward_train_uploaded(&parts, uploaded);
+                let tape = encoder.forward_train_uploaded(all, uploaded);
                 tape.expect("a forward pass").embedding().clone()
             };
             let (found, wanted) = (embedding(uploaded), embedding(None));
@@ -103,12 +104,19 @@ fn cuda_keeps_one_upload_at_a_time() {
         }
         // Of another number of images, and never used.
         let pixels = pixels(config, 6);
-        let uploaded = encoder.upload_ahead(&[&pixels[..pixels.len() / 2]]);
+        let (all, half) = ([&pixels[..]], [&pixels[..pixels.len() / 2]]);
+        let all = of_side(config, &all);
+        let uploaded = encoder.upload_ahead(of_side(config, &half));
         let uploaded = uploaded.expect("whole images");
-        let tape = encoder.forward_train_uploaded(&[&pixels], uploaded);
+        let tape = encoder.forward_train_uploaded(all, uploaded);
         let wanted = encoder.forward_train(&pixels).expect("a forward pass");
         assert!(tape.expect("a forward pass").embedding() == wanted.embedding());
-        drop(encoder.upload_ahead(&[&pixels]).expect("whole images"));
-        assert!(encoder.upload_ahead(&[&pixels]).expect("images").is_some());
+        drop(encoder.upload_ahead(all).expect("whole images"));
+        assert!(encoder.upload_ahead(all).expect("images").is_some());
     }
+}
+
+fn of_side<'a>(config: &EncoderConfig, parts: &'a [&'a [f32]]) -> Images<'a> {
+    let side = config.side;
+    Images { side, parts }
 }
