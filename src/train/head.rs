@@ -5,18 +5,19 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use rayon::ThreadPool;
 
-use super::{context::Context, image_loader::decode};
+use super::{context::Context, image_loader::decode, recovery};
 use crate::{
     checkpoint::{CheckpointError, PairSample, RecentShare, Snapshot},
     db::PairKeys,
 };
 use kith_eval::geometry;
 use kith_mcmc::{ImageKey, PairKey, Side};
-use kith_nn::{Encoder, NamedArray, NnError, Precision, Towers, Vectors};
+use kith_nn::{Encoder, NamedArray, NnError, Precision, Towers, Vectors, arrays_of_towers};
 use kith_seed::mix;
-use kith_weights::{PairWhitening, Projection};
+use kith_weights::{PairCorrelation, PairWhitening, Projection};
 
 /// Pairs whose images are read, decoded and encoded together.
 const PAGE: usize = 16;
@@ -55,8 +56,11 @@ enum Seen {
 /// Those of such a pair.
 const VIEWS: [Seen; 2] = [Seen::View(0), Seen::View(1)];
 
+/// An image, the side after which the encoder is named that sees it, and how.
+type Place = (ImageKey, Side, Seen);
+
 /// The images of pairs, those that could be read.
-type Features = HashMap<(ImageKey, Seen), Encoded>;
+type Features = HashMap<Place, Encoded>;
 
 impl HeadFit<'_> {
     /// Puts the projection that fits stored pairs into the model of `snapshot`. Returns the largest magnitude of a value in the embeddings of
@@ -67,7 +71,7 @@ impl HeadFit<'_> {
     pub(super) fn apply(&self, snapshot: &mut Snapshot) -> Result<Option<f32>, CheckpointError> {
         let (config, encoder) = (&self.context.config, &snapshot.encoder);
         let max_pairs = config.snapshots.head_pairs;
-        if max_pairs == 0 || !config.run.enabled || encoder.towers > 1 {
+        if max_pairs == 0 || !config.run.enabled {
             return Ok(None);
         }
         let recent = RecentShare {
@@ -93,8 +97,9 @@ impl HeadFit<'_> {
         let Some((features, pairs)) = self.features(snapshot, &pairs)? else {
             return Ok(None);
         };
-        let dim = encoder.dim;
-        if self.have_collapsed(&features, pairs, dim) {
+        let (dim, sides) = (encoder.dim, encoder_sides(encoder.towers));
+        let judged = self.collapse_counts(snapshot.trainer.step)?;
+        if judged && self.have_collapsed(&features, (pairs, sides), dim) {
             tracing::warn!(
                 "the embeddings have collapsed: no projection is fitted, which would hide it"
             );
@@ -107,13 +112,13 @@ impl HeadFit<'_> {
                 1
             }
         };
-        let fit = || fitted(&features, pairs, times, dim);
-        let Some((projection, range)) = self.pool.install(fit) else {
+        let fit = || fitted(&features, (pairs, sides), times, dim);
+        let Some(Fitted { projections, range }) = self.pool.install(fit) else {
             return Ok(None);
         };
         let seconds = started.elapsed().as_secs_f32();
-        tracing::info!(embedding = %projection, seconds, "the projection is fitted");
-        put(snapshot, projection);
+        tracing::info!(embedding = %projections[0], seconds, "the projection is fitted");
+        put(snapshot, projections);
         Ok(Some(range))
     }
 
@@ -140,18 +145,32 @@ impl HeadFit<'_> {
             if done > 0 && Instant::now() >= deadline {
                 break;
             }
-            self.add_page(towers.get(Side::Anchor), page, &mut features)?;
+            self.add_page(&towers, page, &mut features)?;
             done += page.len();
         }
         Ok(Some((features, &pairs[..done])))
     }
 
+    /// Whether embeddings that lie close together at `step` would be a collapse, as the gate sees it. Random weights begin close to one, and a fit shows
+    /// what they know.
+    fn collapse_counts(&self, step: u64) -> Result<bool, CheckpointError> {
+        let life = self.context.wait(self.context.checkpoints.life())?;
+        let warmup = self.context.config.schedule.warmup_steps;
+        let healthy = recovery::ever_healthy(&life);
+        Ok(recovery::collapse_counts(step, warmup, healthy))
+    }
+
     /// Whether the embeddings meet the gate's rule of a collapse. A fit spreads out whatever is left of the features, so that the gate would not see it.
-    fn have_collapsed(&self, features: &Features, pairs: &[PairKeys], dim: usize) -> bool {
+    fn have_collapsed(
+        &self,
+        features: &Features,
+        (pairs, sides): (&[PairKeys], [Side; 2]),
+        dim: usize,
+    ) -> bool {
         let (mut anchors, mut positives) = (Vec::new(), Vec::new());
         for pair in pairs.iter().take(JUDGED) {
-            let whole = |image| features.get(&(image, Seen::Whole));
-            if let [Some(anchor), Some(positive)] = pair.images.map(whole) {
+            let wholes = wholes(pair, sides).map(|place| features.get(&place));
+            if let [Some(anchor), Some(positive)] = wholes {
                 anchors.extend_from_slice(&anchor.embedding);
                 positives.extend_from_slice(&positive.embedding);
             }
@@ -165,42 +184,58 @@ impl HeadFit<'_> {
     /// Adds the features of those images of `pairs` that are not there yet and can be decoded.
     fn add_page(
         &self,
-        encoder: &Encoder,
+        towers: &Towers,
         pairs: &[PairKeys],
         features: &mut Features,
     ) -> Result<(), CheckpointError> {
-        let mut stored = Vec::new();
-        for (image, seen) in wanted(pairs, features) {
+        let mut stored: HashMap<Side, Vec<_>> = HashMap::new();
+        for place in wanted(pairs, encoder_sides(towers.config().towers), features) {
+            let (image, side, _) = place;
             let bytes = self
                 .context
                 .wait(self.context.checkpoints.image_bytes(image))?;
-            stored.extend(bytes.map(|bytes| (image, seen, bytes)));
+            let of_side = stored.entry(side).or_default();
+            of_side.extend(bytes.map(|bytes| (place, bytes)));
         }
+        for (side, encoder) in towers.each() {
+            let Some(stored) = stored.remove(&side) else {
+                continue;
+            };
+            let encode = || self.encode(encoder, stored, features);
+            self.pool.install(encode)?;
+        }
+        Ok(())
+    }
+
+    /// Adds the features of the images of some files, which one encoder sees.
+    fn encode(
+        &self,
+        encoder: &Encoder,
+        stored: Vec<(Place, Bytes)>,
+        features: &mut Features,
+    ) -> Result<(), NnError> {
         let side = encoder.config().side;
-        let encode = || {
-            let (mut places, mut pixels) = (Vec::new(), Vec::new());
-            for (image, seen, bytes) in stored {
-                // What cannot be decoded is logged where training comes across it.
-                if let Some(input) = self.input((image, seen), &bytes, side) {
-                    places.push((image, seen));
-                    pixels.extend(input);
-                }
+        let (mut places, mut pixels) = (Vec::new(), Vec::new());
+        for ((image, tower, seen), bytes) in stored {
+            // What cannot be decoded is logged where training comes across it.
+            if let Some(input) = self.input((image, seen), &bytes, side) {
+                places.push((image, tower, seen));
+                pixels.extend(input);
             }
-            if places.is_empty() {
-                return Ok(());
-            }
-            let found = encoder.forward(&pixels)?;
-            let [coarse, fine] = &found.places;
-            let parts = rows(&found.hidden).zip(rows(coarse)).zip(rows(fine));
-            let all = parts.zip(rows(&found.embedding));
-            let encoded = all.map(|(((hidden, coarse), fine), embedding)| Encoded {
-                features: [hidden, coarse, fine].concat(),
-                embedding: embedding.to_vec(),
-            });
-            features.extend(places.into_iter().zip(encoded));
-            Ok::<_, NnError>(())
-        };
-        Ok(self.pool.install(encode)?)
+        }
+        if places.is_empty() {
+            return Ok(());
+        }
+        let found = encoder.forward(&pixels)?;
+        let [coarse, fine] = &found.places;
+        let parts = rows(&found.hidden).zip(rows(coarse)).zip(rows(fine));
+        let all = parts.zip(rows(&found.embedding));
+        let encoded = all.map(|(((hidden, coarse), fine), embedding)| Encoded {
+            features: [hidden, coarse, fine].concat(),
+            embedding: embedding.to_vec(),
+        });
+        features.extend(places.into_iter().zip(encoded));
+        Ok(())
     }
 
     /// What the encoder gets of an image, `[side, side, 3]`; `None` if it cannot be decoded.
@@ -225,50 +260,82 @@ impl HeadFit<'_> {
     }
 }
 
+/// The sides after which the encoders of anchors and positives are named: with one tower the same.
+fn encoder_sides(towers: usize) -> [Side; 2] {
+    if towers > 1 {
+        Side::BOTH
+    } else {
+        [Side::Anchor; 2]
+    }
+}
+
+/// The images of a pair as they are served.
+fn wholes(pair: &PairKeys, sides: [Side; 2]) -> [Place; 2] {
+    [0, 1].map(|at| (pair.images[at], sides[at], Seen::Whole))
+}
+
+/// What a pair is fitted by: its images, or two views of one that is paired with itself.
+fn fitted_by(pair: &PairKeys, sides: [Side; 2]) -> [Place; 2] {
+    let alone = pair.images[0] == pair.images[1];
+    let seen = if alone { VIEWS } else { [Seen::Whole; 2] };
+    [0, 1].map(|at| (pair.images[at], sides[at], seen[at]))
+}
+
 /// The images of `pairs`, ascending, each once in each way in which it is to be seen, without those that are in `features`.
-fn wanted(pairs: &[PairKeys], features: &Features) -> BTreeSet<(ImageKey, Seen)> {
-    let wholes = pairs.iter().flat_map(|pair| pair.images);
-    let alone = pairs.iter().filter(|pair| pair.images[0] == pair.images[1]);
-    let views = alone.flat_map(|pair| VIEWS.map(|view| (pair.images[0], view)));
-    let all = wholes.map(|image| (image, Seen::Whole)).chain(views);
+fn wanted(pairs: &[PairKeys], sides: [Side; 2], features: &Features) -> BTreeSet<Place> {
+    let of_pair = |pair| [wholes(pair, sides), fitted_by(pair, sides)];
+    let all = pairs.iter().flat_map(of_pair).flatten();
     all.filter(|place| !features.contains_key(place)).collect()
 }
 
-/// The projection to `dim` values that fits `pairs`, each of which counts some `times`, and the largest magnitude of a value in the embeddings of their images.
-fn fitted(
-    features: &Features,
-    pairs: &[PairKeys],
-    times: impl Fn(&PairKeys) -> usize,
-    dim: usize,
-) -> Option<(Projection, f32)> {
-    let size = features.values().next()?.features.len();
-    let mut whitening = PairWhitening::new(size);
-    for pair in pairs {
-        let [anchor, positive] = pair.images;
-        let both = if anchor == positive {
-            VIEWS.map(|view| (anchor, view))
-        } else {
-            pair.images.map(|image| (image, Seen::Whole))
-        };
-        if let [Some(anchor), Some(positive)] = both.map(|place| features.get(&place)) {
-            for _ in 0..times(pair) {
-                whitening.add(&anchor.features, &positive.features);
-            }
-        }
-    }
-    let projection = whitening.projection(dim)?;
-    let wholes = features
-        .iter()
-        .filter(|((_, seen), _)| *seen == Seen::Whole);
-    let ranges = wholes.map(|(_, encoded)| projection.largest_value(&encoded.features));
-    let range = ranges.reduce(f32::max)?;
-    Some((projection, range))
+/// The projections of each encoder that fit pairs.
+struct Fitted {
+    projections: Vec<Projection>,
+    /// The largest magnitude of a value in the embeddings of their images.
+    range: f32,
 }
 
-/// Puts `projection` in the place of the one in `snapshot`, which is kept beside the moments.
-fn put(snapshot: &mut Snapshot, projection: Projection) {
+/// Fits projections to `dim` values to `pairs`, each of which counts some `times`.
+fn fitted(
+    features: &Features,
+    (pairs, sides): (&[PairKeys], [Side; 2]),
+    times: impl Fn(&PairKeys) -> usize,
+    dim: usize,
+) -> Option<Fitted> {
+    let size = features.values().next()?.features.len();
+    let each = pairs.iter().filter_map(|pair| {
+        let [anchor, positive] = fitted_by(pair, sides).map(|place| features.get(&place));
+        Some((times(pair), &anchor?.features, &positive?.features))
+    });
+    let each =
+        each.flat_map(|(times, anchor, positive)| (0..times).map(move |_| (anchor, positive)));
+    let projections = if sides[0] == sides[1] {
+        let mut whitening = PairWhitening::new(size);
+        each.for_each(|(anchor, positive)| _ = whitening.add(anchor, positive));
+        vec![whitening.projection(dim)?]
+    } else {
+        let mut correlation = PairCorrelation::new(size);
+        each.for_each(|(anchor, positive)| _ = correlation.add(anchor, positive));
+        correlation.projections(dim)?.into()
+    };
+    let wholes = features
+        .iter()
+        .filter(|((.., seen), _)| *seen == Seen::Whole);
+    let range = |((_, side, _), encoded): (&Place, &Encoded)| {
+        let projection = projections.get(side.index()).or(projections.first())?;
+        Some(projection.largest_value(&encoded.features))
+    };
+    let range = wholes.filter_map(range).reduce(f32::max)?;
+    Some(Fitted { projections, range })
+}
+
+/// Puts `projections` in the place of those in `snapshot`, which are kept beside the moments.
+fn put(snapshot: &mut Snapshot, projections: Vec<Projection>) {
     let kept = snapshot.optimizer.iter().any(is_replaced);
-    for mut fitted in projection.into_head(snapshot.encoder.width) {
+    let width = snapshot.encoder.width;
+    let heads = projections.into_iter();
+    let heads = heads.map(|projection| projection.into_head(width));
+    for mut fitted in arrays_of_towers(heads) {
         let mut model = snapshot.model.iter_mut();
         let Some(array) = model.find(|array| array.name == fitted.name) else {
             continue;

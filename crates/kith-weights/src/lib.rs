@@ -1,11 +1,13 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod correlation;
 mod error;
 mod file;
 mod fold;
 mod keys;
 mod linear;
+mod moments;
 mod network;
 mod onnx;
 mod onnx_proto;
@@ -19,6 +21,7 @@ mod torchvision;
 mod weights;
 mod whitening;
 
+pub use correlation::PairCorrelation;
 pub use error::{KeyProblems, WeightsError, printable};
 pub use onnx::onnx;
 pub use projection::{PrincipalComponents, Projection, ProjectionKind};

@@ -29,6 +29,11 @@ pub enum ProjectionKind {
         /// Number of pairs.
         pairs: usize,
     },
+    /// Of one side of pairs, fitted with the other side's ([`PairCorrelation`](super::PairCorrelation)).
+    Correlated {
+        /// Number of pairs.
+        pairs: usize,
+    },
 }
 
 /// A linear map from features to embeddings.
@@ -59,6 +64,11 @@ impl fmt::Display for Projection {
             ProjectionKind::Principal { images } => write!(
                 f,
                 "the {} principal components of the features of {images} stored images",
+                self.dim
+            ),
+            ProjectionKind::Correlated { pairs } => write!(
+                f,
+                "{} directions of the features of each side that agree most within {pairs} pairs",
                 self.dim
             ),
             ProjectionKind::Whitened { pairs } => write!(
@@ -120,6 +130,19 @@ impl Projection {
             first += part.values(width);
         }
         head
+    }
+
+    /// A projection whose rows are the `columns`, of features less their `mean`. `None`: a value is not finite.
+    pub(super) fn centred(kind: ProjectionKind, columns: &Mat<f64>, mean: &[f64]) -> Option<Self> {
+        let rows: Vec<Vec<f64>> = columns
+            .col_iter()
+            .map(|column| column.iter().copied().collect())
+            .collect();
+        let mut projection = Self::from_rows(kind, mean.len(), rows.len(), &rows);
+        let centre = |row: &Vec<f64>| -dot(row, mean) as f32;
+        projection.bias = rows.iter().map(centre).collect();
+        let mut values = projection.weight.iter().chain(&projection.bias);
+        values.all(|value| value.is_finite()).then_some(projection)
     }
 
     pub(super) fn from_rows(

@@ -1,22 +1,15 @@
 //! A projection fitted to pairs in closed form.
 
 use faer::{
-    Accum, Mat, MatRef, Par, Side,
-    linalg::{
-        matmul::triangular::{BlockStructure, matmul},
-        triangular_solve::{solve_lower_triangular_in_place, solve_upper_triangular_in_place},
-    },
+    Mat, Side,
+    linalg::triangular_solve::{solve_lower_triangular_in_place, solve_upper_triangular_in_place},
 };
 
 use super::{
     Projection, ProjectionKind,
-    linear::{dot, leading_eigenvectors},
+    linear::leading_eigenvectors,
+    moments::{ALONE, BLOCK, Part, add_products, add_ridge, covariance, is_usable, transpose},
 };
-
-/// Pairs whose products are summed together: the sums, which no cache holds, are read and written once for so many.
-const BLOCK: usize = 256;
-/// One thread: a fit must leave the others to requests, and the same pairs must give the same projection.
-const ALONE: Par = Par::Seq;
 
 /// Sums over pairs of images, from which the projection follows in which the images of a pair differ least and those of different pairs most: Fisher's
 /// linear discriminants with a pair as a class, known in image retrieval as learned whitening (Mikolajczyk & Matas 2007; Radenović, Tolias & Chum 2018,
@@ -49,10 +42,8 @@ impl PairWhitening {
 
     /// Adds a pair from the features of its images; `false`: they are not finite, or not of this size, and nothing was added.
     pub fn add(&mut self, anchor: &[f32], positive: &[f32]) -> bool {
-        let is_usable = |features: &[f32]| {
-            features.len() == self.features && features.iter().all(|value| value.is_finite())
-        };
-        if !is_usable(anchor) || !is_usable(positive) {
+        let usable = |features| is_usable(features, self.features);
+        if !usable(anchor) || !usable(positive) {
             return false;
         }
         let [differences, images] = &mut self.waiting;
@@ -73,21 +64,7 @@ impl PairWhitening {
     /// Brings what is waiting into the sums.
     fn sum_up(&mut self) {
         for (sums, rows) in self.sums.iter_mut().zip(&mut self.waiting) {
-            let count = rows.len() / self.features;
-            let columns = MatRef::from_column_major_slice(rows, self.features, count);
-            let [whole, half] = [BlockStructure::Rectangular, BlockStructure::TriangularLower];
-            let (left, right) = ((columns, whole), (columns.transpose(), whole));
-            matmul(
-                sums.as_mut(),
-                half,
-                Accum::Add,
-                left.0,
-                left.1,
-                right.0,
-                right.1,
-                1.0,
-                ALONE,
-            );
+            add_products(sums, Part::Lower, rows, rows);
             rows.clear();
         }
     }
@@ -123,70 +100,33 @@ impl PairWhitening {
         let upper = factored.L().transpose();
         solve_upper_triangular_in_place(upper, columns.as_mut(), ALONE);
         let scale = 1.0 / variance.sqrt();
-        let row = |column: usize| {
-            columns
-                .col(column)
-                .iter()
-                .map(|value| value * scale)
-                .collect()
-        };
-        let rows: Vec<Vec<f64>> = (0..dim).map(row).collect();
-        let kind = ProjectionKind::Whitened { pairs };
-        let mut projection = Projection::from_rows(kind, features, dim, &rows);
-        let centre = |row: &Vec<f64>| -dot(row, &mean) as f32;
-        projection.bias = rows.iter().map(centre).collect();
-        let mut values = projection.weight.iter().chain(&projection.bias);
-        values.all(|value| value.is_finite()).then_some(projection)
+        columns *= faer::Scale(scale);
+        Projection::centred(ProjectionKind::Whitened { pairs }, &columns, &mean)
     }
 }
 
 /// Lower half of the covariance within pairs, with what is added for few pairs, from Σ (a − p)(a − p)ᵀ.
 fn within(differences: Mat<f64>, pairs: usize) -> Mat<f64> {
-    let scale = 0.5 / pairs as f64;
     let mut within = differences;
-    within *= faer::Scale(scale);
-    let trace: f64 = within.diagonal().column_vector().iter().sum();
-    let ridge = trace * scale;
-    let diagonal = within.diagonal_mut().column_vector_mut();
-    diagonal.iter_mut().for_each(|value| *value += ridge);
+    within *= faer::Scale(0.5 / pairs as f64);
+    add_ridge(&mut within, pairs);
     within
 }
 
-/// Both halves of the covariance of all images, from the lower half of Σ f fᵀ.
-fn covariance(products: Mat<f64>, images: f64, mean: &[f64]) -> Mat<f64> {
-    let mut total = products;
-    for column in 0..mean.len() {
-        for row in column..mean.len() {
-            let value = total[(row, column)] / images - mean[row] * mean[column];
-            (total[(row, column)], total[(column, row)]) = (value, value);
-        }
-    }
-    total
-}
-
-/// Transposes a square matrix where it lies.
-fn transpose(matrix: &mut Mat<f64>) {
-    for column in 0..matrix.ncols() {
-        for row in 0..column {
-            let (above, below) = (matrix[(row, column)], matrix[(column, row)]);
-            (matrix[(row, column)], matrix[(column, row)]) = (below, above);
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use crate::linear::dot;
     use rand_chacha::{
         ChaCha8Rng,
         rand_core::{Rng, SeedableRng},
     };
 
-    const FEATURES: usize = 12;
-    const DIM: usize = 4;
+    pub(crate) const FEATURES: usize = 12;
+    pub(crate) const DIM: usize = 4;
 
     /// Pairs that agree in the first four features, by which things differ, and disagree widely in the others.
-    fn pairs(count: usize) -> Vec<[Vec<f32>; 2]> {
+    pub(crate) fn pairs(count: usize) -> Vec<[Vec<f32>; 2]> {
         let mut random = ChaCha8Rng::seed_from_u64(3);
         let mut uniform = || random.next_u32() as f32 / u32::MAX as f32 - 0.5;
         let mut pair = || {
@@ -214,7 +154,7 @@ mod tests {
         whitening.projection(DIM).unwrap()
     }
 
-    fn embedding(projection: &Projection, features: &[f32]) -> Vec<f64> {
+    pub(crate) fn embedding(projection: &Projection, features: &[f32]) -> Vec<f64> {
         let rows = projection.weight.chunks_exact(FEATURES);
         rows.zip(&projection.bias)
             .map(|(row, bias)| dot(&wide(row), &wide(features)) + f64::from(*bias))
@@ -222,7 +162,7 @@ mod tests {
     }
 
     /// Share of anchors whose own positive has the largest cosine.
-    fn recall(anchors: &[Vec<f64>], positives: &[Vec<f64>]) -> f64 {
+    pub(crate) fn recall(anchors: &[Vec<f64>], positives: &[Vec<f64>]) -> f64 {
         let cosine = |a: &[f64], b: &[f64]| dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
         let nearest = |anchor: &Vec<f64>| {
             let cosines = positives.iter().map(|positive| cosine(anchor, positive));
