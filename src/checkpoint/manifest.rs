@@ -72,6 +72,13 @@ pub struct Origin {
     pub step: u64,
 }
 
+impl Origin {
+    /// Whether the weights did not begin as random ones.
+    pub fn is_pretrained(&self) -> bool {
+        self.kind != OriginKind::Fresh
+    }
+}
+
 /// A kind of first weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]

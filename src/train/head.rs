@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use rayon::ThreadPool;
 
-use super::{context::Context, image_loader::decode, recovery};
+use super::{context::Context, image_loader::decode};
 use crate::{
     checkpoint::{CheckpointError, PairSample, RecentShare, Snapshot},
     db::PairKeys,
@@ -98,8 +98,9 @@ impl HeadFit<'_> {
             return Ok(None);
         };
         let (dim, sides) = (encoder.dim, encoder_sides(encoder.towers));
-        let judged = self.collapse_counts(snapshot.trainer.step)?;
-        if judged && self.have_collapsed(&features, (pairs, sides), dim) {
+        // Random weights begin close to what would be a collapse, and the gate sees none in the warm-up: a fit shows what they know.
+        let warm = snapshot.trainer.step > config.schedule.warmup_steps;
+        if warm && self.have_collapsed(&features, (pairs, sides), dim) {
             tracing::warn!(
                 "the embeddings have collapsed: no projection is fitted, which would hide it"
             );
@@ -149,15 +150,6 @@ impl HeadFit<'_> {
             done += page.len();
         }
         Ok(Some((features, &pairs[..done])))
-    }
-
-    /// Whether embeddings that lie close together at `step` would be a collapse, as the gate sees it. Random weights begin close to one, and a fit shows
-    /// what they know.
-    fn collapse_counts(&self, step: u64) -> Result<bool, CheckpointError> {
-        let life = self.context.wait(self.context.checkpoints.life())?;
-        let warmup = self.context.config.schedule.warmup_steps;
-        let healthy = recovery::ever_healthy(&life);
-        Ok(recovery::collapse_counts(step, warmup, healthy))
     }
 
     /// Whether the embeddings meet the gate's rule of a collapse. A fit spreads out whatever is left of the features, so that the gate would not see it.

@@ -159,7 +159,7 @@ impl Judge {
         let context = &self.context;
         let life = context.wait(context.checkpoints.life())?;
         let warmup = context.config.schedule.warmup_steps;
-        if recovery::collapse_counts(step, warmup, recovery::ever_healthy(&life)) {
+        if recovery::collapse_counts(step, warmup, recovery::ever_healthy(&life, warmup)) {
             return Ok(Outcome::Collapsed(why));
         }
         Ok(Outcome::Untrained(format!(

@@ -73,9 +73,10 @@ pub(super) fn collapse_counts(step: u64, warmup: u64, ever_healthy: bool) -> boo
     step > warmup && (ever_healthy || step >= 2 * warmup)
 }
 
-/// Whether any checkpoint was judged and found sound.
-pub(super) fn ever_healthy(life: &Life) -> bool {
-    let mut entries = life.entries.iter();
+/// Whether any checkpoint from after the warm-up was judged and found sound. In one from before a fitted projection may spread out what random
+/// weights see.
+pub(super) fn ever_healthy(life: &Life, warmup: u64) -> bool {
+    let mut entries = life.entries.iter().filter(|entry| entry.step > warmup);
     entries.any(|entry| entry.verdict.is_some() && entry.may_serve())
 }
 
@@ -162,6 +163,11 @@ pub(super) fn suspects_collapse(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        checkpoint::Entry,
+        db::{CheckpointRole, CheckpointStatus, Verdict},
+        types::CheckpointId,
+    };
 
     const CONFIG: SnapshotConfig = SnapshotConfig {
         every_steps: 0,
@@ -258,6 +264,27 @@ mod tests {
                 "{step} {warmup} {healthy}"
             );
         }
+    }
+
+    #[test]
+    fn what_a_fit_makes_of_nearly_random_weights_does_not_end_their_grace() {
+        let at = |step, verdict| Entry {
+            id: CheckpointId::now(),
+            step,
+            status: CheckpointStatus::Complete,
+            role: CheckpointRole::Retired,
+            kept: false,
+            held: false,
+            aliased: false,
+            in_use: false,
+            verdict,
+            score: None,
+        };
+        let healthy = |entries| ever_healthy(&Life { entries }, 60);
+        let early = || at(60, Some(Verdict::Better));
+        assert!(!healthy(vec![early(), at(61, None)]));
+        assert!(!healthy(vec![early(), at(61, Some(Verdict::Untrained))]));
+        assert!(healthy(vec![early(), at(61, Some(Verdict::Undecided))]));
     }
 
     const GATE: GateConfig = GateConfig {

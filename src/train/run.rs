@@ -22,7 +22,6 @@ use super::{
     snapshot_job::SnapshotJob,
     snapshotter::Snapshotter,
     status::{CandidateVerdict, Judgement, TrainingState},
-    step::is_pretrained,
     training_set::{DrawPosition, Removed, TrainingSet},
     triggers::Triggers,
 };
@@ -116,6 +115,7 @@ impl<'a> Run<'a> {
     ) -> Result<Self, TrainFailure> {
         let state = start.snapshot.trainer.clone();
         let origin = start.snapshot.origin.clone();
+        let pretrained = origin.as_ref().is_some_and(Origin::is_pretrained);
         let parent = start.parent;
         context.pair_effect.resumed_at(state.step);
         let training_set = TrainingSet::read(context, state.seed, position(&state))?;
@@ -127,7 +127,7 @@ impl<'a> Run<'a> {
             run_id,
             began_at: state.step,
             learner: HeldLearner::new(context, start)?,
-            batches: Batches::start(context, &state, is_pretrained(origin.as_ref()))?,
+            batches: Batches::start(context, &state, pretrained)?,
             meter: Meter::new(),
             setbacks: Setbacks::default(),
             triggers: Triggers::new(snapshots, state.step, pairs, Instant::now()),
@@ -293,6 +293,11 @@ impl<'a> Run<'a> {
         } else {
             None
         }
+    }
+
+    /// Whether the weights did not begin as random ones, as far as is known.
+    pub(super) fn is_pretrained(&self) -> bool {
+        self.origin.as_ref().is_some_and(Origin::is_pretrained)
     }
 
     pub(super) fn is_complete(&self) -> bool {

@@ -14,10 +14,7 @@ use super::{
     recovery,
     run::Run,
 };
-use crate::{
-    checkpoint::{Origin, OriginKind},
-    events::Kind,
-};
+use crate::events::Kind;
 use kith_learn::{Batch, LearnError, Learner, ObjectiveKind, SharedView, StepImages, StepReport};
 use kith_mcmc::{ImageKey, PairGraph, PairKey};
 use kith_nn::NnError;
@@ -53,6 +50,10 @@ impl Run<'_> {
         (self.state.epoch, self.state.cursor) = (after.all.epoch, after.all.cursor);
         self.state.recent = after.recent;
         self.state.step += 1;
+        let side = self.batches.side(self.state.step);
+        if side != batch.side {
+            tracing::info!(step = self.state.step, side, "views are larger from now on");
+        }
         match learned {
             Ok(None) => self.count_unusable(),
             // No image of the batch may be another's negative: its loss of 0 is no figure.
@@ -80,7 +81,7 @@ impl Run<'_> {
         let schedule = &self.context.config.schedule;
         // A caller's rate is meant as it stands.
         let base = self.state.rate_override;
-        let base = base.unwrap_or_else(|| schedule.base(is_pretrained(self.origin.as_ref())));
+        let base = base.unwrap_or_else(|| schedule.base(self.is_pretrained()));
         self.state.rate_scale * schedule.rate(self.state.step, Some(base))
     }
 
@@ -222,11 +223,6 @@ fn left_state_unchanged(error: &LearnError) -> bool {
         error,
         LearnError::NonFinite { .. } | LearnError::Nn(NnError::Memory(_))
     )
-}
-
-/// Whether weights that began at `origin` did not begin as random ones.
-pub(super) fn is_pretrained(origin: Option<&Origin>) -> bool {
-    origin.is_some_and(|origin| origin.kind != OriginKind::Fresh)
 }
 
 /// Removes the pairs that were erased since the batch was planned.

@@ -15,8 +15,12 @@ use super::{
     moments::{ALONE, BLOCK, Part, add_products, add_ridge, covariance, is_usable, transpose},
 };
 
-/// Correlation below which a direction of the one side has none of the other that belongs to it.
-const NONE: f64 = 1e-9;
+/// Correlation below which a direction of the one side has none of the other that belongs to it. They are roots of eigenvalues, whose rounding is 1e-16.
+const NONE: f64 = 1e-6;
+
+/// Share of the squared mean that the variance has at least where features differ at all: sums of squares are right to some 1e-16 times the number of
+/// pairs, and features have 24 bits.
+const ROUNDING: f64 = 1e-12;
 
 /// Sums over pairs whose sides have an encoder each, from which the two projections follow that agree most within pairs: canonical correlations
 /// (Hotelling 1936). Features of the two sides need not mean the same.
@@ -143,6 +147,11 @@ impl PairCorrelation {
 /// The Cholesky factor of a side's covariance, with what is added for few pairs.
 fn factored(products: Mat<f64>, pairs: usize, mean: &[f64]) -> Option<Llt<f64>> {
     let mut covariance = covariance(products, pairs as f64, mean);
+    let variance: f64 = covariance.diagonal().column_vector().iter().sum();
+    // Of a side that is always the same, rounding is left.
+    if variance <= ROUNDING * dot(mean, mean) {
+        return None;
+    }
     add_ridge(&mut covariance, pairs);
     covariance.llt(Side::Lower).ok()
 }
@@ -283,8 +292,10 @@ mod tests {
         assert!(found(&correlation, DIM).is_some());
         assert_eq!(found(&correlation, FEATURES + 1), None, "too many values");
         let mut same = PairCorrelation::new(FEATURES);
-        let zero = [0.0; FEATURES];
-        (0..20).for_each(|_| assert!(same.add(anchor, &zero)));
+        let constant = [0.3; FEATURES];
+        for [anchor, _] in sides(200) {
+            assert!(same.add(&anchor, &constant));
+        }
         assert_eq!(same.projections(DIM), None, "no differences");
     }
 }
