@@ -115,11 +115,9 @@ impl PairCorrelation {
                 *value = *value / count - means[0][row] * means[1][column];
             }
         }
-        for side in [&left, &right] {
-            solve_lower_triangular_in_place(side.L(), whitened.as_mut(), ALONE);
-            transpose(&mut whitened);
-        }
+        solve_lower_triangular_in_place(left.L(), whitened.as_mut(), ALONE);
         transpose(&mut whitened);
+        solve_lower_triangular_in_place(right.L(), whitened.as_mut(), ALONE);
         let directions = leading_eigenvectors(square(&whitened).as_ref(), dim)?;
         let (mut weights, mut opposite) = (Vec::new(), Vec::new());
         for direction in &directions {
