@@ -73,9 +73,9 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Whether the weights did not begin as random ones.
-    pub fn is_pretrained(&self) -> bool {
-        self.kind != OriginKind::Fresh
+    /// Whether weights of this origin did not begin as random ones. Those of an unknown origin count as random.
+    pub fn is_pretrained(origin: Option<&Self>) -> bool {
+        origin.is_some_and(|origin| origin.kind != OriginKind::Fresh)
     }
 }
 

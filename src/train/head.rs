@@ -10,7 +10,7 @@ use rayon::ThreadPool;
 
 use super::{context::Context, image_loader::decode};
 use crate::{
-    checkpoint::{CheckpointError, PairSample, RecentShare, Snapshot},
+    checkpoint::{CheckpointError, Origin, PairSample, RecentShare, Snapshot},
     db::PairKeys,
 };
 use kith_eval::geometry;
@@ -99,8 +99,9 @@ impl HeadFit<'_> {
         };
         let (dim, sides) = (encoder.dim, encoder_sides(encoder.towers));
         // Random weights begin close to what would be a collapse, and the gate sees none in the warm-up: a fit shows what they know.
-        let warm = snapshot.trainer.step > config.schedule.warmup_steps;
-        if warm && self.have_collapsed(&features, (pairs, sides), dim) {
+        let near_random = !Origin::is_pretrained(snapshot.origin.as_ref())
+            && snapshot.trainer.step <= config.schedule.warmup_steps;
+        if !near_random && self.have_collapsed(&features, (pairs, sides), dim) {
             tracing::warn!(
                 "the embeddings have collapsed: no projection is fitted, which would hide it"
             );

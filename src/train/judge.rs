@@ -14,7 +14,7 @@ use super::{
     status::{CandidateVerdict, Judgement},
 };
 use crate::{
-    checkpoint::{Action, CheckpointError, Event, Outcome},
+    checkpoint::{Action, CheckpointError, Event, Origin, Outcome},
     db::Verdict,
     types::CheckpointId,
 };
@@ -145,7 +145,7 @@ impl Judge {
         };
         context.wait(context.checkpoints.set_evaluation(id, &judged))?;
         if let Some(why) = context.gate().collapse(&judged.evaluation) {
-            return self.collapsed(job.step, why).map(Some);
+            return self.collapsed(job, why).map(Some);
         }
         let live_readable = self.evaluate_others(id, &judged, inputs)?;
         Ok(live_readable.map(|live_readable| Outcome::Scored {
@@ -155,11 +155,19 @@ impl Judge {
     }
 
     /// The outcome for embeddings that lie close together. It is no collapse while the weights are still near their start.
-    fn collapsed(&self, step: u64, why: String) -> Result<Outcome, TrainFailure> {
-        let context = &self.context;
+    fn collapsed(&self, job: &SnapshotJob, why: String) -> Result<Outcome, TrainFailure> {
+        let (step, context) = (job.step, &self.context);
         let life = context.wait(context.checkpoints.life())?;
+        let manifest = context.wait(context.checkpoints.manifest(job.label.id))?;
         let warmup = context.config.schedule.warmup_steps;
-        if recovery::collapse_counts(step, warmup, recovery::ever_healthy(&life, warmup)) {
+        // In one from before, a fitted projection may spread out what random weights see.
+        let tells_after = if Origin::is_pretrained(manifest.origin.as_ref()) {
+            0
+        } else {
+            warmup
+        };
+        let healthy = recovery::ever_healthy(&life, tells_after);
+        if recovery::collapse_counts(step, warmup, healthy) {
             return Ok(Outcome::Collapsed(why));
         }
         Ok(Outcome::Untrained(format!(

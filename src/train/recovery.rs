@@ -73,10 +73,9 @@ pub(super) fn collapse_counts(step: u64, warmup: u64, ever_healthy: bool) -> boo
     step > warmup && (ever_healthy || step >= 2 * warmup)
 }
 
-/// Whether any checkpoint from after the warm-up was judged and found sound. In one from before a fitted projection may spread out what random
-/// weights see.
-pub(super) fn ever_healthy(life: &Life, warmup: u64) -> bool {
-    let mut entries = life.entries.iter().filter(|entry| entry.step > warmup);
+/// Whether any checkpoint from after step `tells_after` was judged and found sound.
+pub(super) fn ever_healthy(life: &Life, tells_after: u64) -> bool {
+    let mut entries = life.entries.iter().filter(|entry| entry.step > tells_after);
     entries.any(|entry| entry.verdict.is_some() && entry.may_serve())
 }
 

@@ -115,7 +115,7 @@ impl<'a> Run<'a> {
     ) -> Result<Self, TrainFailure> {
         let state = start.snapshot.trainer.clone();
         let origin = start.snapshot.origin.clone();
-        let pretrained = origin.as_ref().is_some_and(Origin::is_pretrained);
+        let pretrained = Origin::is_pretrained(origin.as_ref());
         let parent = start.parent;
         context.pair_effect.resumed_at(state.step);
         let training_set = TrainingSet::read(context, state.seed, position(&state))?;
@@ -293,11 +293,6 @@ impl<'a> Run<'a> {
         } else {
             None
         }
-    }
-
-    /// Whether the weights did not begin as random ones, as far as is known.
-    pub(super) fn is_pretrained(&self) -> bool {
-        self.origin.as_ref().is_some_and(Origin::is_pretrained)
     }
 
     pub(super) fn is_complete(&self) -> bool {

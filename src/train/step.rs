@@ -14,7 +14,7 @@ use super::{
     recovery,
     run::Run,
 };
-use crate::events::Kind;
+use crate::{checkpoint::Origin, events::Kind};
 use kith_learn::{Batch, LearnError, Learner, ObjectiveKind, SharedView, StepImages, StepReport};
 use kith_mcmc::{ImageKey, PairGraph, PairKey};
 use kith_nn::NnError;
@@ -81,7 +81,8 @@ impl Run<'_> {
         let schedule = &self.context.config.schedule;
         // A caller's rate is meant as it stands.
         let base = self.state.rate_override;
-        let base = base.unwrap_or_else(|| schedule.base(self.is_pretrained()));
+        let base =
+            base.unwrap_or_else(|| schedule.base(Origin::is_pretrained(self.origin.as_ref())));
         self.state.rate_scale * schedule.rate(self.state.step, Some(base))
     }
 
