@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use rayon::ThreadPool;
 
-use super::{context::Context, image_loader::decode};
+use super::{config::TrainConfig, context::Context, image_loader::decode};
 use crate::{
     checkpoint::{CheckpointError, Origin, PairSample, RecentShare, Snapshot},
     db::PairKeys,
@@ -71,7 +71,7 @@ impl HeadFit<'_> {
     pub(super) fn apply(&self, snapshot: &mut Snapshot) -> Result<Option<f32>, CheckpointError> {
         let (config, encoder) = (&self.context.config, &snapshot.encoder);
         let max_pairs = config.snapshots.head_pairs;
-        if max_pairs == 0 || !config.run.enabled {
+        if !may_fit(config, max_pairs) {
             return Ok(None);
         }
         let recent = RecentShare {
@@ -90,7 +90,7 @@ impl HeadFit<'_> {
         } = self
             .context
             .wait(self.context.checkpoints.trained_pairs(max_pairs, recent))?;
-        if pairs.len() < encoder.dim {
+        if !may_fit(config, pairs.len()) {
             return Ok(None);
         }
         let started = Instant::now();
@@ -343,6 +343,17 @@ fn put(snapshot: &mut Snapshot, projections: Vec<Projection>) {
 
 fn rows(vectors: &Vectors) -> impl Iterator<Item = &[f32]> {
     vectors.data.chunks_exact(vectors.dim)
+}
+
+/// Whether projections are fitted to so many pairs.
+pub(super) fn may_fit(config: &TrainConfig, pairs: usize) -> bool {
+    let max_pairs = config.snapshots.head_pairs;
+    config.run.enabled && pairs.min(max_pairs) >= config.encoder.dim
+}
+
+/// Whether `snapshot` has a projection that was fitted.
+pub(super) fn is_fitted(snapshot: &Snapshot) -> bool {
+    snapshot.optimizer.iter().any(is_replaced)
 }
 
 fn is_replaced(array: &NamedArray) -> bool {

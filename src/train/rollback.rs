@@ -20,7 +20,10 @@ impl Run<'_> {
             self.triggers.mark_dirty();
         }
         if self.snapshotter.take_lost() {
-            self.triggers.mark_dirty();
+            let pairs = self.triggers.lose();
+            if self.context.config.run.enabled {
+                self.state.snapshot_pairs = pairs as u64;
+            }
         }
     }
 

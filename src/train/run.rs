@@ -15,6 +15,7 @@ use super::{
     control::Control,
     epoch::{MIN_BATCH, Position},
     error::TrainFailure,
+    head,
     held_learner::HeldLearner,
     meter::Meter,
     origin::Start,
@@ -116,6 +117,7 @@ impl<'a> Run<'a> {
         let state = start.snapshot.trainer.clone();
         let origin = start.snapshot.origin.clone();
         let pretrained = Origin::is_pretrained(origin.as_ref());
+        let fitted = head::is_fitted(&start.snapshot);
         let parent = start.parent;
         context.pair_effect.resumed_at(state.step);
         let training_set = TrainingSet::read(context, state.seed, position(&state))?;
@@ -138,7 +140,7 @@ impl<'a> Run<'a> {
             state,
         };
         run.forget_erased_chains();
-        run.judge_parent()?;
+        run.judge_or_fit_parent(fitted)?;
         Ok(run)
     }
 
@@ -235,8 +237,9 @@ impl<'a> Run<'a> {
         });
     }
 
-    /// Has the checkpoint that the run starts from judged, if that has not been done: it may have been written just before a stop.
-    fn judge_parent(&self) -> Result<(), TrainFailure> {
+    /// Has the checkpoint that the run starts from judged, if that has not been done: it may have been written just before a stop. One without a
+    /// fitted projection is worse than what it would be, and another of the same state that gets one is judged in its place.
+    fn judge_or_fit_parent(&mut self, fitted: bool) -> Result<(), TrainFailure> {
         let Some(id) = self.parent else { return Ok(()) };
         let context = self.context;
         let row = context.wait(context.db.checkpoint(id))?;
@@ -251,7 +254,14 @@ impl<'a> Run<'a> {
                 ),
             });
         }
-        if row.verdict.is_some() || !self.snapshotter.is_idle() {
+        if row.verdict.is_some() {
+            return Ok(());
+        }
+        if !fitted && head::may_fit(&context.config, self.training_set.len()) {
+            self.triggers.fit();
+            return Ok(());
+        }
+        if !self.snapshotter.is_idle() {
             return Ok(());
         }
         self.snapshotter.submit(SnapshotJob {

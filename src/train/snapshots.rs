@@ -35,7 +35,7 @@ impl Run<'_> {
             }
             return self.snapshot(std::mem::take(&mut control.requests));
         }
-        if automatic && !complete && !self.triggers.is_forced() {
+        if automatic && !complete && !self.triggers.is_pressing() {
             tracing::warn!(
                 step,
                 "an automatic snapshot is skipped: the one before is still being written or judged"
@@ -48,7 +48,7 @@ impl Run<'_> {
     /// The snapshot of this very state, if there is one.
     fn taken_already(&self) -> Result<Option<CheckpointId>, TrainFailure> {
         let step = self.state.step;
-        let changed = self.triggers.is_dirty(step) || self.triggers.is_forced();
+        let changed = self.triggers.is_dirty(step) || self.triggers.is_pressing();
         let Some(id) = self.parent.filter(|_| !changed) else {
             return Ok(None);
         };

@@ -1,7 +1,7 @@
 //! The projection that is fitted to stored pairs when a snapshot is taken.
 
 use bytes::Bytes;
-use kith::{checkpoint::Snapshot, train::TrainConfig};
+use kith::{checkpoint::Snapshot, db::CheckpointRole, train::TrainConfig};
 use kith_nn::NamedArray;
 
 use crate::{
@@ -155,6 +155,41 @@ async fn a_collapse_is_not_hidden_by_a_fit() {
         // Random weights begin close to a collapse.
         assert_eq!(is_fitted(&snapshot), fitted, "a warm-up of {warmup}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_snapshot_of_a_stop_is_fitted_at_the_next_start_before_anything_is_judged() {
+    let lab = Lab::new(0.0).await;
+    lab.post(0..PAIRS).await;
+    let sets = [SMALL, FITS, NO_COLLAPSE, "snapshots.first_steps=0"];
+    let trainer = lab.start(config(&sets)).await;
+    until(&trainer, |status| status.step >= 3).await;
+    trainer.stop().await.unwrap();
+    let stopped = lab.db.checkpoints().await.unwrap().remove(0);
+    assert!(!is_fitted(&lab.checkpoints.load(stopped.id).await.unwrap()));
+    assert_eq!(stopped.verdict, None);
+
+    // No further step is made.
+    let end = format!("training.max_steps={}", stopped.step);
+    let done = config(&[&sets[..], &[end.as_str()]].concat());
+    let trainer = lab.start(done.clone()).await;
+    let serves = async || {
+        let rows = lab.db.checkpoints().await.unwrap();
+        let mut live = rows.iter().filter(|row| row.role == CheckpointRole::Live);
+        live.find(|row| row.step == stopped.step).map(|row| row.id)
+    };
+    let live = poll(serves).await.expect("of the last step");
+    trainer.stop().await.unwrap();
+    assert!(is_fitted(&lab.checkpoints.load(live).await.unwrap()));
+    let stopped = lab.db.checkpoint(stopped.id).await.unwrap().unwrap();
+    assert_eq!(stopped.verdict, None, "nothing was shown by it");
+
+    // Once is enough.
+    let before = lab.db.checkpoints().await.unwrap().len();
+    let trainer = lab.start(done).await;
+    until(&trainer, |status| status.step == stopped.step).await;
+    trainer.stop().await.unwrap();
+    assert_eq!(lab.db.checkpoints().await.unwrap().len(), before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
