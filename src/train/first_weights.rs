@@ -92,7 +92,8 @@ impl FirstWeights<'_> {
     async fn fresh(&self, reason: &'static str) -> Result<Snapshot, TrainError> {
         let (config, device) = (self.config.clone(), self.device.clone());
         let made = self.compute(move || {
-            let towers = Towers::fresh(&config.encoder, config.run.seed, &device)?;
+            let towers =
+                Towers::fresh(&config.encoder, config.run.seed, &device)?.with_whitening_stems()?;
             let origin = origin(OriginKind::Fresh);
             Ok::<_, NnError>(at_step_0(&config, towers.to_arrays()?, origin))
         });

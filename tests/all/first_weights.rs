@@ -14,8 +14,9 @@ use kith_nn::{Device, Encoder, EncoderConfig};
 use kith_weights::{TorchvisionFiles, Weights};
 use tempfile::TempDir;
 
-use crate::lab::poll;
+use crate::lab::{Lab, config, poll};
 use crate::support::{Served, data_uri, distance, png, settings, start_and_stop, vector};
+use crate::train::train_to_the_end;
 
 /// A file in torchvision's layout with random weights of width 8.
 fn torchvision_file(folder: &TempDir) -> PathBuf {
@@ -107,6 +108,20 @@ async fn a_first_start_from_a_file_serves_its_features_and_says_where_they_come_
     checkpoints.write(&trained, snapshot, None).await.unwrap();
     let origin = manifest(&served.app, trained.id).await.origin.unwrap();
     assert_eq!(origin.kind, OriginKind::File);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_weights_begin_with_a_stem_that_whitens_and_training_leaves_it() {
+    for (width, whitens) in [("encoder.width=16", true), ("encoder.width=8", false)] {
+        let lab = Lab::new(0.0).await;
+        lab.post(0..11).await;
+        let until = config(&[width, "training.max_steps=3"]);
+        let encoder = until.encoder.clone();
+        let trained = train_to_the_end(&lab, until).await;
+        assert_eq!(trained.trainer.step, 3);
+        let served = Encoder::from_arrays(&encoder, &trained.model, &Device::cpu()).unwrap();
+        assert_eq!(served.has_whitening_stem().unwrap(), whitens, "{width}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use candle_core::{Tensor, bail};
 
-use super::architecture::{LayerSpec, PLACES, layers};
+use super::architecture::{LayerSpec, PLACES, STEM, layers};
 use super::arrays::{Import, slots};
 use super::backend::{Backend, GraphCache, PixelsAhead, SavedActivations, TrainingForward};
 use super::layer::Layer;
 use super::resnet::{ForwardTrace, Network};
-use super::{Device, EncoderConfig, Gradients, Images, NamedArray, NnError, Precision, init};
+use super::{
+    Device, EncoderConfig, Gradients, Images, NamedArray, NnError, Precision, init, whitening_stem,
+};
 
 /// The vectors of a batch, row-major: `[rows, dim]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,6 +66,32 @@ impl Encoder {
             .map(fresh)
             .collect::<Result<Vec<_>, NnError>>()?;
         Ok(Self::from_layers(config, device, layers))
+    }
+
+    /// The same encoder with a stem whose filters whiten patches of natural images, and which [`super::Optimizer`] leaves as it is. One narrower than 16
+    /// keeps the stem that it has.
+    ///
+    /// # Errors
+    /// The device failed, or the encoder [only encodes](Encoder::only_encoding).
+    pub fn with_whitening_stem(mut self) -> Result<Self, NnError> {
+        let backend = self.device.backend.clone();
+        let stem = &mut self.layers_to_update()[STEM];
+        let (conv, shape) = (stem.spec.conv, stem.spec.inner_shape());
+        if let Some(weights) = whitening_stem::weights(&conv) {
+            let [weight, _] = stem.parameters()?;
+            *weight = backend.upload(weights.into(), &shape)?;
+        }
+        Ok(self)
+    }
+
+    /// Whether the stem is that of [`Encoder::with_whitening_stem`].
+    ///
+    /// # Errors
+    /// As [`Encoder::with_whitening_stem`].
+    pub fn has_whitening_stem(&self) -> Result<bool, NnError> {
+        let stem = &self.layers[STEM];
+        let weights = self.device.backend.download(stem.weight()?)?;
+        Ok(whitening_stem::is_whitening(&stem.spec.conv, &weights))
     }
 
     /// An encoder with weights from named arrays, as [`Encoder::to_arrays`] gives them.

@@ -2,7 +2,7 @@
 //!
 //! Layers before a ReLU follow He et al. 2015. The last convolution of each block starts at zero, so that a block begins as its shortcut and
 //! activations keep their size at any depth (Zhang, Dauphin & Ma 2019). The projection, which has no ReLU, follows Glorot & Bengio 2010; its
-//! parts that read places start at zero.
+//! parts that read places start at zero. `whitening_stem.rs` has another stem.
 
 use std::f64::consts::TAU;
 

@@ -29,6 +29,7 @@ mod stage_norms;
 mod tests;
 mod towers;
 mod update;
+mod whitening_stem;
 
 pub use architecture::{PLACES, PlacesPart};
 pub use arrays_file::{ArraysFileError, arrays_from_bytes, arrays_to_bytes};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use super::architecture::LayerSpec;
+use super::architecture::{LayerSpec, STEM};
 use super::arrays::{Import, slots};
 use super::backend::Parameter;
 use super::update::Rule;
@@ -17,6 +17,8 @@ pub struct Optimizer {
     layers: Arc<[LayerSpec]>,
     moments: Vec<Moments>,
     updates: u64,
+    /// The first layer that is updated. Those before it are the stem, if it [whitens](Encoder::with_whitening_stem).
+    first_layer: usize,
 }
 
 struct Moments {
@@ -26,7 +28,7 @@ struct Moments {
 }
 
 impl Optimizer {
-    /// An optimiser for `encoder` whose moments are zero.
+    /// An optimiser for `encoder` whose moments are zero. It never changes a [stem that whitens](Encoder::with_whitening_stem).
     ///
     /// # Errors
     /// `config` is not valid, or the device's memory is used up.
@@ -51,12 +53,14 @@ impl Optimizer {
                 })
             })
             .collect::<Result<_, NnError>>()?;
+        let fixed_stem = encoder.has_whitening_stem()?;
         Ok(Self {
             config: config.clone(),
             device,
             layers,
             moments,
             updates: 0,
+            first_layer: if fixed_stem { STEM + 1 } else { 0 },
         })
     }
 
@@ -77,7 +81,8 @@ impl Optimizer {
         let rule = Rule::new(&self.config, update, norm, rate);
         let pairs = encoder.layers_to_update().iter_mut().zip(&gradients.layers);
         let mut parameters = Vec::with_capacity(self.moments.len());
-        for ((layer, gradient), moments) in pairs.zip(self.moments.chunks_exact_mut(2)) {
+        let each = pairs.zip(self.moments.chunks_exact_mut(2));
+        for ((layer, gradient), moments) in each.skip(self.first_layer) {
             let [weight, bias] = moments else { continue };
             let [layer_weight, layer_bias] = layer.parameters()?;
             parameters.push(Parameter {

@@ -31,6 +31,18 @@ impl Towers {
         Ok(Self { encoders })
     }
 
+    /// The same encoders, each with the stem of [`Encoder::with_whitening_stem`].
+    ///
+    /// # Errors
+    /// As [`Encoder::with_whitening_stem`].
+    pub fn with_whitening_stems(self) -> Result<Self, NnError> {
+        let encoders = self.encoders.into_iter();
+        let encoders = encoders.map(Encoder::with_whitening_stem);
+        Ok(Self {
+            encoders: encoders.collect::<Result<_, _>>()?,
+        })
+    }
+
     /// Encoders with weights from named arrays, as [`Towers::to_arrays`] gives them.
     ///
     /// # Errors

@@ -44,3 +44,39 @@ fn an_update_that_fails_changes_neither_weights_nor_moments_nor_their_count() {
     assert_eq!(optimizer.updates(), 1);
     assert!((encoder.to_arrays().unwrap(), optimizer.to_arrays().unwrap()) == before);
 }
+
+#[test]
+fn a_stem_that_whitens_is_never_changed_and_any_other_is() {
+    let config = EncoderConfig { width: 16, ..TINY };
+    for whitens in [true, false] {
+        let mut encoder = Encoder::fresh(&config, 1, &Device::cpu()).unwrap();
+        if whitens {
+            encoder = encoder.with_whitening_stem().unwrap();
+        }
+        assert_eq!(encoder.has_whitening_stem().unwrap(), whitens);
+        let before = encoder.to_arrays().unwrap();
+        let averaged = Encoder::from_arrays(&config, &before, &Device::cpu());
+        let mut averaged = averaged.unwrap();
+        let mut optimizer = Optimizer::new(&adam(), &encoder).unwrap();
+        let gradients = gradients(&encoder);
+        optimizer.step(&mut encoder, &gradients, 1.0, 1e-3).unwrap();
+        averaged.blend(&encoder, 0.3).unwrap();
+        for after in [encoder.to_arrays().unwrap(), averaged.to_arrays().unwrap()] {
+            for (after, before) in after.iter().zip(&before) {
+                let is_stem = after.name.starts_with("conv1.");
+                let changed = after.data != before.data;
+                assert!(!(changed && is_stem && whitens), "{}", after.name);
+                assert!(changed || whitens || !is_stem, "{}", after.name);
+            }
+            assert!(
+                after
+                    .iter()
+                    .zip(&before)
+                    .any(|(after, before)| after != before)
+            );
+        }
+        // Another optimiser, as after a restart, knows it again.
+        let again = Encoder::from_arrays(&config, &averaged.to_arrays().unwrap(), &Device::cpu());
+        assert_eq!(again.unwrap().has_whitening_stem().unwrap(), whitens);
+    }
+}
