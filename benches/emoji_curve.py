@@ -10,7 +10,8 @@ selector, one to one, so that grouping by either is the same. Pictures that look
 different things here as they are in the held-out question, so they may be each other's negatives.
 
 Training is paused while pairs are posted, so minute 0 is the untrained model. Meanwhile one embedding request a second shows that the server
-answers. Snapshots are judged after the run, so that judging takes no time from training. `--control` is the same with training off. With `--steps` a snapshot
+answers. Snapshots are judged after the run, so that judging takes no time from training, and so is the checkpoint that served when each was taken: what
+callers had. `--control` is the same with training off. With `--steps` a snapshot
 is taken once so many steps are made, whatever time they take; the table has the step at which it was.
 Each row has the processor seconds of the server since training began, which other work on the machine hardly changes. With `--leave-out` none of a vendor's pictures are
 posted, and the questions are those from either other vendor to it.
@@ -68,7 +69,7 @@ def snapshot(connection, minute, control):
             raise
         identity = "live"
     state = connection.json("GET", "/v1/training")
-    row = {"minute": minute, "checkpoint": identity}
+    row = {"minute": minute, "checkpoint": identity, "served": state["checkpoint"]["live"]}
     for name in ("step", "epoch", "loss", "global_loss_estimate", "acceptance_rate", "chains", "steps_per_second", "recoveries", "last_error"):
         row[name] = state.get(name)
     if identity != "live":
@@ -126,9 +127,10 @@ def train(server, out, marks, images, args):
 
 def judge(server, out, row, questions):
     for query, gallery in questions:
-        text = server.run("evaluate", "--data-dir", server.data, "--checkpoint", row["checkpoint"], "--json", "--key", "key",
-                          "--query", out / f"{query}.csv", "--gallery", out / f"{gallery}.csv")
-        row[f"{query}-{gallery}"] = json.loads(text)
+        for checkpoint, name in ((row["checkpoint"], f"{query}-{gallery}"), (row["served"], f"served {query}-{gallery}")):
+            text = server.run("evaluate", "--data-dir", server.data, "--checkpoint", checkpoint, "--json", "--key", "key",
+                              "--query", out / f"{query}.csv", "--gallery", out / f"{gallery}.csv")
+            row[name] = json.loads(text)
 
 
 def flat(row, questions):
@@ -138,6 +140,7 @@ def flat(row, questions):
         judged = row[f"{query}-{gallery}"]
         for name in ("recall_at_1", "recall_at_5", "recall_at_10", "mrr"):
             cells[f"{query}→{gallery} {name}"] = round(judged["anchor_to_positive"][name], 4)
+        cells[f"served {query}→{gallery} recall_at_1"] = round(row[f"served {query}-{gallery}"]["anchor_to_positive"]["recall_at_1"], 4)
         cells[f"{query}→{gallery} spread"] = round(judged["geometry"]["spread"], 4)
         cells[f"{query}→{gallery} effective_rank"] = round(judged["geometry"]["effective_rank"], 2)
     return cells
@@ -148,7 +151,8 @@ def report(out, rows, settings, questions):
     lines = [flat(row, questions) for row in rows]
     write(out / "curve.csv", list(lines[0]), [list(line.values()) for line in lines])
     columns = ["minute", "step", "processor_seconds"]
-    columns += [f"{q}→{g} recall_at_{k}" for q, g in questions for k in (1, 5, 10)] + ["requests", "failures", "p50_ms", "p99_ms"]
+    columns += [f"{q}→{g} recall_at_{k}" for q, g in questions for k in (1, 5, 10)]
+    columns += [f"served {q}→{g} recall_at_1" for q, g in questions] + ["requests", "failures", "p50_ms", "p99_ms"]
     text = table(columns, [[line[column] for column in columns] for line in lines])
     (out / "curve.md").write_text(text + "\n")
     print(text)
