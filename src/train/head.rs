@@ -345,10 +345,19 @@ fn rows(vectors: &Vectors) -> impl Iterator<Item = &[f32]> {
     vectors.data.chunks_exact(vectors.dim)
 }
 
+/// Whether so many pairs suffice for a fit.
+pub(super) fn suffice(config: &TrainConfig, pairs: usize) -> bool {
+    pairs.min(config.snapshots.head_pairs) >= config.encoder.dim
+}
+
 /// Whether projections are fitted to so many pairs.
-pub(super) fn may_fit(config: &TrainConfig, pairs: usize) -> bool {
-    let max_pairs = config.snapshots.head_pairs;
-    config.run.enabled && pairs.min(max_pairs) >= config.encoder.dim
+fn may_fit(config: &TrainConfig, pairs: usize) -> bool {
+    config.run.enabled && suffice(config, pairs)
+}
+
+/// Whether `snapshot` is of a stop, which leaves no time for a fit. One without moments is of a file, whose projection came with it.
+pub(super) fn is_unfitted(snapshot: &Snapshot) -> bool {
+    !snapshot.optimizer.is_empty() && !is_fitted(snapshot)
 }
 
 /// Whether `snapshot` has a projection that was fitted.

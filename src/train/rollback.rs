@@ -19,10 +19,10 @@ impl Run<'_> {
             self.state.rate_override = control.rate;
             self.triggers.mark_dirty();
         }
-        if self.snapshotter.take_lost() {
-            let pairs = self.triggers.lose();
+        if let Some(pairs_before) = self.snapshotter.take_lost() {
+            self.triggers.lose(pairs_before);
             if self.context.config.run.enabled {
-                self.state.snapshot_pairs = pairs as u64;
+                self.state.snapshot_pairs = self.triggers.snapshot_pairs() as u64;
             }
         }
     }

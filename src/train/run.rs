@@ -117,7 +117,7 @@ impl<'a> Run<'a> {
         let state = start.snapshot.trainer.clone();
         let origin = start.snapshot.origin.clone();
         let pretrained = Origin::is_pretrained(origin.as_ref());
-        let fitted = head::is_fitted(&start.snapshot);
+        let unfitted = head::is_unfitted(&start.snapshot);
         let parent = start.parent;
         context.pair_effect.resumed_at(state.step);
         let training_set = TrainingSet::read(context, state.seed, position(&state))?;
@@ -140,7 +140,7 @@ impl<'a> Run<'a> {
             state,
         };
         run.forget_erased_chains();
-        run.judge_or_fit_parent(fitted)?;
+        run.judge_or_fit_parent(unfitted)?;
         Ok(run)
     }
 
@@ -238,8 +238,8 @@ impl<'a> Run<'a> {
     }
 
     /// Has the checkpoint that the run starts from judged, if that has not been done: it may have been written just before a stop. One without a
-    /// fitted projection is worse than what it would be, and another of the same state that gets one is judged in its place.
-    fn judge_or_fit_parent(&mut self, fitted: bool) -> Result<(), TrainFailure> {
+    /// fitted projection is worse than what it would be, and another of the same state that gets one is judged in its place, once training is on.
+    fn judge_or_fit_parent(&mut self, unfitted: bool) -> Result<(), TrainFailure> {
         let Some(id) = self.parent else { return Ok(()) };
         let context = self.context;
         let row = context.wait(context.db.checkpoint(id))?;
@@ -254,15 +254,16 @@ impl<'a> Run<'a> {
                 ),
             });
         }
-        if row.verdict.is_some() {
+        if row.verdict.is_some() || !self.snapshotter.is_idle() {
             return Ok(());
         }
-        if !fitted && head::may_fit(&context.config, self.training_set.len()) {
-            self.triggers.fit();
-            return Ok(());
-        }
-        if !self.snapshotter.is_idle() {
-            return Ok(());
+        let config = &context.config;
+        if unfitted && head::suffice(config, self.training_set.len()) {
+            return if config.run.enabled {
+                self.fit_parent()
+            } else {
+                Ok(())
+            };
         }
         self.snapshotter.submit(SnapshotJob {
             label: Label {
@@ -273,6 +274,8 @@ impl<'a> Run<'a> {
             },
             step: row.step,
             snapshot: None,
+            only_to_fit: false,
+            pairs_before: self.triggers.snapshot_pairs(),
             range: None,
             run_id: self.run_id,
             run_began_at: self.began_at,

@@ -7,6 +7,10 @@ pub(super) struct SnapshotJob {
     pub(super) label: Label,
     pub(super) step: u64,
     pub(super) snapshot: Option<Box<Snapshot>>,
+    /// Whether a complete checkpoint has the same state, only without a fitted projection: this one is of use only with it.
+    pub(super) only_to_fit: bool,
+    /// Number of trained pairs at the snapshot before this one.
+    pub(super) pairs_before: usize,
     /// See [`crate::checkpoint::Manifest::range`].
     pub(super) range: Option<f32>,
     /// The run that it comes from.

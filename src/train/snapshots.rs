@@ -35,7 +35,7 @@ impl Run<'_> {
             }
             return self.snapshot(std::mem::take(&mut control.requests));
         }
-        if automatic && !complete && !self.triggers.is_pressing() {
+        if automatic && !complete && !self.triggers.is_forced() {
             tracing::warn!(
                 step,
                 "an automatic snapshot is skipped: the one before is still being written or judged"
@@ -48,7 +48,7 @@ impl Run<'_> {
     /// The snapshot of this very state, if there is one.
     fn taken_already(&self) -> Result<Option<CheckpointId>, TrainFailure> {
         let step = self.state.step;
-        let changed = self.triggers.is_dirty(step) || self.triggers.is_pressing();
+        let changed = self.triggers.is_dirty(step) || self.triggers.is_forced();
         let Some(id) = self.parent.filter(|_| !changed) else {
             return Ok(None);
         };
@@ -71,7 +71,20 @@ impl Run<'_> {
     }
 
     /// Copies the state and hands it over; all `requests` get its id.
-    pub(super) fn snapshot(&mut self, requests: Vec<Request>) -> Result<(), TrainFailure> {
+    fn snapshot(&mut self, requests: Vec<Request>) -> Result<(), TrainFailure> {
+        self.submit_copy(requests, false)
+    }
+
+    /// Hands over a copy of the state that the run starts from, which gets the fitted projection that its checkpoint lacks.
+    pub(super) fn fit_parent(&mut self) -> Result<(), TrainFailure> {
+        self.submit_copy(Vec::new(), true)
+    }
+
+    fn submit_copy(
+        &mut self,
+        requests: Vec<Request>,
+        only_to_fit: bool,
+    ) -> Result<(), TrainFailure> {
         self.catch_up()?;
         let kept = !requests.is_empty();
         let label = Label {
@@ -97,11 +110,14 @@ impl Run<'_> {
         }
         answer(requests, Ok(label.id));
         self.parent = Some(label.id);
+        let pairs_before = self.triggers.snapshot_pairs();
         self.triggers.taken(step, Instant::now());
         self.snapshotter.submit(SnapshotJob {
             label,
             step,
             snapshot,
+            only_to_fit,
+            pairs_before,
             range: self.meter.range(),
             run_id: self.run_id,
             run_began_at: self.began_at,

@@ -3,7 +3,7 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
@@ -13,7 +13,7 @@ use std::{
 use super::{
     context::Context,
     error::{TrainFailure, WriteFailure},
-    head::HeadFit,
+    head::{HeadFit, is_fitted},
     judge::Judge,
     snapshot_job::SnapshotJob,
 };
@@ -36,7 +36,8 @@ pub(super) struct Snapshotter {
 struct Shared {
     pending: AtomicUsize,
     shutdown: AtomicBool,
-    lost: AtomicBool,
+    /// Number of trained pairs at the newest snapshot before those that could not be written, if there are any and none was written after them.
+    lost: Mutex<Option<usize>>,
     /// Why the newest snapshot could not be written, if it could not.
     unsaved: Mutex<Option<String>>,
 }
@@ -71,9 +72,10 @@ impl Snapshotter {
         self.shared.pending.load(Ordering::Acquire) < 2
     }
 
-    /// Whether a checkpoint could not be written since the last time this was asked.
-    pub(super) fn take_lost(&self) -> bool {
-        self.shared.lost.swap(false, Ordering::AcqRel)
+    /// If checkpoints could not be written since the last time this was asked, and none was written after them: the number of trained pairs at the
+    /// newest before them.
+    pub(super) fn take_lost(&self) -> Option<usize> {
+        self.shared.lost().take()
     }
 
     /// Gives a job to the thread.
@@ -112,6 +114,10 @@ impl Drop for Snapshotter {
 }
 
 impl Shared {
+    fn lost(&self) -> MutexGuard<'_, Option<usize>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn set_unsaved(&self, why: Option<String>) {
         *self.unsaved.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
@@ -166,18 +172,34 @@ impl Writer {
         let keep_going = || !self.shared.shutdown.load(Ordering::Acquire);
         if let Some(mut snapshot) = job.snapshot.take() {
             self.fit_head(&mut job, &mut snapshot, &keep_going);
+            if job.only_to_fit && !keep_going() && self.withdraw(&job, &snapshot)? {
+                return Ok(());
+            }
             let written = self.write(&job, *snapshot);
             let why = written.as_ref().err().map(ToString::to_string);
             self.shared.set_unsaved(why);
             if let Err(error) = written {
                 let id = job.label.id;
                 self.context.status.push_unwritten(id, (&error).into());
-                self.shared.lost.store(true, Ordering::Release);
+                self.shared.lost().get_or_insert(job.pairs_before);
                 return Err(error.into());
             }
+            *self.shared.lost() = None;
             self.context.status.notify_written();
         }
         self.judge.judge(&job, &keep_going)
+    }
+
+    /// Gives up a snapshot that was to be fitted and is not, unless a caller was promised it: the next start tries again. Returns whether it did.
+    fn withdraw(&self, job: &SnapshotJob, snapshot: &Snapshot) -> Result<bool, TrainFailure> {
+        let (id, context) = (job.label.id, &self.context);
+        let row = context.wait(context.db.checkpoint(id))?;
+        if is_fitted(snapshot) || row.is_some_and(|row| row.kept) {
+            return Ok(false);
+        }
+        let reason = "a stop came before its projection was fitted";
+        context.wait(context.db.fail_checkpoint(id, reason))?;
+        Ok(true)
     }
 
     /// Fits the head of the snapshot. Without it the snapshot is worth writing all the same.

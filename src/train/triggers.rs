@@ -16,15 +16,15 @@ pub(super) struct Triggers {
     /// Step of the newest snapshot.
     last_step: Option<u64>,
     last_time: Instant,
-    /// Number of trained pairs at the snapshot before the newest, at the newest, and now.
-    pairs: [usize; 3],
+    /// Number of trained pairs now.
+    pairs: usize,
+    /// At the newest snapshot.
+    snapshot_pairs: usize,
     /// The step at which one is due for the pairs that have come since.
     for_new_pairs: Option<u64>,
     /// The step at which a snapshot was due but could not be taken.
     skipped: Option<u64>,
     forced: bool,
-    /// Whether the newest snapshot is one of a stop, which has no fitted projection.
-    unfitted: bool,
 }
 
 impl Triggers {
@@ -38,12 +38,17 @@ impl Triggers {
                 .map(|minutes| Duration::from_secs_f64(60.0 * minutes)),
             last_step: Some(step),
             last_time: now,
-            pairs: [pairs; 3],
+            pairs,
+            snapshot_pairs: pairs,
             for_new_pairs: None,
             skipped: None,
             forced: false,
-            unfitted: false,
         }
+    }
+
+    /// Number of trained pairs at the newest snapshot.
+    pub(super) fn snapshot_pairs(&self) -> usize {
+        self.snapshot_pairs
     }
 
     /// Whether the state has changed since the newest snapshot.
@@ -54,14 +59,14 @@ impl Triggers {
     /// Sees how many pairs are trained on at step `step`. Once there are a quarter more than at the newest snapshot, the next is due when as many steps
     /// have been made as before the first: what was posted then serves soon.
     pub(super) fn see_pairs(&mut self, pairs: usize, step: u64) {
-        self.pairs[2] = pairs;
-        let grown = pairs as f64 > GROWTH * self.pairs[1] as f64;
+        self.pairs = pairs;
+        let grown = pairs as f64 > GROWTH * self.snapshot_pairs as f64;
         if grown && self.first_steps > 0 && self.for_new_pairs.is_none() {
             self.for_new_pairs = Some(step + self.first_steps);
         }
     }
 
-    /// Whether a snapshot should be taken now, at step `step`. Never while the state is that of the newest one, unless it is pressing.
+    /// Whether a snapshot should be taken now, at step `step`. Never while the state is that of the newest one, unless it is forced.
     pub(super) fn due(&self, step: u64, now: Instant) -> bool {
         let by_steps = self.every_steps > 0 && step.is_multiple_of(self.every_steps)
             || self.first_steps > 0 && step == self.first_steps
@@ -69,8 +74,7 @@ impl Triggers {
         let by_time = self
             .every
             .is_some_and(|every| now - self.last_time >= every);
-        self.is_pressing()
-            || self.is_dirty(step) && self.skipped != Some(step) && (by_steps || by_time)
+        self.forced || self.is_dirty(step) && self.skipped != Some(step) && (by_steps || by_time)
     }
 
     /// Makes a snapshot due, whatever the settings.
@@ -82,24 +86,13 @@ impl Triggers {
         self.forced
     }
 
-    /// Makes a snapshot due that gets the fitted projection which the newest one lacks. Unlike a forced one it holds nothing that would be lost by a stop.
-    pub(super) fn fit(&mut self) {
-        self.unfitted = true;
-    }
-
-    /// Whether a snapshot is due of a state that may be that of the newest one.
-    pub(super) fn is_pressing(&self) -> bool {
-        self.forced || self.unfitted
-    }
-
     /// Records that a snapshot of step `step` was taken.
     pub(super) fn taken(&mut self, step: u64, now: Instant) {
         self.last_step = Some(step);
         self.last_time = now;
-        self.pairs = [self.pairs[1], self.pairs[2], self.pairs[2]];
+        self.snapshot_pairs = self.pairs;
         self.for_new_pairs = None;
         self.forced = false;
-        self.unfitted = false;
     }
 
     /// Records that a snapshot was due and could not be taken: the next is due at its own time.
@@ -109,12 +102,10 @@ impl Triggers {
         self.for_new_pairs = self.for_new_pairs.map(|_| step + self.first_steps);
     }
 
-    /// Records that the newest snapshot could not be written: the pairs that it was to be the first for have still to serve. Returns the number of pairs
-    /// at the one before.
-    pub(super) fn lose(&mut self) -> usize {
+    /// Records that snapshots could not be written: the pairs beyond `snapshot_pairs`, which they were to be the first for, have still to serve.
+    pub(super) fn lose(&mut self, snapshot_pairs: usize) {
         self.mark_dirty();
-        self.pairs[1] = self.pairs[0];
-        self.pairs[1]
+        self.snapshot_pairs = self.snapshot_pairs.min(snapshot_pairs);
     }
 
     /// Records a change besides steps: a setting changed, or pairs were erased.
@@ -175,8 +166,14 @@ mod tests {
         let now = Instant::now();
         let mut triggers = with_first_steps((0, 0.0, 5), 100, now);
         triggers.see_pairs(200, 10);
+        let before = triggers.snapshot_pairs();
         triggers.taken(15, now);
-        assert_eq!(triggers.lose(), 100);
+        // One that was taken meanwhile for the same pairs is lost as well.
+        let between = triggers.snapshot_pairs();
+        triggers.taken(16, now);
+        triggers.lose(before);
+        triggers.lose(between);
+        assert_eq!(triggers.snapshot_pairs(), 100);
         triggers.see_pairs(200, 17);
         assert_eq!((17..40).find(|step| triggers.due(*step, now)), Some(22));
         triggers.taken(22, now);

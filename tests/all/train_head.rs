@@ -1,7 +1,11 @@
 //! The projection that is fitted to stored pairs when a snapshot is taken.
 
 use bytes::Bytes;
-use kith::{checkpoint::Snapshot, db::CheckpointRole, train::TrainConfig};
+use kith::{
+    checkpoint::{Label, Snapshot},
+    db::{CheckpointRole, CheckpointRow, CheckpointStatus},
+    train::TrainConfig,
+};
 use kith_nn::NamedArray;
 
 use crate::{
@@ -160,18 +164,8 @@ async fn a_collapse_is_not_hidden_by_a_fit() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_snapshot_of_a_stop_is_fitted_at_the_next_start_before_anything_is_judged() {
     let lab = Lab::new(0.0).await;
-    lab.post(0..PAIRS).await;
-    let sets = [SMALL, FITS, NO_COLLAPSE, "snapshots.first_steps=0"];
-    let trainer = lab.start(config(&sets)).await;
-    until(&trainer, |status| status.step >= 3).await;
-    trainer.stop().await.unwrap();
-    let stopped = lab.db.checkpoints().await.unwrap().remove(0);
-    assert!(!is_fitted(&lab.checkpoints.load(stopped.id).await.unwrap()));
-    assert_eq!(stopped.verdict, None);
-
-    // No further step is made.
-    let end = format!("training.max_steps={}", stopped.step);
-    let done = config(&[&sets[..], &[end.as_str()]].concat());
+    let stopped = stop_unfitted(&lab).await;
+    let done = config(&sets_until(&stopped));
     let trainer = lab.start(done.clone()).await;
     let serves = async || {
         let rows = lab.db.checkpoints().await.unwrap();
@@ -190,6 +184,86 @@ async fn the_snapshot_of_a_stop_is_fitted_at_the_next_start_before_anything_is_j
     until(&trainer, |status| status.step == stopped.step).await;
     trainer.stop().await.unwrap();
     assert_eq!(lab.db.checkpoints().await.unwrap().len(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fit_that_a_stop_cuts_off_leaves_no_copy_and_the_next_start_makes_it() {
+    let lab = Lab::new(0.0).await;
+    let stopped = stop_unfitted(&lab).await;
+    let done = config(&sets_until(&stopped));
+    let copies = async || {
+        let mut fitted = Vec::new();
+        for row in lab.db.checkpoints().await.unwrap() {
+            if row.step == stopped.step
+                && row.id != stopped.id
+                && row.status == CheckpointStatus::Complete
+            {
+                fitted.push(is_fitted(&lab.checkpoints.load(row.id).await.unwrap()));
+            }
+        }
+        fitted
+    };
+    for _ in 0..3 {
+        lab.start(done.clone()).await.stop().await.unwrap();
+        assert!(copies().await.into_iter().all(|fitted| fitted));
+    }
+    let trainer = lab.start(done).await;
+    poll(async || copies().await.pop()).await.expect("a fit");
+    trainer.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_training_off_what_a_stop_left_unfitted_waits_unjudged() {
+    let lab = Lab::new(0.0).await;
+    let stopped = stop_unfitted(&lab).await;
+    let off = config(&[&sets_until(&stopped)[..], &["training.enabled=false"]].concat());
+    let trainer = lab.start(off).await;
+    // The state is another with another rate, so that a snapshot is taken, by the thread that would have judged before.
+    trainer.set_learning_rate(1e-4).await.unwrap();
+    assert_ne!(lab.take(&trainer, None).await.id, stopped.id);
+    trainer.stop().await.unwrap();
+    let stopped = lab.db.checkpoint(stopped.id).await.unwrap().unwrap();
+    assert_eq!(stopped.verdict, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_is_judged_with_the_projection_that_it_came_with() {
+    let lab = Lab::new(0.0).await;
+    let stopped = stop_unfitted(&lab).await;
+    // As an import does: weights without moments, as the newest checkpoint.
+    let mut imported = lab.checkpoints.load(stopped.id).await.unwrap();
+    imported.optimizer.clear();
+    let label = Label::new(None);
+    lab.checkpoints.begin(&label, stopped.step).await.unwrap();
+    lab.checkpoints.write(&label, imported, None).await.unwrap();
+    let trainer = lab.start(config(&sets_until(&stopped))).await;
+    let judged = async || {
+        let row = lab.db.checkpoint(label.id).await.unwrap().unwrap();
+        row.verdict
+    };
+    poll(judged).await.expect("a verdict");
+    trainer.stop().await.unwrap();
+    assert!(!is_fitted(&lab.checkpoints.load(label.id).await.unwrap()));
+}
+
+const STOPPED: [&str; 4] = [SMALL, FITS, NO_COLLAPSE, "snapshots.first_steps=0"];
+
+/// The checkpoint of a stop after some steps.
+async fn stop_unfitted(lab: &Lab) -> CheckpointRow {
+    lab.post(0..PAIRS).await;
+    let trainer = lab.start(config(&STOPPED)).await;
+    until(&trainer, |status| status.step >= 3).await;
+    trainer.stop().await.unwrap();
+    let stopped = lab.db.checkpoints().await.unwrap().remove(0);
+    assert!(!is_fitted(&lab.checkpoints.load(stopped.id).await.unwrap()));
+    assert_eq!(stopped.verdict, None);
+    stopped
+}
+
+/// No step is made after that of `stopped`.
+fn sets_until(stopped: &CheckpointRow) -> Vec<&'static str> {
+    let end = format!("training.max_steps={}", stopped.step);
+    [&STOPPED[..], &[end.leak()]].concat()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -80,21 +80,19 @@ impl Encoder {
         if let Some(weights) = whitening_stem::weights(&conv) {
             let [weight, _] = stem.parameters()?;
             *weight = backend.upload(weights.into(), &shape)?;
+            stem.is_trained = false;
+            // Passes captured before it compute the stem's gradient.
+            self.training_graphs = Arc::default();
         }
         Ok(self)
     }
 
-    /// Whether the stem is that of [`Encoder::with_whitening_stem`].
-    ///
-    /// # Errors
-    /// As [`Encoder::with_whitening_stem`].
-    pub fn has_whitening_stem(&self) -> Result<bool, NnError> {
-        let stem = &self.layers[STEM];
-        let weights = self.device.backend.download(stem.weight()?)?;
-        Ok(whitening_stem::is_whitening(&stem.spec.conv, &weights))
+    /// Whether the stem is that of [`Encoder::with_whitening_stem`], which training leaves as it is. It has no gradient.
+    pub fn has_whitening_stem(&self) -> bool {
+        !self.layers[STEM].is_trained
     }
 
-    /// An encoder with weights from named arrays, as [`Encoder::to_arrays`] gives them.
+    /// An encoder with weights from named arrays, as [`Encoder::to_arrays`] gives them. A stem of [`Encoder::with_whitening_stem`] is known by its values.
     ///
     /// # Errors
     /// `config` is not valid, or an array is missing, left over, there twice or of another shape. The text names it.
@@ -111,7 +109,11 @@ impl Encoder {
         import.finish()?;
         let pairs = specs.into_iter().zip(tensors.chunks_exact(2));
         let layers = pairs.map(|(spec, pair)| Layer::new(spec, pair[0].clone(), pair[1].clone()));
-        Ok(Self::from_layers(config, device, layers.collect()))
+        let mut layers: Vec<Layer> = layers.collect();
+        let stem = &mut layers[STEM];
+        let weights = device.backend.download(stem.weight()?)?;
+        stem.is_trained = !whitening_stem::is_whitening(&stem.spec.conv, &weights);
+        Ok(Self::from_layers(config, device, layers))
     }
 
     /// The same encoder for passes that only encode. On the CPU it keeps each weight once, in `precision` and in the order in which the kernels
@@ -297,9 +299,10 @@ impl Encoder {
         let (rows, dim) = (pixels.shape[0], self.config.dim);
         let mut data = std::mem::take(&mut forward.embedding);
         data.truncate(batch * dim);
+        let trained = self.layers.iter().filter(|layer| layer.is_trained);
         Ok(Tape {
             device: self.device.clone(),
-            specs: self.specs.clone(),
+            specs: trained.map(|layer| layer.spec.clone()).collect(),
             graphs: graphs.clone(),
             forward,
             rows,
@@ -324,6 +327,7 @@ pub struct UploadedPixels {
 /// A forward pass that can be differentiated once, before the next step of the optimiser.
 pub struct Tape {
     device: Device,
+    /// Of the layers that are trained.
     specs: Arc<[LayerSpec]>,
     graphs: Arc<GraphCache>,
     forward: TrainingForward,
@@ -354,7 +358,7 @@ impl Tape {
         &self.embedding
     }
 
-    /// The gradients of all weights, from the loss's gradient with respect to the embeddings (`[batch, dim]`).
+    /// The gradients of all weights that are trained, from the loss's gradient with respect to the embeddings (`[batch, dim]`).
     ///
     /// # Errors
     /// `embedding_gradient` has another length than the embeddings, or the device failed.

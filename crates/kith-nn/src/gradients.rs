@@ -1,4 +1,4 @@
-//! Gradients of all weights of an encoder.
+//! Gradients of the weights of an encoder.
 
 use std::sync::Arc;
 
@@ -9,9 +9,11 @@ use super::arrays::slots;
 use super::backend::{GraphLease, LayerGradient};
 use super::{Device, NamedArray, NnError, StageNorms};
 
-/// The gradient of a loss with respect to all weights of an [`super::Encoder`].
+/// The gradient of a loss with respect to all weights of an [`super::Encoder`] that are trained: all but those of
+/// [a stem that whitens](super::Encoder::with_whitening_stem).
 pub struct Gradients {
     pub(super) device: Device,
+    /// Of the layers that are trained.
     pub(super) specs: Arc<[LayerSpec]>,
     pub(super) layers: Vec<LayerGradient>,
     /// As long as it is held, no later pass writes to the gradients.
@@ -61,7 +63,9 @@ impl Gradients {
             stages[StageNorms::stage(&spec.name)].extend(layer.tensors());
         }
         let mut norms = [0.0; StageNorms::COUNT];
-        for (norm, tensors) in norms.iter_mut().zip(&stages) {
+        // A stem that is not trained has no gradients, and a device may not take none.
+        let with_any = norms.iter_mut().zip(&stages);
+        for (norm, tensors) in with_any.filter(|(_, tensors)| !tensors.is_empty()) {
             *norm = self.device.backend.norm(tensors)?;
         }
         Ok(StageNorms::new(norms))
@@ -79,7 +83,7 @@ impl Gradients {
         Ok(flat)
     }
 
-    /// A copy with the names and layout of [`super::Encoder::to_arrays`].
+    /// A copy with the names and layout of [`super::Encoder::to_arrays`], where they are trained.
     ///
     /// # Errors
     /// The device failed.

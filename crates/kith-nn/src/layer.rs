@@ -17,6 +17,8 @@ pub(super) struct Layer {
     weight: Option<Tensor>,
     /// `[outputs]`.
     pub(super) bias: Tensor,
+    /// Whether training changes the weights, so that their gradient is needed.
+    pub(super) is_trained: bool,
     /// The weights that the forward kernel reads for activations of the spec's side, packed when first needed. `None`: packed for each use.
     packed: Option<Arc<OnceLock<Packed>>>,
     precision: Precision,
@@ -50,6 +52,7 @@ impl Layer {
             spec,
             weight: Some(weight),
             bias,
+            is_trained: true,
             packed: Some(Arc::default()),
             precision: Precision::F32,
             #[cfg(feature = "cuda")]

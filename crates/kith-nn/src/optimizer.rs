@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use super::architecture::{LayerSpec, STEM};
+use super::architecture::LayerSpec;
 use super::arrays::{Import, slots};
 use super::backend::Parameter;
 use super::update::Rule;
@@ -17,8 +17,6 @@ pub struct Optimizer {
     layers: Arc<[LayerSpec]>,
     moments: Vec<Moments>,
     updates: u64,
-    /// The first layer that is updated. Those before it are the stem, if it [whitens](Encoder::with_whitening_stem).
-    first_layer: usize,
 }
 
 struct Moments {
@@ -53,14 +51,12 @@ impl Optimizer {
                 })
             })
             .collect::<Result<_, NnError>>()?;
-        let fixed_stem = encoder.has_whitening_stem()?;
         Ok(Self {
             config: config.clone(),
             device,
             layers,
             moments,
             updates: 0,
-            first_layer: if fixed_stem { STEM + 1 } else { 0 },
         })
     }
 
@@ -79,10 +75,11 @@ impl Optimizer {
     ) -> Result<(), NnError> {
         let update = self.updates + 1;
         let rule = Rule::new(&self.config, update, norm, rate);
-        let pairs = encoder.layers_to_update().iter_mut().zip(&gradients.layers);
-        let mut parameters = Vec::with_capacity(self.moments.len());
-        let each = pairs.zip(self.moments.chunks_exact_mut(2));
-        for ((layer, gradient), moments) in each.skip(self.first_layer) {
+        let layers = encoder.layers_to_update().iter_mut();
+        let layers = layers.zip(self.moments.chunks_exact_mut(2));
+        let trained = layers.filter(|(layer, _)| layer.is_trained);
+        let mut parameters = Vec::with_capacity(2 * gradients.layers.len());
+        for ((layer, moments), gradient) in trained.zip(&gradients.layers) {
             let [weight, bias] = moments else { continue };
             let [layer_weight, layer_bias] = layer.parameters()?;
             parameters.push(Parameter {

@@ -137,7 +137,7 @@ impl Network<'_> {
         Ok(BlockActivations { hidden, output })
     }
 
-    /// The gradients of all layers' weights, in the order of the layers, from the loss's gradient with respect to the embedding.
+    /// The gradients of the weights of all layers that are trained, in the order of the layers, from the loss's gradient with respect to the embedding.
     pub(super) fn backward(
         self,
         trace: ForwardTrace,
@@ -188,13 +188,17 @@ impl Network<'_> {
             });
             g = pass.block(block, input, activations, (g, target))?;
         }
-        let g = backend.mask(g, &pooled)?;
-        let stem = backend.stem_gradient(&self.layers[STEM], &pixels, &argmax, &g)?;
-        pass.gradients[STEM] = Some(stem);
+        let stem = &self.layers[STEM];
+        if stem.is_trained {
+            g = backend.mask(g, &pooled)?;
+            pass.gradients[STEM] = Some(backend.stem_gradient(stem, &pixels, &argmax, &g)?);
+        }
         for tensor in [g, pooled, pixels] {
             backend.recycle(tensor)?;
         }
-        let all: Option<Vec<_>> = pass.gradients.into_iter().collect();
+        let layers = pass.gradients.into_iter().zip(self.layers);
+        let trained = layers.filter(|(_, layer)| layer.is_trained);
+        let all: Option<Vec<_>> = trained.map(|(gradient, _)| gradient).collect();
         all.map_or_else(|| bail!("a layer has no gradient"), Ok)
     }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// L2 norms of the gradient of each stage of the network, over both its weights and its biases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct StageNorms {
-    /// The first convolution.
+    /// The first convolution; 0 where it is not trained.
     pub stem: f32,
     /// The blocks of the first stage, on activations of a quarter of the side.
     pub layer1: f32,

@@ -41,7 +41,8 @@ pub(super) fn weights(conv: &Conv) -> Option<Vec<f32>> {
     }
     let cosines = cosines(conv.kernel);
     let half = conv.outputs / 2;
-    let components = components(&cosines);
+    let variances: Vec<f64> = cosines.iter().map(|cosine| variance(cosine)).collect();
+    let components = components(&variances);
     let chosen: Vec<&Component> = components.iter().cycle().take(half).collect();
     let power = chosen.iter().map(|one| one.variance.sqrt()).sum::<f64>() / half as f64;
     let gain = (MEAN_SQUARE / power).sqrt();
@@ -70,9 +71,9 @@ pub(super) fn is_whitening(conv: &Conv, weights: &[f32]) -> bool {
     })
 }
 
-/// All components, those with the most variance first.
-fn components(cosines: &[Vec<f64>]) -> Vec<Component> {
-    let variances: Vec<f64> = cosines.iter().map(|cosine| variance(cosine)).collect();
+/// All components, those with the most variance first; of two with the same variance, that with the slower change along the rows. So rounding, which
+/// differs between machines, does not decide their order.
+fn components(variances: &[f64]) -> Vec<Component> {
     let mut components = Vec::new();
     for (rows, of_rows) in variances.iter().enumerate() {
         for (columns, of_columns) in variances.iter().enumerate() {
@@ -81,7 +82,8 @@ fn components(cosines: &[Vec<f64>]) -> Vec<Component> {
                     rows,
                     columns,
                     colour,
-                    variance: VARIANCE * share * of_rows * of_columns,
+                    // Rows times columns first: a component and its mirror image then have the same variance to the last bit.
+                    variance: VARIANCE * share * (of_rows * of_columns),
                 });
             }
         }
@@ -186,6 +188,24 @@ mod tests {
             squares[..32].is_sorted_by(|one, next| *one >= next - 1e-4),
             "{squares:?}"
         );
+    }
+
+    #[test]
+    fn rounding_does_not_decide_which_filters_there_are_nor_their_order() {
+        let order = |variances: &[f64]| -> Vec<[usize; 3]> {
+            let chosen = components(variances);
+            let place = |one: &Component| [one.rows, one.columns, one.colour];
+            chosen.iter().take(32).map(place).collect()
+        };
+        let own: Vec<f64> = cosines(7).iter().map(|cosine| variance(cosine)).collect();
+        let expected = order(&own);
+        for at in 0..own.len() {
+            for change in [f64::next_up, f64::next_down] {
+                let mut other = own.clone();
+                other[at] = change(other[at]);
+                assert_eq!(order(&other), expected, "variance {at}");
+            }
+        }
     }
 
     #[test]
