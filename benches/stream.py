@@ -37,7 +37,7 @@ def write_lists(args):
         # In the order of code points the first would be of few kinds.
         random.Random(1).shuffle(pairs)
     write(out / "google-twitter.csv", HEADER, rows[PAIRS[0]])
-    write(out / "openmoji.csv", HEADER, [*rows[PAIRS[1]], *rows[PAIRS[2]]])
+    write(out / "with-openmoji.csv", HEADER, [*rows[PAIRS[1]], *rows[PAIRS[2]]])
     write(out / "some-google-twitter.csv", HEADER, rows[PAIRS[0]][: args.arriving])
     write(out / "some-openmoji.csv", HEADER, rows[PAIRS[1]][: args.arriving])
     for vendor in VENDORS:

@@ -217,9 +217,12 @@ async fn with_training_off_what_a_stop_left_unfitted_waits_unjudged() {
     let lab = Lab::new(0.0).await;
     let stopped = stop_unfitted(&lab).await;
     let off = config(&[&sets_until(&stopped)[..], &["training.enabled=false"]].concat());
+    let more = lab.post(PAIRS..PAIRS + 1).await;
     let trainer = lab.start(off).await;
-    // The state is another with another rate, so that a snapshot is taken, by the thread that would have judged before.
-    trainer.set_learning_rate(1e-4).await.unwrap();
+    until(&trainer, |status| status.pairs > u64::from(PAIRS)).await;
+    // Without a pair the state is another, so that a snapshot is taken, by the thread that would have judged before.
+    lab.db.delete_pair(more[0].id).await.unwrap();
+    until(&trainer, |status| status.pairs == u64::from(PAIRS)).await;
     assert_ne!(lab.take(&trainer, None).await.id, stopped.id);
     trainer.stop().await.unwrap();
     let stopped = lab.db.checkpoint(stopped.id).await.unwrap().unwrap();
