@@ -275,6 +275,7 @@ impl<'a> Run<'a> {
             step: row.step,
             snapshot: None,
             only_to_fit: false,
+            is_judged: true,
             pairs_before: self.triggers.snapshot_pairs(),
             range: None,
             run_id: self.run_id,

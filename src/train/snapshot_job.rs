@@ -9,6 +9,8 @@ pub(super) struct SnapshotJob {
     pub(super) snapshot: Option<Box<Snapshot>>,
     /// Whether a complete checkpoint has the same state, only without a fitted projection: this one is of use only with it.
     pub(super) only_to_fit: bool,
+    /// Whether it is judged now, and not fitted and judged by a start with training on.
+    pub(super) is_judged: bool,
     /// Number of trained pairs at the snapshot before this one.
     pub(super) pairs_before: usize,
     /// See [`crate::checkpoint::Manifest::range`].

@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::{
     control::{Control, Request},
     error::{TrainError, TrainFailure},
+    head,
     run::Run,
     snapshot_job::SnapshotJob,
 };
@@ -86,6 +87,8 @@ impl Run<'_> {
         only_to_fit: bool,
     ) -> Result<(), TrainFailure> {
         self.catch_up()?;
+        // What has changed since the checkpoint is worth keeping for itself.
+        let only_to_fit = only_to_fit && !self.triggers.is_dirty(self.state.step);
         let kept = !requests.is_empty();
         let label = Label {
             note: joined(None, &requests),
@@ -94,9 +97,13 @@ impl Run<'_> {
         };
         let (state, origin) = (self.state.clone(), self.origin.clone());
         let snapshot = match self.learner.snapshot(self.context, state, origin) {
-            Ok(snapshot) => Some(Box::new(snapshot)),
+            Ok(snapshot) => Box::new(snapshot),
             Err(failure) => return refused_by(failure, requests),
         };
+        let config = &self.context.config;
+        let is_fitted_later = !config.run.enabled
+            && head::is_unfitted(&snapshot)
+            && head::suffice(config, self.training_set.len());
         let step = self.state.step;
         let checkpoints = &self.context.checkpoints;
         let begun = self.context.wait(async {
@@ -115,8 +122,9 @@ impl Run<'_> {
         self.snapshotter.submit(SnapshotJob {
             label,
             step,
-            snapshot,
+            snapshot: Some(snapshot),
             only_to_fit,
+            is_judged: !is_fitted_later,
             pairs_before,
             range: self.meter.range(),
             run_id: self.run_id,

@@ -171,8 +171,9 @@ impl Writer {
     fn process(&self, mut job: SnapshotJob) -> Result<(), TrainFailure> {
         let keep_going = || !self.shared.shutdown.load(Ordering::Acquire);
         if let Some(mut snapshot) = job.snapshot.take() {
-            self.fit_head(&mut job, &mut snapshot, &keep_going);
-            if job.only_to_fit && !keep_going() && self.withdraw(&job, &snapshot)? {
+            let failed = self.fit_head(&mut job, &mut snapshot, &keep_going).is_err();
+            let cut_off = failed || !keep_going();
+            if job.only_to_fit && cut_off && !is_fitted(&snapshot) && self.withdraw(&job)? {
                 return Ok(());
             }
             let written = self.write(&job, *snapshot);
@@ -181,45 +182,60 @@ impl Writer {
             if let Err(error) = written {
                 let id = job.label.id;
                 self.context.status.push_unwritten(id, (&error).into());
-                self.shared.lost().get_or_insert(job.pairs_before);
+                let mut lost = self.shared.lost();
+                *lost = Some(lost.map_or(job.pairs_before, |pairs| pairs.min(job.pairs_before)));
                 return Err(error.into());
             }
             *self.shared.lost() = None;
             self.context.status.notify_written();
         }
-        self.judge.judge(&job, &keep_going)
-    }
-
-    /// Gives up a snapshot that was to be fitted and is not, unless a caller was promised it: the next start tries again. Returns whether it did.
-    fn withdraw(&self, job: &SnapshotJob, snapshot: &Snapshot) -> Result<bool, TrainFailure> {
-        let (id, context) = (job.label.id, &self.context);
-        let row = context.wait(context.db.checkpoint(id))?;
-        if is_fitted(snapshot) || row.is_some_and(|row| row.kept) {
-            return Ok(false);
+        if job.is_judged {
+            self.judge.judge(&job, &keep_going)
+        } else {
+            Ok(())
         }
-        let reason = "a stop came before its projection was fitted";
-        context.wait(context.db.fail_checkpoint(id, reason))?;
-        Ok(true)
     }
 
-    /// Fits the head of the snapshot. Without it the snapshot is worth writing all the same.
+    /// Gives up a snapshot that was to be fitted and is not, unless a caller was promised it or the one that it is a copy of has gone: the next start
+    /// tries again. Returns whether it did.
+    fn withdraw(&self, job: &SnapshotJob) -> Result<bool, TrainFailure> {
+        let (id, db) = (job.label.id, &self.context.db);
+        self.context.wait(async {
+            let promised = db.checkpoint(id).await?.is_some_and(|row| row.kept);
+            let original = match job.label.parent {
+                Some(parent) => db.checkpoint(parent).await?,
+                None => None,
+            };
+            let stays = original.is_some_and(|row| row.status == CheckpointStatus::Complete);
+            if promised || !stays {
+                return Ok(false);
+            }
+            db.fail_checkpoint(
+                id,
+                "its projection could not be fitted before a stop, or at all",
+            )
+            .await?;
+            Ok(true)
+        })
+    }
+
+    /// Fits the head of the snapshot. If that fails, the snapshot is as it was.
     fn fit_head(
         &self,
         job: &mut SnapshotJob,
         snapshot: &mut Snapshot,
         keep_going: &(dyn Fn() -> bool + Sync),
-    ) {
+    ) -> Result<(), CheckpointError> {
         let fit = HeadFit {
             context: &self.context,
             pool: &self.pool,
             keep_going,
         };
-        match fit.apply(snapshot) {
-            Ok(range) => job.range = range.or(job.range),
-            Err(error) => {
-                tracing::warn!(checkpoint = %job.label.id, %error, "the projection was not fitted");
-            }
-        }
+        let range = fit.apply(snapshot).inspect_err(|error| {
+            tracing::warn!(checkpoint = %job.label.id, %error, "the projection was not fitted");
+        })?;
+        job.range = range.or(job.range);
+        Ok(())
     }
 
     fn write(&self, job: &SnapshotJob, snapshot: Snapshot) -> Result<(), CheckpointError> {

@@ -217,16 +217,26 @@ async fn with_training_off_what_a_stop_left_unfitted_waits_unjudged() {
     let lab = Lab::new(0.0).await;
     let stopped = stop_unfitted(&lab).await;
     let off = config(&[&sets_until(&stopped)[..], &["training.enabled=false"]].concat());
-    let more = lab.post(PAIRS..PAIRS + 1).await;
+    let more = lab.post(PAIRS..PAIRS + 2).await;
     let trainer = lab.start(off).await;
-    until(&trainer, |status| status.pairs > u64::from(PAIRS)).await;
+    until(&trainer, |status| status.pairs == u64::from(PAIRS) + 2).await;
     // Without a pair the state is another, so that a snapshot is taken, by the thread that would have judged before.
     lab.db.delete_pair(more[0].id).await.unwrap();
+    until(&trainer, |status| status.pairs == u64::from(PAIRS) + 1).await;
+    let copy = lab.take(&trainer, None).await;
+    assert_ne!(copy.id, stopped.id);
+    // Another is written after this one is judged, if it is.
+    lab.db.delete_pair(more[1].id).await.unwrap();
     until(&trainer, |status| status.pairs == u64::from(PAIRS)).await;
-    assert_ne!(lab.take(&trainer, None).await.id, stopped.id);
+    lab.take(&trainer, None).await;
     trainer.stop().await.unwrap();
-    let stopped = lab.db.checkpoint(stopped.id).await.unwrap().unwrap();
-    assert_eq!(stopped.verdict, None);
+    for id in [stopped.id, copy.id] {
+        let row = lab.db.checkpoint(id).await.unwrap().unwrap();
+        assert_eq!(
+            (row.verdict, row.role == CheckpointRole::Live),
+            (None, false)
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
