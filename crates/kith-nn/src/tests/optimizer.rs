@@ -63,6 +63,24 @@ fn a_stem_that_whitens_has_no_gradient_and_the_other_layers_keep_theirs() {
     // What is not applied does not count when gradients are clipped.
     assert!(fixed.norm().unwrap() < all.norm().unwrap());
     assert_eq!(fixed.stage_norms().unwrap().stem, 0.0);
+
+    // Every other layer is updated by its own gradient.
+    let before = encoder.to_arrays().unwrap();
+    let updated = |mut encoder: Encoder, gradients: &Gradients| {
+        let mut optimizer = Optimizer::new(&adam(), &encoder).unwrap();
+        optimizer.step(&mut encoder, gradients, 1.0, 1e-3).unwrap();
+        encoder.to_arrays().unwrap()
+    };
+    let again = Encoder::from_arrays(&config, &before, &Device::cpu()).unwrap();
+    let (fixed, all) = (updated(again, &fixed), updated(encoder, &all));
+    for ((fixed, all), before) in fixed.iter().zip(&all).zip(&before) {
+        let is_stem = fixed.name.starts_with("conv1.");
+        assert!(
+            fixed == if is_stem { before } else { all },
+            "{}",
+            fixed.name
+        );
+    }
 }
 
 #[test]
