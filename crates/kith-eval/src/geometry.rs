@@ -8,7 +8,8 @@ use super::{spectrum::eigenvalues, vectors::dot};
 /// Maximum number of rows, evenly spaced, that figures over all pairs of rows use: 2 · 10⁶ pairs.
 pub const PAIRWISE_ROWS: usize = 2_000;
 
-/// The geometry of a set of unit vectors.
+/// The geometry of a set of unit vectors. An encoder whose activations overflow gives vectors of length 0: they have no direction, and count as one point
+/// with all others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Geometry {
     /// Mean squared distance of positive pairs (Wang & Isola 2020); 0 is best.
@@ -111,21 +112,40 @@ fn evenly_spaced<'a>(rows: &[&'a [f32]]) -> Vec<&'a [f32]> {
         .collect()
 }
 
+/// The share of the rows `[rows, dim]` that are of length 0.
+pub fn share_without_direction(dim: usize, rows: &[f32]) -> f64 {
+    let rows = rows.chunks_exact(dim.max(1));
+    let all = rows.len().max(1) as f64;
+    rows.filter(|row| !has_direction(row)).count() as f64 / all
+}
+
+fn has_direction(row: &[f32]) -> bool {
+    row.iter().any(|value| *value != 0.0)
+}
+
 /// Uniformity and mean cosine over the distinct pairs. Squared distances of unit rows are 2 − 2 cos.
 fn pairwise(rows: &[&[f32]]) -> (f64, f64) {
     let pairs = rows.len() * rows.len().saturating_sub(1) / 2;
     if pairs == 0 {
         return (0.0, 0.0);
     }
+    let directed: Vec<bool> = rows.iter().map(|row| has_direction(row)).collect();
+    let cosine = |row: usize, other: usize| {
+        if directed[row] && directed[other] {
+            f64::from(dot(rows[row], rows[other]))
+        } else {
+            1.0
+        }
+    };
     let sums: Vec<(f64, f64)> = (0..rows.len())
         .into_par_iter()
         .map(|row| {
-            rows[..row]
-                .iter()
-                .map(|other| f64::from(dot(rows[row], other)))
-                .fold((0.0, 0.0), |(potential, cosines), cosine| {
+            (0..row).map(|other| cosine(row, other)).fold(
+                (0.0, 0.0),
+                |(potential, cosines), cosine| {
                     (potential + (-4.0 * (1.0 - cosine)).exp(), cosines + cosine)
-                })
+                },
+            )
         })
         .collect();
     let potential: f64 = sums.iter().map(|(potential, _)| potential).sum();

@@ -27,7 +27,9 @@ pub use classification::{
 pub use error::EvalError;
 pub use evaluation::{EvalReport, Evaluation};
 pub use evaluation_set::EvaluationSet;
-pub use geometry::{Geometry, PAIRWISE_ROWS, geometry, geometry_of_each, spread};
+pub use geometry::{
+    Geometry, PAIRWISE_ROWS, geometry, geometry_of_each, share_without_direction, spread,
+};
 pub use labelled::Labelled;
 pub use neighbours::neighbour_accuracy;
 pub use paired::{Tails, sign_flip};

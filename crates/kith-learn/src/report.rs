@@ -80,6 +80,7 @@ impl StepReport {
         let dim = forward.embeddings.with_grad.dim;
         let embeddings = &forward.embeddings.with_grad.embedding[..slots * dim];
         let spread = spread(forward.layout.directed, dim, embeddings);
+        let undirected = undirected_pairs(forward.layout.directed, dim, embeddings);
         Self {
             global_loss_estimate: mean(&|figures| {
                 figures.log_mean + slots_of_set - figures.positive
@@ -89,7 +90,7 @@ impl StepReport {
             largest_value: embeddings
                 .iter()
                 .fold(0.0, |most, value| value.abs().max(most)),
-            mean_cosine: (sum / f64::from(beta) / candidates.max(1) as f64) as f32,
+            mean_cosine: (sum / f64::from(beta) / candidates.max(1) as f64 + undirected) as f32,
             acceptance_rate: acceptance_rate(&forward.terms),
             chain_age: ages().map(f64::from).sum::<f64>() as f32 / ages().count().max(1) as f32,
             max_chain_age: ages().max().unwrap_or_default(),
@@ -110,12 +111,31 @@ fn spread(directed: bool, dim: usize, embeddings: &[f32]) -> f64 {
     if !directed {
         return kith_eval::spread(dim, embeddings);
     }
-    let side = |first: usize| {
+    let [anchors, positives] = sides(dim, embeddings);
+    kith_eval::spread(dim, &anchors).min(kith_eval::spread(dim, &positives))
+}
+
+/// The share of anchors with a candidate of which one has no direction. As in an evaluation they are one point: their cosines of 0 count as 1.
+fn undirected_pairs(directed: bool, dim: usize, embeddings: &[f32]) -> f64 {
+    let with_direction = |rows: &[f32]| 1.0 - kith_eval::share_without_direction(dim, rows);
+    let both = if directed {
+        sides(dim, embeddings)
+            .map(|rows| with_direction(&rows))
+            .iter()
+            .product()
+    } else {
+        with_direction(embeddings).powi(2)
+    };
+    1.0 - both
+}
+
+/// The rows of the anchors and of the positives, which alternate.
+fn sides(dim: usize, embeddings: &[f32]) -> [Vec<f32>; 2] {
+    [0, 1].map(|first| {
         let rows = embeddings.chunks_exact(dim.max(1));
         let rows: Vec<&[f32]> = rows.skip(first).step_by(2).collect();
-        kith_eval::spread(dim, &rows.concat())
-    };
-    side(0).min(side(1))
+        rows.concat()
+    })
 }
 
 fn stored_minus_fresh(forward: &Forward) -> f32 {
@@ -168,5 +188,24 @@ impl AnchorFigures {
             sum: candidates.iter().map(|slot| f64::from(scores[*slot])).sum(),
             log_mean: log_mean_exp(&log_weights).unwrap_or_default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pair_has_no_direction_where_one_of_its_images_has_none() {
+        let rows = |all: [f32; 4]| all.map(|value| [value, 0.0]).concat();
+        // Anchors and positives alternate.
+        let one_side = rows([0.0, 1.0, 0.0, -1.0]);
+        assert_eq!(undirected_pairs(true, 2, &one_side), 1.0);
+        assert_eq!(undirected_pairs(false, 2, &one_side), 0.75);
+        let sound = rows([1.0, 1.0, -1.0, 1.0]);
+        assert_eq!(
+            [true, false].map(|two| undirected_pairs(two, 2, &sound)),
+            [0.0; 2]
+        );
     }
 }

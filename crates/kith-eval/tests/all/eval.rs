@@ -1,6 +1,8 @@
 //! Retrieval and geometry on sets small enough to compute by hand, and on random ones whose figures are known.
 
-use kith_eval::{Geometry, PAIRWISE_ROWS, Retrieval, geometry, retrieval, spread};
+use kith_eval::{
+    Geometry, PAIRWISE_ROWS, Retrieval, geometry, retrieval, share_without_direction, spread,
+};
 use kith_seed::mix;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -94,6 +96,20 @@ fn unequal_axes_have_the_entropy_of_their_singular_values() {
     let entropy = -(4.0 / 7.0_f64) * (4.0 / 7.0_f64).ln() - (3.0 / 7.0_f64) * (3.0 / 7.0_f64).ln();
     // 0.8 and 0.6 are rounded to f32.
     assert_close(geometry(2, &a, &b).effective_rank, entropy.exp(), 1e-6);
+}
+
+#[test]
+fn rows_without_a_direction_count_as_one_point() {
+    let zeros = [0.0; 20];
+    let found = geometry(2, &zeros, &zeros);
+    assert_eq!((found.mean_cosine, found.spread), (1.0, 0.0));
+    assert_eq!(found.uniformity, 0.0);
+    assert_eq!(share_without_direction(2, &zeros), 1.0);
+    // Of the six pairs of these rows one has two directions, which are opposite.
+    let found = geometry(2, &[0.0, 0.0, 0.6, 0.8], &[0.0, 0.0, -0.6, -0.8]);
+    assert_close(found.mean_cosine, 4.0 / 6.0, 1e-6);
+    assert_eq!(share_without_direction(2, &[0.0, 0.0, 0.6, 0.8]), 0.5);
+    assert_eq!(share_without_direction(2, &[]), 0.0);
 }
 
 #[test]

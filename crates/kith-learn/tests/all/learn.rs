@@ -3,7 +3,7 @@
 
 use kith_learn::{Batch, LearnConfig, LearnError, Learner, Prototypes, Scores, StepReport};
 use kith_mcmc::{ChainColumns, Estimator, PairGraph, PairKey, Side, SlotKey};
-use kith_nn::{Device, EncoderConfig, NamedArray};
+use kith_nn::{Device, EncoderConfig, NamedArray, Towers};
 
 use crate::tiny::{
     PIXELS, Store, TINY, all_configs, baselines, batch, config, encodes_all, graph, infonce,
@@ -119,6 +119,16 @@ fn training_tells_pairs_apart() {
         let gap = |report: &StepReport| report.positive_cosine - report.mean_cosine;
         assert!(gap(&reports[59]) > gap(&reports[0]) + 0.1, "{name}");
     }
+}
+
+#[test]
+fn vectors_without_a_direction_are_reported_as_one_point() {
+    let mut learner = learner(infonce());
+    let mut arrays = learner.towers.to_arrays().expect("weights");
+    arrays.iter_mut().for_each(|array| array.data.fill(0.0));
+    learner.towers = Towers::from_arrays(&TINY, &arrays, &Device::cpu()).expect("zeros");
+    let reports = train(&mut learner, &graph(12), &Store::default(), 1);
+    assert_eq!((reports[0].spread, reports[0].mean_cosine), (0.0, 1.0));
 }
 
 #[test]
