@@ -1,5 +1,7 @@
 //! Checks the kind of each value, which must be that of its default. An error names the key, the value and the expected kind.
 
+use std::num::IntErrorKind;
+
 use toml::{Table, Value};
 
 use super::{error::ConfigError, settings::Settings, tables::find};
@@ -26,11 +28,24 @@ pub(super) fn check(
     if fits {
         return Ok(());
     }
+    let expected = if is_too_large(default, value) {
+        format!("a whole number, at most {}", i64::MAX)
+    } else {
+        expected(default)
+    };
     Err(ConfigError(format!(
-        "{origin}: {key} must be {}, not {}",
-        expected(default),
+        "{origin}: {key} must be {expected}, not {}",
         shown(value)
     )))
+}
+
+/// Whether a whole number was given that no TOML holds: a variable or a flag leaves it a text.
+fn is_too_large(default: &Value, value: &Value) -> bool {
+    let too_large = |text: &str| {
+        text.bytes().all(|byte| byte.is_ascii_digit())
+            && matches!(text.parse::<i64>(), Err(error) if *error.kind() == IntErrorKind::PosOverflow)
+    };
+    default.is_integer() && value.as_str().is_some_and(too_large)
 }
 
 /// Deserialises the merged layers. After the check of kinds this fails only for an unknown choice, or a number too large for its type.
@@ -44,6 +59,13 @@ pub(super) fn typed(merged: Table, defaults: &Table) -> Result<Settings, ConfigE
         let default = find(defaults, key);
         let expected = choices.unwrap_or_else(|| match default {
             Some(Value::Integer(_)) => "a smaller whole number".to_owned(),
+            // The defaults of such a list are whole numbers.
+            Some(Value::Array(values)) if is_numbers(values) => {
+                let found = find(&merged, key).and_then(Value::as_array);
+                let are_whole = found.is_some_and(|found| found.iter().all(Value::is_integer));
+                let smaller = if are_whole { "smaller " } else { "" };
+                format!("a list of {} {smaller}whole numbers", values.len())
+            }
             Some(default) => expected(default),
             None => "one of the keys that `kith config` prints".to_owned(),
         });

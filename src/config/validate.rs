@@ -3,6 +3,7 @@
 use std::{fmt::Display, ops::RangeInclusive};
 
 use super::{error::ConfigError, settings::Settings};
+use kith_learn::Decay;
 use kith_nn::Precision;
 
 /// A day: times beyond it would overflow the clock, and nobody waits so long.
@@ -259,14 +260,16 @@ fn schedule(settings: &Settings, rules: &mut Rules) {
         (f32::MIN_POSITIVE..=1.0).contains(&schedule.pretrained_factor),
         "above 0 and at most 1",
     );
+    // A constant rate has neither.
+    let falls = schedule.decay == Decay::Cosine;
     rules.rule(
         "schedule.final_rate",
-        (0.0..=schedule.learning_rate).contains(&schedule.final_rate),
+        !falls || (0.0..=schedule.learning_rate).contains(&schedule.final_rate),
         "from 0 to schedule.learning_rate",
     );
     rules.rule(
         "schedule.total_steps",
-        schedule.total_steps > schedule.warmup_steps,
+        !falls || schedule.total_steps > schedule.warmup_steps,
         "above schedule.warmup_steps",
     );
 }

@@ -157,7 +157,10 @@ fn every_layer_speaks_plainly_of_a_wrong_value() {
         ),
         (
             load(None, &[], &["augment.posterise_levels=[3.5, 8]"]),
-            vec!["augment.posterise_levels must be a list of 2", "[3.5, 8]"],
+            vec![
+                "augment.posterise_levels must be a list of 2 whole numbers",
+                "[3.5, 8]",
+            ],
         ),
         (
             load(None, &[], &["training.enabled=maybe"]),
@@ -205,6 +208,7 @@ const OUT_OF_RANGE: &[(&str, &str)] = &[
     ("learning.scent_alpha=0", "above 0"),
     ("learning.neuclip.prototypes=0", "from 1 to 65536"),
     ("learning.neuclip.rate=-1", "0 or more"),
+    ("learning.neuclip.updates=1001", "at most 1000"),
     ("learning.neuclip.restart_steps=0", "at least 1"),
     ("learning.cache_images=0", "at least 1"),
     ("learning.cache_refresh=1.5", "from 0 to 1"),
@@ -223,6 +227,14 @@ const OUT_OF_RANGE: &[(&str, &str)] = &[
     (
         "augment.posterise_levels=[1, 8]",
         "two whole numbers from 2",
+    ),
+    (
+        "augment.posterise_levels=[2, 300]",
+        "a list of 2 smaller whole numbers",
+    ),
+    (
+        "training.seed=18446744073709551615",
+        "a whole number, at most 9223372036854775807",
     ),
     ("augment.outline_width=0.3", "from 0 to 0.2"),
     ("augment.jpeg_quality=[0, 90]", "two whole numbers from 1"),
@@ -248,6 +260,17 @@ fn values_out_of_range_are_refused_with_the_remedy() {
             message.contains(&format!("{key} must be {remedy}")),
             "{message}"
         );
+    }
+}
+
+#[test]
+fn what_only_a_falling_rate_needs_is_asked_of_that_alone() {
+    let low = ["schedule.learning_rate=1e-9", "schedule.total_steps=100"];
+    assert!(load(None, &[], &low).is_ok());
+    let falls = [low[0], low[1], "schedule.decay=\"cosine\""];
+    let message = load(None, &[], &falls).unwrap_err();
+    for key in ["schedule.final_rate", "schedule.total_steps"] {
+        assert!(message.contains(key), "{message}");
     }
 }
 

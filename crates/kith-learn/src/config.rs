@@ -71,6 +71,10 @@ impl LearnConfig {
                 (1..=NeuClipConfig::MAX_PROTOTYPES).contains(&neuclip.prototypes),
                 ("neuclip.prototypes", "from 1 to 65536"),
             ),
+            (
+                neuclip.updates <= NeuClipConfig::MAX_UPDATES,
+                ("neuclip.updates", "at most 1000"),
+            ),
             (neuclip_rate, ("neuclip.rate", "0 or more")),
             (
                 neuclip.restart_steps > 0,
@@ -91,7 +95,7 @@ impl LearnConfig {
 pub struct NeuClipConfig {
     /// Number of prototypes, from 1 to [`NeuClipConfig::MAX_PROTOTYPES`]. The state takes 8 · `dim` bytes for each.
     pub prototypes: usize,
-    /// Updates of the prototypes in each step, all on the batch of that step.
+    /// Updates of the prototypes in each step, all on the batch of that step; at most [`NeuClipConfig::MAX_UPDATES`].
     pub updates: u32,
     /// AdaGrad's learning rate.
     pub rate: f32,
@@ -100,6 +104,8 @@ pub struct NeuClipConfig {
 }
 
 impl NeuClipConfig {
+    /// Most updates in a step: a stop waits for the step in progress.
+    pub const MAX_UPDATES: u32 = 1000;
     /// Most prototypes.
     pub const MAX_PROTOTYPES: usize = 1 << 16;
 }
