@@ -21,7 +21,7 @@ use crate::{
 };
 use kith_eval::ChainDraw;
 use kith_mcmc::{Candidate, ChainColumns, SidedImage, StateKind};
-use kith_nn::{Device, Precision};
+use kith_nn::{Device, Precision, Towers};
 use kith_pixels::Limits;
 use kith_seed::{mix, unit};
 
@@ -77,8 +77,8 @@ pub struct SamplerAudit<'a> {
 }
 
 impl SamplerAudit<'_> {
-    /// Compares the chains of a checkpoint with the softmaxes under its own weights, on the plain views of the images. Memory holds the trained pairs, the
-    /// chains and the embeddings of the chosen images.
+    /// Compares the chains of a checkpoint with the softmaxes under the weights that training goes on from, which are not those that serve: they move the
+    /// chains. The views of the images are plain. Memory holds the checkpoint, the trained pairs and the embeddings of the chosen images.
     ///
     /// # Errors
     /// [`SamplerAuditError`] says what is missing.
@@ -89,8 +89,13 @@ impl SamplerAudit<'_> {
         tell: &mut dyn FnMut(SamplerAuditEvent),
     ) -> Result<SamplerReport, SamplerAuditError> {
         let columns = self.chains(id).await?;
-        let model = self.checkpoints.load_model(id).await?;
-        let pairs = TrainedPairs::read(self.db, model.encoder.towers > 1).await?;
+        let snapshot = self.checkpoints.load(id).await?;
+        let (encoder, step) = (snapshot.encoder.clone(), snapshot.trainer.step);
+        if snapshot.optimizer.is_empty() && step > 0 {
+            tracing::warn!(checkpoint = %id, "it has no weights in training: chains are compared under those that serve");
+        }
+        let weights = snapshot.into_weights_in_training();
+        let pairs = TrainedPairs::read(self.db, encoder.towers > 1).await?;
         let size = SampleSize {
             images: self.config.images,
             chains: self.config.chains,
@@ -99,7 +104,10 @@ impl SamplerAudit<'_> {
         };
         let sample = Sample::new(&pairs, &columns, size);
         let pool = machine.pool.clone();
-        let towers = pool.install(|| model.open(&machine.device, Precision::F32))?;
+        let towers = pool.install(|| {
+            Towers::from_arrays(&encoder, &weights, &machine.device)?.only_encoding(Precision::F32)
+        });
+        let towers = towers.map_err(CheckpointError::from)?;
         let embedder = Embedder {
             blobs: self.blobs.clone(),
             db: self.db.clone(),
@@ -118,7 +126,7 @@ impl SamplerAudit<'_> {
         let judged = pool.install(|| self.judge(&pairs, &sample, &vectors));
         let scope = AuditScope {
             checkpoint: id,
-            step: model.step,
+            step,
             beta: self.config.beta,
             seed: self.config.seed,
             chains: columns.anchor.len(),

@@ -4,6 +4,7 @@ mod decide;
 mod evaluation_set;
 mod files;
 mod gate;
+mod kept_weights;
 mod life;
 mod load;
 mod manifest;
@@ -20,6 +21,7 @@ mod usage;
 
 pub use files::{CHAINS, FORMAT, FileError, MANIFEST, MODEL, OPTIMIZER, PARTS, TRAINER};
 pub use gate::{Finding, GateConfig};
+pub use kept_weights::kept_as_trained;
 pub use life::{Action, Entry, Event, Life, Outcome};
 pub use manifest::{Manifest, Origin, OriginKind, Part, preprocessing_hash};
 pub use pair_sample::{PairSample, RecentShare};

@@ -15,7 +15,7 @@ use crate::{
 };
 use kith_eval::geometry;
 use kith_mcmc::{ImageKey, PairKey, Side};
-use kith_nn::{Encoder, NamedArray, NnError, Precision, Towers, Vectors, arrays_of_towers};
+use kith_nn::{Encoder, NnError, Precision, Towers, Vectors, arrays_of_towers};
 use kith_seed::mix;
 use kith_weights::{PairCorrelation, PairWhitening, Projection};
 
@@ -25,8 +25,6 @@ const PAGE: usize = 16;
 const VIEW: u64 = u64::from_be_bytes(*b"headview");
 /// Pairs from whose embeddings it is told whether the features have collapsed.
 const JUDGED: usize = 500;
-/// After the names of the arrays that the fitted ones stand in for, which are kept with the optimiser's moments: training goes on from them.
-const REPLACED: &str = ".replaced";
 
 /// What a head is fitted with.
 pub(super) struct HeadFit<'a> {
@@ -322,23 +320,12 @@ fn fitted(
     Some(Fitted { projections, range })
 }
 
-/// Puts `projections` in the place of those in `snapshot`, which are kept beside the moments.
+/// Puts `projections` in the place of those in `snapshot`.
 fn put(snapshot: &mut Snapshot, projections: Vec<Projection>) {
-    let kept = snapshot.optimizer.iter().any(is_replaced);
     let width = snapshot.encoder.width;
     let heads = projections.into_iter();
     let heads = heads.map(|projection| projection.into_head(width));
-    for mut fitted in arrays_of_towers(heads) {
-        let mut model = snapshot.model.iter_mut();
-        let Some(array) = model.find(|array| array.name == fitted.name) else {
-            continue;
-        };
-        std::mem::swap(array, &mut fitted);
-        if !kept {
-            fitted.name.push_str(REPLACED);
-            snapshot.optimizer.push(fitted);
-        }
-    }
+    snapshot.replace(arrays_of_towers(heads));
 }
 
 fn rows(vectors: &Vectors) -> impl Iterator<Item = &[f32]> {
@@ -353,35 +340,4 @@ pub(super) fn suffice(config: &TrainConfig, pairs: usize) -> bool {
 /// Whether projections are fitted to so many pairs.
 fn may_fit(config: &TrainConfig, pairs: usize) -> bool {
     config.run.enabled && suffice(config, pairs)
-}
-
-/// Whether `snapshot` is of a stop, which leaves no time for a fit. One without moments is of a file, whose projection came with it.
-pub(super) fn is_unfitted(snapshot: &Snapshot) -> bool {
-    !snapshot.optimizer.is_empty() && !is_fitted(snapshot)
-}
-
-/// Whether `snapshot` has a projection that was fitted.
-pub(super) fn is_fitted(snapshot: &Snapshot) -> bool {
-    snapshot.optimizer.iter().any(is_replaced)
-}
-
-fn is_replaced(array: &NamedArray) -> bool {
-    array.name.ends_with(REPLACED)
-}
-
-/// Undoes a fit: `snapshot` has the projection again that its weights were trained with.
-pub(super) fn take_back(snapshot: &mut Snapshot) {
-    for mut array in snapshot
-        .optimizer
-        .extract_if(.., |array| is_replaced(array))
-    {
-        array.name.truncate(array.name.len() - REPLACED.len());
-        let place = snapshot
-            .model
-            .iter_mut()
-            .find(|other| other.name == array.name);
-        if let Some(place) = place {
-            *place = array;
-        }
-    }
 }

@@ -2,17 +2,14 @@
 
 use std::collections::HashSet;
 
-use super::{context::Context, error::TrainFailure, head, origin::Start};
+use super::{context::Context, error::TrainFailure, origin::Start};
 use crate::{
-    checkpoint::{InUse, Origin, Snapshot, TrainerState},
+    checkpoint::{InUse, Origin, Snapshot, TrainerState, kept_as_trained},
     types::CheckpointId,
 };
 use kith_learn::{Learner, ObjectiveKind, Prototypes};
 use kith_mcmc::{ChainTable, PairGraph, PairKey};
 use kith_nn::{NamedArray, TowerOptimizer, Towers};
-
-/// After the names of the weights in training, which are kept with the moments if the checkpoint serves their average.
-const TRAINED: &str = ".trained";
 
 /// Network, moments and chains of a run.
 pub(super) enum HeldLearner {
@@ -118,13 +115,14 @@ fn chains(snapshot: &Snapshot) -> Result<ChainTable, TrainFailure> {
 
 /// Network, moments and chains from a snapshot.
 fn learner(context: &Context, mut snapshot: Snapshot) -> Result<Learner, TrainFailure> {
-    head::take_back(&mut snapshot);
+    snapshot.take_back_fit();
+    let trained = snapshot.take_trained();
     let chains = chains(&snapshot)?;
     let config = &context.config;
     let open =
         |arrays: &[NamedArray]| Towers::from_arrays(&config.encoder, arrays, &context.device);
     let averages = config.learn.average_steps > 0;
-    let (trained, mut moments) = split_trained(snapshot.optimizer);
+    let mut moments = snapshot.optimizer;
     let prototypes = Prototypes::take_from(&mut moments, config.encoder.dim);
     // Without averages, or from a checkpoint without them, training goes on from the weights that serve.
     let goes_on = averages && !trained.is_empty();
@@ -164,21 +162,8 @@ fn weights_and_moments(
     moments.append(&mut learner.prototypes.to_arrays());
     let mut weights = learner.towers.to_arrays()?;
     if let Some(averaged) = &learner.averaged {
-        for array in &mut weights {
-            array.name.push_str(TRAINED);
-        }
-        moments.append(&mut weights);
+        moments.append(&mut kept_as_trained(weights));
         weights = averaged.to_arrays()?;
     }
     Ok((weights, moments))
-}
-
-/// The weights in training, under their own names, and the moments.
-fn split_trained(optimizer: Vec<NamedArray>) -> (Vec<NamedArray>, Vec<NamedArray>) {
-    let is_trained = |array: &NamedArray| array.name.ends_with(TRAINED);
-    let (mut trained, moments): (Vec<_>, Vec<_>) = optimizer.into_iter().partition(is_trained);
-    for array in &mut trained {
-        array.name.truncate(array.name.len() - TRAINED.len());
-    }
-    (trained, moments)
 }

@@ -90,6 +90,16 @@ impl Folder {
         choose: impl Fn(&[(SlotKey, f32)], SlotKey) -> (SlotKey, f32),
         still: u32,
     ) -> CheckpointId {
+        self.write_changed(choose, still, |_| ()).await
+    }
+
+    /// The same, with a checkpoint that is changed in the end.
+    async fn write_changed(
+        &self,
+        choose: impl Fn(&[(SlotKey, f32)], SlotKey) -> (SlotKey, f32),
+        still: u32,
+        change: impl FnOnce(&mut Snapshot),
+    ) -> CheckpointId {
         let table = ChainTable::new(StateKind::Chains);
         for slot in self.pairs.iter().flat_map(|pair| pair.key.slots()) {
             let (negative, log_score) = choose(&self.scores(slot, &self.vectors), slot);
@@ -104,6 +114,7 @@ impl Folder {
         }
         let mut snapshot = self.first.clone();
         snapshot.chains = table.to_columns();
+        change(&mut snapshot);
         let label = Label::new(None);
         let checkpoints = &self.lab.checkpoints;
         checkpoints
@@ -225,6 +236,40 @@ async fn honest_chains_pass_and_uniform_and_frozen_ones_do_not() {
     let (code, report, _) = folder.audit(folder.write(likeliest, 50).await, &[]);
     assert_eq!(code, Some(1), "{report}");
     assert!(report["score"]["z"].as_f64().unwrap() > 5.0, "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chains_are_compared_under_the_weights_that_move_them_and_not_those_that_serve() {
+    let folder = Folder::new().await;
+    // What serves has a fitted projection, or is an average: the weights in training are kept beside the moments.
+    for kept in [".replaced", ".trained"] {
+        let change = |snapshot: &mut Snapshot| {
+            for array in &mut snapshot.model {
+                let is_head = array.name == "projection.weight";
+                if !is_head && kept == ".replaced" {
+                    continue;
+                }
+                let mut before = array.clone();
+                before.name.push_str(kept);
+                snapshot.optimizer.push(before);
+                if is_head {
+                    array.data.reverse();
+                }
+            }
+        };
+        let honest = folder.write_changed(by_softmax, 0, change).await;
+        let (code, report, complaint) = folder.audit(honest, &[]);
+        assert_eq!(code, Some(0), "{kept}: {complaint}{report}");
+        assert_eq!(report["verdict"], "agrees", "{kept}: {report}");
+    }
+    let change = |snapshot: &mut Snapshot| {
+        let mut arrays = snapshot.model.iter_mut();
+        let head = arrays.find(|array| array.name == "projection.weight");
+        head.unwrap().data.reverse();
+    };
+    let other = folder.write_changed(by_softmax, 0, change).await;
+    let (_, report, _) = folder.audit(other, &[]);
+    assert_ne!(report["verdict"], "agrees", "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
