@@ -45,9 +45,11 @@ impl Life {
         match outcome {
             Outcome::Untrained(why) => self.unfit(id, Verdict::Untrained, why, gate),
             Outcome::Collapsed(why) => self.unfit(id, Verdict::Collapsed, why, gate),
-            Outcome::Scored { pairs, .. } if *pairs < gate.min_pairs => {
-                self.untested(id, *pairs, gate)
-            }
+            Outcome::Scored {
+                pairs,
+                is_live_copy,
+                ..
+            } if *pairs < gate.min_pairs => self.untested(id, (*pairs, *is_live_copy), gate),
             Outcome::Scored {
                 live_readable: false,
                 ..
@@ -76,17 +78,27 @@ impl Life {
         std::iter::once(mark).chain(next).collect()
     }
 
-    /// Too few held-out pairs to compare: what lives may serve, and it is said that nothing was shown.
-    fn untested(&self, id: CheckpointId, pairs: usize, gate: &GateConfig) -> Vec<Action> {
+    /// Too few held-out pairs to compare: what lives may serve, and it is said that nothing was shown. A copy of what serves would only have callers embed
+    /// everything anew.
+    fn untested(
+        &self,
+        id: CheckpointId,
+        (pairs, is_live_copy): (usize, bool),
+        gate: &GateConfig,
+    ) -> Vec<Action> {
         let held = self.live().is_some_and(|live| live.held);
         let is_live = self.live().is_some_and(|live| live.id == id);
-        let why = reason::too_few(pairs, gate.min_pairs, held);
+        let why = if is_live_copy {
+            reason::LIVE_COPY.to_owned()
+        } else {
+            reason::too_few(pairs, gate.min_pairs, held)
+        };
         let mut actions = vec![Action::Mark {
             id,
             verdict: Verdict::Untested,
             why: (!is_live).then(|| why.clone()),
         }];
-        if !held && !is_live {
+        if !held && !is_live && !is_live_copy {
             actions.push(serve(id, why));
         }
         actions

@@ -91,6 +91,8 @@ pub enum Outcome {
         pairs: usize,
         /// Whether the live checkpoint has answers to them, too; else it cannot be read.
         live_readable: bool,
+        /// Whether it is another checkpoint with the live one's weights.
+        is_live_copy: bool,
     },
     /// It is too near its fresh weights to say anything.
     Untrained(String),

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::files::{FORMAT, FileError, PARTS};
+use super::files::{FORMAT, FileError, MODEL, PARTS};
 use crate::types::{CheckpointId, Sha256};
 use kith_nn::EncoderConfig;
 use kith_pixels::Preprocessing;
@@ -182,6 +182,12 @@ impl Manifest {
     /// The part of that name.
     pub fn part(&self, name: &str) -> Option<&Part> {
         self.parts.iter().find(|part| part.name == name)
+    }
+
+    /// Whether both checkpoints serve the same weights, bit for bit.
+    pub(crate) fn has_weights_of(&self, other: &Self) -> bool {
+        let weights = |manifest: &Self| Some(manifest.part(MODEL)?.sha256.clone());
+        weights(self).is_some() && weights(self) == weights(other)
     }
 
     /// Reads a manifest that should be checkpoint `id`'s.

@@ -11,6 +11,7 @@ pub(super) const RELEASED: &str =
 pub(super) const NOTHING_SERVES: &str = "nothing served before";
 pub(super) const LIVE_UNREADABLE: &str =
     "the checkpoint that served before it cannot be read or judged";
+pub(super) const LIVE_COPY: &str = "it has the weights of the checkpoint that serves";
 pub(super) const UNREADABLE: &str =
     "it could not be read when it was wanted: kith checkpoint verify says what is wrong with it";
 /// Of a candidate that was judged while a person's choice serves.

@@ -5,11 +5,12 @@ use serde_json::{Value, json};
 
 use super::{answer, client::Client, server_args::ServerArgs};
 
-const STATUS: [answer::Column; 7] = [
+const STATUS: [answer::Column; 8] = [
     ("state", "/state"),
     ("waiting for", "/waiting_for"),
     ("step", "/step"),
     ("learning rate", "/learning_rate"),
+    ("rate set by a caller", "/set_learning_rate"),
     ("live checkpoint", "/checkpoint/live"),
     ("held", "/checkpoint/held"),
     ("last error", "/last_error"),
@@ -40,8 +41,8 @@ enum Action {
     Pause,
     /// Let it go on, with another learning rate if one is given
     Resume {
-        #[arg(long, value_name = "RATE", allow_negative_numbers = true, value_parser = finite)]
-        learning_rate: Option<f64>,
+        #[arg(long, value_name = "RATE|schedule", allow_negative_numbers = true, value_parser = rate)]
+        learning_rate: Option<Value>,
     },
     /// The series of its figures
     Metrics {
@@ -51,10 +52,14 @@ enum Action {
     },
 }
 
-/// Parses a number; JSON has no others than finite ones.
-fn finite(text: &str) -> Result<f64, String> {
+/// Parses a number, or the name of the rate of the settings. JSON has no others than finite numbers.
+fn rate(text: &str) -> Result<Value, String> {
+    if text == "schedule" {
+        return Ok(text.into());
+    }
     let number = text.parse().ok().filter(|number: &f64| number.is_finite());
-    number.ok_or_else(|| "it must be a number such as 0.0001".to_owned())
+    let number = number.map(Value::from);
+    number.ok_or_else(|| "it must be a number such as 0.0001, or \"schedule\"".to_owned())
 }
 
 pub(crate) fn run(args: &TrainingArgs) -> anyhow::Result<()> {

@@ -43,18 +43,24 @@ impl Db {
         self.set_choice(TRAINING, value).await
     }
 
-    /// Keeps the base learning rate that a caller has set.
-    pub async fn set_learning_rate(&self, rate: f32) -> Result<(), DbError> {
-        self.set_choice(LEARNING_RATE, &rate.to_string()).await
+    /// Keeps the base learning rate that a caller has set; `None`: the schedule's holds again.
+    pub async fn set_learning_rate(&self, rate: Option<f32>) -> Result<(), DbError> {
+        let rate = rate.map(|rate| rate.to_string());
+        self.set_or_drop_choice(LEARNING_RATE, rate.as_deref())
+            .await
     }
 
     /// Keeps why training gave up; `None`: a caller has resumed it.
     pub async fn set_training_given_up(&self, why: Option<&str>) -> Result<(), DbError> {
-        if let Some(why) = why {
-            return self.set_choice(GIVEN_UP, why).await;
+        self.set_or_drop_choice(GIVEN_UP, why).await
+    }
+
+    async fn set_or_drop_choice(&self, name: &str, value: Option<&str>) -> Result<(), DbError> {
+        if let Some(value) = value {
+            return self.set_choice(name, value).await;
         }
         sqlx::query("DELETE FROM choices WHERE name = ?")
-            .bind(GIVEN_UP)
+            .bind(name)
             .execute(&mut *self.writer().await?)
             .await?;
         Ok(())

@@ -46,6 +46,15 @@ impl Db {
         Ok(transaction.commit().await?)
     }
 
+    /// Drops the rows after `step`, which training goes on from.
+    pub async fn drop_metrics_after(&self, step: u64) -> Result<(), DbError> {
+        sqlx::query("DELETE FROM step_metrics WHERE step > ?")
+            .bind(integer(step)?)
+            .execute(&mut *self.writer().await?)
+            .await?;
+        Ok(())
+    }
+
     /// The series from step `since` on, thinned evenly to at most `limit` rows, the last one kept.
     pub async fn metrics_since(&self, since: u64, limit: u32) -> Result<Vec<StepMetrics>, DbError> {
         let series = sqlx::query_as(

@@ -4,6 +4,7 @@ use axum::{Json, extract::State};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::openapi::{ObjectBuilder, OneOfBuilder, RefOr, Schema, schema::Type};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
@@ -56,11 +57,40 @@ struct CheckpointSummary {
 struct UpdateRequest {
     #[serde(default, deserialize_with = "optional_name")]
     state: Option<RequestedState>,
-    #[schema(
-        exclusive_minimum = 7.006492321624085e-46,
-        maximum = 3.4028234663852886e38
-    )]
-    learning_rate: Option<f32>,
+    /// The base rate from now on, beyond restarts; `schedule`: that of the settings again.
+    #[schema(schema_with = rate_schema)]
+    learning_rate: Option<RequestedRate>,
+}
+
+/// A rate, or whose it shall be.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(untagged, expecting = "it must be a number or \"schedule\"")]
+enum RequestedRate {
+    Rate(f32),
+    Of(RateOf),
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RateOf {
+    Schedule,
+}
+
+/// The smallest rate is what rounds to an `f32` above 0.
+fn rate_schema() -> RefOr<Schema> {
+    let number = ObjectBuilder::new()
+        .schema_type(Type::Number)
+        .exclusive_minimum(Some(7.006_492_321_624_085e-46))
+        .maximum(Some(f64::from(f32::MAX)));
+    let name = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(["schedule"]));
+    let null = ObjectBuilder::new().schema_type(Type::Null);
+    OneOfBuilder::new()
+        .item(number)
+        .item(name)
+        .item(null)
+        .into()
 }
 
 #[derive(Clone, Copy, Deserialize, utoipa::ToSchema)]
@@ -129,11 +159,15 @@ async fn update_training(
         return Err(ApiError::BadRequest(Problem::new("missing_field", message)));
     }
     if let Some(rate) = update.learning_rate {
-        if !(rate.is_finite() && rate > 0.0) {
+        let rate = match rate {
+            RequestedRate::Rate(rate) => Some(rate),
+            RequestedRate::Of(RateOf::Schedule) => None,
+        };
+        if rate.is_some_and(|rate| !(rate.is_finite() && rate > 0.0)) {
             return Err(ApiError::invalid(
                 "invalid_value",
                 "learning_rate",
-                "learning_rate must be above 0",
+                "learning_rate must be above 0, or \"schedule\"",
             ));
         }
         let set = app.trainer.set_learning_rate(rate).await;

@@ -96,7 +96,7 @@ series! {
     TRAINING_LEARNING_RATE = "kith_training_learning_rate", Gauge, "Learning rate of the next step";
     TRAINING_SKIPPED = "kith_training_skipped_steps", Gauge, "Steps skipped for a loss or gradient that was not finite, over all runs";
     TRAINING_RATE_SCALE = "kith_training_rate_scale_ratio", Gauge, "Factor that recoveries have left of the learning rate";
-    TRAINING_ERROR = "kith_training_error", Gauge, "1 while GET /v1/training shows an error (last_error)";
+    TRAINING_ERROR = "kith_training_error", Gauge, "1 while GET /v1/training shows an error (last_error): until training writes a snapshot after it";
     TRAINING_ALARM = "kith_training_alarm", Gauge, "1 for each alarm about learning that GET /v1/training shows, 0 for the others";
     TRAINING_PAUSED = "kith_training_paused_seconds_total", Counter, "Seconds that training paused for requests";
     TRAINING_RECOVERIES = "kith_training_recoveries_total", Counter, "Returns to the best checkpoint";

@@ -155,10 +155,11 @@ pub(super) fn few_held_out(pairs: usize, wanted: usize) -> Option<String> {
     })
 }
 
-/// The alarms that the evaluation of the checkpoint of `step` raises, each with why, or takes back. `wanted`: held-out pairs.
+/// The alarms that the evaluation of the checkpoint of `step` raises, each with why, or takes back. `is_restored`: whether it is what a
+/// roll-back went back to, which is sound and says nothing of training since; `wanted`: held-out pairs.
 pub(super) fn evaluated(
     outcome: &Outcome,
-    step: u64,
+    (step, is_restored): (u64, bool),
     wanted: usize,
 ) -> Vec<(AlarmKind, Option<String>)> {
     match outcome {
@@ -166,10 +167,11 @@ pub(super) fn evaluated(
             let message = format!("The checkpoint of step {step} is of no use: {why}.");
             vec![(AlarmKind::Collapse, Some(message))]
         }
-        Outcome::Scored { pairs, .. } => vec![
-            (AlarmKind::Collapse, None),
-            (AlarmKind::FewHeldOut, few_held_out(*pairs, wanted)),
-        ],
+        Outcome::Scored { pairs, .. } => {
+            let few = (AlarmKind::FewHeldOut, few_held_out(*pairs, wanted));
+            let sound = (!is_restored).then_some((AlarmKind::Collapse, None));
+            sound.into_iter().chain([few]).collect()
+        }
         Outcome::Untrained(_) => Vec::new(),
     }
 }
@@ -253,19 +255,25 @@ mod tests {
         let scored = |pairs| Outcome::Scored {
             pairs,
             live_readable: true,
+            is_live_copy: false,
         };
         let untrained = Outcome::Untrained("too near".to_owned());
         let collapsed = Outcome::Collapsed("not finite".to_owned());
         assert_eq!(
-            evaluated(&scored(20), 7, 20),
+            evaluated(&scored(20), (7, false), 20),
             [(AlarmKind::Collapse, None), (AlarmKind::FewHeldOut, None)]
         );
-        let few = &evaluated(&scored(0), 7, 20)[1];
+        // What a roll-back went back to.
+        assert_eq!(
+            evaluated(&scored(20), (7, true), 20),
+            [(AlarmKind::FewHeldOut, None)]
+        );
+        let few = &evaluated(&scored(0), (7, false), 20)[1];
         assert!(few.1.as_ref().unwrap().starts_with("0 pairs"));
         let message = "The checkpoint of step 7 is of no use: not finite.".to_owned();
         let raised = [(AlarmKind::Collapse, Some(message))];
-        assert_eq!(evaluated(&collapsed, 7, 20), raised);
-        assert_eq!(evaluated(&untrained, 7, 20), []);
+        assert_eq!(evaluated(&collapsed, (7, false), 20), raised);
+        assert_eq!(evaluated(&untrained, (7, false), 20), []);
     }
 
     #[test]

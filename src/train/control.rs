@@ -17,7 +17,7 @@ pub(super) const COMMAND_QUEUE: usize = 64;
 #[derive(Debug)]
 pub(super) enum Command {
     Pause(bool, oneshot::Sender<()>),
-    Rate(f32, oneshot::Sender<()>),
+    Rate(Option<f32>, oneshot::Sender<()>),
     Snapshot(Request),
     Stop(oneshot::Sender<()>),
 }
@@ -58,6 +58,12 @@ impl Control {
         runtime: Handle,
         choices: TrainingChoices,
     ) -> Self {
+        if let Some(rate) = choices.learning_rate {
+            tracing::info!(
+                rate,
+                "a learning rate that a caller has set goes before schedule.learning_rate"
+            );
+        }
         Self {
             commands,
             runtime,
@@ -147,7 +153,7 @@ impl Control {
                 self.waiting.push(done);
             }
             Command::Rate(rate, done) => {
-                self.rate = Some(rate);
+                self.rate = rate;
                 self.rate_changed = true;
                 self.waiting.push(done);
             }

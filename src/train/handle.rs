@@ -94,6 +94,7 @@ impl Trainer {
             status.step = start.snapshot.trainer.step;
             status.epoch = start.snapshot.trainer.epoch;
             status.resumed_from = Some(id);
+            status.set_learning_rate = choices.learning_rate;
         });
         let (commands, queue) = mpsc::channel(COMMAND_QUEUE);
         let control = Control::new(queue, Handle::current(), choices);
@@ -139,16 +140,20 @@ impl Trainer {
         self.ask(|done| Command::Pause(paused, done)).await
     }
 
-    /// Overrides the schedule's base rate (kept across restarts).
-    pub async fn set_learning_rate(&self, rate: f32) -> Result<(), TrainError> {
+    /// Overrides the schedule's base rate, beyond restarts; `None`: the schedule's holds again.
+    pub async fn set_learning_rate(&self, rate: Option<f32>) -> Result<(), TrainError> {
         self.check_enabled()?;
-        if !(rate.is_finite() && rate > 0.0) {
+        if let Some(rate) = rate.filter(|rate| !(rate.is_finite() && *rate > 0.0)) {
             let reason = format!("learning_rate must be a positive number, not {rate}");
             return Err(TrainError::Invalid(reason));
         }
         let kept = self.shared.db.set_learning_rate(rate).await;
         kept.map_err(CheckpointError::from)?;
-        self.ask(|done| Command::Rate(rate, done)).await
+        self.ask(|done| Command::Rate(rate, done)).await?;
+        // While training rests nothing else shows it.
+        let show = |status: &mut TrainingStatus| status.set_learning_rate = rate;
+        self.shared.status.update(show);
+        Ok(())
     }
 
     /// Asks for a snapshot at the next step boundary and returns its id once it is registered as `writing`. Several at once share one

@@ -91,7 +91,7 @@ impl Judge {
     fn raise_alarms(&self, job: &SnapshotJob, outcome: &Outcome) -> Result<(), TrainFailure> {
         let (context, step) = (&self.context, job.step);
         let wanted = context.gate().min_pairs;
-        for (kind, why) in evaluated(outcome, step, wanted) {
+        for (kind, why) in evaluated(outcome, (step, job.is_restored), wanted) {
             context.status.set_alarm(kind, step, why);
         }
         if let Outcome::Scored { pairs, .. } = outcome {
@@ -148,10 +148,34 @@ impl Judge {
             return self.collapsed(job, why).map(Some);
         }
         let live_readable = self.evaluate_others(id, &judged, inputs)?;
+        let pairs = judged.evaluation.pairs;
         Ok(live_readable.map(|live_readable| Outcome::Scored {
-            pairs: judged.evaluation.pairs,
+            pairs,
             live_readable,
+            // Nobody asks where they suffice to compare by.
+            is_live_copy: pairs < context.gate().min_pairs && self.is_live_copy(id),
         }))
+    }
+
+    /// Whether another checkpoint serves that has the weights of this one; `false` if one of them cannot be read.
+    fn is_live_copy(&self, id: CheckpointId) -> bool {
+        let (context, checkpoints) = (&self.context, &self.context.checkpoints);
+        let manifests = context.wait(async {
+            let live = checkpoints.life().await?.live().map(|live| live.id);
+            let Some(live) = live.filter(|live| *live != id) else {
+                return Ok(None);
+            };
+            let of_live = checkpoints.manifest(live).await?;
+            Ok::<_, CheckpointError>(Some((of_live, checkpoints.manifest(id).await?)))
+        });
+        match manifests {
+            Ok(Some((of_live, own))) => own.has_weights_of(&of_live),
+            Ok(None) => false,
+            Err(error) => {
+                tracing::warn!(checkpoint = %id, %error, "whether it is a copy of what serves is not known");
+                false
+            }
+        }
     }
 
     /// The outcome for embeddings that lie close together. It is no collapse while the weights are still near their start.

@@ -15,7 +15,7 @@ impl Run<'_> {
             };
             self.triggers.mark_dirty();
         }
-        if control.rate.is_some() && control.rate != self.state.rate_override {
+        if control.rate != self.state.rate_override {
             self.state.rate_override = control.rate;
             self.triggers.mark_dirty();
         }
@@ -65,7 +65,7 @@ impl Run<'_> {
     pub(super) fn rest_given_up(&mut self, reason: String) {
         self.context
             .status
-            .update(|status| status.last_error = Some(reason.clone()));
+            .update(|status| status.fail(reason.clone()));
         self.setbacks.given_up = Some(reason);
     }
 

@@ -54,6 +54,8 @@ pub(super) struct Run<'a> {
     pub(super) run_id: u64,
     /// The step at which it began.
     pub(super) began_at: u64,
+    /// Whether it began with a roll-back.
+    pub(super) is_restored: bool,
     pub(super) learner: HeldLearner,
     pub(super) state: TrainerState,
     pub(super) training_set: TrainingSet,
@@ -83,8 +85,8 @@ pub(super) struct Setbacks {
 struct WaitReason {
     state: TrainingState,
     waiting_for: Option<String>,
-    /// Why there is nothing to learn, if that is it.
-    alarm: Option<String>,
+    /// Why there is nothing to learn, if there is; `None`: the reason says nothing of that.
+    nothing_to_learn: Option<Option<String>>,
 }
 
 impl WaitReason {
@@ -92,7 +94,15 @@ impl WaitReason {
         Some(Self {
             state: TrainingState::Waiting,
             waiting_for: Some(what),
-            alarm: None,
+            nothing_to_learn: None,
+        })
+    }
+
+    /// Waits for other pairs than there are, among which there is nothing to learn for the reason `why`.
+    fn for_pairs(what: String, why: Option<String>) -> Option<Self> {
+        Self::waiting(what).map(|reason| Self {
+            nothing_to_learn: Some(why),
+            ..reason
         })
     }
 
@@ -100,7 +110,7 @@ impl WaitReason {
         Some(Self {
             state,
             waiting_for: None,
-            alarm: None,
+            nothing_to_learn: None,
         })
     }
 }
@@ -117,9 +127,13 @@ impl<'a> Run<'a> {
         let state = start.snapshot.trainer.clone();
         let origin = start.snapshot.origin.clone();
         let pretrained = Origin::is_pretrained(origin.as_ref());
-        let unfitted = head::is_unfitted(&start.snapshot);
+        let unfitted = start.snapshot.is_unfitted();
         let parent = start.parent;
         context.pair_effect.resumed_at(state.step);
+        // The series goes on from here: what came after it in an earlier run is lost.
+        if let Err(error) = context.wait(context.db.drop_metrics_after(state.step)) {
+            tracing::warn!(step = state.step, %error, "the training series keeps rows of what is lost");
+        }
         let training_set = TrainingSet::read(context, state.seed, position(&state))?;
         let (snapshots, pairs) = (&context.config.snapshots, state.snapshot_pairs as usize);
         let mut run = Self {
@@ -128,6 +142,7 @@ impl<'a> Run<'a> {
             snapshotter,
             run_id,
             began_at: state.step,
+            is_restored: false,
             learner: HeldLearner::new(context, start)?,
             batches: Batches::start(context, &state, pretrained)?,
             meter: Meter::new(),
@@ -147,6 +162,7 @@ impl<'a> Run<'a> {
     /// Takes a snapshot at the next step boundary. After a rollback it keeps the new rate, and fresh weights if there are any, from being lost
     /// to a kill.
     pub(super) fn force_snapshot(&mut self) {
+        self.is_restored = true;
         self.triggers.force();
     }
 
@@ -276,6 +292,8 @@ impl<'a> Run<'a> {
             snapshot: None,
             only_to_fit: false,
             is_judged: true,
+            is_restored: false,
+            last_error: None,
             pairs_before: self.triggers.snapshot_pairs(),
             range: None,
             run_id: self.run_id,
@@ -296,14 +314,13 @@ impl<'a> Run<'a> {
         } else if self.is_complete() {
             WaitReason::waiting(format!("training.max_steps ({}) is reached", run.max_steps))
         } else if pairs < wanted {
-            WaitReason::waiting(format!("{wanted} training pairs, {pairs} are there"))
+            WaitReason::for_pairs(format!("{wanted} training pairs, {pairs} are there"), None)
         } else if !self.training_set.graph.has_eligible_negative() {
             let what = format!(
                 "two training pairs that may be each other's negatives: all {pairs} pairs share a group or an image"
             );
-            let alarm = Some(format!("Training waits for {what}."));
-            let waiting = WaitReason::waiting(what);
-            waiting.map(|reason| WaitReason { alarm, ..reason })
+            let why = format!("Training waits for {what}.");
+            WaitReason::for_pairs(what, Some(why))
         } else {
             None
         }
@@ -315,9 +332,9 @@ impl<'a> Run<'a> {
     }
 
     fn publish_status(&self, wait_reason: Option<&WaitReason>) {
-        if let Some(why) = wait_reason.and_then(|reason| reason.alarm.clone()) {
+        if let Some(why) = wait_reason.and_then(|reason| reason.nothing_to_learn.clone()) {
             let (status, step) = (&self.context.status, self.state.step);
-            status.set_alarm(AlarmKind::NothingToLearn, step, Some(why));
+            status.set_alarm(AlarmKind::NothingToLearn, step, why);
         }
         let graph = &self.training_set.graph;
         self.context.status.update(|status| {
@@ -331,6 +348,7 @@ impl<'a> Run<'a> {
             status.images = graph.images() as u64;
             status.skipped = self.state.skipped;
             status.learning_rate = self.rate();
+            status.set_learning_rate = self.state.rate_override;
             status.view_side = self.batches.side(self.state.step) as u64;
             status.rate_scale = self.state.rate_scale;
             self.meter.write_to(status);

@@ -11,6 +11,10 @@ pub(super) struct SnapshotJob {
     pub(super) only_to_fit: bool,
     /// Whether it is judged now, and not fitted and judged by a start with training on.
     pub(super) is_judged: bool,
+    /// Whether it is what a roll-back went back to, without a step.
+    pub(super) is_restored: bool,
+    /// The last error when it was taken.
+    pub(super) last_error: Option<String>,
     /// Number of trained pairs at the snapshot before this one.
     pub(super) pairs_before: usize,
     /// See [`crate::checkpoint::Manifest::range`].

@@ -19,7 +19,7 @@ impl Run<'_> {
     /// Takes a snapshot if one is due or callers have asked for one.
     pub(super) fn snapshot_if_due(&mut self, control: &mut Control) -> Result<(), TrainFailure> {
         let (step, now) = (self.state.step, Instant::now());
-        let complete = self.is_complete() && self.triggers.is_dirty(step);
+        let complete = self.is_complete() && self.triggers.has_new_steps(step);
         let automatic =
             self.setbacks.given_up.is_none() && (complete || self.triggers.due(step, now));
         if !control.requests.is_empty() {
@@ -102,7 +102,7 @@ impl Run<'_> {
         };
         let config = &self.context.config;
         let is_fitted_later = !config.run.enabled
-            && head::is_unfitted(&snapshot)
+            && snapshot.is_unfitted()
             && head::suffice(config, self.training_set.len());
         let step = self.state.step;
         let checkpoints = &self.context.checkpoints;
@@ -125,6 +125,8 @@ impl Run<'_> {
             snapshot: Some(snapshot),
             only_to_fit,
             is_judged: !is_fitted_later,
+            is_restored: self.is_restored && step == self.began_at,
+            last_error: self.context.status.current().last_error,
             pairs_before,
             range: self.meter.range(),
             run_id: self.run_id,

@@ -13,7 +13,7 @@ use std::{
 use super::{
     context::Context,
     error::{TrainFailure, WriteFailure},
-    head::{HeadFit, is_fitted},
+    head::HeadFit,
     judge::Judge,
     snapshot_job::SnapshotJob,
 };
@@ -173,7 +173,7 @@ impl Writer {
         if let Some(mut snapshot) = job.snapshot.take() {
             let failed = self.fit_head(&mut job, &mut snapshot, &keep_going).is_err();
             let cut_off = failed || !keep_going();
-            if job.only_to_fit && cut_off && !is_fitted(&snapshot) && self.withdraw(&job)? {
+            if job.only_to_fit && cut_off && !snapshot.is_fitted() && self.withdraw(&job)? {
                 return Ok(());
             }
             let written = self.write(&job, *snapshot);
@@ -187,6 +187,7 @@ impl Writer {
                 return Err(error.into());
             }
             *self.shared.lost() = None;
+            self.forgive(&job);
             self.context.status.notify_written();
         }
         if job.is_judged {
@@ -194,6 +195,18 @@ impl Writer {
         } else {
             Ok(())
         }
+    }
+
+    /// Takes the last error back once a snapshot is written that was taken after it. What a roll-back went back to is written at once, and shows nothing yet.
+    fn forgive(&self, job: &SnapshotJob) {
+        if job.is_restored {
+            return;
+        }
+        self.context.status.update_unless_failed(|status| {
+            if status.last_error == job.last_error {
+                status.last_error = None;
+            }
+        });
     }
 
     /// Gives up a snapshot that was to be fitted and is not, unless a caller was promised it or the one that it is a copy of has gone: the next start

@@ -56,7 +56,8 @@ pub struct TrainingStatus {
     pub chain_age: Option<f32>,
     /// The largest of these ages in the last step.
     pub max_chain_age: u32,
-    /// Smoothed mean of the visited chains' stored scores, less the scores of the same images now: far above 0, chains are held by old scores.
+    /// Smoothed mean of the visited chains' stored scores, less the scores of the same images now. Chains move to views that score high,
+    /// so some units are normal; if it keeps rising, chains are held by old scores.
     pub stored_minus_fresh: Option<f32>,
     /// L2 norms of the gradient by stage, before clipping, at the last step at which they were measured (one in 16).
     pub gradient_norms: Option<StageNorms>,
@@ -78,6 +79,8 @@ pub struct TrainingStatus {
     pub images_per_second: f32,
     /// Rate of the last step.
     pub learning_rate: f32,
+    /// The base rate that a caller has set, which goes before `schedule.learning_rate`; null: none has.
+    pub set_learning_rate: Option<f32>,
     /// Steps skipped for a loss or gradient that was not finite.
     pub skipped: u64,
     /// Recoveries from collapse, or from a run of worse candidates, since this process started.
@@ -86,7 +89,7 @@ pub struct TrainingStatus {
     pub rate_scale: f32,
     /// What is wrong with learning now, each with what to do about it.
     pub alarms: Vec<Alarm>,
-    /// The last failure or refusal.
+    /// The last failure or refusal, until training writes a snapshot after it.
     pub last_error: Option<String>,
     /// The checkpoint that training started or resumed from.
     pub resumed_from: Option<CheckpointId>,
@@ -176,6 +179,15 @@ impl SharedStatus {
             let data = json!({"message": message, "step": step});
             self.events.publish(Kind::Alarm, data);
         }
+    }
+
+    /// [`SharedStatus::update`], unless training has failed and waits for its next attempt or for a caller.
+    pub(super) fn update_unless_failed(&self, change: impl FnOnce(&mut TrainingStatus)) {
+        self.update(|status| {
+            if status.state != TrainingState::Failed {
+                change(status);
+            }
+        });
     }
 
     /// Raises the alarm of this kind for the reason `why`, or takes it back. Those who watch are told when it is raised.
@@ -285,6 +297,7 @@ impl TrainingStatus {
             steps_per_second: 0.0,
             images_per_second: 0.0,
             learning_rate: 0.0,
+            set_learning_rate: None,
             skipped: 0,
             recoveries: 0,
             rate_scale: 1.0,

@@ -186,7 +186,7 @@ mod tests {
             }
         });
         let (done, resting) = oneshot::channel();
-        commands.send(Command::Rate(0.1, done)).await.unwrap();
+        commands.send(Command::Rate(Some(0.1), done)).await.unwrap();
         // Commands are answered in the rest only, so the failure has been reported by then.
         resting.await.unwrap();
         let status = status.current();

@@ -13,8 +13,10 @@ pub(super) struct Triggers {
     every_steps: u64,
     first_steps: u64,
     every: Option<Duration>,
-    /// Step of the newest snapshot.
+    /// Step of the newest snapshot; `None`: it could not be written.
     last_step: Option<u64>,
+    /// Whether something besides steps has changed since.
+    changed: bool,
     last_time: Instant,
     /// Number of trained pairs now.
     pairs: usize,
@@ -37,6 +39,7 @@ impl Triggers {
                 .filter(|minutes| *minutes > 0.0)
                 .map(|minutes| Duration::from_secs_f64(60.0 * minutes)),
             last_step: Some(step),
+            changed: false,
             last_time: now,
             pairs,
             snapshot_pairs: pairs,
@@ -53,6 +56,11 @@ impl Triggers {
 
     /// Whether the state has changed since the newest snapshot.
     pub(super) fn is_dirty(&self, step: u64) -> bool {
+        self.changed || self.has_new_steps(step)
+    }
+
+    /// Whether steps were made since the newest snapshot, or it could not be written.
+    pub(super) fn has_new_steps(&self, step: u64) -> bool {
         self.last_step != Some(step)
     }
 
@@ -66,11 +74,13 @@ impl Triggers {
         }
     }
 
-    /// Whether a snapshot should be taken now, at step `step`. Never while the state is that of the newest one, unless it is forced.
+    /// Whether a snapshot should be taken now, at step `step`. Never while the state is that of the newest one, unless it is forced. What has changed
+    /// without a step is due by time alone.
     pub(super) fn due(&self, step: u64, now: Instant) -> bool {
-        let by_steps = self.every_steps > 0 && step.is_multiple_of(self.every_steps)
+        let at_its_step = self.every_steps > 0 && step.is_multiple_of(self.every_steps)
             || self.first_steps > 0 && step == self.first_steps
             || self.for_new_pairs.is_some_and(|at| step >= at);
+        let by_steps = at_its_step && self.has_new_steps(step);
         let by_time = self
             .every
             .is_some_and(|every| now - self.last_time >= every);
@@ -89,6 +99,7 @@ impl Triggers {
     /// Records that a snapshot of step `step` was taken.
     pub(super) fn taken(&mut self, step: u64, now: Instant) {
         self.last_step = Some(step);
+        self.changed = false;
         self.last_time = now;
         self.snapshot_pairs = self.pairs;
         self.for_new_pairs = None;
@@ -104,13 +115,13 @@ impl Triggers {
 
     /// Records that snapshots could not be written: the pairs beyond `snapshot_pairs`, which they were to be the first for, have still to serve.
     pub(super) fn lose(&mut self, snapshot_pairs: usize) {
-        self.mark_dirty();
+        self.last_step = None;
         self.snapshot_pairs = self.snapshot_pairs.min(snapshot_pairs);
     }
 
     /// Records a change besides steps: a setting changed, or pairs were erased.
     pub(super) fn mark_dirty(&mut self) {
-        self.last_step = None;
+        self.changed = true;
     }
 }
 
@@ -159,6 +170,20 @@ mod tests {
         triggers.taken(50, now);
         triggers.see_pairs(310, 51);
         assert!(!(51..90).any(|step| triggers.due(step, now)));
+    }
+
+    #[test]
+    fn what_has_changed_without_a_step_waits_for_its_time() {
+        let now = Instant::now();
+        for step in [0, 5, 20] {
+            let mut triggers = with_first_steps((10, 1.0, 5), 100, now);
+            triggers.taken(step, now);
+            triggers.mark_dirty();
+            assert!(triggers.is_dirty(step) && !triggers.due(step, now));
+            assert!(triggers.due(step, now + Duration::from_secs(60)));
+            // Steps are another matter.
+            assert!(triggers.due(step + 10 - step % 10, now));
+        }
     }
 
     #[test]

@@ -81,6 +81,9 @@ async fn training_is_paused_and_resumed_and_aliases_are_set() {
         assert!(server.told(&["training"]).contains("paused"));
         let resumed = server.json(&["training", "resume", "--learning-rate", "0.001"]);
         assert_ne!(resumed["state"], "paused");
+        assert!(resumed["set_learning_rate"].is_number(), "{resumed}");
+        let back = ["training", "resume", "--learning-rate", "schedule"];
+        assert!(server.json(&back)["set_learning_rate"].is_null());
         let rate = ["training", "resume", "--learning-rate", "nan"];
         assert_eq!(kith(&rate).status.code(), Some(2));
         let refused = server.complaint(&["training", "resume", "--learning-rate", "-1"]);

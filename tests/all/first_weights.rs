@@ -270,6 +270,10 @@ async fn weights_of_a_file_learn_at_a_part_of_the_rate_from_full_views_and_a_cal
         let set = serde_json::json!({"learning_rate": 0.003});
         let training = served.patch("/v1/training", &set).await.json();
         assert_eq!(training["learning_rate"].as_f64().unwrap() as f32, 0.003);
+        let back = serde_json::json!({"learning_rate": "schedule"});
+        let training = served.patch("/v1/training", &back).await.json();
+        assert_eq!(training["learning_rate"].as_f64().unwrap() as f32, rate);
+        assert!(training["set_learning_rate"].is_null(), "{training}");
     }
 }
 

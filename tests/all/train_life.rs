@@ -8,7 +8,10 @@ use kith::{
     types::CheckpointId,
 };
 
-use crate::lab::{Lab, collapsing, config, poll, until};
+use crate::{
+    lab::{Lab, collapsing, config, poll, until},
+    train::newest,
+};
 
 /// The rows of all checkpoints once they are as expected.
 pub(crate) async fn until_rows(
@@ -92,7 +95,7 @@ async fn recoveries_keep_the_rate_above_its_floor_end_and_are_forgotten_for_a_ca
         "{why}"
     );
 
-    trainer.set_learning_rate(0.002).await.unwrap();
+    trainer.set_learning_rate(Some(0.002)).await.unwrap();
     // Before it resumes, which forgets them too.
     let id = lab.take(&trainer, None).await.id;
     let state = lab.checkpoints.load(id).await.unwrap().trainer;
@@ -126,7 +129,7 @@ async fn training_that_gave_up_and_a_callers_rate_outlive_a_restart() {
     ];
     let trainer = lab.start(config(&sets)).await;
     let failed = until(&trainer, |status| status.state == TrainingState::Failed).await;
-    trainer.set_learning_rate(1e-4).await.unwrap();
+    trainer.set_learning_rate(Some(1e-4)).await.unwrap();
     let before = lab.db.checkpoints().await.unwrap();
     trainer.stop().await.unwrap();
     // What training gave up on is no progress to keep.
@@ -144,10 +147,64 @@ async fn training_that_gave_up_and_a_callers_rate_outlive_a_restart() {
     })
     .await;
     assert_eq!(running.learning_rate, 1e-4);
+    // It was right to say so until training has shown that it goes well.
+    assert!(running.last_error.is_some());
+    lab.take(&trainer, None).await;
+    // The row says that it is written a moment earlier.
+    until(&trainer, |status| status.last_error.is_none()).await;
     trainer.stop().await.unwrap();
 
     let trainer = lab.start(config(&sets)).await;
     until(&trainer, |status| status.state == TrainingState::Running).await;
+    trainer.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_holds_and_ends_and_a_set_rate_survives_a_restart() {
+    // Six pairs may be judged as collapsed after a few steps, and the recovery would lower the rate. No spread is below 0.
+    let sets = ["gate.collapse_spread=0"];
+    let lab = Lab::new(0.0).await;
+    lab.post(0..6).await;
+    let trainer = lab.start(config(&sets)).await;
+    until(&trainer, |status| status.step > 2).await;
+    trainer.set_paused(true).await.unwrap();
+    let paused = trainer.status();
+    assert_eq!(paused.state, TrainingState::Paused);
+    assert!(trainer.set_learning_rate(Some(f32::NAN)).await.is_err());
+    trainer.set_learning_rate(Some(0.003)).await.unwrap();
+    assert_eq!(trainer.status().step, paused.step);
+    trainer.stop().await.unwrap();
+    assert_eq!(newest(&lab).await.trainer.rate_override, Some(0.003));
+
+    let trainer = lab.start(config(&sets)).await;
+    until(&trainer, |status| status.state == TrainingState::Paused).await;
+    assert_eq!(
+        trainer.status().step,
+        paused.step,
+        "a pause outlives a restart"
+    );
+    trainer.set_paused(false).await.unwrap();
+    until(&trainer, |status| status.step > paused.step + 2).await;
+    let status = trainer.status();
+    assert_eq!(
+        (status.learning_rate, status.set_learning_rate),
+        (0.003, Some(0.003))
+    );
+
+    trainer.stop().await.unwrap();
+
+    // Taken back, and killed before a checkpoint without it was written.
+    assert_eq!(newest(&lab).await.trainer.rate_override, Some(0.003));
+    lab.db.set_learning_rate(None).await.unwrap();
+    let trainer = lab.start(config(&sets)).await;
+    let status = until(&trainer, |status| status.state == TrainingState::Running).await;
+    assert_eq!(status.set_learning_rate, None);
+    assert_ne!(status.learning_rate, 0.003);
+    trainer.set_learning_rate(Some(0.002)).await.unwrap();
+    assert_eq!(trainer.status().set_learning_rate, Some(0.002));
+    trainer.set_learning_rate(None).await.unwrap();
+    assert_eq!(trainer.status().set_learning_rate, None);
+    assert_ne!(trainer.status().learning_rate, 0.002);
     trainer.stop().await.unwrap();
 }
 

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use kith::{
     checkpoint::{CheckpointError, OriginKind},
-    db::{CheckpointRow, CheckpointStatus},
+    db::{CheckpointRow, CheckpointStatus, Verdict},
     foreground::Foreground,
     train::{TrainError, TrainingState, WriteFailure},
 };
 use kith_mcmc::SlotKey;
 
-use crate::lab::{Lab, config, until};
+use crate::lab::{Lab, config, poll, until};
 use crate::train_life::{ALL_SERVE, until_rows};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -32,6 +32,59 @@ async fn a_snapshot_that_was_asked_for_outlives_many_newer_ones() {
     lab.checkpoints.keep(asked.id, false).await.unwrap();
     until_rows(&lab, |rows| rows.iter().all(|row| row.id != asked.id)).await;
     trainer.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_erased_without_a_step_puts_no_copy_of_what_serves_in_its_place() {
+    let lab = Lab::new(0.0).await;
+    let pairs = lab.post(0..8).await;
+    let sets = [
+        "snapshots.every_steps=1",
+        "gate.collapse_spread=0.0",
+        "snapshots.head_pairs=0",
+    ];
+    let trainer = lab.start(config(&sets)).await;
+    until(&trainer, |status| status.step > 2).await;
+    trainer.set_paused(true).await.unwrap();
+    let serving = lab.take(&trainer, None).await.id;
+    let live = async || Some(lab.db.live_checkpoint().await.unwrap()?.id);
+    let serves = async || (live().await == Some(serving)).then_some(());
+    assert!(poll(serves).await.is_some());
+    let newest = async || lab.db.checkpoints().await.unwrap()[0].id;
+    assert_eq!(newest().await, serving);
+
+    lab.db.delete_pair(pairs[0].id).await.unwrap();
+    until(&trainer, |status| status.pairs == 7).await;
+    // The status shows a pass of the loop, and the snapshots that are due in it are registered by then.
+    assert_eq!(newest().await, serving, "each step was taken already");
+    let copy = lab.take(&trainer, None).await.id;
+    assert_ne!(copy, serving, "chains were forgotten");
+    let judged = async || lab.db.checkpoint(copy).await.unwrap()?.verdict;
+    assert_eq!(poll(judged).await, Some(Verdict::Untested));
+    let reason = lab.db.checkpoint(copy).await.unwrap().unwrap().reason;
+    assert!(
+        reason
+            .unwrap()
+            .contains("weights of the checkpoint that serves")
+    );
+    assert_eq!(live().await, Some(serving));
+    trainer.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_erased_after_the_last_step_is_no_reason_for_a_snapshot_at_once() {
+    let lab = Lab::new(0.0).await;
+    let pairs = lab.post(0..8).await;
+    let sets = ["training.max_steps=3", "snapshots.head_pairs=0"];
+    let trainer = lab.start(config(&sets)).await;
+    let newest = async || lab.db.checkpoints().await.unwrap().remove(0);
+    let last = async || Some(newest().await).filter(|row| row.step == 3);
+    let last = poll(last).await.unwrap();
+    lab.db.delete_pair(pairs[0].id).await.unwrap();
+    until(&trainer, |status| status.pairs == 7).await;
+    assert_eq!(newest().await.id, last.id);
+    trainer.stop().await.unwrap();
+    assert_ne!(newest().await.id, last.id, "the stop keeps what changed");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -30,7 +30,8 @@ def test_training_is_paused_resumed_and_watched(kith: Kith) -> None:
         next(steps)
     metrics = kith.training.metrics(since=1)
     assert step in [row.step for row in metrics.data]
-    assert kith.training.set_learning_rate(1e-4).state == "running"
+    assert kith.training.set_learning_rate(1e-4).set_learning_rate == 1e-4
+    assert kith.training.set_learning_rate("schedule").set_learning_rate is None
 
 
 def test_a_checkpoint_is_taken_promoted_rolled_back_noted_and_deleted(kith: Kith) -> None:

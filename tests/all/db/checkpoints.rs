@@ -189,6 +189,9 @@ async fn the_series_is_thinned_evenly_and_keeps_its_last_row() {
     );
     assert_eq!(steps(db.metrics_since(0, 1).await.unwrap()), [1000]);
     assert!(db.metrics_since(2000, 5).await.unwrap().is_empty());
+    // A roll-back to step 500.
+    db.drop_metrics_after(500).await.unwrap();
+    assert_eq!(db.metrics_since(0, 1000).await.unwrap(), rows[..50]);
 }
 
 #[tokio::test]

@@ -39,6 +39,7 @@ fn judged(life: &Life, id: CheckpointId) -> Vec<Action> {
     let outcome = Outcome::Scored {
         pairs: 20,
         live_readable: true,
+        is_live_copy: false,
     };
     life.decide(&Event::Judged { id, outcome }, &policy)
         .unwrap()
@@ -143,6 +144,40 @@ fn a_held_choice_is_not_replaced_by_a_better_one_and_a_release_lets_it() {
 }
 
 #[test]
+fn with_too_few_held_out_pairs_a_copy_of_what_serves_does_not_take_its_place() {
+    let mut live = entry(1, &found(9));
+    live.role = CheckpointRole::Live;
+    let candidate = entry(2, &found(9));
+    let id = candidate.id;
+    let life = Life {
+        entries: vec![live, candidate],
+    };
+    let outcome = Outcome::Scored {
+        pairs: 7,
+        live_readable: true,
+        is_live_copy: true,
+    };
+    let policy = config(&[]).policy;
+    let actions = life
+        .decide(&Event::Judged { id, outcome }, &policy)
+        .unwrap();
+    let [
+        Action::Mark {
+            verdict: Verdict::Untested,
+            why: Some(why),
+            ..
+        },
+    ] = &actions[..]
+    else {
+        panic!("{actions:?}")
+    };
+    assert!(
+        why.contains("weights of the checkpoint that serves"),
+        "{why}"
+    );
+}
+
+#[test]
 fn with_too_few_held_out_pairs_the_reason_says_so() {
     let mut live = entry(1, &found(9));
     live.role = CheckpointRole::Live;
@@ -154,6 +189,7 @@ fn with_too_few_held_out_pairs_the_reason_says_so() {
     let outcome = Outcome::Scored {
         pairs: 7,
         live_readable: true,
+        is_live_copy: false,
     };
     let policy = config(&[]).policy;
     let actions = life

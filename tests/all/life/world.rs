@@ -169,6 +169,7 @@ impl World {
             Outcome::Scored {
                 pairs: UNITS as usize,
                 live_readable,
+                is_live_copy: false,
             }
         };
         self.decide(&Event::Judged { id, outcome }).unwrap();

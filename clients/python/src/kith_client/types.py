@@ -235,6 +235,7 @@ class Training:
     alarms: list[Alarm]
     recent_pairs: int = 0
     view_side: int = 0
+    set_learning_rate: float | None = None
     loss: float | None = None
     global_loss_estimate: float | None = None
     acceptance_rate: float | None = None

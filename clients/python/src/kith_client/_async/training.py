@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from .._call import Call, Data, given
 from ..types import Alias, Model, Training, TrainingMetrics
 from .transport import AsyncTransport
@@ -25,15 +27,15 @@ class AsyncTrainingControl:
         """Lets training run again."""
         return await self._update(state="running")
 
-    async def set_learning_rate(self, rate: float) -> Training:
-        """Sets the learning rate."""
+    async def set_learning_rate(self, rate: float | Literal["schedule"]) -> Training:
+        """Sets the base learning rate, beyond restarts; "schedule": that of the settings holds again."""
         return await self._update(learning_rate=rate)
 
     async def metrics(self, *, since: int = 0) -> TrainingMetrics:
         """The training series and the evaluations, from a step on; thinned evenly where it is long."""
         return await self._transport.send(Call("GET", "/v1/training/metrics", params={"since": since}), TrainingMetrics)
 
-    async def _update(self, *, state: str | None = None, learning_rate: float | None = None) -> Training:
+    async def _update(self, *, state: str | None = None, learning_rate: float | Literal["schedule"] | None = None) -> Training:
         body = given(state=state, learning_rate=learning_rate)
         return await self._transport.send(Call("PATCH", "/v1/training", json=body), Training)
 
