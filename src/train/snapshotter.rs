@@ -16,6 +16,7 @@ use super::{
     head::HeadFit,
     judge::Judge,
     snapshot_job::SnapshotJob,
+    status::TrainingState,
 };
 use crate::{
     checkpoint::{CheckpointError, Snapshot},
@@ -202,8 +203,9 @@ impl Writer {
         if job.is_restored {
             return;
         }
-        self.context.status.update_unless_failed(|status| {
-            if status.last_error == job.last_error {
+        self.context.status.update(|status| {
+            let failed = status.state == TrainingState::Failed;
+            if !failed && status.last_error == job.last_error {
                 status.last_error = None;
             }
         });

@@ -181,15 +181,6 @@ impl SharedStatus {
         }
     }
 
-    /// [`SharedStatus::update`], unless training has failed and waits for its next attempt or for a caller.
-    pub(super) fn update_unless_failed(&self, change: impl FnOnce(&mut TrainingStatus)) {
-        self.update(|status| {
-            if status.state != TrainingState::Failed {
-                change(status);
-            }
-        });
-    }
-
     /// Raises the alarm of this kind for the reason `why`, or takes it back. Those who watch are told when it is raised.
     pub(super) fn set_alarm(&self, kind: AlarmKind, step: u64, why: Option<String>) {
         let mut status = locked(&self.status);

@@ -143,11 +143,11 @@ fn a_held_choice_is_not_replaced_by_a_better_one_and_a_release_lets_it() {
     ));
 }
 
-#[test]
-fn with_too_few_held_out_pairs_a_copy_of_what_serves_does_not_take_its_place() {
+/// What follows for a candidate from 7 held-out pairs, beside a live checkpoint that finds more.
+fn judged_by_too_few(is_live_copy: bool) -> Vec<Action> {
     let mut live = entry(1, &found(9));
     live.role = CheckpointRole::Live;
-    let candidate = entry(2, &found(9));
+    let candidate = entry(2, &found(3));
     let id = candidate.id;
     let life = Life {
         entries: vec![live, candidate],
@@ -155,12 +155,16 @@ fn with_too_few_held_out_pairs_a_copy_of_what_serves_does_not_take_its_place() {
     let outcome = Outcome::Scored {
         pairs: 7,
         live_readable: true,
-        is_live_copy: true,
+        is_live_copy,
     };
     let policy = config(&[]).policy;
-    let actions = life
-        .decide(&Event::Judged { id, outcome }, &policy)
-        .unwrap();
+    life.decide(&Event::Judged { id, outcome }, &policy)
+        .unwrap()
+}
+
+#[test]
+fn with_too_few_held_out_pairs_a_copy_of_what_serves_does_not_take_its_place() {
+    let actions = judged_by_too_few(true);
     let [
         Action::Mark {
             verdict: Verdict::Untested,
@@ -179,22 +183,7 @@ fn with_too_few_held_out_pairs_a_copy_of_what_serves_does_not_take_its_place() {
 
 #[test]
 fn with_too_few_held_out_pairs_the_reason_says_so() {
-    let mut live = entry(1, &found(9));
-    live.role = CheckpointRole::Live;
-    let candidate = entry(2, &found(3));
-    let id = candidate.id;
-    let life = Life {
-        entries: vec![live, candidate],
-    };
-    let outcome = Outcome::Scored {
-        pairs: 7,
-        live_readable: true,
-        is_live_copy: false,
-    };
-    let policy = config(&[]).policy;
-    let actions = life
-        .decide(&Event::Judged { id, outcome }, &policy)
-        .unwrap();
+    let actions = judged_by_too_few(false);
     let [
         Action::Mark {
             verdict: Verdict::Untested,
