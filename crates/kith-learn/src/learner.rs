@@ -97,7 +97,7 @@ impl Learner {
         let mut estimate = self.estimate((batch, ahead), next, graph, carried)?;
         self.ahead = estimate.ahead.take();
         let started = Instant::now();
-        if let Some(gradients) = &estimate.gradients {
+        if let Some(gradients) = &mut estimate.gradients {
             let norm = estimate.report.gradient_norm;
             self.optimizer
                 .step(&mut self.towers, gradients, norm, rate)?;

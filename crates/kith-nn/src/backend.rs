@@ -14,6 +14,10 @@ use super::architecture::PLACES;
 use super::layer::Layer;
 use super::update::Rule;
 
+/// The norm of a filter's weights below which it counts as this large when its gradient is clipped, so that weights of zero can learn (Brock et
+/// al. 2021).
+pub(super) const SMALLEST_FILTER: f32 = 1e-3;
+
 /// The gradients of a layer's weights, in `f32`.
 #[derive(Clone)]
 pub(super) struct LayerGradient {
@@ -227,6 +231,10 @@ pub(super) trait Backend: Send + Sync {
     /// One optimiser step on all `parameters`, in place. Errors, such as a tensor of another type or too little memory, are found before anything is
     /// written.
     fn update(&self, rule: &Rule, parameters: Vec<Parameter<'_>>) -> Result<()>;
+
+    /// Scales the gradient of each filter (the values of one output, the last axis) down to the norm `share · max(‖weights of the filter‖,
+    /// [`SMALLEST_FILTER`])` where it is larger; both `f32`, of the same shape.
+    fn clip_filters(&self, gradient: &Tensor, weight: &Tensor, share: f32) -> Result<()>;
 
     /// Adds `values` to `target`; both `f32`.
     fn add(&self, target: &Tensor, values: &Tensor) -> Result<()>;

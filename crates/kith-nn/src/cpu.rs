@@ -2,13 +2,13 @@
 
 use std::borrow::Cow;
 
-use candle_core::{Device, Result, Tensor, bail};
+use candle_core::{D, Device, Result, Tensor, bail};
 
 use super::Precision;
 use super::backend::{
     Backend, BackwardPass, GradientTarget, GraphCache, GraphLease, InferencePass, LayerGradient,
-    Outputs, Parameter, Pixels, PixelsAhead, SavedActivations, TrainingForward, TrainingPass,
-    collect_outputs,
+    Outputs, Parameter, Pixels, PixelsAhead, SMALLEST_FILTER, SavedActivations, TrainingForward,
+    TrainingPass, collect_outputs,
 };
 use super::kernels::{self, Epilogue, Images, InputGradient, Stem};
 use super::layer::Layer;
@@ -273,6 +273,18 @@ impl Backend for Cpu {
             })???;
         }
         Ok(())
+    }
+
+    fn clip_filters(&self, gradient: &Tensor, weight: &Tensor, share: f32) -> Result<()> {
+        let filters = weight.dim(D::Minus1)?;
+        let squares = kernels::column_squares(&View::new(weight)?, filters);
+        let limits = squares
+            .iter()
+            .map(|s| share * s.sqrt().max(SMALLEST_FILTER));
+        let limits: Vec<f32> = limits.collect();
+        write(gradient, |gradient| {
+            kernels::clip_columns(gradient, &limits)
+        })
     }
 
     fn blend(&self, target: &Tensor, values: &Tensor, share: f32) -> Result<()> {

@@ -60,7 +60,8 @@ impl Optimizer {
         })
     }
 
-    /// Clips the gradients by their `norm` (of [`Gradients::norm`]) and updates the encoder's weights in place, with the learning rate `rate`.
+    /// Clips the gradients and updates the encoder's weights with them, both in place, with the learning rate `rate`. `norm` is that of
+    /// [`Gradients::norm`].
     ///
     /// A [`super::Tape`] from before the step must not be used afterwards.
     ///
@@ -69,7 +70,7 @@ impl Optimizer {
     pub fn step(
         &mut self,
         encoder: &mut Encoder,
-        gradients: &Gradients,
+        gradients: &mut Gradients,
         norm: f32,
         rate: f32,
     ) -> Result<(), NnError> {
@@ -82,6 +83,11 @@ impl Optimizer {
         for ((layer, moments), gradient) in trained.zip(&gradients.layers) {
             let [weight, bias] = moments else { continue };
             let [layer_weight, layer_bias] = layer.parameters()?;
+            if self.config.adaptive_clip > 0.0 {
+                let clip = self.config.adaptive_clip;
+                let backend = &self.device.backend;
+                backend.clip_filters(&gradient.weight, layer_weight, clip)?;
+            }
             parameters.push(Parameter {
                 decay: self.config.weight_decay,
                 state: [layer_weight, &mut weight.first, &mut weight.second],

@@ -20,6 +20,9 @@ pub struct OptimizerConfig {
     pub epsilon: f32,
     /// Largest global gradient norm; gradients of a larger one are scaled down to it. 0: no clipping.
     pub clip_norm: f32,
+    /// Adaptive gradient clipping (Brock et al. 2021): largest norm of the gradient of a filter, which is all weights of one output, as a share of
+    /// the norm of those weights; gradients of a larger one are scaled down to it. Biases are not clipped by it. 0: no such clipping.
+    pub adaptive_clip: f32,
 }
 
 /// The optimisers.
@@ -52,6 +55,10 @@ impl OptimizerConfig {
             (fraction(self.beta2), ("beta2", "at least 0 and below 1")),
             (epsilon, ("epsilon", "above 0")),
             (non_negative(self.clip_norm), ("clip_norm", "0 or more")),
+            (
+                non_negative(self.adaptive_clip),
+                ("adaptive_clip", "0 or more"),
+            ),
         ];
         let broken = rules.into_iter().filter(|(holds, _)| !holds);
         broken.map(|(_, problem)| problem).collect()

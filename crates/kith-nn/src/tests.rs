@@ -322,6 +322,7 @@ fn masks_lengths_and_updates_agree_with_compositions_of_plain_operations() {
             beta2,
             epsilon,
             clip_norm,
+            adaptive_clip: 0.0,
         };
         let rule = Rule::new(&config, 3, 2.0, 0.01);
         let mut state = [

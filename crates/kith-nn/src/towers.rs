@@ -250,19 +250,19 @@ impl TowerOptimizer {
         })
     }
 
-    /// Clips the gradients by their common `norm` and updates the weights in place, as [`Optimizer::step`] does.
+    /// Clips the gradients and updates the weights with them, both in place, as [`Optimizer::step`] does.
     ///
     /// # Errors
     /// The device failed. The positive's encoder may then lack an update that the anchor's has had.
     pub fn step(
         &mut self,
         towers: &mut Towers,
-        gradients: &TowerGradients,
+        gradients: &mut TowerGradients,
         norm: f32,
         rate: f32,
     ) -> Result<(), NnError> {
         let each = self.towers.iter_mut().zip(&mut towers.encoders);
-        for ((optimizer, encoder), gradients) in each.zip(&gradients.towers) {
+        for ((optimizer, encoder), gradients) in each.zip(&mut gradients.towers) {
             optimizer.step(encoder, gradients, norm, rate)?;
         }
         Ok(())

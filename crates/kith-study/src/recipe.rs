@@ -134,6 +134,7 @@ fn optimizer(kind: OptimizerKind, momentum: f32, weight_decay: f32) -> Optimizer
         beta2: 0.999,
         epsilon: 1e-8,
         clip_norm: 0.0,
+        adaptive_clip: 0.0,
     }
 }
 

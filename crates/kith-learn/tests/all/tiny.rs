@@ -84,6 +84,7 @@ pub(crate) fn learner_of(shape: &EncoderConfig, device: &Device, config: LearnCo
         beta2: 0.999,
         epsilon: 1e-8,
         clip_norm: 1.0,
+        adaptive_clip: 0.0,
     };
     let optimizer = TowerOptimizer::new(&adam, &towers).expect("moments for it");
     Learner::new(config, SEED, towers, optimizer, ChainTable::default())

@@ -140,6 +140,39 @@ where
         total
     }
 
+    /// Scales each column of `gradient` down to `share` of the norm of the same column of `weight`, or of `smallest` if that is more.
+    pub(super) fn clip_columns(
+        &self,
+        [gradient, weight]: [Span<'_, f32>; 2],
+        columns: usize,
+        [share, smallest]: [f32; 2],
+    ) -> Result<()> {
+        let rows = gradient.len / columns;
+        let chunk = MIN_SUM_ROWS.max(rows.div_ceil(MAX_SUM_BLOCKS));
+        let parts = rows.div_ceil(chunk);
+        let held = self.ctx.scratch::<f32>(2 * parts * columns)?;
+        let squares = self.floats(&held)?;
+        let (width, chunk) = (Arg::Int(columns as i32), Arg::Int(chunk as i32));
+        let rows = Arg::Size(rows as u64);
+        let grid = (columns.div_ceil(32) as u32, parts as u32);
+        let (gradient, weight) = (gradient.into(), weight.into());
+        let args = [gradient, weight, squares.into(), width, rows, chunk];
+        self.ctx.launch("filter_squares", grid, (32, 8), &args)?;
+        let [share, smallest] = [share, smallest].map(Arg::Float);
+        let args = [
+            gradient,
+            squares.into(),
+            width,
+            rows,
+            chunk,
+            share,
+            smallest,
+        ];
+        self.ctx.launch("clip_filters", grid, (32, 8), &args)?;
+        self.ctx.recycle(held);
+        Ok(())
+    }
+
     /// The values of `tensor` as floats. Floats are returned as they are.
     pub(super) fn widened(&self, tensor: &Tensor) -> Result<Tensor> {
         if self.floats(tensor).is_ok() {

@@ -280,9 +280,10 @@ extern "C" __global__ void normalize_gradient(const float *gradient, const float
         out[start + i] = narrow((gradient[start + i] - unit[start + i] * along) / lengths[blockIdx.x]);
 }
 
-// The sum of one float from each row of threads of a block of 32 x 8, returned to the threads of the first row.
+// The sum of one float from each row of threads of a block of 32 x 8, returned to all of them.
 __device__ inline float column_sum(float mine) {
     __shared__ float part[8][32];
+    __syncthreads();
     part[threadIdx.y][threadIdx.x] = mine;
     __syncthreads();
     float sum = 0.0f;
@@ -309,6 +310,43 @@ extern "C" __global__ void sum_parts(const float *parts, float *out, int columns
         for (int i = threadIdx.y; i < count; i += 8) mine += parts[(size)i * columns + column];
     float sum = column_sum(mine);
     if (threadIdx.y == 0 && column < columns) out[column] = sum;
+}
+
+// Sums of squares of the columns of a gradient and of its weights, by blocks of 32 x 8 threads for `chunk` rows each, to two arrays of parts
+// [gridDim.y, columns] ...
+extern "C" __global__ void filter_squares(const float *gradient, const float *weight, float *parts, int columns, size rows, int chunk) {
+    int column = blockIdx.x * 32 + threadIdx.x;
+    size start = (size)blockIdx.y * chunk, end = start + chunk < rows ? start + chunk : rows;
+    float g = 0.0f, w = 0.0f;
+    if (column < columns)
+        for (size row = start + threadIdx.y; row < end; row += 8) {
+            float one = gradient[row * columns + column], other = weight[row * columns + column];
+            g += one * one;
+            w += other * other;
+        }
+    g = column_sum(g);
+    w = column_sum(w);
+    if (threadIdx.y > 0 || column >= columns) return;
+    size part = (size)blockIdx.y * columns + column;
+    parts[part] = g;
+    parts[(size)gridDim.y * columns + part] = w;
+}
+
+// ... and the gradient's columns, which are filters, scaled down to `share` of the norm of their weights, which counts as `smallest` at least. The
+// grid is the same.
+extern "C" __global__ void clip_filters(float *gradient, const float *parts, int columns, size rows, int chunk, float share, float smallest) {
+    int column = blockIdx.x * 32 + threadIdx.x;
+    if (column >= columns) return;
+    float g = 0.0f, w = 0.0f;
+    for (unsigned int i = 0; i < gridDim.y; ++i) {
+        g += parts[(size)i * columns + column];
+        w += parts[((size)gridDim.y + i) * columns + column];
+    }
+    float norm = sqrtf(g), limit = share * fmaxf(sqrtf(w), smallest);
+    if (norm <= limit) return;
+    float factor = limit / norm;
+    size start = (size)blockIdx.y * chunk, end = start + chunk < rows ? start + chunk : rows;
+    for (size row = start + threadIdx.y; row < end; row += 8) gradient[row * columns + column] *= factor;
 }
 
 extern "C" __global__ void add(float *target, const float *values, size count) {

@@ -27,7 +27,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use candle_core::cuda_backend::cudarc::cublas::{CudaBlas, Gemm};
-use candle_core::{Result, Tensor};
+use candle_core::{D, Result, Tensor};
 use half::bf16;
 
 use arrays::{ActivationType, Span};
@@ -39,8 +39,8 @@ use stream_context::CudaStreamContext;
 use super::Precision;
 use super::backend::{
     Backend, BackwardPass, GradientTarget, GraphCache, GraphLease, InferencePass, LayerGradient,
-    Outputs, Parameter, Pixels, PixelsAhead, SavedActivations, TrainingForward, TrainingPass,
-    collect_outputs,
+    Outputs, Parameter, Pixels, PixelsAhead, SMALLEST_FILTER, SavedActivations, TrainingForward,
+    TrainingPass, collect_outputs,
 };
 use super::kernels::EPSILON;
 use super::layer::Layer;
@@ -344,6 +344,12 @@ where
         let grid = (BLOCKS, parameters.len() as u32);
         self.ctx
             .launch("update", grid, (256, 1), &[table.into(), rule])
+    }
+
+    fn clip_filters(&self, gradient: &Tensor, weight: &Tensor, share: f32) -> Result<()> {
+        let arrays = [self.floats(gradient)?, self.floats(weight)?];
+        let filters = weight.dim(D::Minus1)?;
+        self.clip_columns(arrays, filters, [share, SMALLEST_FILTER])
     }
 
     fn add(&self, target: &Tensor, values: &Tensor) -> Result<()> {

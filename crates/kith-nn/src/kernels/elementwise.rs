@@ -19,6 +19,14 @@ pub(super) fn accumulate(out: &mut [f32], values: &[f32]) {
         .for_each(|(out, value)| *out += value);
 }
 
+/// `out += values²`, as [`accumulate`].
+#[inline(always)]
+fn accumulate_squares(out: &mut [f32], values: &[f32]) {
+    out.iter_mut()
+        .zip(values)
+        .for_each(|(out, value)| *out += value * value);
+}
+
 /// The dot product, summed from the first to the last value.
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
@@ -38,16 +46,17 @@ pub(crate) fn mask(gradient: &mut [f32], output: &[f32]) {
         });
 }
 
-/// The sum of all rows of `matrix` (`[rows, columns]`).
-pub(crate) fn sum_rows(matrix: &[f32], out: &mut [f32]) {
+/// The sum over all rows of `matrix` (`[rows, columns]`), each added by `add`, which runs with the vectors of the CPU.
+fn sum_over_rows(matrix: &[f32], out: &mut [f32], add: impl Fn(&mut [f32], &[f32]) + Sync) {
     let columns = out.len();
     let parts: Vec<Vec<f32>> = matrix
         .par_chunks(SUM_ROWS * columns)
         .map(|rows| {
+            yield_point();
             let mut sum = vec![0.0; columns];
             pulp::Arch::new().dispatch(|| {
                 for row in rows.chunks_exact(columns) {
-                    accumulate(&mut sum, row);
+                    add(&mut sum, row);
                 }
             });
             sum
@@ -57,6 +66,40 @@ pub(crate) fn sum_rows(matrix: &[f32], out: &mut [f32]) {
     for part in parts {
         accumulate(out, &part);
     }
+}
+
+/// The sum of all rows of `matrix` (`[rows, columns]`).
+pub(crate) fn sum_rows(matrix: &[f32], out: &mut [f32]) {
+    sum_over_rows(matrix, out, accumulate);
+}
+
+/// Σ value² of each column of `matrix` (`[rows, columns]`).
+pub(crate) fn column_squares(matrix: &[f32], columns: usize) -> Vec<f32> {
+    let mut squares = vec![0.0; columns];
+    sum_over_rows(matrix, &mut squares, accumulate_squares);
+    squares
+}
+
+/// Scales each column of `matrix` (`[rows, limits.len()]`) down to its norm in `limits` where it is longer.
+pub(crate) fn clip_columns(matrix: &mut [f32], limits: &[f32]) {
+    let columns = limits.len();
+    let squares = column_squares(matrix, columns);
+    // A column of zeros stays: its limit over 0 is infinite.
+    let factors = limits.iter().zip(squares);
+    let factors = factors.map(|(limit, square)| (limit / square.sqrt()).min(1.0));
+    let factors: Vec<f32> = factors.collect();
+    if factors.iter().all(|&factor| factor == 1.0) {
+        return;
+    }
+    matrix.par_chunks_mut(SUM_ROWS * columns).for_each(|rows| {
+        yield_point();
+        pulp::Arch::new().dispatch(|| {
+            for row in rows.chunks_exact_mut(columns) {
+                let each = row.iter_mut().zip(&factors);
+                each.for_each(|(value, factor)| *value *= factor);
+            }
+        });
+    });
 }
 
 /// `target += values`.

@@ -25,7 +25,8 @@ pub(super) use background::yield_point;
 #[cfg(any(test, feature = "cuda"))]
 pub(super) use elementwise::EPSILON;
 pub(super) use elementwise::{
-    add, blend, mask, mean, mean_gradient, normalize, normalize_gradient, sum_rows, sum_squares,
+    add, blend, clip_columns, column_squares, mask, mean, mean_gradient, normalize,
+    normalize_gradient, sum_rows, sum_squares,
 };
 pub use matrix::{product, product_with_transposed, transposed_product};
 #[cfg(test)]

@@ -56,6 +56,7 @@ pub(super) fn optimizer_config(kind: OptimizerKind) -> OptimizerConfig {
         beta2,
         epsilon: 1e-6,
         clip_norm: 1.0,
+        adaptive_clip: 0.0,
     }
 }
 
@@ -63,12 +64,12 @@ pub(super) fn train(encoder: &mut Encoder, optimizer: &mut Optimizer, rate: f32,
     let pixels = pixels(encoder.config(), 3);
     let gradient = values(1001, 3 * encoder.config().dim);
     for _ in 0..steps {
-        let gradients = encoder
+        let mut gradients = encoder
             .forward_train(&pixels)
             .unwrap()
             .backward(&gradient)
             .unwrap();
         let norm = gradients.norm().unwrap();
-        optimizer.step(encoder, &gradients, norm, rate).unwrap();
+        optimizer.step(encoder, &mut gradients, norm, rate).unwrap();
     }
 }

@@ -316,6 +316,27 @@ static void norm() {
     same("the norm", root, std::sqrt(square), SUMS);
 }
 
+// Some columns are longer than their limit and some not; one has neither a gradient nor weights.
+static void filters(int rows) {
+    int columns = 40, chunk = 256;
+    unsigned parts = (rows + chunk - 1) / chunk;
+    auto gradient = floats(rows * columns), weight = floats(rows * columns);
+    for (int r = 0; r < rows; ++r) {
+        for (int c = 0; c < columns; ++c) gradient[r * columns + c] *= 0.02f * c;
+        weight[r * columns] = weight[r * columns + 7] = 0;
+    }
+    auto before = gradient;
+    vector<float> squares(2 * parts * columns);
+    launch({2, parts}, {32, 8}, [&] { filter_squares(gradient.data(), weight.data(), squares.data(), columns, rows, chunk); });
+    launch({2, parts}, {32, 8}, [&] { clip_filters(gradient.data(), squares.data(), columns, rows, chunk, 0.4f, 1e-3f); });
+    for (int c = 0; c < columns; ++c) {
+        double g = 0, w = 0;
+        for (int r = 0; r < rows; ++r) g += std::pow(before[r * columns + c], 2), w += std::pow(weight[r * columns + c], 2);
+        double limit = 0.4 * std::fmax(std::sqrt(w), 1e-3), factor = std::sqrt(g) > limit ? limit / std::sqrt(g) : 1;
+        for (int r = 0; r < rows; ++r) same("a clipped filter", gradient[r * columns + c], factor * before[r * columns + c], SUMS);
+    }
+}
+
 // 0: SGD, 1: Adam, 2: AdamW.
 static void updates(int kind) {
     const int count = 1000;
@@ -347,5 +368,6 @@ int main() {
     for (int dim : {7, 128, 300}) lengths(dim);
     for (int rows : {1, 255, 700}) sums(rows);
     norm();
+    for (int rows : {1, 255, 700}) filters(rows);
     for (int kind : {0, 1, 2}) updates(kind);
 }

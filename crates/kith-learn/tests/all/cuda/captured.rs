@@ -89,13 +89,13 @@ fn cuda_replays_captured_steps_on_weights_that_change() {
             for shift in 0..9 {
                 let images = sizes[shift % 3];
                 let wanted = plain(&encoder, &device, images, shift);
-                let (embedding, gradients) = pass(&encoder, images, shift);
+                let (embedding, mut gradients) = pass(&encoder, images, shift);
                 let flat = gradients.to_flat().expect("values");
                 // The same operations in the same order.
                 assert!(embedding == wanted.0, "{compute:?}, {images}, {shift}");
                 assert!(flat == wanted.1, "{compute:?}, {images}, {shift}");
                 let norm = gradients.norm().expect("a norm");
-                let step = optimizer.step(&mut encoder, &gradients, norm, 0.01);
+                let step = optimizer.step(&mut encoder, &mut gradients, norm, 0.01);
                 step.expect("a step");
             }
             // Each number of images is counted up to a multiple of 32.
@@ -129,9 +129,9 @@ fn cuda_drops_captured_graphs_when_weights_change() {
     for round in 0..3 {
         for encoder in [&mut cpu, &mut gpu] {
             let mut optimizer = Optimizer::new(&SGD, encoder).expect("moments");
-            let gradients = gradients(encoder, 8);
+            let mut gradients = gradients(encoder, 8);
             let norm = gradients.norm().expect("a norm");
-            let step = optimizer.step(encoder, &gradients, norm, 0.01);
+            let step = optimizer.step(encoder, &mut gradients, norm, 0.01);
             step.expect("a step");
         }
         assert_eq!(gpu.captured_graphs()[0], 0);

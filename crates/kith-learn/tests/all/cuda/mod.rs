@@ -27,6 +27,7 @@ const SGD: OptimizerConfig = OptimizerConfig {
     beta2: 0.9,
     epsilon: 1e-6,
     clip_norm: 0.0,
+    adaptive_clip: 0.0,
 };
 
 /// The first GPU. The tests that ask for it run only when asked to (`-- --ignored`), so a missing one fails them.
@@ -196,14 +197,15 @@ fn cuda_updates_weights_as_the_cpu_does() {
             beta2: 0.99,
             epsilon: 1e-6,
             clip_norm: 0.5,
+            adaptive_clip: 0.05,
         };
         let [cpu, gpu] = both(&TINY, &device).map(|mut encoder| {
             let mut optimizer = Optimizer::new(&config, &encoder).expect("moments");
             for _ in 0..3 {
-                let gradients = gradients(&encoder, 8);
+                let mut gradients = gradients(&encoder, 8);
                 let norm = gradients.norm().expect("a norm");
                 optimizer
-                    .step(&mut encoder, &gradients, norm, 1e-3)
+                    .step(&mut encoder, &mut gradients, norm, 1e-3)
                     .expect("a step");
             }
             let [weights, moments] =
