@@ -1,4 +1,5 @@
-//! The weights of training that a snapshot keeps beside the moments while others serve in their place: a fitted projection, or an average.
+//! The weights that a snapshot keeps beside the moments: those in training while others serve in their place, a fitted projection or an average, and
+//! those that training began with.
 
 use super::Snapshot;
 use kith_nn::NamedArray;
@@ -7,6 +8,8 @@ use kith_nn::NamedArray;
 const REPLACED: &str = ".replaced";
 /// After the names of the weights in training, if those that serve are their average.
 const TRAINED: &str = ".trained";
+/// After the names of the weights that training began with, if a share of the average stays with them.
+const START: &str = ".start";
 
 impl Snapshot {
     /// Whether it is of a stop, which leaves no time for a fit. One without moments is of a file, whose projection came with it.
@@ -48,12 +51,21 @@ impl Snapshot {
 
     /// Takes out the weights in training, under their own names; empty if they are those that serve.
     pub fn take_trained(&mut self) -> Vec<NamedArray> {
-        let is_trained = |array: &mut NamedArray| array.name.ends_with(TRAINED);
-        let mut trained: Vec<_> = self.optimizer.extract_if(.., is_trained).collect();
-        for array in &mut trained {
-            array.name.truncate(array.name.len() - TRAINED.len());
+        self.take_kept(TRAINED)
+    }
+
+    /// Takes out the weights that training began with, under their own names; empty if no share of the average stays with them.
+    pub fn take_start(&mut self) -> Vec<NamedArray> {
+        self.take_kept(START)
+    }
+
+    fn take_kept(&mut self, suffix: &str) -> Vec<NamedArray> {
+        let is_kept = |array: &mut NamedArray| array.name.ends_with(suffix);
+        let mut kept: Vec<_> = self.optimizer.extract_if(.., is_kept).collect();
+        for array in &mut kept {
+            array.name.truncate(array.name.len() - suffix.len());
         }
-        trained
+        kept
     }
 
     /// The weights that training goes on from, which are not those that serve.
@@ -69,9 +81,18 @@ impl Snapshot {
 }
 
 /// `weights` in training under the names that they are kept by.
-pub fn kept_as_trained(mut weights: Vec<NamedArray>) -> Vec<NamedArray> {
+pub fn kept_as_trained(weights: Vec<NamedArray>) -> Vec<NamedArray> {
+    kept_as(TRAINED, weights)
+}
+
+/// `weights` that training began with under the names that they are kept by.
+pub fn kept_as_start(weights: Vec<NamedArray>) -> Vec<NamedArray> {
+    kept_as(START, weights)
+}
+
+fn kept_as(suffix: &str, mut weights: Vec<NamedArray>) -> Vec<NamedArray> {
     for array in &mut weights {
-        array.name.push_str(TRAINED);
+        array.name.push_str(suffix);
     }
     weights
 }

@@ -21,7 +21,7 @@ mod usage;
 
 pub use files::{CHAINS, FORMAT, FileError, MANIFEST, MODEL, OPTIMIZER, PARTS, TRAINER};
 pub use gate::{Finding, GateConfig};
-pub use kept_weights::kept_as_trained;
+pub use kept_weights::{kept_as_start, kept_as_trained};
 pub use life::{Action, Entry, Event, Life, Outcome};
 pub use manifest::{Manifest, Origin, OriginKind, Part, preprocessing_hash};
 pub use pair_sample::{PairSample, RecentShare};

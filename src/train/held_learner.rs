@@ -4,10 +4,10 @@ use std::collections::HashSet;
 
 use super::{context::Context, error::TrainFailure, origin::Start};
 use crate::{
-    checkpoint::{InUse, Origin, Snapshot, TrainerState, kept_as_trained},
+    checkpoint::{InUse, Origin, Snapshot, TrainerState, kept_as_start, kept_as_trained},
     types::CheckpointId,
 };
-use kith_learn::{Learner, ObjectiveKind, Prototypes};
+use kith_learn::{AveragedWeights, Learner, ObjectiveKind, Prototypes};
 use kith_mcmc::{ChainTable, PairGraph, PairKey};
 use kith_nn::{NamedArray, TowerOptimizer, Towers};
 
@@ -116,7 +116,9 @@ fn chains(snapshot: &Snapshot) -> Result<ChainTable, TrainFailure> {
 /// Network, moments and chains from a snapshot.
 fn learner(context: &Context, mut snapshot: Snapshot) -> Result<Learner, TrainFailure> {
     snapshot.take_back_fit();
-    let trained = snapshot.take_trained();
+    // Weights without anything beside them are of a file, or the first ones of a folder.
+    let is_start = snapshot.optimizer.is_empty();
+    let (trained, start) = (snapshot.take_trained(), snapshot.take_start());
     let chains = chains(&snapshot)?;
     let config = &context.config;
     let open =
@@ -128,6 +130,11 @@ fn learner(context: &Context, mut snapshot: Snapshot) -> Result<Learner, TrainFa
     let goes_on = averages && !trained.is_empty();
     let towers = open(if goes_on { &trained } else { &snapshot.model })?;
     let averaged = averages.then(|| open(&snapshot.model)).transpose()?;
+    let keeps_start =
+        config.learn.start_share > 0.0 && Origin::is_pretrained(snapshot.origin.as_ref());
+    let start = if is_start { &snapshot.model } else { &start };
+    let keeps_start = averages && keeps_start && !start.is_empty();
+    let start = keeps_start.then(|| open(start)).transpose()?;
     let mut optimizer = TowerOptimizer::new(&config.optimizer, &towers)?;
     // Moments that were lost have been reported when the checkpoint was read.
     if !moments.is_empty()
@@ -143,7 +150,7 @@ fn learner(context: &Context, mut snapshot: Snapshot) -> Result<Learner, TrainFa
         optimizer,
         chains,
     );
-    learner.averaged = averaged;
+    learner.averaged = averaged.map(|weights| AveragedWeights { weights, start });
     if config.learn.objective == ObjectiveKind::NeuClip {
         learner.prototypes = prototypes.unwrap_or_else(|error| {
             tracing::warn!(%error, "the prototypes of the checkpoint cannot be used: they start anew");
@@ -153,8 +160,8 @@ fn learner(context: &Context, mut snapshot: Snapshot) -> Result<Learner, TrainFa
     Ok(learner)
 }
 
-/// The weights that serve, and what training goes on from beside them: the moments, the prototypes of `neuclip`, and its own weights if those that
-/// serve are their average.
+/// The weights that serve, and what training goes on from beside them: the moments, the prototypes of `neuclip`, its own weights if those that serve
+/// are their average, and those that it began with if a share of the average stays with them.
 fn weights_and_moments(
     learner: &Learner,
 ) -> Result<(Vec<NamedArray>, Vec<NamedArray>), TrainFailure> {
@@ -163,7 +170,10 @@ fn weights_and_moments(
     let mut weights = learner.towers.to_arrays()?;
     if let Some(averaged) = &learner.averaged {
         moments.append(&mut kept_as_trained(weights));
-        weights = averaged.to_arrays()?;
+        weights = averaged.weights.to_arrays()?;
+        if let Some(start) = &averaged.start {
+            moments.append(&mut kept_as_start(start.to_arrays()?));
+        }
     }
     Ok((weights, moments))
 }

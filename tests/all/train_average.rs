@@ -1,9 +1,10 @@
-//! The average of the weights that serves, from start to start.
+//! The average of the weights that serves, with what stays of those that training began with, from start to start.
 
 use kith::checkpoint::Snapshot;
 use kith_nn::NamedArray;
 
 use crate::{
+    first_weights::{from_file, torchvision_file},
     lab::{Lab, config},
     train::train_to_the_end,
 };
@@ -32,6 +33,58 @@ async fn averaging_begins_and_ends_between_starts_from_the_weights_that_serve() 
     let again = train_to_the_end(&lab, until("6", "3")).await;
     assert!(distance(&served(&again), &served(&averaged)) < 1e-20);
     assert!(distance(&in_training(&again), &served(&averaged)) < 1e-20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_of_what_serves_stays_with_the_weights_of_a_file_from_start_to_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = from_file(&torchvision_file(&folder));
+    let until = |steps: &str, share: &str, first: &str| {
+        let [steps, share] = [
+            format!("training.max_steps={steps}"),
+            format!("learning.start_share={share}"),
+        ];
+        // Steps that are larger than rounding.
+        let sets = ["learning.average_steps=3", "schedule.learning_rate=1e-2"];
+        config(&[&[&steps[..], &share, first], &sets[..]].concat())
+    };
+    let trained = async |shares: &[(&str, &str)], first: &str| {
+        let lab = Lab::new(0.0).await;
+        lab.post(0..11).await;
+        let mut snapshots = Vec::new();
+        for (steps, share) in shares {
+            snapshots.push(train_to_the_end(&lab, until(steps, share, first)).await);
+        }
+        snapshots.pop().unwrap()
+    };
+    let kept = |snapshot: &Snapshot, suffix: &str| {
+        flat(&snapshot.optimizer, |name| name.ends_with(suffix))
+    };
+    let served = |snapshot: &Snapshot| flat(&snapshot.model, |_| true);
+    let straight = trained(&[("8", "0.25")], &file).await;
+    let halved = trained(&[("4", "0.25"), ("8", "0.25")], &file).await;
+    assert!(halved.model == straight.model && halved.optimizer == straight.optimizer);
+
+    // What serves lies between what would serve without it and the start, which are far apart.
+    let without = trained(&[("8", "0")], &file).await;
+    let start = kept(&straight, ".start");
+    assert!(distance(&start, &served(&without)) > 1e-3);
+    let between = start.iter().zip(served(&without));
+    let between: Vec<f32> = between.map(|(s, w)| 0.25 * s + 0.75 * w).collect();
+    // Roundings of a few sums of values below 1.
+    assert!(distance(&served(&straight), &between) < 1e-6);
+
+    // Training goes on alike without it, and it cannot be had back: nothing says any more what the start was.
+    for ended in [
+        trained(&[("4", "0.25"), ("8", "0")], &file).await,
+        trained(&[("2", "0.25"), ("4", "0"), ("8", "0.25")], &file).await,
+    ] {
+        assert_eq!(kept(&ended, ".start").len(), 0);
+        assert!(kept(&ended, ".trained") == kept(&straight, ".trained"));
+        assert!(kept(&ended, ".v") == kept(&straight, ".v"));
+    }
+    let random = trained(&[("8", "0.25")], "encoder.start=fresh").await;
+    assert_eq!(kept(&random, ".start").len(), 0);
 }
 
 /// The values of the arrays with such names.

@@ -38,6 +38,8 @@ pub struct LearnConfig {
     pub exact_images: usize,
     /// Steps that the averaged weights reach back over; 0: weights are not averaged.
     pub average_steps: u64,
+    /// Share of the average that stays with the weights that training began with, in [0, 1), if they had learned before ([`super::AveragedWeights`]).
+    pub start_share: f32,
 }
 
 impl LearnConfig {
@@ -83,6 +85,10 @@ impl LearnConfig {
             (self.cache_images > 0, ("cache_images", "at least 1")),
             (share(self.cache_refresh), ("cache_refresh", "from 0 to 1")),
             (self.exact_images > 0, ("exact_images", "at least 1")),
+            (
+                (0.0..1.0).contains(&self.start_share),
+                ("start_share", "at least 0 and below 1"),
+            ),
         ];
         let broken = rules.into_iter().filter(|(holds, _)| !holds);
         broken.map(|(_, problem)| problem).collect()

@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    Batch, CarriedViews, LearnConfig, LearnError, ObjectiveKind, Prototypes, StepImages,
-    StepReport,
+    AveragedWeights, Batch, CarriedViews, LearnConfig, LearnError, ObjectiveKind, Prototypes,
+    StepImages, StepReport,
     ahead::Ahead,
     embedding_cache::{CacheLimits, EmbeddingCache, FreshEmbeddings},
     forward::Forward,
@@ -24,8 +24,8 @@ pub struct Learner {
     pub towers: Towers,
     /// The optimiser with its moments.
     pub optimizer: TowerOptimizer,
-    /// The moving average of the weights of `towers` over [`LearnConfig::average_steps`], if it is kept. Steps change it and never read it.
-    pub averaged: Option<Towers>,
+    /// The moving average of the weights of `towers` over [`LearnConfig::average_steps`], if it is kept.
+    pub averaged: Option<AveragedWeights>,
     /// The chains, or the objective's other states ([`ObjectiveKind::states`]).
     pub table: ChainTable,
     /// The network of `neuclip`; empty under another objective.
@@ -101,23 +101,13 @@ impl Learner {
             let norm = estimate.report.gradient_norm;
             self.optimizer
                 .step(&mut self.towers, gradients, norm, rate)?;
-            self.average()?;
+            if let Some(averaged) = &mut self.averaged {
+                averaged.take_in(&self.towers, self.optimizer.updates(), &self.config)?;
+            }
         }
         self.write(estimate.written, (batch.step, graph));
         estimate.report.backward_seconds += started.elapsed().as_secs_f64();
         Ok(estimate.report)
-    }
-
-    /// Takes the weights into their average: each of the first steps counts as much as another, later ones by a share that stays.
-    fn average(&mut self) -> Result<(), LearnError> {
-        if let Some(averaged) = &mut self.averaged {
-            let steps = self
-                .config
-                .average_steps
-                .clamp(1, self.optimizer.updates() + 1);
-            averaged.blend(&self.towers, 1.0 / steps as f32)?;
-        }
-        Ok(())
     }
 
     /// Like [`Learner::step`] without the update: chains move, weights and moments stay. Returns the gradient, or `None` if no anchor has a

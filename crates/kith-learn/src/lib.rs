@@ -3,6 +3,7 @@
 
 mod ahead;
 mod anchor;
+mod average;
 mod batch;
 mod batch_layout;
 mod config;
@@ -32,6 +33,7 @@ mod unbiased;
 mod views;
 
 pub use ahead::StepImages;
+pub use average::AveragedWeights;
 pub use batch::Batch;
 pub use config::{LearnConfig, NeuClipConfig, ObjectiveKind, Scores};
 pub use error::{LearnError, Unreadable};

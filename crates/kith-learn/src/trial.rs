@@ -93,6 +93,7 @@ impl Trial {
                 cache_refresh: 1.0,
                 exact_images: 1000,
                 average_steps: 0,
+                start_share: 0.0,
             },
             batch,
             fault: Fault::None,

@@ -106,6 +106,7 @@ impl Method {
             cache_refresh: 0.01,
             exact_images: images.max(1),
             average_steps: 0,
+            start_share: 0.0,
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Whole training steps of a tiny encoder: their values, what they leave unchanged on failure, which images they never use, and that they
 //! are reproducible. `src/unbiased.rs` tests the gradient itself.
 
-use kith_learn::{Batch, LearnConfig, LearnError, Learner, Prototypes, Scores, StepReport};
+use kith_learn::{
+    AveragedWeights, Batch, LearnConfig, LearnError, Learner, Prototypes, Scores, StepReport,
+};
 use kith_mcmc::{ChainColumns, Estimator, PairGraph, PairKey, Side, SlotKey};
 use kith_nn::{Device, EncoderConfig, NamedArray, Towers};
 
@@ -11,7 +13,12 @@ use crate::tiny::{
 };
 
 /// Steps over 12 pairs in batches of 4, in turn.
-fn train(learner: &mut Learner, graph: &PairGraph, store: &Store, steps: u64) -> Vec<StepReport> {
+pub(crate) fn train(
+    learner: &mut Learner,
+    graph: &PairGraph,
+    store: &Store,
+    steps: u64,
+) -> Vec<StepReport> {
     let step = |step: u64| {
         let pairs: Vec<u32> = (0..4)
             .map(|k| ((step * 5 + k * (1 + step % 2 * 2)) % 12) as u32)
@@ -322,38 +329,7 @@ fn settings_out_of_range_are_refused_by_name() {
     refused(|config| config.sampler.burn_in = 1.5, "sampler.burn_in");
     refused(|config| config.carried_budget = 0.0, "carried_budget");
     refused(|config| config.roulette = -0.1, "roulette");
-}
-
-#[test]
-fn the_average_of_the_first_steps_is_their_mean_and_steps_do_not_read_it() {
-    let (graph, store) = (graph(12), Store::default());
-    let averaging = LearnConfig {
-        average_steps: 3,
-        ..infonce()
-    };
-    let [mut plain, mut averaged] = [infonce(), averaging].map(learner);
-    averaged.averaged = Some(learner(infonce()).towers);
-    let flat = |arrays: Vec<NamedArray>| -> Vec<f32> {
-        arrays.into_iter().flat_map(|array| array.data).collect()
-    };
-    let mut weights = vec![flat(plain.towers.to_arrays().expect("weights"))];
-    for _ in 0..4 {
-        train(&mut plain, &graph, &store, 1);
-        train(&mut averaged, &graph, &store, 1);
-        weights.push(flat(plain.towers.to_arrays().expect("weights")));
-    }
-    assert!(state(&plain) == state(&averaged));
-    // The mean of the start and two steps; then a third of each newer one.
-    let mean = |place: usize| {
-        let first: f32 = weights[..3].iter().map(|weights| weights[place]).sum();
-        let third = |mean: f32, step: usize| mean + (weights[step][place] - mean) / 3.0;
-        third(third(first / 3.0, 3), 4)
-    };
-    let found = averaged.averaged.expect("it is kept").to_arrays();
-    for (place, found) in flat(found.expect("weights")).into_iter().enumerate() {
-        // Roundings of a few sums.
-        assert!((found - mean(place)).abs() <= 1e-6 * (1.0 + found.abs()));
-    }
+    refused(|config| config.start_share = 1.0, "start_share");
 }
 
 #[test]

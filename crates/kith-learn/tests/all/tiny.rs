@@ -52,6 +52,7 @@ pub(crate) fn config(estimator: Estimator, scores: Scores) -> LearnConfig {
         cache_refresh: 0.1,
         exact_images: 100,
         average_steps: 0,
+        start_share: 0.0,
     }
 }
 
