@@ -19,7 +19,7 @@ use kith_seed::mix;
 impl Checkpoints {
     /// Reads and verifies everything. The weights are what a checkpoint is about: where they are whole and another part is damaged or missing,
     /// that part starts anew, which is logged as an error. Moments and chains are restored by some steps; the position within an epoch
-    /// matters little.
+    /// matters little. With the moments the weights in training and those of the start are lost: training goes on from the weights that serve.
     ///
     /// # Errors
     /// Those of [`Checkpoints::load_model`].

@@ -29,7 +29,7 @@ pub(super) struct Stored {
 }
 
 impl HeldLearner {
-    /// The learner of a run from `start`. With training off it stays on the disk: its weights and moments would take three times the memory of
+    /// The learner of a run from `start`. With training off it stays on the disk: its weights and moments would take up to five times the memory of
     /// weights, for nothing.
     pub(super) fn new(context: &Context, start: Start) -> Result<Self, TrainFailure> {
         let Start { parent, snapshot } = start;
@@ -116,9 +116,8 @@ fn chains(snapshot: &Snapshot) -> Result<ChainTable, TrainFailure> {
 /// Network, moments and chains from a snapshot.
 fn learner(context: &Context, mut snapshot: Snapshot) -> Result<Learner, TrainFailure> {
     snapshot.take_back_fit();
-    // Weights without anything beside them are of a file, or the first ones of a folder.
-    let is_start = snapshot.optimizer.is_empty();
     let (trained, start) = (snapshot.take_trained(), snapshot.take_start());
+    let start = start_weights(context, &snapshot, start);
     let chains = chains(&snapshot)?;
     let config = &context.config;
     let open =
@@ -126,15 +125,12 @@ fn learner(context: &Context, mut snapshot: Snapshot) -> Result<Learner, TrainFa
     let averages = config.learn.average_steps > 0;
     let mut moments = snapshot.optimizer;
     let prototypes = Prototypes::take_from(&mut moments, config.encoder.dim);
-    // Without averages, or from a checkpoint without them, training goes on from the weights that serve.
-    let goes_on = averages && !trained.is_empty();
+    // Without averages, or from a checkpoint without them, training goes on from the weights that serve, unless a share of those is the start's.
+    let goes_on = (averages || start.is_some()) && !trained.is_empty();
     let towers = open(if goes_on { &trained } else { &snapshot.model })?;
     let averaged = averages.then(|| open(&snapshot.model)).transpose()?;
-    let keeps_start =
-        config.learn.start_share > 0.0 && Origin::is_pretrained(snapshot.origin.as_ref());
-    let start = if is_start { &snapshot.model } else { &start };
-    let keeps_start = averages && keeps_start && !start.is_empty();
-    let start = keeps_start.then(|| open(start)).transpose()?;
+    let kept = start.filter(|_| averages && config.learn.start_share > 0.0);
+    let start = kept.map(|start| open(&start)).transpose()?;
     let mut optimizer = TowerOptimizer::new(&config.optimizer, &towers)?;
     // Moments that were lost have been reported when the checkpoint was read.
     if !moments.is_empty()
@@ -160,7 +156,39 @@ fn learner(context: &Context, mut snapshot: Snapshot) -> Result<Learner, TrainFa
     Ok(learner)
 }
 
-/// The weights that serve, and what training goes on from beside them: the moments, the prototypes of `neuclip`, its own weights if those that serve
+/// The weights that training began with, if those had learned before: those that `snapshot` kept, or its own if they are the first. `None`: nothing says
+/// what they were.
+fn start_weights(
+    context: &Context,
+    snapshot: &Snapshot,
+    kept: Vec<NamedArray>,
+) -> Option<Vec<NamedArray>> {
+    if !kept.is_empty() {
+        return Some(kept);
+    }
+    let origin = snapshot.origin.as_ref();
+    if !Origin::is_pretrained(origin) {
+        return None;
+    }
+    // Later moments may be lost, which makes weights that have learned no first ones.
+    let step = snapshot.trainer.step;
+    let are_first =
+        snapshot.optimizer.is_empty() && origin.is_some_and(|origin| origin.step == step);
+    if are_first {
+        return Some(snapshot.model.clone());
+    }
+    let share = context.config.learn.start_share;
+    if share > 0.0 {
+        tracing::info!(
+            step,
+            share,
+            "no share of what serves stays with the weights that training began with: this checkpoint does not have them"
+        );
+    }
+    None
+}
+
+/// The weights that serve, and what training goes on from beside them: the prototypes of `neuclip`, its own weights if those that serve
 /// are their average, and those that it began with if a share of the average stays with them.
 fn weights_and_moments(
     learner: &Learner,

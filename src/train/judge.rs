@@ -14,7 +14,7 @@ use super::{
     status::{CandidateVerdict, Judgement},
 };
 use crate::{
-    checkpoint::{Action, CheckpointError, Event, Origin, Outcome},
+    checkpoint::{Action, CheckpointError, Event, Model, Origin, Outcome},
     db::Verdict,
     types::CheckpointId,
 };
@@ -144,7 +144,12 @@ impl Judge {
             Err(error) => return Err(error.into()),
         };
         context.wait(context.checkpoints.set_evaluation(id, &judged))?;
-        if let Some(why) = context.gate().collapse(&judged.evaluation) {
+        let mut collapse = context.gate().collapse(&judged.evaluation);
+        if collapse.is_none() && job.is_suspected {
+            let why = self.collapse_in_training(id, inputs)?;
+            collapse = why.map(|why| format!("in training {why}"));
+        }
+        if let Some(why) = collapse {
             return self.collapsed(job, why).map(Some);
         }
         let live_readable = self.evaluate_others(id, &judged, inputs)?;
@@ -264,6 +269,38 @@ impl Judge {
     ) -> Result<Option<EvalReport>, CheckpointError> {
         let context = &self.context;
         let model = context.wait(context.checkpoints.load_model(id))?;
+        self.evaluate_model(&model, inputs)
+    }
+
+    /// Why the weights in training have collapsed, if they have. Those that serve need not show it: they are an average, of which a share may stay with
+    /// the weights that training began with. `None` too if stopped on the way.
+    fn collapse_in_training(
+        &self,
+        id: CheckpointId,
+        inputs: &EvalInputs<'_>,
+    ) -> Result<Option<String>, TrainFailure> {
+        let context = &self.context;
+        let (model, snapshot) = context.wait(async {
+            let model = context.checkpoints.load_model(id).await?;
+            Ok::<_, CheckpointError>((model, context.checkpoints.load(id).await?))
+        })?;
+        let in_training = Model {
+            arrays: snapshot.into_weights_in_training(),
+            ..model
+        };
+        match self.evaluate_model(&in_training, inputs) {
+            Ok(report) => Ok(report.and_then(|report| context.gate().collapse(&report.evaluation))),
+            Err(error) if error.unusable().is_some() => Ok(Some(error.to_string())),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn evaluate_model(
+        &self,
+        model: &Model,
+        inputs: &EvalInputs<'_>,
+    ) -> Result<Option<EvalReport>, CheckpointError> {
+        let context = &self.context;
         // In the precision that it would serve in.
         let open = || model.open(&context.device, context.config.precision);
         let towers = self.pool.install(open)?;

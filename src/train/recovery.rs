@@ -149,14 +149,16 @@ pub(super) fn suspects_collapse(
     watch.steps += 1;
     watch.spread += weight * (report.spread - watch.spread);
     watch.mean_cosine += weight * (report.mean_cosine - watch.mean_cosine);
-    let suspected = watch.steps >= MIN_STEPS
-        && step >= watch.quiet_until
-        && step > 2 * warmup
-        && gate.collapsed(watch.spread.into(), watch.mean_cosine.into());
+    let suspected = step >= watch.quiet_until && step > 2 * warmup && looks_collapsed(watch, gate);
     if suspected {
         watch.quiet_until = step + QUIET_STEPS;
     }
     suspected
+}
+
+/// Whether the embeddings of the last steps meet the gate's rule of a collapse.
+pub(super) fn looks_collapsed(watch: &CollapseWatch, gate: &GateConfig) -> bool {
+    watch.steps >= MIN_STEPS && gate.collapsed(watch.spread.into(), watch.mean_cosine.into())
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@ pub(super) struct SnapshotJob {
     pub(super) only_to_fit: bool,
     /// Whether it is judged now, and not fitted and judged by a start with training on.
     pub(super) is_judged: bool,
+    /// Whether the embeddings of the last steps look collapsed.
+    pub(super) is_suspected: bool,
     /// Whether it is what a roll-back went back to, without a step.
     pub(super) is_restored: bool,
     /// The last error when it was taken.

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::{
     control::{Control, Request},
     error::{TrainError, TrainFailure},
-    head,
+    head, recovery,
     run::Run,
     snapshot_job::SnapshotJob,
 };
@@ -125,6 +125,7 @@ impl Run<'_> {
             snapshot: Some(snapshot),
             only_to_fit,
             is_judged: !is_fitted_later,
+            is_suspected: recovery::looks_collapsed(&self.state.watch, self.context.gate()),
             is_restored: self.is_restored && step == self.began_at,
             last_error: self.context.status.current().last_error,
             pairs_before,

@@ -19,7 +19,6 @@ use crate::support::{Served, data_uri, distance, png, settings, start_and_stop, 
 use crate::train::train_to_the_end;
 
 /// A file in torchvision's layout with random weights of width 8.
-/// A file of a network of width 8.
 pub(crate) fn torchvision_file(folder: &TempDir) -> PathBuf {
     let config = EncoderConfig {
         width: 8,

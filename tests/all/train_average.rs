@@ -1,12 +1,12 @@
 //! The average of the weights that serves, with what stays of those that training began with, from start to start.
 
-use kith::checkpoint::Snapshot;
+use kith::{blobs::BlobKey, checkpoint::Snapshot};
 use kith_nn::NamedArray;
 
 use crate::{
     first_weights::{from_file, torchvision_file},
-    lab::{Lab, config},
-    train::train_to_the_end,
+    lab::{Lab, config, until},
+    train::{newest, train_to_the_end},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -39,34 +39,36 @@ async fn averaging_begins_and_ends_between_starts_from_the_weights_that_serve() 
 async fn a_share_of_what_serves_stays_with_the_weights_of_a_file_from_start_to_start() {
     let folder = tempfile::tempdir().unwrap();
     let file = from_file(&torchvision_file(&folder));
-    let until = |steps: &str, share: &str, first: &str| {
-        let [steps, share] = [
+    let until = |steps: u64, share: f32, average: u64, first: &str| {
+        let sets = [
             format!("training.max_steps={steps}"),
             format!("learning.start_share={share}"),
+            format!("learning.average_steps={average}"),
+            // Steps that are larger than rounding.
+            "schedule.learning_rate=1e-2".to_owned(),
+            first.to_owned(),
         ];
-        // Steps that are larger than rounding.
-        let sets = ["learning.average_steps=3", "schedule.learning_rate=1e-2"];
-        config(&[&[&steps[..], &share, first], &sets[..]].concat())
+        config(&sets.each_ref().map(String::as_str))
     };
-    let trained = async |shares: &[(&str, &str)], first: &str| {
+    // Each part: until which step, the share that stays, and the length of the average.
+    let trained = async |parts: &[(u64, f32, u64)], first: &str| {
         let lab = Lab::new(0.0).await;
         lab.post(0..11).await;
-        let mut snapshots = Vec::new();
-        for (steps, share) in shares {
-            snapshots.push(train_to_the_end(&lab, until(steps, share, first)).await);
+        for &(steps, share, average) in parts {
+            train_to_the_end(&lab, until(steps, share, average, first)).await;
         }
-        snapshots.pop().unwrap()
+        newest(&lab).await
     };
     let kept = |snapshot: &Snapshot, suffix: &str| {
         flat(&snapshot.optimizer, |name| name.ends_with(suffix))
     };
     let served = |snapshot: &Snapshot| flat(&snapshot.model, |_| true);
-    let straight = trained(&[("8", "0.25")], &file).await;
-    let halved = trained(&[("4", "0.25"), ("8", "0.25")], &file).await;
+    let straight = trained(&[(8, 0.25, 3)], &file).await;
+    let halved = trained(&[(4, 0.25, 3), (8, 0.25, 3)], &file).await;
     assert!(halved.model == straight.model && halved.optimizer == straight.optimizer);
 
     // What serves lies between what would serve without it and the start, which are far apart.
-    let without = trained(&[("8", "0")], &file).await;
+    let without = trained(&[(8, 0.0, 3)], &file).await;
     let start = kept(&straight, ".start");
     assert!(distance(&start, &served(&without)) > 1e-3);
     let between = start.iter().zip(served(&without));
@@ -76,15 +78,61 @@ async fn a_share_of_what_serves_stays_with_the_weights_of_a_file_from_start_to_s
 
     // Training goes on alike without it, and it cannot be had back: nothing says any more what the start was.
     for ended in [
-        trained(&[("4", "0.25"), ("8", "0")], &file).await,
-        trained(&[("2", "0.25"), ("4", "0"), ("8", "0.25")], &file).await,
+        trained(&[(4, 0.25, 3), (8, 0.0, 3)], &file).await,
+        trained(&[(2, 0.25, 3), (4, 0.0, 3), (8, 0.25, 3)], &file).await,
     ] {
         assert_eq!(kept(&ended, ".start").len(), 0);
         assert!(kept(&ended, ".trained") == kept(&straight, ".trained"));
         assert!(kept(&ended, ".v") == kept(&straight, ".v"));
     }
-    let random = trained(&[("8", "0.25")], "encoder.start=fresh").await;
+    // Nor does training go on from weights that are the start's in part.
+    let newest_weights = trained(&[(4, 0.25, 3), (8, 0.25, 0)], &file).await;
+    assert!(served(&newest_weights) == kept(&straight, ".trained"));
+    let random = trained(&[(8, 0.25, 3)], "encoder.start=fresh").await;
     assert_eq!(kept(&random, ".start").len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn weights_whose_moments_are_lost_are_not_taken_for_those_that_training_began_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = from_file(&torchvision_file(&folder));
+    let lab = Lab::new(0.0).await;
+    lab.post(0..11).await;
+    let until = |steps: u64| config(&[&file, &format!("training.max_steps={steps}")]);
+    let kept = |snapshot: &Snapshot| flat(&snapshot.optimizer, |name| name.ends_with(".start"));
+    let first = train_to_the_end(&lab, until(4)).await;
+    assert!(!kept(&first).is_empty());
+    let rows = lab.db.checkpoints().await.unwrap();
+    let last = rows.iter().max_by_key(|row| row.step).unwrap();
+    let moments = BlobKey::CheckpointPart(last.id, "optimizer.safetensors".to_owned());
+    lab.blobs.delete(&moments).await.unwrap();
+    let second = train_to_the_end(&lab, until(8)).await;
+    assert_eq!(second.trainer.step, 8);
+    assert_eq!(kept(&second).len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collapse_in_training_is_recovered_from_although_what_serves_does_not_show_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = from_file(&torchvision_file(&folder));
+    let lab = Lab::new(0.0).await;
+    lab.post(0..11).await;
+    let sets = [
+        file.as_str(),
+        // A rate that ruins the weights, and nearly all of the start in what serves.
+        "schedule.learning_rate=0.1",
+        "schedule.pretrained_factor=1",
+        "learning.average_steps=1",
+        "learning.start_share=0.999",
+    ];
+    let trainer = lab.start(config(&sets)).await;
+    let status = until(&trainer, |status| status.recoveries >= 1).await;
+    let why = status.last_error.unwrap();
+    assert!(
+        why.contains("in training the embeddings collapsed"),
+        "{why}"
+    );
+    trainer.stop().await.unwrap();
 }
 
 /// The values of the arrays with such names.

@@ -74,6 +74,32 @@ impl Optimizer {
         norm: f32,
         rate: f32,
     ) -> Result<(), NnError> {
+        self.clip(encoder, gradients)?;
+        self.update(encoder, gradients, norm, rate)
+    }
+
+    /// Clips the gradients filter by filter.
+    pub(super) fn clip(&self, encoder: &Encoder, gradients: &Gradients) -> Result<(), NnError> {
+        let share = self.config.adaptive_clip;
+        if share == 0.0 {
+            return Ok(());
+        }
+        let trained = encoder.layers.iter().filter(|layer| layer.is_trained);
+        for (layer, gradient) in trained.zip(&gradients.layers) {
+            let backend = &self.device.backend;
+            backend.clip_filters(&gradient.weight, layer.weight()?, share)?;
+        }
+        Ok(())
+    }
+
+    /// [`Optimizer::step`] with gradients that are clipped filter by filter.
+    pub(super) fn update(
+        &mut self,
+        encoder: &mut Encoder,
+        gradients: &Gradients,
+        norm: f32,
+        rate: f32,
+    ) -> Result<(), NnError> {
         let update = self.updates + 1;
         let rule = Rule::new(&self.config, update, norm, rate);
         let layers = encoder.layers_to_update().iter_mut();
@@ -83,11 +109,6 @@ impl Optimizer {
         for ((layer, moments), gradient) in trained.zip(&gradients.layers) {
             let [weight, bias] = moments else { continue };
             let [layer_weight, layer_bias] = layer.parameters()?;
-            if self.config.adaptive_clip > 0.0 {
-                let clip = self.config.adaptive_clip;
-                let backend = &self.device.backend;
-                backend.clip_filters(&gradient.weight, layer_weight, clip)?;
-            }
             parameters.push(Parameter {
                 decay: self.config.weight_decay,
                 state: [layer_weight, &mut weight.first, &mut weight.second],

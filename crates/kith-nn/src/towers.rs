@@ -261,9 +261,14 @@ impl TowerOptimizer {
         norm: f32,
         rate: f32,
     ) -> Result<(), NnError> {
+        // What may need memory comes before any encoder has changed.
+        let each = self.towers.iter().zip(&towers.encoders);
+        for ((optimizer, encoder), gradients) in each.zip(&gradients.towers) {
+            optimizer.clip(encoder, gradients)?;
+        }
         let each = self.towers.iter_mut().zip(&mut towers.encoders);
-        for ((optimizer, encoder), gradients) in each.zip(&mut gradients.towers) {
-            optimizer.step(encoder, gradients, norm, rate)?;
+        for ((optimizer, encoder), gradients) in each.zip(&gradients.towers) {
+            optimizer.update(encoder, gradients, norm, rate)?;
         }
         Ok(())
     }
