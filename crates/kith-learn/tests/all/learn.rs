@@ -1,9 +1,7 @@
 //! Whole training steps of a tiny encoder: their values, what they leave unchanged on failure, which images they never use, and that they
 //! are reproducible. `src/unbiased.rs` tests the gradient itself.
 
-use kith_learn::{
-    AveragedWeights, Batch, LearnConfig, LearnError, Learner, Prototypes, Scores, StepReport,
-};
+use kith_learn::{Batch, LearnConfig, LearnError, Learner, Prototypes, Scores, StepReport};
 use kith_mcmc::{ChainColumns, Estimator, PairGraph, PairKey, Side, SlotKey};
 use kith_nn::{Device, EncoderConfig, NamedArray, Towers};
 
