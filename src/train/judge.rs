@@ -280,13 +280,13 @@ impl Judge {
         inputs: &EvalInputs<'_>,
     ) -> Result<Option<String>, TrainFailure> {
         let context = &self.context;
-        let (model, snapshot) = context.wait(async {
-            let model = context.checkpoints.load_model(id).await?;
-            Ok::<_, CheckpointError>((model, context.checkpoints.load(id).await?))
-        })?;
+        let snapshot = context.wait(context.checkpoints.load(id))?;
         let in_training = Model {
+            id,
+            step: snapshot.trainer.step,
+            encoder: snapshot.encoder.clone(),
             arrays: snapshot.into_weights_in_training(),
-            ..model
+            range: None,
         };
         match self.evaluate_model(&in_training, inputs) {
             Ok(report) => Ok(report.and_then(|report| context.gate().collapse(&report.evaluation))),
