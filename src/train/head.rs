@@ -286,7 +286,7 @@ struct Fitted {
     range: f32,
 }
 
-/// Fits projections to `dim` values to `pairs`, each of which counts some `times`.
+/// Fits projections to `dim` values to `pairs`, each of which counts some `times` with its weight.
 fn fitted(
     features: &Features,
     (pairs, sides): (&[PairKeys], [Side; 2]),
@@ -296,17 +296,19 @@ fn fitted(
     let size = features.values().next()?.features.len();
     let each = pairs.iter().filter_map(|pair| {
         let [anchor, positive] = fitted_by(pair, sides).map(|place| features.get(&place));
-        Some((times(pair), &anchor?.features, &positive?.features))
+        let images = (&anchor?.features[..], &positive?.features[..]);
+        Some((images, pair.weight.value(), times(pair)))
     });
-    let each =
-        each.flat_map(|(times, anchor, positive)| (0..times).map(move |_| (anchor, positive)));
+    let each = each.flat_map(|((anchor, positive), weight, times)| {
+        std::iter::repeat_n((anchor, positive, weight), times)
+    });
     let projections = if sides[0] == sides[1] {
         let mut whitening = PairWhitening::new(size);
-        each.for_each(|(anchor, positive)| _ = whitening.add(anchor, positive));
+        each.for_each(|(anchor, positive, weight)| _ = whitening.add(anchor, positive, weight));
         vec![whitening.projection(dim)?]
     } else {
         let mut correlation = PairCorrelation::new(size);
-        each.for_each(|(anchor, positive)| _ = correlation.add(anchor, positive));
+        each.for_each(|(anchor, positive, weight)| _ = correlation.add(anchor, positive, weight));
         correlation.projections(dim)?.into()
     };
     let wholes = features

@@ -177,8 +177,9 @@ fn start_weights(
     if are_first {
         return Some(snapshot.model.clone());
     }
-    let share = context.config.learn.start_share;
-    if share > 0.0 {
+    let learn = &context.config.learn;
+    let share = learn.start_share;
+    if share > 0.0 && learn.average_steps > 0 {
         tracing::info!(
             step,
             share,

@@ -12,7 +12,10 @@ use faer::{
 use super::{
     Projection, ProjectionKind,
     linear::{dot, leading_eigenvectors},
-    moments::{ALONE, BLOCK, Part, add_products, add_ridge, covariance, is_usable, transpose},
+    moments::{
+        ALONE, BLOCK, Count, Part, add_products, add_ridge, covariance, is_usable, is_weight,
+        transpose,
+    },
 };
 
 /// Correlation below which a direction of the one side has none of the other that belongs to it. They are roots of eigenvalues, whose rounding is 1e-16.
@@ -31,14 +34,14 @@ const ROUNDING: f64 = 1e-12;
 #[derive(Clone, Debug)]
 pub struct PairCorrelation {
     features: usize,
-    pairs: usize,
+    count: Count,
     /// Of the anchors and of the positives.
     sums: [Vec<f64>; 2],
-    /// Features of the last pairs, which are not in the products yet.
+    /// Features of the last pairs, which are not in the products yet, times the root of their weight.
     waiting: [Vec<f64>; 2],
-    /// Lower halves of Σ a aᵀ and Σ p pᵀ.
+    /// Lower halves of Σ w a aᵀ and Σ w p pᵀ.
     own: [Mat<f64>; 2],
-    /// Σ a pᵀ.
+    /// Σ w a pᵀ.
     cross: Mat<f64>,
 }
 
@@ -48,7 +51,7 @@ impl PairCorrelation {
         let zeros = || Mat::zeros(features, features);
         Self {
             features,
-            pairs: 0,
+            count: Count::default(),
             sums: [(); 2].map(|()| vec![0.0; features]),
             waiting: Default::default(),
             own: [zeros(), zeros()],
@@ -56,20 +59,21 @@ impl PairCorrelation {
         }
     }
 
-    /// Adds a pair from the features of its images, each of its side's encoder; `false`: they are not finite, or not of this size, and nothing was
-    /// added.
-    pub fn add(&mut self, anchor: &[f32], positive: &[f32]) -> bool {
+    /// Adds a pair from the features of its images, each of its side's encoder, which counts by `weight` beside the others; `false`: they are not finite,
+    /// or not of this size, or the weight is not above 0, and nothing was added.
+    pub fn add(&mut self, anchor: &[f32], positive: &[f32], weight: f64) -> bool {
         let usable = |features| is_usable(features, self.features);
-        if !usable(anchor) || !usable(positive) {
+        if !usable(anchor) || !usable(positive) || !is_weight(weight) {
             return false;
         }
+        let root = weight.sqrt();
         for (place, image) in [anchor, positive].into_iter().enumerate() {
             let values = || image.iter().map(|value| f64::from(*value));
-            self.waiting[place].extend(values());
+            self.waiting[place].extend(values().map(|value| root * value));
             let sums = self.sums[place].iter_mut().zip(values());
-            sums.for_each(|(sum, value)| *sum += value);
+            sums.for_each(|(sum, value)| *sum += weight * value);
         }
-        self.pairs += 1;
+        self.count.add(weight);
         if self.waiting[0].len() >= BLOCK * self.features {
             self.sum_up();
         }
@@ -88,7 +92,7 @@ impl PairCorrelation {
 
     /// Number of pairs so far.
     pub fn pairs(&self) -> usize {
-        self.pairs
+        self.count.pairs
     }
 
     /// The projections of the anchor's features and of the positive's to `dim` values, the most telling ones first. They centre the features;
@@ -96,23 +100,23 @@ impl PairCorrelation {
     ///
     /// `None`: there are fewer pairs than values, or more values than features, or all images of a side are the same.
     pub fn projections(mut self, dim: usize) -> Option<[Projection; 2]> {
-        if self.pairs < dim || dim > self.features {
+        if self.count.pairs < dim || dim > self.features {
             return None;
         }
         self.sum_up();
-        let count = self.pairs as f64;
-        let means = self.sums.map(|sum| sum.into_iter().map(|sum| sum / count));
+        let weight = self.count.weight;
+        let means = self.sums.map(|sum| sum.into_iter().map(|sum| sum / weight));
         let means: [Vec<f64>; 2] = means.map(Iterator::collect);
         // A matrix of two and a half thousand features takes 52 MB: each is dropped after its last use.
         let [anchors, positives] = self.own;
-        let left = factored(anchors, self.pairs, &means[0])?;
-        let right = factored(positives, self.pairs, &means[1])?;
+        let left = factored(anchors, &self.count, &means[0])?;
+        let right = factored(positives, &self.count, &means[1])?;
         // What becomes Kᵀ, with K = L⁻¹ C R⁻ᵀ.
         let mut whitened = self.cross;
         for column in 0..self.features {
             for row in 0..self.features {
                 let value = &mut whitened[(row, column)];
-                *value = *value / count - means[0][row] * means[1][column];
+                *value = *value / weight - means[0][row] * means[1][column];
             }
         }
         solve_lower_triangular_in_place(left.L(), whitened.as_mut(), ALONE);
@@ -127,7 +131,9 @@ impl PairCorrelation {
         }
         let length = dot(&weights, &weights).sqrt();
         weights.iter_mut().for_each(|weight| *weight /= length);
-        let kind = ProjectionKind::Correlated { pairs: self.pairs };
+        let kind = ProjectionKind::Correlated {
+            pairs: self.count.pairs,
+        };
         let project = |side: &Llt<f64>, directions: &[Vec<f64>], mean: &[f64]| {
             let mut columns = Mat::from_fn(self.features, dim, |row, column| {
                 directions[column][row] * weights[column]
@@ -143,14 +149,14 @@ impl PairCorrelation {
 }
 
 /// The Cholesky factor of a side's covariance, with what is added for few pairs.
-fn factored(products: Mat<f64>, pairs: usize, mean: &[f64]) -> Option<Llt<f64>> {
-    let mut covariance = covariance(products, pairs as f64, mean);
+fn factored(products: Mat<f64>, count: &Count, mean: &[f64]) -> Option<Llt<f64>> {
+    let mut covariance = covariance(products, count.weight, mean);
     let variance: f64 = covariance.diagonal().column_vector().iter().sum();
     // Of a side that is always the same, rounding is left.
     if variance <= ROUNDING * dot(mean, mean) {
         return None;
     }
-    add_ridge(&mut covariance, pairs);
+    add_ridge(&mut covariance, count);
     covariance.llt(Side::Lower).ok()
 }
 
@@ -192,7 +198,7 @@ fn counterpart(transposed: &Mat<f64>, direction: &[f64]) -> (f64, Vec<f64>) {
 mod tests {
     use super::super::{
         PairWhitening,
-        whitening::tests::{DIM, FEATURES, embedding, pairs, recall},
+        whitening::tests::{DIM, FEATURES, embedding, other_pairs, pairs, recall},
     };
     use super::*;
 
@@ -210,7 +216,7 @@ mod tests {
     fn fitted(pairs: &[[Vec<f32>; 2]]) -> [Projection; 2] {
         let mut correlation = PairCorrelation::new(FEATURES);
         for [anchor, positive] in pairs {
-            assert!(correlation.add(anchor, positive));
+            assert!(correlation.add(anchor, positive, 1.0));
         }
         assert_eq!(correlation.pairs(), pairs.len());
         correlation.projections(DIM).unwrap()
@@ -231,7 +237,7 @@ mod tests {
         let (fit, asked) = all.split_at(300);
         let mut one = PairWhitening::new(FEATURES);
         for [anchor, positive] in fit {
-            assert!(one.add(anchor, positive));
+            assert!(one.add(anchor, positive, 1.0));
         }
         let one = one.projection(DIM).unwrap();
         let found = [[one.clone(), one], fitted(fit)].map(|projections| {
@@ -274,25 +280,53 @@ mod tests {
     }
 
     #[test]
+    fn pairs_count_by_their_weight_and_equal_weights_change_nothing() {
+        let (good, others) = (pairs(400), other_pairs(300));
+        let (fit, asked) = good.split_at(300);
+        let found = |weights: [f64; 2]| {
+            let mut correlation = PairCorrelation::new(FEATURES);
+            for (pairs, weight) in [fit, &others].into_iter().zip(weights) {
+                for [anchor, positive] in pairs {
+                    assert!(correlation.add(anchor, positive, weight) == (weight > 0.0));
+                }
+            }
+            let [anchors, positives] = embedded(&correlation.projections(DIM).unwrap(), asked);
+            recall(&anchors, &positives)
+        };
+        let alone = found([1.0, 0.0]);
+        assert!(alone > 0.8, "{alone}");
+        // Of 100: one that rounding moves.
+        let like_alone = |weights| (found(weights) - alone).abs() < 0.015;
+        assert!(like_alone([7.0, 0.0]) && like_alone([0.001, 0.0]));
+        assert!(like_alone([1000.0, 0.001]));
+        // Beside lighter ones, of the same weight and heavier ones.
+        let beside = [0.01, 1.0, 100.0].map(|weight| found([1.0, weight]));
+        assert!(
+            beside[0] > 0.7 && beside[1..].iter().all(|share| *share < 0.1),
+            "{beside:?}"
+        );
+    }
+
+    #[test]
     fn too_few_pairs_or_features_and_a_side_that_is_always_the_same_give_none() {
         let all = sides(DIM);
         let mut correlation = PairCorrelation::new(FEATURES);
         for [anchor, positive] in &all[1..] {
-            assert!(correlation.add(anchor, positive));
+            assert!(correlation.add(anchor, positive, 1.0));
         }
         let found = |correlation: &PairCorrelation, dim| correlation.clone().projections(dim);
         assert_eq!(found(&correlation, DIM), None, "fewer pairs than values");
         let [anchor, positive] = &all[0];
-        assert!(!correlation.add(&[f32::NAN; FEATURES], positive));
-        assert!(!correlation.add(anchor, &positive[1..]));
+        assert!(!correlation.add(&[f32::NAN; FEATURES], positive, 1.0));
+        assert!(!correlation.add(anchor, &positive[1..], 1.0));
         assert_eq!(correlation.pairs(), DIM - 1);
-        assert!(correlation.add(anchor, positive));
+        assert!(correlation.add(anchor, positive, 1.0));
         assert!(found(&correlation, DIM).is_some());
         assert_eq!(found(&correlation, FEATURES + 1), None, "too many values");
         let mut same = PairCorrelation::new(FEATURES);
         let constant = [0.3; FEATURES];
         for [anchor, _] in sides(200) {
-            assert!(same.add(&anchor, &constant));
+            assert!(same.add(&anchor, &constant, 1.0));
         }
         assert_eq!(same.projections(DIM), None, "no differences");
     }

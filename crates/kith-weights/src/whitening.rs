@@ -8,7 +8,10 @@ use faer::{
 use super::{
     Projection, ProjectionKind,
     linear::leading_eigenvectors,
-    moments::{ALONE, BLOCK, Part, add_products, add_ridge, covariance, is_usable, transpose},
+    moments::{
+        ALONE, BLOCK, Count, Part, add_products, add_ridge, covariance, is_usable, is_weight,
+        transpose,
+    },
 };
 
 /// Sums over pairs of images, from which the projection follows in which the images of a pair differ least and those of different pairs most: Fisher's
@@ -16,15 +19,16 @@ use super::{
 /// "Fine-tuning CNN image retrieval with no human annotation", §3.3).
 ///
 /// With W the covariance of the differences within pairs and T that of all images, it whitens W and keeps the directions in which T is then largest.
-/// Few pairs say little about W, so as much as `features / 2` pairs whose images differ alike in every direction are added to them.
+/// Few pairs say little about W, so as much as `features / 2` pairs whose images differ alike in every direction are added to them. Pairs of unequal
+/// weight say as little as fewer of equal weight.
 #[derive(Clone, Debug)]
 pub struct PairWhitening {
     features: usize,
-    pairs: usize,
+    count: Count,
     sum: Vec<f64>,
-    /// Of the last pairs, which are not in the sums yet: their differences, then their images, one after the other.
+    /// Of the last pairs, which are not in the sums yet: their differences, then their images, one after the other, times the root of their weight.
     waiting: [Vec<f64>; 2],
-    /// Lower halves of Σ (a − p)(a − p)ᵀ over pairs, and of Σ f fᵀ over the images of pairs.
+    /// Lower halves of Σ w (a − p)(a − p)ᵀ over pairs, and of Σ w f fᵀ over the images of pairs.
     sums: [Mat<f64>; 2],
 }
 
@@ -33,28 +37,30 @@ impl PairWhitening {
     pub fn new(features: usize) -> Self {
         Self {
             features,
-            pairs: 0,
+            count: Count::default(),
             sum: vec![0.0; features],
             waiting: Default::default(),
             sums: [(); 2].map(|()| Mat::zeros(features, features)),
         }
     }
 
-    /// Adds a pair from the features of its images; `false`: they are not finite, or not of this size, and nothing was added.
-    pub fn add(&mut self, anchor: &[f32], positive: &[f32]) -> bool {
+    /// Adds a pair from the features of its images, which counts by `weight` beside the others; `false`: they are not finite, or not of this size, or the
+    /// weight is not above 0, and nothing was added.
+    pub fn add(&mut self, anchor: &[f32], positive: &[f32], weight: f64) -> bool {
         let usable = |features| is_usable(features, self.features);
-        if !usable(anchor) || !usable(positive) {
+        if !usable(anchor) || !usable(positive) || !is_weight(weight) {
             return false;
         }
+        let root = weight.sqrt();
         let [differences, images] = &mut self.waiting;
         let both = anchor.iter().zip(positive);
-        differences.extend(both.map(|(a, p)| f64::from(*a) - f64::from(*p)));
+        differences.extend(both.map(|(a, p)| root * (f64::from(*a) - f64::from(*p))));
         for image in [anchor, positive] {
-            images.extend(image.iter().map(|value| f64::from(*value)));
+            images.extend(image.iter().map(|value| root * f64::from(*value)));
             let sums = self.sum.iter_mut().zip(image);
-            sums.for_each(|(sum, value)| *sum += f64::from(*value));
+            sums.for_each(|(sum, value)| *sum += weight * f64::from(*value));
         }
-        self.pairs += 1;
+        self.count.add(weight);
         if differences.len() >= BLOCK * self.features {
             self.sum_up();
         }
@@ -71,23 +77,23 @@ impl PairWhitening {
 
     /// Number of pairs so far.
     pub fn pairs(&self) -> usize {
-        self.pairs
+        self.count.pairs
     }
 
     /// The projection to `dim` values, the most telling ones first. It centres the features; embeddings have a length of about 1.
     ///
     /// `None`: there are fewer pairs than values, or more values than features, or the images of all pairs are the same.
     pub fn projection(mut self, dim: usize) -> Option<Projection> {
-        if self.pairs < dim || dim > self.features {
+        if self.count.pairs < dim || dim > self.features {
             return None;
         }
         self.sum_up();
-        let (features, pairs) = (self.features, self.pairs);
-        let images = 2.0 * pairs as f64;
+        let (features, count) = (self.features, self.count);
+        let images = 2.0 * count.weight;
         let mean: Vec<f64> = self.sum.iter().map(|sum| sum / images).collect();
         // A matrix of two thousand features takes 32 MB: each is dropped after its last use.
         let [differences, products] = self.sums;
-        let factored = within(differences, pairs).llt(Side::Lower).ok()?;
+        let factored = within(differences, &count).llt(Side::Lower).ok()?;
         let mut total = covariance(products, images, &mean);
         // L⁻¹ T L⁻ᵀ: T is symmetric, so it is its own transpose.
         for _ in 0..2 {
@@ -101,15 +107,16 @@ impl PairWhitening {
         solve_upper_triangular_in_place(upper, columns.as_mut(), ALONE);
         let scale = 1.0 / variance.sqrt();
         columns *= faer::Scale(scale);
-        Projection::centred(ProjectionKind::Whitened { pairs }, &columns, &mean)
+        let kind = ProjectionKind::Whitened { pairs: count.pairs };
+        Projection::centred(kind, &columns, &mean)
     }
 }
 
-/// Lower half of the covariance within pairs, with what is added for few pairs, from Σ (a − p)(a − p)ᵀ.
-fn within(differences: Mat<f64>, pairs: usize) -> Mat<f64> {
+/// Lower half of the covariance within pairs, with what is added for few pairs, from Σ w (a − p)(a − p)ᵀ.
+fn within(differences: Mat<f64>, count: &Count) -> Mat<f64> {
     let mut within = differences;
-    within *= faer::Scale(0.5 / pairs as f64);
-    add_ridge(&mut within, pairs);
+    within *= faer::Scale(0.5 / count.weight);
+    add_ridge(&mut within, count);
     within
 }
 
@@ -149,7 +156,7 @@ pub(super) mod tests {
     fn fitted(pairs: &[[Vec<f32>; 2]]) -> Projection {
         let mut whitening = PairWhitening::new(FEATURES);
         for [anchor, positive] in pairs {
-            assert!(whitening.add(anchor, positive));
+            assert!(whitening.add(anchor, positive, 1.0));
         }
         whitening.projection(DIM).unwrap()
     }
@@ -242,24 +249,64 @@ pub(super) mod tests {
         assert!((0.5..1.0).contains(&length), "{length}");
     }
 
+    /// Pairs that agree in other features than those of [`pairs`].
+    pub(crate) fn other_pairs(count: usize) -> Vec<[Vec<f32>; 2]> {
+        let mut all = pairs(count);
+        let images = all.iter_mut().flatten();
+        images.for_each(|features| features.rotate_right(DIM));
+        all
+    }
+
+    #[test]
+    fn pairs_count_by_their_weight_and_equal_weights_change_nothing() {
+        let (good, others) = (pairs(400), other_pairs(300));
+        let (fit, asked) = good.split_at(300);
+        let found = |weights: [f64; 2]| {
+            let mut whitening = PairWhitening::new(FEATURES);
+            for (pairs, weight) in [fit, &others].into_iter().zip(weights) {
+                for [anchor, positive] in pairs {
+                    assert!(whitening.add(anchor, positive, weight) == (weight > 0.0));
+                }
+            }
+            let projection = whitening.projection(DIM).unwrap();
+            let side = |side: usize| {
+                let images = asked.iter().map(|pair| embedding(&projection, &pair[side]));
+                images.collect::<Vec<_>>()
+            };
+            recall(&side(0), &side(1))
+        };
+        let alone = found([1.0, 0.0]);
+        assert!(alone > 0.8, "{alone}");
+        // Of 100: one that rounding moves.
+        let like_alone = |weights| (found(weights) - alone).abs() < 0.015;
+        assert!(like_alone([7.0, 0.0]) && like_alone([0.001, 0.0]));
+        assert!(like_alone([1000.0, 0.001]));
+        // Beside lighter ones, of the same weight and heavier ones.
+        let beside = [0.01, 1.0, 100.0].map(|weight| found([1.0, weight]));
+        assert!(
+            beside[0] > 0.7 && beside[1..].iter().all(|share| *share < 0.1),
+            "{beside:?}"
+        );
+    }
+
     #[test]
     fn too_few_pairs_or_features_and_images_that_are_all_the_same_give_none() {
         let all = pairs(DIM);
         let mut whitening = PairWhitening::new(FEATURES);
         for [anchor, positive] in &all[1..] {
-            whitening.add(anchor, positive);
+            whitening.add(anchor, positive, 1.0);
         }
         let found = |whitening: &PairWhitening, dim| whitening.clone().projection(dim);
         assert_eq!(found(&whitening, DIM), None, "fewer pairs than values");
         let [anchor, positive] = &all[0];
-        assert!(!whitening.add(&[f32::NAN; FEATURES], positive));
-        assert!(!whitening.add(anchor, &positive[1..]));
+        assert!(!whitening.add(&[f32::NAN; FEATURES], positive, 1.0));
+        assert!(!whitening.add(anchor, &positive[1..], 1.0));
         assert_eq!(whitening.pairs(), DIM - 1);
-        whitening.add(anchor, positive);
+        whitening.add(anchor, positive, 1.0);
         assert!(found(&whitening, DIM).is_some());
         assert_eq!(found(&whitening, FEATURES + 1), None, "too many values");
         let mut same = PairWhitening::new(FEATURES);
-        (0..20).for_each(|_| assert!(same.add(anchor, anchor)));
+        (0..20).for_each(|_| assert!(same.add(anchor, anchor, 1.0)));
         assert_eq!(same.projection(DIM), None, "no differences");
     }
 }
