@@ -47,14 +47,14 @@ impl Life {
             Outcome::Collapsed(why) => self.unfit(id, Verdict::Collapsed, why, gate),
             Outcome::Scored {
                 pairs,
+                units,
+                live_readable,
                 is_live_copy,
-                ..
-            } if *pairs < gate.min_pairs => self.untested(id, (*pairs, *is_live_copy), gate),
-            Outcome::Scored {
-                live_readable: false,
-                ..
-            } => self.unopposed(id),
-            Outcome::Scored { .. } => self.scored(id, gate),
+            } => match gate.too_few(*pairs, *units) {
+                Some(why) => self.untested(id, &why, *is_live_copy),
+                None if !live_readable => self.unopposed(id),
+                None => self.scored(id, gate),
+            },
         }
     }
 
@@ -78,20 +78,15 @@ impl Life {
         std::iter::once(mark).chain(next).collect()
     }
 
-    /// Too few held-out pairs to compare: what lives may serve, and it is said that nothing was shown. A copy of what serves would only have callers embed
-    /// everything anew.
-    fn untested(
-        &self,
-        id: CheckpointId,
-        (pairs, is_live_copy): (usize, bool),
-        gate: &GateConfig,
-    ) -> Vec<Action> {
+    /// Too few held-out pairs to compare, for the reason `too_few`: what lives may serve, and it is said that nothing was shown. A copy of what serves
+    /// would only have callers embed everything anew.
+    fn untested(&self, id: CheckpointId, too_few: &str, is_live_copy: bool) -> Vec<Action> {
         let held = self.live().is_some_and(|live| live.held);
         let is_live = self.live().is_some_and(|live| live.id == id);
         let why = if is_live_copy {
             reason::LIVE_COPY.to_owned()
         } else {
-            reason::too_few(pairs, gate.min_pairs, held)
+            reason::not_compared(too_few, held)
         };
         let mut actions = vec![Action::Mark {
             id,

@@ -42,6 +42,30 @@ impl GateConfig {
             })
     }
 
+    /// Why so many held-out pairs are too few to compare by, if they are. They are `units` independent ones.
+    pub fn too_few(&self, pairs: usize, units: usize) -> Option<String> {
+        let (min_pairs, min_units) = (self.min_pairs, self.min_units());
+        if pairs < min_pairs {
+            Some(format!(
+                "{pairs} held-out pairs are too few to compare by (gate.min_pairs is {min_pairs})"
+            ))
+        } else if units < min_units {
+            Some(format!(
+                "{pairs} held-out pairs are too alike to compare by (those that share a group or an image count as one, which leaves {units}; \
+                 gate.confidence {} needs {min_units})",
+                self.confidence
+            ))
+        } else {
+            None
+        }
+    }
+
+    /// Fewest independent units among which a candidate can be found better: of two equally good models one is ahead in all of k in one of 2ᵏ cases.
+    fn min_units(&self) -> usize {
+        let chance = 1.0 - self.confidence;
+        (1..).find(|k| 0.5_f64.powi(*k) <= chance).unwrap_or(1) as usize
+    }
+
     /// The first model against the second, on the same questions; `None` where these differ.
     pub fn compare(&self, first: &Score, second: &Score) -> Option<Finding> {
         let comparison = first.compare(second)?;
@@ -115,6 +139,25 @@ mod tests {
         assert_eq!(CONFIG.compare(&low, &high), Some(Finding::Worse(0.0625)));
         assert_eq!(CONFIG.compare(&three, &low), Some(Finding::Undecided));
         assert_eq!(CONFIG.compare(&low, &low), Some(Finding::Undecided));
+    }
+
+    #[test]
+    fn pairs_are_too_few_where_even_a_lead_in_all_of_them_may_be_chance() {
+        for confidence in [0.5, 0.6, 0.75, 0.9, 0.9375, 0.99, 0.9999] {
+            let config = GateConfig {
+                confidence,
+                ..CONFIG
+            };
+            for units in 1..20 {
+                let (all, none) = (score(&vec![1; units]), score(&vec![0; units]));
+                let can_lead = matches!(config.compare(&all, &none), Some(Finding::Better(_)));
+                let why = config.too_few(20, units);
+                assert_eq!(why.is_none(), can_lead, "{confidence} {units}");
+            }
+        }
+        let why = |pairs, units| CONFIG.too_few(pairs, units).unwrap();
+        assert!(why(19, 19).starts_with("19 held-out pairs are too few"));
+        assert!(why(200, 3).contains("which leaves 3; gate.confidence 0.9 needs 4"));
     }
 
     #[test]

@@ -89,6 +89,8 @@ pub enum Outcome {
     Scored {
         /// Pairs with a positive.
         pairs: usize,
+        /// Independent units of them: pairs that share a group or an image are one.
+        units: usize,
         /// Whether the live checkpoint has answers to them, too; else it cannot be read.
         live_readable: bool,
         /// Whether it is another checkpoint with the live one's weights.

@@ -17,15 +17,14 @@ pub(super) const UNREADABLE: &str =
 /// Of a candidate that was judged while a person's choice serves.
 const CHOICE_HOLDS: &str = "a person's choice holds and serves";
 
-pub(super) fn too_few(pairs: usize, wanted: usize, held: bool) -> String {
+/// Of a candidate that cannot be compared, for the reason `why`.
+pub(super) fn not_compared(why: &str, held: bool) -> String {
     let outcome = if held {
         CHOICE_HOLDS
     } else {
         "it serves without having been compared"
     };
-    format!(
-        "{pairs} held-out pairs are too few to compare by (gate.min_pairs is {wanted}): {outcome}"
-    )
+    format!("{why}: {outcome}")
 }
 
 /// A candidate beside the live and the best checkpoint, on the same questions.

@@ -282,8 +282,13 @@ fn snapshots(settings: &Settings, rules: &mut Rules) {
         snapshots.every_minutes,
         0.0..=525_600.0,
     );
-    // Their features are in memory together, 2 KB each.
-    rules.range("snapshots.head_pairs", snapshots.head_pairs, 0..=100_000);
+    // Their features are in memory together: 20 KB for a pair, so at most 1 GB.
+    rules.rule(
+        "snapshots.head_pairs",
+        snapshots.head_pairs == 0
+            || (settings.encoder.dim..=50_000).contains(&snapshots.head_pairs),
+        "0, for none, or from encoder.dim to 50000",
+    );
     rules.range(
         "snapshots.head_seconds",
         snapshots.head_seconds,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::Outcome;
+use crate::checkpoint::{GateConfig, Outcome};
 
 /// Steps of a run before its moving averages are judged.
 const SETTLED_STEPS: u64 = 200;
@@ -82,8 +82,9 @@ impl AlarmKind {
                  or an image are never each other's negatives, so name groups only where images show the same thing. Or pause training."
             }
             Self::FewHeldOut => {
-                "Post more pairs: pairs.holdout_share of them are held out. Or raise that share, which new pairs follow, or lower \
-                 gate.min_pairs, if you accept that chance decides more. Until then candidates are promoted unless they have collapsed."
+                "Post more pairs, and of more things: pairs.holdout_share of them are held out, whole groups together. Or raise that share, which \
+                 new pairs follow, or lower gate.min_pairs, if you accept that chance decides more. Until then candidates are promoted unless \
+                 they have collapsed."
             }
         }
     }
@@ -146,29 +147,26 @@ pub(super) fn nothing_to_learn(figures: &StepFigures, raised: bool) -> Option<St
     })
 }
 
-/// Why no candidate can be judged, if so: `pairs` of the `wanted` pairs are held out.
-pub(super) fn few_held_out(pairs: usize, wanted: usize) -> Option<String> {
-    (pairs < wanted).then(|| {
-        format!(
-            "{pairs} pairs are held out, {wanted} are needed to tell a better candidate from a worse one."
-        )
-    })
+/// What the checkpoint of `step` has collapsed for, in a sentence.
+pub(super) fn collapsed(step: u64, why: &str) -> String {
+    format!("The checkpoint of step {step} is of no use: {why}.")
 }
 
 /// The alarms that the evaluation of the checkpoint of `step` raises, each with why, or takes back. `is_restored`: whether it is what a
-/// roll-back went back to, which is sound and says nothing of training since; `wanted`: held-out pairs.
+/// roll-back went back to, which is sound and says nothing of training since.
 pub(super) fn evaluated(
     outcome: &Outcome,
     (step, is_restored): (u64, bool),
-    wanted: usize,
+    gate: &GateConfig,
 ) -> Vec<(AlarmKind, Option<String>)> {
     match outcome {
         Outcome::Collapsed(why) => {
-            let message = format!("The checkpoint of step {step} is of no use: {why}.");
-            vec![(AlarmKind::Collapse, Some(message))]
+            vec![(AlarmKind::Collapse, Some(collapsed(step, why)))]
         }
-        Outcome::Scored { pairs, .. } => {
-            let few = (AlarmKind::FewHeldOut, few_held_out(*pairs, wanted));
+        Outcome::Scored { pairs, units, .. } => {
+            let why = gate.too_few(*pairs, *units);
+            let message = why.map(|why| format!("No candidate is compared: {why}."));
+            let few = (AlarmKind::FewHeldOut, message);
             let sound = (!is_restored).then_some((AlarmKind::Collapse, None));
             sound.into_iter().chain([few]).collect()
         }
@@ -245,35 +243,39 @@ mod tests {
     }
 
     #[test]
-    fn held_out_pairs_are_few_below_what_the_gate_needs() {
-        assert_eq!(few_held_out(20, 20), None);
-        assert!(few_held_out(19, 20).unwrap().starts_with("19 pairs"));
-    }
-
-    #[test]
     fn a_sound_evaluation_takes_a_collapse_back_and_one_near_the_start_says_nothing() {
-        let scored = |pairs| Outcome::Scored {
+        const GATE: GateConfig = GateConfig {
+            min_pairs: 20,
+            confidence: 0.9,
+            max_refusals: 5,
+            collapse_spread: 0.2,
+            collapse_cosine: 0.95,
+        };
+        let scored = |pairs, units| Outcome::Scored {
             pairs,
+            units,
             live_readable: true,
             is_live_copy: false,
         };
         let untrained = Outcome::Untrained("too near".to_owned());
         let collapsed = Outcome::Collapsed("not finite".to_owned());
         assert_eq!(
-            evaluated(&scored(20), (7, false), 20),
+            evaluated(&scored(20, 20), (7, false), &GATE),
             [(AlarmKind::Collapse, None), (AlarmKind::FewHeldOut, None)]
         );
         // What a roll-back went back to.
         assert_eq!(
-            evaluated(&scored(20), (7, true), 20),
+            evaluated(&scored(20, 4), (7, true), &GATE),
             [(AlarmKind::FewHeldOut, None)]
         );
-        let few = &evaluated(&scored(0), (7, false), 20)[1];
-        assert!(few.1.as_ref().unwrap().starts_with("0 pairs"));
+        for few in [scored(0, 0), scored(200, 3)] {
+            let found = &evaluated(&few, (7, false), &GATE)[1];
+            assert!(found.1.as_ref().unwrap().starts_with("No candidate"));
+        }
         let message = "The checkpoint of step 7 is of no use: not finite.".to_owned();
         let raised = [(AlarmKind::Collapse, Some(message))];
-        assert_eq!(evaluated(&collapsed, (7, false), 20), raised);
-        assert_eq!(evaluated(&untrained, (7, false), 20), []);
+        assert_eq!(evaluated(&collapsed, (7, false), &GATE), raised);
+        assert_eq!(evaluated(&untrained, (7, false), &GATE), []);
     }
 
     #[test]

@@ -113,10 +113,17 @@ impl HeadFit<'_> {
             }
         };
         let fit = || fitted(&features, (pairs, sides), times, dim);
-        let Some(Fitted { projections, range }) = self.pool.install(fit) else {
+        let fit = self.pool.install(fit);
+        let seconds = started.elapsed().as_secs_f32();
+        let Some(Fitted { projections, range }) = fit else {
+            tracing::warn!(
+                pairs = pairs.len(),
+                wanted = dim,
+                seconds,
+                "no projection is fitted: too few pairs were encoded within snapshots.head_seconds, or their images are all alike"
+            );
             return Ok(None);
         };
-        let seconds = started.elapsed().as_secs_f32();
         tracing::info!(embedding = %projections[0], seconds, "the projection is fitted");
         put(snapshot, projections);
         Ok(Some(range))

@@ -8,7 +8,7 @@ use crate::{
     types::CheckpointId,
 };
 use kith_learn::{AveragedWeights, Learner, ObjectiveKind, Prototypes};
-use kith_mcmc::{ChainTable, PairGraph, PairKey};
+use kith_mcmc::{ChainTable, PairGraph, PairKey, SlotKey};
 use kith_nn::{NamedArray, TowerOptimizer, Towers};
 
 /// Network, moments and chains of a run.
@@ -24,6 +24,8 @@ pub(super) struct Stored {
     checkpoint: CheckpointId,
     /// Those of the checkpoint without those of pairs that were erased since.
     chains: ChainTable,
+    /// In the same way.
+    prototypes: Prototypes,
     /// Keeps the checkpoint from being pruned.
     _in_use: InUse,
 }
@@ -32,11 +34,15 @@ impl HeldLearner {
     /// The learner of a run from `start`. With training off it stays on the disk: its weights and moments would take up to five times the memory of
     /// weights, for nothing.
     pub(super) fn new(context: &Context, start: Start) -> Result<Self, TrainFailure> {
-        let Start { parent, snapshot } = start;
+        let Start {
+            parent,
+            mut snapshot,
+        } = start;
         match parent {
             Some(checkpoint) if !context.config.run.enabled => Ok(Self::Stored(Stored {
                 checkpoint,
                 chains: chains(&snapshot)?,
+                prototypes: take_prototypes(context, &mut snapshot.optimizer),
                 _in_use: context.checkpoints.begin_use(checkpoint),
             })),
             _ => Ok(Self::Loaded(Box::new(learner(context, snapshot)?))),
@@ -63,11 +69,26 @@ impl HeldLearner {
         }
     }
 
+    /// The pairs of which something was learned that is kept by itself: a chain's, or a prototype's. They may be there more than once.
+    pub(super) fn pairs(&self) -> Vec<PairKey> {
+        let prototypes = match self {
+            Self::Loaded(learner) => &learner.prototypes,
+            Self::Stored(stored) => &stored.prototypes,
+        };
+        let chains = self.chains().to_columns();
+        let slots = chains.anchor.iter().chain(&chains.negative);
+        let of_chains = slots.map(|slot| SlotKey::from_packed(*slot).pair());
+        of_chains.chain(prototypes.pairs()).collect()
+    }
+
     /// Forgets the `removed` pairs. `graph` holds those that remain.
     pub(super) fn forget(&mut self, removed: &HashSet<PairKey>, graph: &PairGraph) {
         match self {
             Self::Loaded(learner) => learner.forget(removed, graph),
-            Self::Stored(stored) => stored.chains.forget_pairs(removed),
+            Self::Stored(stored) => {
+                stored.chains.forget_pairs(removed);
+                stored.prototypes.forget_pairs(removed);
+            }
         }
     }
 
@@ -101,12 +122,23 @@ impl HeldLearner {
 
 impl Stored {
     fn read(&self, context: &Context) -> Result<Snapshot, TrainFailure> {
-        let stored = context.wait(context.checkpoints.load(self.checkpoint))?;
+        let mut stored = context.wait(context.checkpoints.load(self.checkpoint))?;
+        take_prototypes(context, &mut stored.optimizer);
+        stored.optimizer.append(&mut self.prototypes.to_arrays());
         Ok(Snapshot {
             chains: self.chains.to_columns(),
             ..stored
         })
     }
+}
+
+/// Removes the prototypes of `neuclip` from the arrays beside the moments.
+fn take_prototypes(context: &Context, arrays: &mut Vec<NamedArray>) -> Prototypes {
+    let found = Prototypes::take_from(arrays, context.config.encoder.dim);
+    found.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the prototypes of the checkpoint cannot be used: they start anew");
+        Prototypes::default()
+    })
 }
 
 fn chains(snapshot: &Snapshot) -> Result<ChainTable, TrainFailure> {
@@ -124,7 +156,7 @@ fn learner(context: &Context, mut snapshot: Snapshot) -> Result<Learner, TrainFa
         |arrays: &[NamedArray]| Towers::from_arrays(&config.encoder, arrays, &context.device);
     let averages = config.learn.average_steps > 0;
     let mut moments = snapshot.optimizer;
-    let prototypes = Prototypes::take_from(&mut moments, config.encoder.dim);
+    let prototypes = take_prototypes(context, &mut moments);
     // Without averages, or from a checkpoint without them, training goes on from the weights that serve, unless a share of those is the start's.
     let goes_on = (averages || start.is_some()) && !trained.is_empty();
     let towers = open(if goes_on { &trained } else { &snapshot.model })?;
@@ -148,10 +180,7 @@ fn learner(context: &Context, mut snapshot: Snapshot) -> Result<Learner, TrainFa
     );
     learner.averaged = averaged.map(|weights| AveragedWeights { weights, start });
     if config.learn.objective == ObjectiveKind::NeuClip {
-        learner.prototypes = prototypes.unwrap_or_else(|error| {
-            tracing::warn!(%error, "the prototypes of the checkpoint cannot be used: they start anew");
-            Prototypes::default()
-        });
+        learner.prototypes = prototypes;
     }
     Ok(learner)
 }

@@ -80,31 +80,34 @@ impl Judge {
         for action in &actions {
             self.report(job, action);
         }
-        let gone = context.wait(context.checkpoints.prune())?;
-        if !gone.is_empty() {
-            tracing::debug!(checkpoints = gone.len(), "pruned");
-        }
         Ok(())
     }
 
     /// Raises and takes back the alarms that evaluations decide.
     fn raise_alarms(&self, job: &SnapshotJob, outcome: &Outcome) -> Result<(), TrainFailure> {
         let (context, step) = (&self.context, job.step);
-        let wanted = context.gate().min_pairs;
-        for (kind, why) in evaluated(outcome, (step, job.is_restored), wanted) {
+        let gate = context.gate();
+        for (kind, why) in evaluated(outcome, (step, job.is_restored), gate) {
             context.status.set_alarm(kind, step, why);
         }
-        if let Outcome::Scored { pairs, .. } = outcome {
+        if let Outcome::Scored { pairs, units, .. } = outcome {
             // Of fewer pairs chance decides.
-            let tells = *pairs > 0 && *pairs >= wanted;
-            let why = if tells { self.over_fits(job)? } else { None };
-            context.status.set_alarm(AlarmKind::OverFitting, step, why);
+            let tells = gate.too_few(*pairs, *units).is_none();
+            let finding = if tells {
+                self.over_fits(job)?
+            } else {
+                Some(None)
+            };
+            if let Some(why) = finding {
+                context.status.set_alarm(AlarmKind::OverFitting, step, why);
+            }
         }
         Ok(())
     }
 
-    /// Adds the evaluation of the job's checkpoint to those before it; why training over-fits, if it does.
-    fn over_fits(&self, job: &SnapshotJob) -> Result<Option<String>, TrainFailure> {
+    /// Adds the evaluation of the job's checkpoint to those before it; why training over-fits, if it does. `None`: nothing is known of the loss since
+    /// the evaluation before it, so that this one says nothing.
+    fn over_fits(&self, job: &SnapshotJob) -> Result<Option<Option<String>>, TrainFailure> {
         let context = &self.context;
         let row = context.wait(context.db.checkpoint(job.label.id))?;
         let score = row.and_then(|row| serde_json::from_value(row.score?).ok());
@@ -122,7 +125,7 @@ impl Judge {
             loss: losses.iter().sum::<f32>() / losses.len() as f32,
         };
         history.push(job.run_id, judged);
-        Ok(history.over_fits())
+        Ok(Some(history.over_fits()))
     }
 
     /// The outcome of evaluating the candidate; `None` if stopped on the way.
@@ -153,12 +156,14 @@ impl Judge {
             return self.collapsed(job, why).map(Some);
         }
         let live_readable = self.evaluate_others(id, &judged, inputs)?;
-        let pairs = judged.evaluation.pairs;
+        let (pairs, units) = (judged.evaluation.pairs, judged.score.asked.len());
+        let too_few = context.gate().too_few(pairs, units).is_some();
         Ok(live_readable.map(|live_readable| Outcome::Scored {
             pairs,
+            units,
             live_readable,
             // Nobody asks where they suffice to compare by.
-            is_live_copy: pairs < context.gate().min_pairs && self.is_live_copy(id),
+            is_live_copy: too_few && self.is_live_copy(id),
         }))
     }
 
@@ -248,7 +253,11 @@ impl Judge {
             config,
             ..
         } = &*self.context;
-        let max_pairs = config.snapshots.evaluation_pairs;
+        // Of fewer than the gate asks for none would ever be compared.
+        let max_pairs = config
+            .snapshots
+            .evaluation_pairs
+            .max(self.context.gate().min_pairs);
         let held_out = self.context.wait(checkpoints.held_out_set(max_pairs))?;
         let trained = if held_out.anchors.len() < MIN_HELD_OUT {
             Some(self.context.wait(checkpoints.trained_set(TRAINED_SAMPLE))?)

@@ -1,12 +1,16 @@
 //! The decision of a run to roll back or to give up, and the commands that change how it goes on.
 
+use std::time::Instant;
+
 use super::{control::Control, recovery::Rollback, run::Run, status::CandidateVerdict};
 use crate::checkpoint::{GateConfig, Recovery};
 
 impl Run<'_> {
     /// Applies settings changed by callers, and takes note of checkpoints that could not be written.
     pub(super) fn apply_commands(&mut self, control: &mut Control) {
-        if std::mem::take(&mut control.rate_changed) {
+        // A rate that the checkpoint does not know was set after it, before a kill or a failure. What a roll-back went back to is older still.
+        let is_unknown = control.rate != self.state.rate_override && !self.is_restored;
+        if std::mem::take(&mut control.rate_changed) || is_unknown {
             // The caller's rate replaces what rollbacks have left of the one before.
             self.state.rate_scale = 1.0;
             self.state.recovery = Recovery {
@@ -20,7 +24,7 @@ impl Run<'_> {
             self.triggers.mark_dirty();
         }
         if let Some(pairs_before) = self.snapshotter.take_lost() {
-            self.triggers.lose(pairs_before);
+            self.triggers.lose(pairs_before, Instant::now());
             if self.context.config.run.enabled {
                 self.state.snapshot_pairs = self.triggers.snapshot_pairs() as u64;
             }

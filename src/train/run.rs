@@ -8,7 +8,7 @@ use std::{
 use rayon::ThreadPool;
 
 use super::{
-    alarms::AlarmKind,
+    alarms::{self, AlarmKind},
     backoff::Backoff,
     batches::Batches,
     context::Context,
@@ -31,7 +31,6 @@ use crate::{
     db::Verdict,
     types::CheckpointId,
 };
-use kith_mcmc::SlotKey;
 
 /// Longest wait for a command while there is nothing to do: new pairs are noticed after it.
 const IDLE: Duration = Duration::from_millis(100);
@@ -136,6 +135,7 @@ impl<'a> Run<'a> {
         }
         let training_set = TrainingSet::read(context, state.seed, position(&state))?;
         let (snapshots, pairs) = (&context.config.snapshots, state.snapshot_pairs as usize);
+        let (now, max_rest) = (Instant::now(), context.config.run.max_rest());
         let mut run = Self {
             context,
             pool,
@@ -147,14 +147,14 @@ impl<'a> Run<'a> {
             batches: Batches::start(context, &state, pretrained)?,
             meter: Meter::new(),
             setbacks: Setbacks::default(),
-            triggers: Triggers::new(snapshots, state.step, pairs, Instant::now()),
+            triggers: Triggers::new(snapshots, state.step, pairs, now, max_rest),
             training_set,
             origin,
             parent,
-            backoff: Backoff::new(context.config.run.max_rest()),
+            backoff: Backoff::new(max_rest),
             state,
         };
-        run.forget_erased_chains();
+        run.forget_erased();
         run.judge_or_fit_parent(unfitted)?;
         Ok(run)
     }
@@ -172,7 +172,11 @@ impl<'a> Run<'a> {
             let before = self.state.step;
             match self.pass_boundary(control) {
                 Ok(Some(end)) => return Ok(end),
-                Ok(None) => self.backoff.record_steps(self.state.step - before),
+                Ok(None) => {
+                    let made = self.state.step - before;
+                    self.backoff.record_steps(made);
+                    self.triggers.record_steps(made);
+                }
                 Err(TrainFailure::Store(error)) if !control.stopping => {
                     self.rest_after(control, &error)
                 }
@@ -239,14 +243,11 @@ impl<'a> Run<'a> {
         self.triggers.mark_dirty();
     }
 
-    /// Drops the chains of pairs that were erased since the checkpoint was taken.
-    fn forget_erased_chains(&mut self) {
-        let chains = self.learner.chains().to_columns();
-        let slots = chains.anchor.iter().chain(&chains.negative);
-        let erased = slots
-            .map(|slot| SlotKey::from_packed(*slot).pair())
-            .filter(|pair| self.training_set.graph.get(*pair).is_none())
-            .collect();
+    /// Drops what was learned of pairs that were erased since the checkpoint was taken.
+    fn forget_erased(&mut self) {
+        let graph = &self.training_set.graph;
+        let known = self.learner.pairs().into_iter();
+        let erased = known.filter(|pair| graph.get(*pair).is_none()).collect();
         self.forget(Removed {
             pairs: erased,
             images: Vec::new(),
@@ -263,11 +264,14 @@ impl<'a> Run<'a> {
             return Ok(());
         };
         if row.verdict == Some(Verdict::Collapsed) {
+            let why = row.reason.unwrap_or_else(|| "it had collapsed".to_owned());
+            let message = Some(alarms::collapsed(row.step, &why));
+            context
+                .status
+                .set_alarm(AlarmKind::Collapse, row.step, message);
             context.status.push_judgement(Judgement {
                 run_id: self.run_id,
-                verdict: CandidateVerdict::Collapsed(
-                    row.reason.unwrap_or_else(|| "it had collapsed".to_owned()),
-                ),
+                verdict: CandidateVerdict::Collapsed(why),
             });
         }
         if row.verdict.is_some() || !self.snapshotter.is_idle() {

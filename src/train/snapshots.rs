@@ -19,9 +19,9 @@ impl Run<'_> {
     /// Takes a snapshot if one is due or callers have asked for one.
     pub(super) fn snapshot_if_due(&mut self, control: &mut Control) -> Result<(), TrainFailure> {
         let (step, now) = (self.state.step, Instant::now());
-        let complete = self.is_complete() && self.triggers.has_new_steps(step);
+        let complete = self.is_complete();
         let automatic =
-            self.setbacks.given_up.is_none() && (complete || self.triggers.due(step, now));
+            self.setbacks.given_up.is_none() && self.triggers.is_due(step, now, complete);
         if !control.requests.is_empty() {
             self.catch_up()?;
             if let Some(id) = self.taken_already()? {

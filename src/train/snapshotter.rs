@@ -147,8 +147,23 @@ impl Writer {
                     .status
                     .update(|status| status.last_error = Some(format!("snapshot {id}: {error}")));
             }
+            self.prune();
             self.context.status.notify_written();
             self.shared.pending.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Removes what is kept no longer, also where nothing was judged or written. A stop must be quick: the next run does it.
+    fn prune(&self) {
+        if self.shared.shutdown.load(Ordering::Acquire) {
+            return;
+        }
+        match self.context.wait(self.context.checkpoints.prune()) {
+            Ok(gone) if gone.is_empty() => {}
+            Ok(gone) => tracing::debug!(checkpoints = gone.len(), "pruned"),
+            Err(error) => {
+                tracing::warn!(%error, "old checkpoints are kept until the next is written")
+            }
         }
     }
 

@@ -78,6 +78,9 @@ fn begin(context: &Context, pool: &ThreadPool, next: Next) -> Result<Start, Trai
             let nothing = || TrainFailure::broken("no checkpoint can be read");
             let (id, snapshot) = found.ok_or_else(nothing)?;
             tracing::info!(checkpoint = %id, step = snapshot.trainer.step, "training again");
+            context
+                .status
+                .update(|status| status.resumed_from = Some(id));
             Ok(Start {
                 parent: Some(id),
                 snapshot,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::config::SnapshotConfig;
+use super::{backoff::Backoff, config::SnapshotConfig};
 
 /// Growth of the trained pairs since the newest snapshot after which the next does not wait for its time.
 const GROWTH: f64 = 1.25;
@@ -27,11 +27,20 @@ pub(super) struct Triggers {
     /// The step at which a snapshot was due but could not be taken.
     skipped: Option<u64>,
     forced: bool,
+    losses: Backoff,
+    /// Until when none is due, after one that could not be written.
+    rests_until: Option<Instant>,
 }
 
 impl Triggers {
-    /// `step` is that of the newest snapshot, and `pairs` were trained on then.
-    pub(super) fn new(config: &SnapshotConfig, step: u64, pairs: usize, now: Instant) -> Self {
+    /// `step` is that of the newest snapshot, and `pairs` were trained on then. After one that cannot be written the next waits for at most `max_rest`.
+    pub(super) fn new(
+        config: &SnapshotConfig,
+        step: u64,
+        pairs: usize,
+        now: Instant,
+        max_rest: Duration,
+    ) -> Self {
         Self {
             every_steps: config.every_steps,
             first_steps: config.first_steps,
@@ -46,7 +55,14 @@ impl Triggers {
             for_new_pairs: None,
             skipped: None,
             forced: false,
+            losses: Backoff::new(max_rest),
+            rests_until: None,
         }
+    }
+
+    /// Counts steps that were made. After enough of them without a loss the rest after the next one is short again.
+    pub(super) fn record_steps(&mut self, steps: u64) {
+        self.losses.record_steps(steps);
     }
 
     /// Number of trained pairs at the newest snapshot.
@@ -74,9 +90,11 @@ impl Triggers {
         }
     }
 
-    /// Whether a snapshot should be taken now, at step `step`. Never while the state is that of the newest one, unless it is forced. What has changed
-    /// without a step is due by time alone.
-    pub(super) fn due(&self, step: u64, now: Instant) -> bool {
+    /// Whether a snapshot should be taken now, at step `step`, which is the last one if training `is_complete`. Never while the state is that of the
+    /// newest one, or for a while after one that could not be written, unless it is forced. What has changed without a step is due by time alone.
+    pub(super) fn is_due(&self, step: u64, now: Instant, is_complete: bool) -> bool {
+        let rests = self.rests_until.is_some_and(|until| now < until);
+        let is_last = is_complete && self.has_new_steps(step);
         let at_its_step = self.every_steps > 0 && step.is_multiple_of(self.every_steps)
             || self.first_steps > 0 && step == self.first_steps
             || self.for_new_pairs.is_some_and(|at| step >= at);
@@ -84,7 +102,9 @@ impl Triggers {
         let by_time = self
             .every
             .is_some_and(|every| now - self.last_time >= every);
-        self.forced || self.is_dirty(step) && self.skipped != Some(step) && (by_steps || by_time)
+        let by_settings =
+            self.is_dirty(step) && self.skipped != Some(step) && (by_steps || by_time);
+        self.forced || !rests && (is_last || by_settings)
     }
 
     /// Makes a snapshot due, whatever the settings.
@@ -114,8 +134,9 @@ impl Triggers {
     }
 
     /// Records that snapshots could not be written: the pairs beyond `snapshot_pairs`, which they were to be the first for, have still to serve.
-    pub(super) fn lose(&mut self, snapshot_pairs: usize) {
+    pub(super) fn lose(&mut self, snapshot_pairs: usize, now: Instant) {
         self.last_step = None;
+        self.rests_until = Some(now + self.losses.next_rest());
         self.snapshot_pairs = self.snapshot_pairs.min(snapshot_pairs);
     }
 
@@ -128,6 +149,18 @@ impl Triggers {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const MAX_REST: Duration = Duration::from_secs(4);
+
+    impl Triggers {
+        fn due(&self, step: u64, now: Instant) -> bool {
+            self.is_due(step, now, false)
+        }
+
+        fn due_at_the_end(&self, step: u64, now: Instant) -> bool {
+            self.is_due(step, now, true)
+        }
+    }
 
     fn triggers(every_steps: u64, every_minutes: f64, now: Instant) -> Triggers {
         with_first_steps((every_steps, every_minutes, 0), 0, now)
@@ -150,7 +183,7 @@ mod tests {
             recovery_steps: 0,
             max_recoveries: 1,
         };
-        Triggers::new(&config, 0, pairs, now)
+        Triggers::new(&config, 0, pairs, now, MAX_REST)
     }
 
     #[test]
@@ -196,14 +229,40 @@ mod tests {
         // One that was taken meanwhile for the same pairs is lost as well.
         let between = triggers.snapshot_pairs();
         triggers.taken(16, now);
-        triggers.lose(before);
-        triggers.lose(between);
+        triggers.lose(before, now);
+        triggers.lose(between, now);
         assert_eq!(triggers.snapshot_pairs(), 100);
         triggers.see_pairs(200, 17);
+        assert_eq!((17..40).find(|step| triggers.due(*step, now)), None);
+        let now = now + MAX_REST;
         assert_eq!((17..40).find(|step| triggers.due(*step, now)), Some(22));
         triggers.taken(22, now);
         triggers.see_pairs(200, 23);
         assert!(!(23..60).any(|step| triggers.due(step, now)));
+    }
+
+    #[test]
+    fn after_losses_the_next_waits_longer_each_time_and_a_forced_one_does_not() {
+        let mut now = Instant::now();
+        let mut triggers = triggers(5, 0.0, now);
+        let mut rests = Vec::new();
+        for _ in 0..4 {
+            triggers.taken(5, now);
+            triggers.lose(0, now);
+            let after = (0..).find(|seconds| triggers.due(5, now + Duration::from_secs(*seconds)));
+            rests.push(after.unwrap());
+            now += MAX_REST;
+        }
+        assert_eq!(rests, [1, 2, 4, 4]);
+        // The last snapshot of a training that is complete waits like others.
+        triggers.taken(7, now);
+        triggers.lose(0, now);
+        assert!(!triggers.due_at_the_end(7, now) && triggers.due_at_the_end(7, now + MAX_REST));
+        triggers.record_steps(1000);
+        triggers.lose(0, now);
+        assert!(triggers.due_at_the_end(7, now + Duration::from_secs(1)));
+        triggers.force();
+        assert!(triggers.due(7, now));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use kith::{
     telemetry::Metrics,
     train::{Stores, TrainConfig, Trainer, TrainingStatus},
 };
+use kith_mcmc::PairWeight;
 use kith_nn::Device;
 use sqlx::{Connection, SqliteConnection};
 use tempfile::TempDir;
@@ -72,9 +73,22 @@ impl Lab {
         images: impl IntoIterator<Item = [Bytes; 2]>,
         holdout_share: f64,
     ) -> Vec<PairRow> {
+        let alike = images.into_iter().map(|images| (images, None));
+        self.post_weighted(alike, holdout_share).await
+    }
+
+    /// [`Self::post_images`] with weights.
+    pub(crate) async fn post_weighted(
+        &self,
+        images: impl IntoIterator<Item = ([Bytes; 2], Option<f64>)>,
+        holdout_share: f64,
+    ) -> Vec<PairRow> {
         let mut pairs = Vec::new();
-        for images in images {
-            pairs.push(self.pair(images).await);
+        for (images, weight) in images {
+            pairs.push(PairUpload {
+                weight: weight.and_then(PairWeight::new),
+                ..self.pair(images).await
+            });
         }
         let (blobs, db) = (self.blobs.clone(), self.db.clone());
         let ingest = Ingest::new(blobs, db, config(&[]).limits, holdout_share);

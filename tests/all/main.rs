@@ -39,3 +39,4 @@ mod train_head;
 mod train_life;
 mod train_resize;
 mod train_snapshots;
+mod train_upkeep;

@@ -1,11 +1,12 @@
 //! Alarms about learning: raised when something is wrong, taken back when it is not any more, and silent otherwise.
 
 use kith::{
-    db::PairRow,
+    db::{CheckpointRow, PairRow, Verdict},
     train::{Alarm, AlarmKind, Trainer, TrainingStatus},
 };
 
 use crate::lab::{Lab, collapsing, config, png, until};
+use crate::train_life::until_rows;
 
 /// Each image looks the same at every step.
 const SAME_VIEWS: [&str; 5] = [
@@ -64,6 +65,29 @@ async fn after_a_verdict(min_pairs: usize) -> Vec<AlarmKind> {
 async fn too_few_held_out_pairs_to_judge_by_raise_an_alarm_and_enough_do_not() {
     assert_eq!(after_a_verdict(1000).await, [AlarmKind::FewHeldOut]);
     assert_eq!(after_a_verdict(2).await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn held_out_pairs_of_one_group_are_one_and_compare_nothing() {
+    let lab = Lab::new(1.0).await;
+    lab.post_in(0..30, Some("all")).await;
+    let trained = (30..42).map(|n| [png(n, 0), png(n, 60)]);
+    lab.post_images(trained, 0.0).await;
+    let sets = [
+        "gate.collapse_spread=0.0",
+        "training.max_steps=4",
+        "snapshots.every_steps=4",
+    ];
+    let trainer = lab.start(config(&sets)).await;
+    let found = alarm(&trainer, AlarmKind::FewHeldOut).await;
+    let why = "30 held-out pairs are too alike to compare by (those that share a group or an image count as one, which leaves 1";
+    assert!(found.message.contains(why), "{}", found.message);
+    assert!(found.remedy.contains("more things"), "{}", found.remedy);
+    let last = |rows: &[CheckpointRow]| rows[0].step == 4 && rows[0].verdict.is_some();
+    let rows = until_rows(&lab, last).await;
+    assert_eq!(rows[0].verdict, Some(Verdict::Untested));
+    assert!(rows[0].reason.as_ref().unwrap().contains(why));
+    trainer.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -139,6 +163,16 @@ async fn held_out_recall_that_falls_while_the_loss_falls_raises_an_alarm_if_pair
     );
     assert!(found.remedy.contains("[augment]"), "{}", found.remedy);
     assert!(found.since_step > 10, "{found:?}");
+    // Another evaluation without a step says nothing that is new.
+    trainer.set_paused(true).await.unwrap();
+    trainer.set_learning_rate(Some(0.002)).await.unwrap();
+    let id = lab.take(&trainer, None).await.id;
+    until_rows(&lab, |rows| {
+        rows.iter().any(|row| row.id == id && row.verdict.is_some())
+    })
+    .await;
+    assert!(raised(&trainer.status(), AlarmKind::OverFitting).is_some());
+    trainer.set_paused(false).await.unwrap();
     // Fewer held-out pairs than the gate asks for cannot tell any more.
     for pair in &held_out[..12] {
         lab.db.delete_pair(pair.id).await.unwrap();

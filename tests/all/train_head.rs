@@ -95,6 +95,33 @@ async fn too_few_pairs_and_training_that_is_off_leave_the_projection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn pairs_count_in_a_fit_by_their_weight() {
+    let fitted = |weights: [f64; 2]| async move {
+        let lab = Lab::new(0.0).await;
+        let pairs = (0..PAIRS).map(|n| {
+            let weight = weights[usize::from(n >= 9)];
+            ([png(n, 0), png(n, 60)], Some(weight))
+        });
+        lab.post_weighted(pairs, 0.0).await;
+        // Training draws pairs by weight too. At this rate it changes nothing.
+        let still = ["schedule.learning_rate=1e-30", "schedule.final_rate=0"];
+        let snapshot = at_step_3(&lab, &[&[SMALL, FITS, NO_COLLAPSE], &still[..]].concat()).await;
+        array(&snapshot.model, "projection.weight").to_vec()
+    };
+    let one = fitted([1.0, 1.0]).await;
+    let largest = one
+        .iter()
+        .fold(0.0_f32, |most, value| most.max(value.abs()));
+    let distance = |other: &[f32]| {
+        let both = one.iter().zip(other);
+        both.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / largest
+    };
+    // Rounding in sums over a dozen pairs; three pairs of twelve left out are another matter.
+    assert!(distance(&fitted([7.0, 7.0]).await) < 1e-3);
+    assert!(distance(&fitted([1.0, 0.001]).await) > 0.05);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn each_of_two_towers_is_fitted_with_the_other_and_training_goes_on_from_its_own() {
     let both = |pairs| async move {
         let lab = Lab::new(0.0).await;

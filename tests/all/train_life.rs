@@ -4,7 +4,7 @@ use kith::{
     checkpoint::CheckpointError,
     db::{CheckpointRow, CheckpointStatus, DecidedBy, Verdict},
     foreground::Foreground,
-    train::{TrainError, Trainer, TrainingState},
+    train::{AlarmKind, TrainError, Trainer, TrainingState},
     types::CheckpointId,
 };
 
@@ -289,7 +289,8 @@ async fn a_checkpoint_that_a_stop_left_unjudged_is_judged_at_the_next_start() {
     // A kill came before training went back.
     set_verdict(&lab, 6, Some("collapsed")).await;
     let trainer = lab.start(config(&sets)).await;
-    until(&trainer, |status| status.recoveries == 1).await;
+    let status = until(&trainer, |status| status.recoveries == 1).await;
+    assert_eq!(status.alarms[0].alarm, AlarmKind::Collapse);
     trainer.stop().await.unwrap();
 }
 

@@ -58,8 +58,13 @@ impl Prototypes {
         self.sources.is_empty()
     }
 
+    /// The pairs of which an image became a prototype, which may be there more than once.
+    pub fn pairs(&self) -> impl Iterator<Item = PairKey> + '_ {
+        self.sources.iter().map(|source| source.pair())
+    }
+
     /// Removes the prototypes that began as an image of the `removed` pairs.
-    pub(super) fn forget_pairs(&mut self, removed: &HashSet<PairKey>) {
+    pub fn forget_pairs(&mut self, removed: &HashSet<PairKey>) {
         self.retain(|source| !removed.contains(&source.pair()));
     }
 

@@ -38,6 +38,7 @@ fn judged(life: &Life, id: CheckpointId) -> Vec<Action> {
     policy.gate.min_pairs = 10;
     let outcome = Outcome::Scored {
         pairs: 20,
+        units: 20,
         live_readable: true,
         is_live_copy: false,
     };
@@ -154,6 +155,7 @@ fn judged_by_too_few(is_live_copy: bool) -> Vec<Action> {
     };
     let outcome = Outcome::Scored {
         pairs: 7,
+        units: 7,
         live_readable: true,
         is_live_copy,
     };

@@ -168,6 +168,7 @@ impl World {
         } else {
             Outcome::Scored {
                 pairs: UNITS as usize,
+                units: UNITS as usize,
                 live_readable,
                 is_live_copy: false,
             }
