@@ -121,8 +121,8 @@ pub struct Manifest {
     /// Its place in the order in which checkpoints were taken, should the database be lost.
     #[serde(default)]
     pub sequence: Option<u64>,
-    /// Largest magnitude of a value in the embeddings of the last training steps, for embeddings in 8 bits. `None`: no step was made since
-    /// the start.
+    /// Largest magnitude of a value in the embeddings of the images that its projection was fitted to, or else of the last training steps, for
+    /// embeddings in 8 bits. `None`: it is not fitted, and no step was made since the start.
     #[serde(default)]
     pub range: Option<f32>,
     /// What is done to an image before the network sees it. `None`: the checkpoint is older than this field, and its side is the encoder's.

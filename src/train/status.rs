@@ -77,11 +77,11 @@ pub struct TrainingStatus {
     pub steps_per_second: f32,
     /// Training images encoded per second, carried negatives included.
     pub images_per_second: f32,
-    /// Rate of the last step.
+    /// Rate of the next step.
     pub learning_rate: f32,
     /// The base rate that a caller has set, which goes before `schedule.learning_rate`; null: none has.
     pub set_learning_rate: Option<f32>,
-    /// Steps skipped for a loss or gradient that was not finite.
+    /// Steps skipped for a loss, gradient or embedding that was not finite, or for want of the GPU's memory.
     pub skipped: u64,
     /// Recoveries from collapse, or from a run of worse candidates, since this process started.
     pub recoveries: u64,
