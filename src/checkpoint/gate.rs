@@ -51,8 +51,8 @@ impl GateConfig {
             ))
         } else if units < min_units {
             Some(format!(
-                "{pairs} held-out pairs are too alike to compare by (those that share a group or an image count as one, which leaves {units}; \
-                 gate.confidence {} needs {min_units})",
+                "{pairs} held-out pairs are too few to compare by: those that share a group or an image count as one, which leaves {units}, and \
+                 gate.confidence {} needs {min_units}",
                 self.confidence
             ))
         } else {
@@ -157,7 +157,7 @@ mod tests {
         }
         let why = |pairs, units| CONFIG.too_few(pairs, units).unwrap();
         assert!(why(19, 19).starts_with("19 held-out pairs are too few"));
-        assert!(why(200, 3).contains("which leaves 3; gate.confidence 0.9 needs 4"));
+        assert!(why(200, 3).contains("which leaves 3, and gate.confidence 0.9 needs 4"));
     }
 
     #[test]

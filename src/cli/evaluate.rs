@@ -46,7 +46,7 @@ pub(crate) struct EvaluateArgs {
     /// Nearest neighbours that vote on a class
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
     neighbours: u16,
-    /// Most held-out pairs (default: snapshots.evaluation_pairs)
+    /// Most held-out pairs (default: snapshots.evaluation_pairs, or gate.min_pairs if that is more)
     #[arg(long, value_name = "N")]
     pairs: Option<usize>,
     /// Chooses the test images of --labels, the probe's order and the draws of the interval
@@ -135,7 +135,12 @@ async fn inputs(
     let questions = match (listed, &folder) {
         (Some(questions), _) => questions,
         (None, Some(folder)) => {
-            let max_pairs = args.pairs.unwrap_or(settings.snapshots.evaluation_pairs);
+            let max_pairs = args.pairs.unwrap_or(
+                settings
+                    .snapshots
+                    .evaluation_pairs
+                    .max(settings.gate.min_pairs),
+            );
             held_out(folder.checkpoints.held_out_set(max_pairs).await?)?
         }
         (None, None) => bail!("held-out pairs are in a data folder, and none is open"),

@@ -282,7 +282,7 @@ fn snapshots(settings: &Settings, rules: &mut Rules) {
         snapshots.every_minutes,
         0.0..=525_600.0,
     );
-    // Their features are in memory together: 20 KB for a pair, so at most 1 GB.
+    // Their features are in memory together: at full width 20 KB for a pair, and up to 40 where its images are one, so at most 2 GB.
     rules.rule(
         "snapshots.head_pairs",
         snapshots.head_pairs == 0

@@ -83,8 +83,8 @@ impl AlarmKind {
             }
             Self::FewHeldOut => {
                 "Post more pairs, and of more things: pairs.holdout_share of them are held out, whole groups together. Or raise that share, which \
-                 new pairs follow, or lower gate.min_pairs, if you accept that chance decides more. Until then candidates are promoted unless \
-                 they have collapsed."
+                 new pairs follow, or lower gate.min_pairs, or gate.confidence where they are too alike, if you accept that chance decides more. \
+                 Until then candidates are promoted unless they have collapsed."
             }
         }
     }

@@ -264,7 +264,9 @@ impl<'a> Run<'a> {
             return Ok(());
         };
         if row.verdict == Some(Verdict::Collapsed) {
-            let why = row.reason.unwrap_or_else(|| "it had collapsed".to_owned());
+            // A promotion puts its own reason in the place of the judge's.
+            let judged = row.reason.filter(|_| row.decided_by.is_none());
+            let why = judged.unwrap_or_else(|| "it had collapsed".to_owned());
             let message = Some(alarms::collapsed(row.step, &why));
             context
                 .status

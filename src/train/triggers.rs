@@ -30,6 +30,8 @@ pub(super) struct Triggers {
     losses: Backoff,
     /// Until when none is due, after one that could not be written.
     rests_until: Option<Instant>,
+    /// Whether one was due by its step meanwhile.
+    missed: bool,
 }
 
 impl Triggers {
@@ -57,6 +59,7 @@ impl Triggers {
             forced: false,
             losses: Backoff::new(max_rest),
             rests_until: None,
+            missed: false,
         }
     }
 
@@ -92,13 +95,15 @@ impl Triggers {
 
     /// Whether a snapshot should be taken now, at step `step`, which is the last one if training `is_complete`. Never while the state is that of the
     /// newest one, or for a while after one that could not be written, unless it is forced. What has changed without a step is due by time alone.
-    pub(super) fn is_due(&self, step: u64, now: Instant, is_complete: bool) -> bool {
+    pub(super) fn is_due(&mut self, step: u64, now: Instant, is_complete: bool) -> bool {
         let rests = self.rests_until.is_some_and(|until| now < until);
         let is_last = is_complete && self.has_new_steps(step);
         let at_its_step = self.every_steps > 0 && step.is_multiple_of(self.every_steps)
             || self.first_steps > 0 && step == self.first_steps
-            || self.for_new_pairs.is_some_and(|at| step >= at);
+            || self.for_new_pairs.is_some_and(|at| step >= at)
+            || self.missed;
         let by_steps = at_its_step && self.has_new_steps(step);
+        self.missed = by_steps && rests;
         let by_time = self
             .every
             .is_some_and(|every| now - self.last_time >= every);
@@ -124,6 +129,7 @@ impl Triggers {
         self.snapshot_pairs = self.pairs;
         self.for_new_pairs = None;
         self.forced = false;
+        self.missed = false;
     }
 
     /// Records that a snapshot was due and could not be taken: the next is due at its own time.
@@ -153,11 +159,11 @@ mod tests {
     const MAX_REST: Duration = Duration::from_secs(4);
 
     impl Triggers {
-        fn due(&self, step: u64, now: Instant) -> bool {
+        fn due(&mut self, step: u64, now: Instant) -> bool {
             self.is_due(step, now, false)
         }
 
-        fn due_at_the_end(&self, step: u64, now: Instant) -> bool {
+        fn due_at_the_end(&mut self, step: u64, now: Instant) -> bool {
             self.is_due(step, now, true)
         }
     }
@@ -233,12 +239,24 @@ mod tests {
         triggers.lose(between, now);
         assert_eq!(triggers.snapshot_pairs(), 100);
         triggers.see_pairs(200, 17);
-        assert_eq!((17..40).find(|step| triggers.due(*step, now)), None);
+        assert_eq!((17..20).find(|step| triggers.due(*step, now)), None);
         let now = now + MAX_REST;
         assert_eq!((17..40).find(|step| triggers.due(*step, now)), Some(22));
         triggers.taken(22, now);
         triggers.see_pairs(200, 23);
         assert!(!(23..60).any(|step| triggers.due(step, now)));
+    }
+
+    #[test]
+    fn one_whose_step_passes_in_a_rest_comes_after_it() {
+        let now = Instant::now();
+        let mut triggers = triggers(5, 0.0, now);
+        triggers.taken(4, now);
+        triggers.lose(0, now);
+        assert!(!triggers.due(5, now) && !triggers.due(6, now));
+        assert!(triggers.due(7, now + MAX_REST));
+        triggers.taken(7, now + MAX_REST);
+        assert!(!triggers.due(8, now + MAX_REST));
     }
 
     #[test]

@@ -204,10 +204,6 @@ const OUT_OF_RANGE: &[(&str, &str)] = &[
         "snapshots.head_pairs=127",
         "0, for none, or from encoder.dim to",
     ),
-    (
-        "snapshots.head_pairs=50001",
-        "0, for none, or from encoder.dim to 50000",
-    ),
     ("schedule.learning_rate=0", "above 0"),
     ("schedule.pretrained_factor=0", "above 0 and at most 1"),
     ("schedule.pretrained_factor=1.5", "above 0 and at most 1"),

@@ -163,6 +163,8 @@ fn a_collector_gets_each_request_with_its_stages_below_the_caller() {
     let server = Process::start(&[
         format!("traces.endpoint={url}"),
         "log.filter=info".to_owned(),
+        // The index encodes stored images when it comes to them, for no request.
+        "search.enabled=false".to_owned(),
     ]);
     server.post("/v1/embeddings", &png(1));
     server.post("/v1/images", &png(2));

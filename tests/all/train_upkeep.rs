@@ -3,6 +3,7 @@
 use kith::{
     checkpoint::Label,
     db::{CheckpointRow, CheckpointStatus},
+    train::TrainingStatus,
 };
 use kith_mcmc::SlotKey;
 use kith_nn::NamedArray;
@@ -119,9 +120,14 @@ async fn a_rate_that_was_set_after_the_newest_checkpoint_is_not_lowered_by_its_r
         // Kept at once, while a kill came before the next snapshot.
         lab.db.set_learning_rate(set).await.unwrap();
         let trainer = lab.start(config(&sets)).await;
-        let status = until(&trainer, |status| status.step == 3).await;
+        // Only the loop says so, once it has taken note of the choices.
+        let is_looped = |status: &TrainingStatus| {
+            let what = status.waiting_for.as_ref();
+            what.is_some_and(|what| what.contains("max_steps"))
+        };
+        let status = until(&trainer, is_looped).await;
         assert_eq!(status.resumed_from, Some(label.id));
-        until(&trainer, |status| status.rate_scale == expected).await;
+        assert_eq!(status.rate_scale, expected);
         trainer.stop().await.unwrap();
     }
 }
