@@ -266,7 +266,9 @@ test("an image is pasted and dropped as well", async () => {
 test("the map shows every image, one under the pointer, and finds an image", async () => {
   const { page, complaints, close } = await open("map");
   await settled(page, "map");
-  const map = await ask("GET", "/v1/map");
+  // A snapshot that has just come to serve has another made.
+  let map;
+  await until(async () => (map = await ask("GET", "/v1/map")).state === "ready");
   assert.equal(map.ids.length, files.length);
   const frame = page.frames().find((one) => one.url().endsWith("/dashboard/map"));
   // What draws has no way out: no network, nothing of the page.
