@@ -42,6 +42,11 @@ impl GateConfig {
             })
     }
 
+    /// Held-out pairs to ask, where the settings say at most `evaluation_pairs`: of fewer than the gate needs none would ever be compared.
+    pub fn pairs_to_ask(&self, evaluation_pairs: usize) -> usize {
+        evaluation_pairs.max(self.min_pairs)
+    }
+
     /// Why so many held-out pairs are too few to compare by, if they are. They are `units` independent ones.
     pub fn too_few(&self, pairs: usize, units: usize) -> Option<String> {
         let (min_pairs, min_units) = (self.min_pairs, self.min_units());
@@ -81,6 +86,18 @@ impl GateConfig {
     }
 }
 
+#[cfg(test)]
+impl GateConfig {
+    /// The settings of tests.
+    pub(crate) const TESTED: Self = Self {
+        min_pairs: 20,
+        confidence: 0.9,
+        max_refusals: 5,
+        collapse_spread: 0.2,
+        collapse_cosine: 0.95,
+    };
+}
+
 /// What a paired comparison says, with its p-value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Finding {
@@ -97,13 +114,7 @@ mod tests {
     use super::*;
     use kith_eval::Geometry;
 
-    const CONFIG: GateConfig = GateConfig {
-        min_pairs: 20,
-        confidence: 0.9,
-        max_refusals: 5,
-        collapse_spread: 0.2,
-        collapse_cosine: 0.95,
-    };
+    const CONFIG: GateConfig = GateConfig::TESTED;
 
     fn score(found: &[u32]) -> Score {
         Score {

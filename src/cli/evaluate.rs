@@ -135,12 +135,10 @@ async fn inputs(
     let questions = match (listed, &folder) {
         (Some(questions), _) => questions,
         (None, Some(folder)) => {
-            let max_pairs = args.pairs.unwrap_or(
-                settings
-                    .snapshots
-                    .evaluation_pairs
-                    .max(settings.gate.min_pairs),
-            );
+            let of_settings = settings
+                .gate
+                .pairs_to_ask(settings.snapshots.evaluation_pairs);
+            let max_pairs = args.pairs.unwrap_or(of_settings);
             held_out(folder.checkpoints.held_out_set(max_pairs).await?)?
         }
         (None, None) => bail!("held-out pairs are in a data folder, and none is open"),

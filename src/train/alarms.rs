@@ -244,13 +244,7 @@ mod tests {
 
     #[test]
     fn a_sound_evaluation_takes_a_collapse_back_and_one_near_the_start_says_nothing() {
-        const GATE: GateConfig = GateConfig {
-            min_pairs: 20,
-            confidence: 0.9,
-            max_refusals: 5,
-            collapse_spread: 0.2,
-            collapse_cosine: 0.95,
-        };
+        const GATE: GateConfig = GateConfig::TESTED;
         let scored = |pairs, units| Outcome::Scored {
             pairs,
             units,

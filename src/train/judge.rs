@@ -253,11 +253,8 @@ impl Judge {
             config,
             ..
         } = &*self.context;
-        // Of fewer than the gate asks for none would ever be compared.
-        let max_pairs = config
-            .snapshots
-            .evaluation_pairs
-            .max(self.context.gate().min_pairs);
+        let gate = self.context.gate();
+        let max_pairs = gate.pairs_to_ask(config.snapshots.evaluation_pairs);
         let held_out = self.context.wait(checkpoints.held_out_set(max_pairs))?;
         let trained = if held_out.anchors.len() < MIN_HELD_OUT {
             Some(self.context.wait(checkpoints.trained_set(TRAINED_SAMPLE))?)

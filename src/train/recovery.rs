@@ -288,13 +288,7 @@ mod tests {
         assert!(healthy(vec![early(), at(61, Some(Verdict::Undecided))]));
     }
 
-    const GATE: GateConfig = GateConfig {
-        min_pairs: 20,
-        confidence: 0.9,
-        max_refusals: 5,
-        collapse_spread: 0.2,
-        collapse_cosine: 0.95,
-    };
+    const GATE: GateConfig = GateConfig::TESTED;
 
     fn report(spread: f32, mean_cosine: f32) -> StepReport {
         StepReport {

@@ -107,11 +107,8 @@ mod tests {
 
     fn gate(max_refusals: u32) -> GateConfig {
         GateConfig {
-            min_pairs: 20,
-            confidence: 0.9,
             max_refusals,
-            collapse_spread: 0.2,
-            collapse_cosine: 0.95,
+            ..GateConfig::TESTED
         }
     }
 

@@ -198,7 +198,9 @@ fn counterpart(transposed: &Mat<f64>, direction: &[f64]) -> (f64, Vec<f64>) {
 mod tests {
     use super::super::{
         PairWhitening,
-        whitening::tests::{DIM, FEATURES, embedding, other_pairs, pairs, recall},
+        whitening::tests::{
+            DIM, FEATURES, assert_counts_by_weight, embedding, other_pairs, pairs, recall,
+        },
     };
     use super::*;
 
@@ -293,18 +295,7 @@ mod tests {
             let [anchors, positives] = embedded(&correlation.projections(DIM).unwrap(), asked);
             recall(&anchors, &positives)
         };
-        let alone = found([1.0, 0.0]);
-        assert!(alone > 0.8, "{alone}");
-        // Of 100: one that rounding moves.
-        let like_alone = |weights| (found(weights) - alone).abs() < 0.015;
-        assert!(like_alone([7.0, 0.0]) && like_alone([0.001, 0.0]));
-        assert!(like_alone([1000.0, 0.001]));
-        // Beside lighter ones, of the same weight and heavier ones.
-        let beside = [0.01, 1.0, 100.0].map(|weight| found([1.0, weight]));
-        assert!(
-            beside[0] > 0.7 && beside[1..].iter().all(|share| *share < 0.1),
-            "{beside:?}"
-        );
+        assert_counts_by_weight(found);
     }
 
     #[test]

@@ -257,6 +257,22 @@ pub(super) mod tests {
         all
     }
 
+    /// `found`: the recall of a fit to two kinds of pairs that contradict each other, of these weights, among further pairs of the first kind.
+    pub(crate) fn assert_counts_by_weight(found: impl Fn([f64; 2]) -> f64) {
+        let alone = found([1.0, 0.0]);
+        assert!(alone > 0.8, "{alone}");
+        // Of 100: one that rounding moves.
+        let like_alone = |weights| (found(weights) - alone).abs() < 0.015;
+        assert!(like_alone([7.0, 0.0]) && like_alone([0.001, 0.0]));
+        assert!(like_alone([1000.0, 0.001]));
+        // Beside lighter ones, of the same weight and heavier ones.
+        let beside = [0.01, 1.0, 100.0].map(|weight| found([1.0, weight]));
+        assert!(
+            beside[0] > 0.7 && beside[1..].iter().all(|share| *share < 0.1),
+            "{beside:?}"
+        );
+    }
+
     #[test]
     fn pairs_count_by_their_weight_and_equal_weights_change_nothing() {
         let (good, others) = (pairs(400), other_pairs(300));
@@ -275,18 +291,7 @@ pub(super) mod tests {
             };
             recall(&side(0), &side(1))
         };
-        let alone = found([1.0, 0.0]);
-        assert!(alone > 0.8, "{alone}");
-        // Of 100: one that rounding moves.
-        let like_alone = |weights| (found(weights) - alone).abs() < 0.015;
-        assert!(like_alone([7.0, 0.0]) && like_alone([0.001, 0.0]));
-        assert!(like_alone([1000.0, 0.001]));
-        // Beside lighter ones, of the same weight and heavier ones.
-        let beside = [0.01, 1.0, 100.0].map(|weight| found([1.0, weight]));
-        assert!(
-            beside[0] > 0.7 && beside[1..].iter().all(|share| *share < 0.1),
-            "{beside:?}"
-        );
+        assert_counts_by_weight(found);
     }
 
     #[test]
