@@ -90,24 +90,20 @@ impl Judge {
         for (kind, why) in evaluated(outcome, (step, job.is_restored), gate) {
             context.status.set_alarm(kind, step, why);
         }
-        if let Outcome::Scored { pairs, units, .. } = outcome {
-            // Of fewer pairs chance decides.
-            let tells = gate.too_few(*pairs, *units).is_none();
-            let finding = if tells {
-                self.over_fits(job)?
-            } else {
-                Some(None)
-            };
-            if let Some(why) = finding {
-                context.status.set_alarm(AlarmKind::OverFitting, step, why);
-            }
+        let Outcome::Scored { pairs, units, .. } = outcome else {
+            return Ok(());
+        };
+        // Of fewer pairs chance decides.
+        if gate.too_few(*pairs, *units).is_some() {
+            context.status.set_alarm(AlarmKind::OverFitting, step, None);
+            return Ok(());
         }
-        Ok(())
+        self.judge_over_fitting(job)
     }
 
-    /// Adds the evaluation of the job's checkpoint to those before it; why training over-fits, if it does. `None`: nothing is known of the loss since
-    /// the evaluation before it, so that this one says nothing.
-    fn over_fits(&self, job: &SnapshotJob) -> Result<Option<Option<String>>, TrainFailure> {
+    /// Adds the evaluation of the job's checkpoint to those before it, and raises or takes back the alarm that training over-fits. Where nothing is known
+    /// of the loss since the evaluation before it, this one says nothing.
+    fn judge_over_fitting(&self, job: &SnapshotJob) -> Result<(), TrainFailure> {
         let context = &self.context;
         let row = context.wait(context.db.checkpoint(job.label.id))?;
         let score = row.and_then(|row| serde_json::from_value(row.score?).ok());
@@ -117,7 +113,7 @@ impl Judge {
         let losses = rows.iter().filter(|row| row.step <= job.step);
         let losses: Vec<f32> = losses.map(|row| row.global_loss_estimate).collect();
         let (Some(score), false) = (score, losses.is_empty()) else {
-            return Ok(None);
+            return Ok(());
         };
         let judged = Judged {
             step: job.step,
@@ -125,7 +121,11 @@ impl Judge {
             loss: losses.iter().sum::<f32>() / losses.len() as f32,
         };
         history.push(job.run_id, judged);
-        Ok(Some(history.over_fits()))
+        let why = history.over_fits();
+        context
+            .status
+            .set_alarm(AlarmKind::OverFitting, job.step, why);
+        Ok(())
     }
 
     /// The outcome of evaluating the candidate; `None` if stopped on the way.

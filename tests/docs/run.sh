@@ -34,8 +34,9 @@ run_page() { # PAGE
 "$venv/bin/mdlinkcheck" --quiet "$root/docs" "$root"/*.md "$root/packaging"
 "$venv/bin/mdbook" build "$root/docs" --dest-dir "$root/target/book"
 "$venv/bin/python" -m unittest --quiet test_page
-for page in "${pages[@]}"; do
-    run_page "$page" | tee --append "$work/results"
-done
+# Side by side: most of their time they wait.
+export -f run_page
+export here kith node_folder venv work
+printf '%s\0' "${pages[@]}" | xargs --null --max-args=1 --max-procs="$(nproc)" bash -euc 'run_page "$1"' - | tee "$work/results"
 awk -v seconds=$((SECONDS - started)) '/ ran, / { ran += $2; outputs += $4; not_run += $6 }
     END { print "docs: " ran " blocks ran, " outputs " outputs are as shown, " not_run " did not run; " seconds " s beside installing" }' "$work/results"
