@@ -3,7 +3,8 @@
 
 servers=()
 # A tiny encoder; each server adds to it.
-tiny=(encoder.width=8 encoder.side=32 encoder.dim=16 log.filter=warn)
+# Whatever else keeps the machine busy, it learns: clients wait for steps.
+tiny=(encoder.width=8 encoder.side=32 encoder.dim=16 training.idle_class=false log.filter=warn)
 
 # Also tells what the servers said, if the script has failed.
 clean_up() {

@@ -42,7 +42,7 @@ impl Life {
     }
 
     fn judged(&self, id: CheckpointId, outcome: &Outcome, gate: &GateConfig) -> Vec<Action> {
-        match outcome {
+        let mut actions = match outcome {
             Outcome::Untrained(why) => self.unfit(id, Verdict::Untrained, why, gate),
             Outcome::Collapsed(why) => self.unfit(id, Verdict::Collapsed, why, gate),
             Outcome::Scored {
@@ -55,7 +55,13 @@ impl Life {
                 None if !live_readable => self.unopposed(id),
                 None => self.scored(id, gate),
             },
+        };
+        // Found to be damaged when it was to serve: it stays so, and what the others do is decided again.
+        if self.entry(id).is_some_and(Entry::is_damaged) {
+            let concerns = |action: &Action| matches!(action, Action::Serve { id: other, .. } | Action::Mark { id: other, .. } if *other == id);
+            actions.retain(|action| !concerns(action));
         }
+        actions
     }
 
     /// The candidate cannot serve. A live checkpoint chosen without a hold may still be replaced by a better one.

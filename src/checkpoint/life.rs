@@ -200,9 +200,9 @@ impl Life {
         order
     }
 
-    /// Checkpoints to evaluate again before a new candidate is compared with them: the live one and the `max_best` best, where they have no
-    /// answers to `questions`.
-    pub fn to_evaluate_again(&self, questions: &str, max_best: usize) -> Vec<CheckpointId> {
+    /// Checkpoints to evaluate again before a new candidate with `score` is compared with them: the live one and the `max_best` best, where they have
+    /// no answers to the same questions.
+    pub fn to_evaluate_again(&self, score: &Score, max_best: usize) -> Vec<CheckpointId> {
         let sound = self.entries.iter().filter(|entry| entry.may_serve());
         let mut best: Vec<(f64, &Entry)> = sound
             .filter_map(|entry| Some((entry.score.as_ref()?.share(), entry)))
@@ -212,7 +212,8 @@ impl Life {
         let mut wanted: Vec<CheckpointId> = Vec::new();
         for entry in self.live().into_iter().chain(best) {
             let known = entry.score.as_ref();
-            if known.is_none_or(|s| s.questions != questions) && !wanted.contains(&entry.id) {
+            if known.is_none_or(|known| !known.is_comparable(score)) && !wanted.contains(&entry.id)
+            {
                 wanted.push(entry.id);
             }
         }
@@ -221,6 +222,11 @@ impl Life {
 }
 
 impl Entry {
+    /// Whether it cannot be read.
+    pub fn is_damaged(&self) -> bool {
+        self.verdict == Some(Verdict::Damaged)
+    }
+
     /// Whether nothing speaks against serving it.
     pub fn may_serve(&self) -> bool {
         self.status == CheckpointStatus::Complete

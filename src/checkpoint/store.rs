@@ -87,13 +87,19 @@ impl Checkpoints {
         let written = self.write_all(label, snapshot, range).await;
         match &written {
             Ok(row) => self.tell(label, row.status, None),
-            Err(error) => {
-                let reason = error.to_string();
-                self.tell(label, CheckpointStatus::Failed, Some(&reason));
-                self.abandon(label.id, &reason).await?;
-            }
+            Err(error) => self.fail(label, &error.to_string()).await?,
         }
         written
+    }
+
+    /// Gives up a checkpoint that is being written: removes what there is of it, says why in its row, and tells who watches.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Db`] if the row cannot be written.
+    pub async fn fail(&self, label: &Label, reason: &str) -> Result<(), CheckpointError> {
+        let abandoned = self.abandon(label.id, reason).await;
+        self.tell(label, CheckpointStatus::Failed, Some(reason));
+        abandoned
     }
 
     async fn write_all(

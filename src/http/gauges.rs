@@ -184,15 +184,18 @@ async fn set_checkpoints(app: &App) -> Result<(), DbError> {
         metrics.set(&series::CHECKPOINT_LIVE_CREATED, created);
     }
     let live = live.and_then(evaluation);
-    let recall = live.map_or(f64::NAN, |live| live.recall_at_1());
-    metrics.set(&series::CHECKPOINT_LIVE_RECALL, recall);
+    metrics.set(&series::CHECKPOINT_LIVE_RECALL, recall(live));
     let newest = rows.iter().find_map(evaluation);
-    let recall = newest.filter(|newest| newest.pairs > 0);
-    let recall = recall.map_or(f64::NAN, |newest| newest.recall_at_1());
-    metrics.set(&series::CHECKPOINT_EVALUATED_RECALL, recall);
+    metrics.set(&series::CHECKPOINT_EVALUATED_RECALL, recall(newest));
     set_geometry(metrics, "live", live);
     set_geometry(metrics, "evaluated", newest);
     Ok(())
+}
+
+/// recall@1; NaN where nothing was asked.
+fn recall(evaluation: Option<Evaluation>) -> f64 {
+    let asked = evaluation.filter(|evaluation| evaluation.pairs > 0);
+    asked.map_or(f64::NAN, |evaluation| evaluation.recall_at_1())
 }
 
 fn evaluation(row: &CheckpointRow) -> Option<Evaluation> {

@@ -96,7 +96,7 @@ series! {
     TRAINING_LEARNING_RATE = "kith_training_learning_rate", Gauge, "Learning rate of the next step";
     TRAINING_SKIPPED = "kith_training_skipped_steps", Gauge, "Steps skipped for a loss or gradient that was not finite, over all runs";
     TRAINING_RATE_SCALE = "kith_training_rate_scale_ratio", Gauge, "Factor that recoveries have left of the learning rate";
-    TRAINING_ERROR = "kith_training_error", Gauge, "1 while GET /v1/training shows an error (last_error): until training writes a snapshot after it";
+    TRAINING_ERROR = "kith_training_error", Gauge, "1 while GET /v1/training shows an error (last_error): until training writes a snapshot after it, or has judged the checkpoint that it was about";
     TRAINING_ALARM = "kith_training_alarm", Gauge, "1 for each alarm about learning that GET /v1/training shows, 0 for the others";
     TRAINING_PAUSED = "kith_training_paused_seconds_total", Counter, "Seconds that training paused for requests";
     TRAINING_RECOVERIES = "kith_training_recoveries_total", Counter, "Returns to the best checkpoint";
@@ -106,7 +106,7 @@ series! {
 
     CHECKPOINT_LIVE_STEP = "kith_checkpoint_live_step", Gauge, "Step of the checkpoint that serves";
     CHECKPOINT_LIVE_CREATED = "kith_checkpoint_live_created_timestamp_seconds", Gauge, "When the checkpoint that serves was taken";
-    CHECKPOINT_LIVE_RECALL = "kith_checkpoint_live_recall_at_1", Gauge, "Recall@1 of the live checkpoint on held-out pairs, the mean of both directions; NaN before its first evaluation";
+    CHECKPOINT_LIVE_RECALL = "kith_checkpoint_live_recall_at_1", Gauge, "Recall@1 of the live checkpoint on held-out pairs, the mean of both directions; NaN before its first evaluation, and without held-out pairs";
     CHECKPOINT_EVALUATED_RECALL = "kith_checkpoint_evaluated_recall_at_1", Gauge, "Recall@1 of the newest checkpoint that was evaluated; NaN before, and without held-out pairs";
     CHECKPOINT_ALIGNMENT = "kith_checkpoint_alignment", Gauge, "Mean squared distance of held-out pairs' embeddings, by checkpoint; 0 is best";
     CHECKPOINT_UNIFORMITY = "kith_checkpoint_uniformity", Gauge, "ln of the mean of exp(-2 d²) over distances d of different held-out images' embeddings, by checkpoint; lower is more uniform";

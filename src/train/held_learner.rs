@@ -37,6 +37,7 @@ impl HeldLearner {
         let Start {
             parent,
             mut snapshot,
+            ..
         } = start;
         match parent {
             Some(checkpoint) if !context.config.run.enabled => Ok(Self::Stored(Stored {

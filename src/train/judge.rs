@@ -1,6 +1,9 @@
 //! Evaluates a new snapshot on held-out pairs, beside the best checkpoints before it, and carries out what the gate decides.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use rayon::ThreadPool;
 
@@ -15,13 +18,14 @@ use super::{
 };
 use crate::{
     checkpoint::{Action, CheckpointError, Event, Model, Origin, Outcome},
-    db::Verdict,
     types::CheckpointId,
 };
 use kith_eval::{EvalReport, EvaluationSet};
 
 /// With fewer held-out anchors than this, the geometry of the embeddings is taken from trained pairs instead.
 const MIN_HELD_OUT: usize = 8;
+/// Of fewer different things the geometry says nothing: the images of one are alike by right.
+const MIN_THINGS: usize = 2;
 /// Rows of the training series that the loss between two evaluations is the mean of.
 const MAX_ROWS: u32 = 1000;
 /// Trained pairs whose geometry is used then.
@@ -38,6 +42,8 @@ pub(super) struct Judge {
 struct EvalInputs<'a> {
     held_out: EvaluationSet,
     trained: Option<EvaluationSet>,
+    /// Whether the images that the geometry is taken from are of enough different things to tell a collapse by.
+    tells_collapse: bool,
     keep_going: &'a (dyn Fn() -> bool + Sync),
 }
 
@@ -74,7 +80,7 @@ impl Judge {
         let Some(outcome) = self.outcome(job, &inputs)? else {
             return Ok(());
         };
-        self.raise_alarms(job, &outcome)?;
+        self.raise_alarms(job, &outcome, inputs.tells_collapse)?;
         let event = Event::Judged { id, outcome };
         let actions = context.wait(context.checkpoints.decide(&event))?;
         for action in &actions {
@@ -84,10 +90,16 @@ impl Judge {
     }
 
     /// Raises and takes back the alarms that evaluations decide.
-    fn raise_alarms(&self, job: &SnapshotJob, outcome: &Outcome) -> Result<(), TrainFailure> {
+    fn raise_alarms(
+        &self,
+        job: &SnapshotJob,
+        outcome: &Outcome,
+        tells_collapse: bool,
+    ) -> Result<(), TrainFailure> {
         let (context, step) = (&self.context, job.step);
         let gate = context.gate();
-        for (kind, why) in evaluated(outcome, (step, job.is_restored), gate) {
+        let shows_sound = tells_collapse && !job.is_restored;
+        for (kind, why) in evaluated(outcome, (step, shows_sound), gate) {
             context.status.set_alarm(kind, step, why);
         }
         let Outcome::Scored { pairs, units, .. } = outcome else {
@@ -147,10 +159,15 @@ impl Judge {
             Err(error) => return Err(error.into()),
         };
         context.wait(context.checkpoints.set_evaluation(id, &judged))?;
-        let mut collapse = context.gate().collapse(&judged.evaluation);
+        let mut collapse = self.collapse(&judged, inputs);
         if collapse.is_none() && job.is_suspected {
-            let why = self.collapse_in_training(id, inputs)?;
-            collapse = why.map(|why| format!("in training {why}"));
+            collapse = match self.evaluate_in_training(id, inputs) {
+                Ok(Some(in_training)) => self.collapse(&in_training, inputs),
+                Ok(None) => return Ok(None),
+                Err(error) if error.unusable().is_some() => Some(error.to_string()),
+                Err(error) => return Err(error.into()),
+            };
+            collapse = collapse.map(|why| format!("in training {why}"));
         }
         if let Some(why) = collapse {
             return self.collapsed(job, why).map(Some);
@@ -222,7 +239,7 @@ impl Judge {
         let max_best = context.checkpoints.policy().retention.keep_best.max(1);
         let live = life.live().map(|live| live.id);
         let mut live_readable = true;
-        for id in life.to_evaluate_again(&judged.score.questions, max_best) {
+        for id in life.to_evaluate_again(&judged.score, max_best) {
             if id == candidate {
                 continue;
             }
@@ -256,12 +273,14 @@ impl Judge {
         let gate = self.context.gate();
         let max_pairs = gate.pairs_to_ask(config.snapshots.evaluation_pairs);
         let held_out = self.context.wait(checkpoints.held_out_set(max_pairs))?;
-        let trained = if held_out.anchors.len() < MIN_HELD_OUT {
-            Some(self.context.wait(checkpoints.trained_set(TRAINED_SAMPLE))?)
-        } else {
+        let tells = held_out.anchors.len() >= MIN_HELD_OUT && shows_things(&held_out);
+        let trained = if tells {
             None
+        } else {
+            Some(self.context.wait(checkpoints.trained_set(TRAINED_SAMPLE))?)
         };
         Ok(EvalInputs {
+            tells_collapse: trained.as_ref().is_none_or(shows_things),
             held_out,
             trained,
             keep_going,
@@ -278,13 +297,19 @@ impl Judge {
         self.evaluate_model(&model, inputs)
     }
 
-    /// Why the weights in training have collapsed, if they have. Those that serve need not show it: they are an average, of which a share may stay with
-    /// the weights that training began with. `None` too if stopped on the way.
-    fn collapse_in_training(
+    /// Why the embeddings of `report` count as collapsed, if they do.
+    fn collapse(&self, report: &EvalReport, inputs: &EvalInputs<'_>) -> Option<String> {
+        let collapse = self.context.gate().collapse(&report.evaluation);
+        collapse.filter(|_| inputs.tells_collapse)
+    }
+
+    /// Evaluates the weights in training, which may have collapsed where those that serve do not show it: these are an average, of which a share may stay
+    /// with the weights that training began with. `None` if stopped on the way.
+    fn evaluate_in_training(
         &self,
         id: CheckpointId,
         inputs: &EvalInputs<'_>,
-    ) -> Result<Option<String>, TrainFailure> {
+    ) -> Result<Option<EvalReport>, CheckpointError> {
         let context = &self.context;
         let snapshot = context.wait(context.checkpoints.load(id))?;
         let in_training = Model {
@@ -294,11 +319,7 @@ impl Judge {
             arrays: snapshot.into_weights_in_training(),
             range: None,
         };
-        match self.evaluate_model(&in_training, inputs) {
-            Ok(report) => Ok(report.and_then(|report| context.gate().collapse(&report.evaluation))),
-            Err(error) if error.unusable().is_some() => Ok(Some(error.to_string())),
-            Err(error) => Err(error.into()),
-        }
+        self.evaluate_model(&in_training, inputs)
     }
 
     fn evaluate_model(
@@ -333,18 +354,16 @@ impl Judge {
         };
         let why = why.as_deref().unwrap_or("it serves");
         tracing::info!(checkpoint = %id, step = job.step, ?verdict, why, "judged");
-        let why = why.to_owned();
-        let verdict = match verdict {
-            Verdict::Better => CandidateVerdict::Better,
-            Verdict::Worse => CandidateVerdict::Worse(why),
-            Verdict::Collapsed => CandidateVerdict::Collapsed(why),
-            Verdict::Undecided | Verdict::Untested | Verdict::Untrained | Verdict::Damaged => {
-                CandidateVerdict::Undecided
-            }
-        };
         self.context.status.push_judgement(Judgement {
             run_id: job.run_id,
-            verdict,
+            checkpoint: *id,
+            verdict: CandidateVerdict::new(*verdict, why),
         });
     }
+}
+
+/// Whether the images are of different things.
+fn shows_things(set: &EvaluationSet) -> bool {
+    let things: HashSet<u64> = set.anchor_labels.iter().copied().collect();
+    things.len() >= MIN_THINGS
 }

@@ -20,6 +20,8 @@ pub(super) struct Start {
     /// The checkpoint it was read from; `None`: weights that no checkpoint holds yet.
     pub(super) parent: Option<CheckpointId>,
     pub(super) snapshot: Snapshot,
+    /// Whether a roll-back went back to it.
+    pub(super) is_restored: bool,
 }
 
 /// Opens the newest checkpoint that verifies, or makes checkpoint 0. Afterwards the live row names a checkpoint that verifies.
@@ -39,6 +41,7 @@ pub(super) async fn open(context: &Context) -> Result<(CheckpointId, Start), Tra
     let start = Start {
         parent: Some(id),
         snapshot,
+        is_restored: false,
     };
     Ok((id, start))
 }

@@ -93,10 +93,12 @@ pub(super) fn rollback_start(
         Some((id, snapshot)) => Start {
             parent: Some(id),
             snapshot,
+            is_restored: true,
         },
         None => Start {
             parent: None,
             snapshot: first_snapshot(context, pool)?,
+            is_restored: true,
         },
     };
     begin_again(&mut start.snapshot.trainer, rollback);

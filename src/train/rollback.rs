@@ -38,11 +38,7 @@ impl Run<'_> {
             self.keep_given_up(None);
             return Some(Rollback::after_resume(why, &self.state));
         }
-        let judgements = self.context.status.take_judgements();
-        let run_id = self.run_id;
-        let mut own = judgements.into_iter().filter(|j| j.run_id == run_id);
-        let (recovery, gate) = (&mut self.state.recovery, self.context.gate());
-        let why = own.find_map(|judgement| reason(recovery, judgement.verdict, gate))?;
+        let why = self.count_judgements()?;
         if self.setbacks.given_up.is_some() {
             return None;
         }
@@ -56,6 +52,17 @@ impl Run<'_> {
             ));
         }
         rollback
+    }
+
+    /// Counts the verdicts that have arrived on checkpoints of this run; why training must roll back, if it must.
+    pub(super) fn count_judgements(&mut self) -> Option<String> {
+        let judgements = self.context.status.take_judgements();
+        let (run_id, began_with) = (self.run_id, self.judged_meanwhile);
+        let mut own = judgements
+            .into_iter()
+            .filter(|j| j.run_id == run_id || Some(j.checkpoint) == began_with);
+        let (recovery, gate) = (&mut self.state.recovery, self.context.gate());
+        own.find_map(|judgement| reason(recovery, judgement.verdict, gate))
     }
 
     /// Stops training until a caller resumes it.

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     checkpoint::{Label, Origin, TrainerState},
-    db::Verdict,
+    db::{CheckpointRole, CheckpointRow, Verdict},
     types::CheckpointId,
 };
 
@@ -66,6 +66,10 @@ pub(super) struct Run<'a> {
     pub(super) origin: Option<Origin>,
     /// The newest checkpoint of this run, or the one that it started from.
     pub(super) parent: Option<CheckpointId>,
+    /// The checkpoint that it began with, if that was being judged for the run before.
+    pub(super) judged_meanwhile: Option<CheckpointId>,
+    /// Whether it waited for pairs that may be each other's negatives.
+    lacks_negatives: bool,
     backoff: Backoff,
 }
 
@@ -127,7 +131,7 @@ impl<'a> Run<'a> {
         let origin = start.snapshot.origin.clone();
         let pretrained = Origin::is_pretrained(origin.as_ref());
         let unfitted = start.snapshot.is_unfitted();
-        let parent = start.parent;
+        let (parent, is_restored) = (start.parent, start.is_restored);
         context.pair_effect.resumed_at(state.step);
         // The series goes on from here: what came after it in an earlier run is lost.
         if let Err(error) = context.wait(context.db.drop_metrics_after(state.step)) {
@@ -142,7 +146,7 @@ impl<'a> Run<'a> {
             snapshotter,
             run_id,
             began_at: state.step,
-            is_restored: false,
+            is_restored,
             learner: HeldLearner::new(context, start)?,
             batches: Batches::start(context, &state, pretrained)?,
             meter: Meter::new(),
@@ -151,19 +155,19 @@ impl<'a> Run<'a> {
             training_set,
             origin,
             parent,
+            judged_meanwhile: None,
+            lacks_negatives: false,
             backoff: Backoff::new(max_rest),
             state,
         };
         run.forget_erased();
-        run.judge_or_fit_parent(unfitted)?;
+        if is_restored {
+            // A snapshot at the next step boundary keeps the new rate, and fresh weights if there are any, from being lost to a kill. It is judged.
+            run.triggers.force();
+        } else {
+            run.judge_or_fit_parent(unfitted)?;
+        }
         Ok(run)
-    }
-
-    /// Takes a snapshot at the next step boundary. After a rollback it keeps the new rate, and fresh weights if there are any, from being lost
-    /// to a kill.
-    pub(super) fn force_snapshot(&mut self) {
-        self.is_restored = true;
-        self.triggers.force();
     }
 
     /// Trains until it is told to stop or must roll back. While a store fails it keeps its state and tries again.
@@ -254,29 +258,39 @@ impl<'a> Run<'a> {
         });
     }
 
-    /// Has the checkpoint that the run starts from judged, if that has not been done: it may have been written just before a stop. One without a
-    /// fitted projection is worse than what it would be, and another of the same state that gets one is judged in its place, once training is on.
+    /// Counts the verdict on the checkpoint that the run starts from, which cannot be in its own files. Has it judged, if that has not been done: it may have been written just before a stop. One without a fitted projection is worse than what it would be, and another of
+    /// the same state that gets one is judged in its place, once training is on.
     fn judge_or_fit_parent(&mut self, unfitted: bool) -> Result<(), TrainFailure> {
         let Some(id) = self.parent else { return Ok(()) };
         let context = self.context;
         let row = context.wait(context.db.checkpoint(id))?;
-        let Some(row) = row.filter(|row| row.step > 0) else {
+        // At step 0 only what was imported beside checkpoint 0 waits for a verdict.
+        let enabled = context.config.run.enabled;
+        let counts =
+            |row: &CheckpointRow| row.step > 0 || enabled && row.role != CheckpointRole::Live;
+        let Some(row) = row.filter(counts) else {
             return Ok(());
         };
-        if row.verdict == Some(Verdict::Collapsed) {
+        if let Some(verdict) = row.verdict {
             // A promotion puts its own reason in the place of the judge's.
             let judged = row.reason.filter(|_| row.decided_by.is_none());
-            let why = judged.unwrap_or_else(|| "it had collapsed".to_owned());
-            let message = Some(alarms::collapsed(row.step, &why));
-            context
-                .status
-                .set_alarm(AlarmKind::Collapse, row.step, message);
+            let why = judged.unwrap_or_else(|| "it was judged so before".to_owned());
+            if verdict == Verdict::Collapsed {
+                let message = Some(alarms::collapsed(row.step, &why));
+                context
+                    .status
+                    .set_alarm(AlarmKind::Collapse, row.step, message);
+            }
             context.status.push_judgement(Judgement {
                 run_id: self.run_id,
-                verdict: CandidateVerdict::Collapsed(why),
+                checkpoint: id,
+                verdict: CandidateVerdict::new(verdict, &why),
             });
+            return Ok(());
         }
-        if row.verdict.is_some() || !self.snapshotter.is_idle() {
+        if !self.snapshotter.is_idle() {
+            // It is the newest, so that it is being judged for the run before.
+            self.judged_meanwhile = Some(id);
             return Ok(());
         }
         let config = &context.config;
@@ -338,8 +352,11 @@ impl<'a> Run<'a> {
         max_steps > 0 && self.state.step >= max_steps
     }
 
-    fn publish_status(&self, wait_reason: Option<&WaitReason>) {
-        if let Some(why) = wait_reason.and_then(|reason| reason.nothing_to_learn.clone()) {
+    fn publish_status(&mut self, wait_reason: Option<&WaitReason>) {
+        let over = wait_reason.is_none() && self.lacks_negatives;
+        let found = wait_reason.and_then(|reason| reason.nothing_to_learn.clone());
+        if let Some(why) = found.or(over.then_some(None)) {
+            self.lacks_negatives = why.is_some();
             let (status, step) = (&self.context.status, self.state.step);
             status.set_alarm(AlarmKind::NothingToLearn, step, why);
         }

@@ -146,9 +146,11 @@ impl Run<'_> {
     pub(super) fn finish(&mut self, control: &mut Control) -> Result<(), TrainFailure> {
         self.snapshotter.request_shutdown();
         self.apply_commands(control);
+        // A roll-back that is due is the next start's to do: it begins with the checkpoint whose verdict calls for it.
+        let is_undone = self.count_judgements().is_some();
         let requests = std::mem::take(&mut control.requests);
         let news = self.triggers.is_dirty(self.state.step) || self.triggers.is_forced();
-        let dirty = news && self.setbacks.given_up.is_none();
+        let dirty = news && !is_undone && self.setbacks.given_up.is_none();
         if dirty || !requests.is_empty() {
             self.snapshot(requests)?;
         }

@@ -5,12 +5,13 @@ use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
-        mpsc::{Receiver, SyncSender, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread::JoinHandle,
 };
 
 use super::{
+    backoff::Backoff,
     context::Context,
     error::{TrainFailure, WriteFailure},
     head::HeadFit,
@@ -20,8 +21,7 @@ use super::{
 };
 use crate::{
     checkpoint::{CheckpointError, Snapshot},
-    db::{CheckpointStatus, DbError},
-    types::CheckpointId,
+    db::CheckpointStatus,
 };
 use kith_nn::NamedArray;
 use rayon::ThreadPool;
@@ -124,6 +124,16 @@ impl Shared {
     }
 }
 
+/// What came of judging a checkpoint.
+enum Judging {
+    /// It has its verdict, or will have none.
+    Over,
+    /// There was none to judge.
+    Nothing,
+    /// A store failed: it is to be judged again.
+    Failed(Box<SnapshotJob>),
+}
+
 struct Writer {
     context: Arc<Context>,
     judge: Judge,
@@ -133,25 +143,64 @@ struct Writer {
 
 impl Writer {
     fn work(&self, queue: &Receiver<SnapshotJob>) {
-        while let Ok(job) = queue.recv() {
-            let (id, step) = (job.label.id, job.step);
-            let done = catch_unwind(AssertUnwindSafe(|| self.process(job)));
-            let failure = match done {
-                Ok(Ok(())) => None,
-                Ok(Err(failure)) => Some(failure.to_string()),
-                Err(panic) => Some(self.panicked(id, &TrainFailure::from_panic(&*panic))),
+        let max_rest = self.context.config.run.max_rest();
+        let mut backoff = Backoff::new(max_rest);
+        // A checkpoint that a failing store kept from being judged: it is tried again, until a newer one takes its place.
+        let mut unjudged: Option<SnapshotJob> = None;
+        loop {
+            let received = match &unjudged {
+                None => queue.recv().map_err(RecvTimeoutError::from),
+                Some(_) => queue.recv_timeout(backoff.next_rest()),
             };
-            if let Some(error) = failure {
-                tracing::error!(checkpoint = %id, step, error, "snapshot failed");
-                self.context
-                    .status
-                    .update(|status| status.last_error = Some(format!("snapshot {id}: {error}")));
-            }
-            self.context.status.notify_written();
-            if catch_unwind(AssertUnwindSafe(|| self.prune())).is_err() {
-                tracing::error!("old checkpoints could not be removed");
+            let job = match received {
+                Ok(job) => job,
+                Err(RecvTimeoutError::Timeout) => {
+                    let Some(job) = unjudged.take() else { continue };
+                    self.shared.pending.fetch_add(1, Ordering::AcqRel);
+                    job
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            match self.work_on(job) {
+                Judging::Over => {
+                    unjudged = None;
+                    backoff = Backoff::new(max_rest);
+                }
+                Judging::Nothing => {}
+                Judging::Failed(job) => unjudged = Some(*job),
             }
             self.shared.pending.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    fn work_on(&self, mut job: SnapshotJob) -> Judging {
+        let (id, step) = (job.label.id, job.step);
+        let done = catch_unwind(AssertUnwindSafe(|| self.process(&mut job)));
+        let failure = match done {
+            Ok(done) => done.err(),
+            Err(panic) => {
+                let failure = TrainFailure::from_panic(&*panic);
+                self.panicked(&job, &failure);
+                Some(failure)
+            }
+        };
+        if let Some(failure) = &failure {
+            let error = failure.to_string();
+            tracing::error!(checkpoint = %id, step, error, "snapshot failed");
+            job.last_error = Some(format!("snapshot {id}: {error}"));
+            let last_error = job.last_error.clone();
+            self.context
+                .status
+                .update(|status| status.last_error = last_error);
+        }
+        self.context.status.notify_written();
+        if catch_unwind(AssertUnwindSafe(|| self.prune())).is_err() {
+            tracing::error!("old checkpoints could not be removed");
+        }
+        match failure {
+            _ if !job.is_judged => Judging::Nothing,
+            Some(TrainFailure::Store(_)) => Judging::Failed(Box::new(job)),
+            _ => Judging::Over,
         }
     }
 
@@ -169,50 +218,75 @@ impl Writer {
         }
     }
 
-    /// Notes a panic. One while writing leaves a row that says "writing", which becomes one that failed. Returns the reason.
-    fn panicked(&self, id: CheckpointId, failure: &TrainFailure) -> String {
-        let (context, reason) = (&self.context, failure.to_string());
+    /// Notes a panic. One while writing leaves a row that says "writing", which becomes one that failed.
+    fn panicked(&self, job: &SnapshotJob, failure: &TrainFailure) {
+        let (context, id, reason) = (&self.context, job.label.id, failure.to_string());
         let failed = context.wait(async {
             let row = context.db.checkpoint(id).await?;
-            if row.is_some_and(|row| row.status == CheckpointStatus::Writing) {
-                context.db.fail_checkpoint(id, &reason).await?;
-                context.status.push_unwritten(id, WriteFailure::Other);
+            let is_unwritten = row.is_some_and(|row| row.status == CheckpointStatus::Writing);
+            if is_unwritten {
+                context.checkpoints.fail(&job.label, &reason).await?;
             }
-            Ok::<_, DbError>(())
+            Ok::<_, CheckpointError>(is_unwritten)
         });
-        if let Err(error) = failed {
+        let is_unwritten = failed.unwrap_or_else(|error| {
             tracing::error!(checkpoint = %id, %error, "its row may still say that it is being written");
+            !job.is_judged
+        });
+        if is_unwritten {
+            self.note_unwritten(job, reason, WriteFailure::Other);
         }
-        reason
     }
 
-    fn process(&self, mut job: SnapshotJob) -> Result<(), TrainFailure> {
+    /// Notes that the snapshot of `job` is not there, so that another is taken, and a stop says so.
+    fn note_unwritten(&self, job: &SnapshotJob, why: String, failure: WriteFailure) {
+        self.shared.set_unsaved(Some(why));
+        self.context.status.push_unwritten(job.label.id, failure);
+        let mut lost = self.shared.lost();
+        *lost = Some(lost.map_or(job.pairs_before, |pairs| pairs.min(job.pairs_before)));
+    }
+
+    /// Writes the snapshot of `job`, if it holds one, and judges it. What is not written is not judged, then or later.
+    fn process(&self, job: &mut SnapshotJob) -> Result<(), TrainFailure> {
         let keep_going = || !self.shared.shutdown.load(Ordering::Acquire);
-        if let Some(mut snapshot) = job.snapshot.take() {
-            let failed = self.fit_head(&mut job, &mut snapshot, &keep_going).is_err();
-            let cut_off = failed || !keep_going();
-            if job.only_to_fit && cut_off && !snapshot.is_fitted() && self.withdraw(&job)? {
-                return Ok(());
-            }
-            let written = self.write(&job, *snapshot);
-            let why = written.as_ref().err().map(ToString::to_string);
-            self.shared.set_unsaved(why);
-            if let Err(error) = written {
-                let id = job.label.id;
-                self.context.status.push_unwritten(id, (&error).into());
-                let mut lost = self.shared.lost();
-                *lost = Some(lost.map_or(job.pairs_before, |pairs| pairs.min(job.pairs_before)));
-                return Err(error.into());
-            }
-            *self.shared.lost() = None;
-            self.forgive(&job);
-            self.context.status.notify_written();
+        let Some(snapshot) = job.snapshot.take() else {
+            self.judge.judge(job, &keep_going)?;
+            self.forgive(job);
+            return Ok(());
+        };
+        let is_judged = std::mem::replace(&mut job.is_judged, false);
+        let written = self.fit_and_write(job, snapshot, &keep_going);
+        let written = written.inspect_err(|error| {
+            self.note_unwritten(job, error.to_string(), error.into());
+        });
+        if !written? {
+            return Ok(());
         }
-        if job.is_judged {
-            self.judge.judge(&job, &keep_going)
-        } else {
-            Ok(())
+        job.is_judged = is_judged;
+        if is_judged {
+            self.judge.judge(job, &keep_going)?;
         }
+        Ok(())
+    }
+
+    /// Writes the snapshot of `job`, with a fitted projection if that is wanted. `false`: it was given up.
+    fn fit_and_write(
+        &self,
+        job: &mut SnapshotJob,
+        mut snapshot: Box<Snapshot>,
+        keep_going: &(dyn Fn() -> bool + Sync),
+    ) -> Result<bool, CheckpointError> {
+        let failed = self.fit_head(job, &mut snapshot, keep_going).is_err();
+        let cut_off = failed || !keep_going();
+        if job.only_to_fit && cut_off && !snapshot.is_fitted() && self.withdraw(job)? {
+            return Ok(false);
+        }
+        self.write(job, *snapshot)?;
+        self.shared.set_unsaved(None);
+        *self.shared.lost() = None;
+        self.forgive(job);
+        self.context.status.notify_written();
+        Ok(true)
     }
 
     /// Takes the last error back once a snapshot is written that was taken after it. What a roll-back went back to is written at once, and shows nothing yet.
@@ -230,8 +304,11 @@ impl Writer {
 
     /// Gives up a snapshot that was to be fitted and is not, unless a caller was promised it or the one that it is a copy of has gone: the next start
     /// tries again. Returns whether it did.
-    fn withdraw(&self, job: &SnapshotJob) -> Result<bool, TrainFailure> {
-        let (id, db) = (job.label.id, &self.context.db);
+    fn withdraw(&self, job: &SnapshotJob) -> Result<bool, CheckpointError> {
+        let Context {
+            db, checkpoints, ..
+        } = &*self.context;
+        let id = job.label.id;
         self.context.wait(async {
             let promised = db.checkpoint(id).await?.is_some_and(|row| row.kept);
             let original = match job.label.parent {
@@ -242,11 +319,8 @@ impl Writer {
             if promised || !stays {
                 return Ok(false);
             }
-            db.fail_checkpoint(
-                id,
-                "its projection could not be fitted before a stop, or at all",
-            )
-            .await?;
+            let why = "its projection could not be fitted before a stop, or at all";
+            checkpoints.fail(&job.label, why).await?;
             Ok(true)
         })
     }
@@ -274,7 +348,7 @@ impl Writer {
         let (id, context) = (job.label.id, &self.context);
         if !snapshot.model.iter().all(NamedArray::is_finite) {
             let reason = "the weights are not finite";
-            context.wait(context.db.fail_checkpoint(id, reason))?;
+            context.wait(context.checkpoints.fail(&job.label, reason))?;
             return Err(CheckpointError::NotFinite(id));
         }
         let written = context.checkpoints.write(&job.label, snapshot, job.range);

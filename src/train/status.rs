@@ -14,6 +14,7 @@ use super::{
     error::WriteFailure,
 };
 use crate::{
+    db::Verdict,
     events::{Events, Kind},
     types::CheckpointId,
 };
@@ -89,7 +90,7 @@ pub struct TrainingStatus {
     pub rate_scale: f32,
     /// What is wrong with learning now, each with what to do about it.
     pub alarms: Vec<Alarm>,
-    /// The last failure or refusal, until training writes a snapshot after it.
+    /// The last failure or refusal, until training writes a snapshot after it, or has judged the checkpoint that it was about.
     pub last_error: Option<String>,
     /// The checkpoint that training started or resumed from.
     pub resumed_from: Option<CheckpointId>,
@@ -98,8 +99,10 @@ pub struct TrainingStatus {
 /// The verdict on a checkpoint, for the training loop.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Judgement {
-    /// The run that the checkpoint comes from: a verdict on an earlier run is ignored.
+    /// The run that the checkpoint comes from: a verdict on an earlier run is ignored, but that on what a run began with.
     pub(super) run_id: u64,
+    /// Which checkpoint.
+    pub(super) checkpoint: CheckpointId,
     /// The verdict.
     pub(super) verdict: CandidateVerdict,
 }
@@ -115,6 +118,20 @@ pub(super) enum CandidateVerdict {
     Worse(String),
     /// It collapsed, or is not finite, for this reason.
     Collapsed(String),
+}
+
+impl CandidateVerdict {
+    /// What `verdict`, which was given for the reason `why`, means for training.
+    pub(super) fn new(verdict: Verdict, why: &str) -> Self {
+        match verdict {
+            Verdict::Better => Self::Better,
+            Verdict::Worse => Self::Worse(why.to_owned()),
+            Verdict::Collapsed => Self::Collapsed(why.to_owned()),
+            Verdict::Undecided | Verdict::Untested | Verdict::Untrained | Verdict::Damaged => {
+                Self::Undecided
+            }
+        }
+    }
 }
 
 /// Most judgements that wait for the loop. One snapshot is judged at a time, and the loop reads them after every step.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use rayon::ThreadPool;
 
 use super::{
-    alarms::{AlarmKind, frozen_chains, nothing_to_learn},
+    alarms::{AlarmKind, StepFigures, frozen_chains, nothing_to_learn},
     batch_loader::{LoadedBatch, PrefetchedViews},
     batches::Batches,
     epoch::MIN_BATCH,
@@ -114,7 +114,8 @@ impl Run<'_> {
             ObjectiveKind::Emc2 => self.learner.chains().len() as u64,
             _ => 0,
         };
-        let Some(figures) = self.meter.figures(chains) else {
+        let figures = self.meter.figures(chains);
+        let Some(figures) = figures.filter(StepFigures::have_settled) else {
             return;
         };
         let frozen = frozen_chains(&figures, status.is_raised(AlarmKind::FrozenChains));

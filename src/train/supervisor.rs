@@ -46,12 +46,8 @@ pub(super) fn train(context: &Arc<Context>, pool: &ThreadPool, mut control: Cont
         next,
         |control, next| {
             run_id += 1;
-            let recovered = matches!(next, Next::RolledBack(_));
             let start = begin(context, pool, next)?;
             let mut run = Run::new(context, pool, &snapshotter, start, run_id)?;
-            if recovered {
-                run.force_snapshot();
-            }
             if let Some(why) = control.given_up.take() {
                 run.rest_given_up(why);
             }
@@ -84,6 +80,7 @@ fn begin(context: &Context, pool: &ThreadPool, next: Next) -> Result<Start, Trai
             Ok(Start {
                 parent: Some(id),
                 snapshot,
+                is_restored: false,
             })
         }
         Next::RolledBack(rollback) => {

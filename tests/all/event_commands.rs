@@ -40,7 +40,7 @@ fn listen(
 }
 
 fn follow(server: &str, arguments: &[&str]) -> Output {
-    let silence = ["events", "--silence", "1", "--server", server];
+    let silence = ["events", "--silence", "3", "--server", server];
     kith(&[&silence, arguments].concat())
 }
 
@@ -61,7 +61,7 @@ fn a_server_that_never_answers_is_asked_again_and_given_up_in_the_end() {
     let began = Instant::now();
     let (server, work) = listen(2, |number, _, _| {
         if number == 1 {
-            sleep(Duration::from_secs(3));
+            sleep(Duration::from_secs(6));
         }
     });
     let output = follow(&server, &["--retries", "1"]);
@@ -94,7 +94,8 @@ fn a_stream_that_falls_silent_goes_on_after_its_last_event_on_another_connection
 fn lines_that_only_keep_the_connection_are_no_silence() {
     let (server, work) = listen(1, |_, _, stream| {
         write!(stream, "{HEAD}").unwrap();
-        for _ in 0..8 {
+        // Longer than the silence, in all.
+        for _ in 0..14 {
             sleep(Duration::from_millis(250));
             write!(stream, ":\n\n").unwrap();
         }

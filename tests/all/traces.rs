@@ -112,10 +112,10 @@ fn collector() -> (String, Receiver<ExportTraceServiceRequest>) {
         for stream in listener.incoming() {
             let mut stream = BufReader::new(stream.unwrap());
             while let Some(export) = read_export(&mut stream) {
+                // Before the answer, which lets the server end. The test may be over.
+                let _ = exported.send(export);
                 let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
                 stream.get_mut().write_all(answer).unwrap();
-                // The test may be over.
-                let _ = exported.send(export);
             }
         }
     });

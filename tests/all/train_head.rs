@@ -365,23 +365,23 @@ fn array<'a>(arrays: &'a [NamedArray], name: &str) -> &'a [f32] {
 async fn many_new_pairs_bring_a_snapshot_before_its_time_whatever_is_restarted_meanwhile() {
     let lab = Lab::new(0.0).await;
     lab.post(0..PAIRS).await;
-    let sets = |end: u64| {
+    let sets = |end: u64, after: u64| {
         config(&[
-            "snapshots.first_steps=5",
+            &format!("snapshots.first_steps={after}"),
             "retention.keep_latest=50",
             &format!("training.max_steps={end}"),
         ])
     };
     // The first snapshot, and the one at the end of the steps.
-    train_to_the_end(&lab, sets(8)).await;
+    train_to_the_end(&lab, sets(8, 5)).await;
     assert_eq!(steps(&lab).await, [0, 5, 8]);
     lab.post(PAIRS..2 * PAIRS).await;
     // It learns of them, and is stopped before one is due for them.
-    let trainer = lab.start(sets(1_000_000)).await;
+    let trainer = lab.start(sets(1_000_000, 1_000_000)).await;
     until(&trainer, |status| status.pairs == 2 * u64::from(PAIRS)).await;
     trainer.stop().await.unwrap();
     let stopped_at = *steps(&lab).await.last().unwrap();
-    let trainer = lab.start(sets(1_000_000)).await;
+    let trainer = lab.start(sets(1_000_000, 5)).await;
     let found = poll(async || {
         let steps = steps(&lab).await;
         steps.into_iter().find(|step| *step > stopped_at)

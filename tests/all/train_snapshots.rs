@@ -5,6 +5,7 @@ use std::time::Duration;
 use kith::{
     checkpoint::{CheckpointError, OriginKind},
     db::{CheckpointRow, CheckpointStatus, Verdict},
+    events::Kind,
     foreground::Foreground,
     train::{TrainError, TrainingState, WriteFailure},
 };
@@ -273,6 +274,7 @@ async fn a_snapshot_of_weights_that_are_not_finite_is_refused_as_such() {
     ];
     let trainer = lab.start(config(&sets)).await;
     until(&trainer, |status| status.state == TrainingState::Failed).await;
+    let mut events = lab.checkpoints.events().watch(0);
     let id = trainer.snapshot(None).await.unwrap();
     let refused = trainer.written(id).await;
     assert!(
@@ -285,6 +287,19 @@ async fn a_snapshot_of_weights_that_are_not_finite_is_refused_as_such() {
         ),
         "{refused:?}"
     );
+    // Who watches is told, too.
+    let failed = async {
+        loop {
+            let event = events.next().await;
+            if event.kind == Kind::Checkpoint && event.data["status"] == "failed" {
+                return event;
+            }
+        }
+    };
+    let failed = tokio::time::timeout(Duration::from_secs(60), failed).await;
+    let data = &failed.expect("no event").data;
+    assert_eq!(data["checkpoint"], id.to_string());
+    assert_eq!(data["reason"], "the weights are not finite");
     // That is the last snapshot, so the stop says so, too.
     trainer.stop().await.unwrap_err();
 }

@@ -37,7 +37,7 @@ start learning training.min_pairs=2
 KITH_LEARNING_URL=$url
 # The dashboard's server trains and searches: its pages show both.
 KITH_DASHBOARD_KEYS=$(printf '{"admin": "%s", "embed": "%s"}' "$(create_key dashboard admin admin)" "$(create_key dashboard reader embed)")
-start dashboard training.min_pairs=2 training.batch=2 training.idle_class=false pairs.holdout_share=0 snapshots.every_steps=0 snapshots.every_minutes=0 history.every_seconds=1
+start dashboard training.min_pairs=2 training.batch=2 pairs.holdout_share=0 snapshots.first_steps=0 snapshots.every_steps=0 snapshots.every_minutes=0 history.every_seconds=1
 KITH_DASHBOARD_URL=$url
 export KITH_DASHBOARD_KEYS KITH_DASHBOARD_URL
 export KITH_KEY KITH_LIMITED_KEYS KITH_URL KITH_LIMITED_URL KITH_LEARNING_KEY KITH_LEARNING_URL

@@ -108,7 +108,7 @@ def test_a_timeout_of_the_server_is_a_status_error(client, slow_image):
 def test_a_limit_is_a_rate_limit_error(limited, images):
     client = openai.OpenAI(base_url=f"{limited.url}/v1", api_key=limited.keys["openai"], max_retries=0)
     while True:
-        assert spend(limited.keys["openai"]) >= 2
+        spend(limited.keys["openai"])
         try:
             client.embeddings.create(model="kith", input=images)
         except openai.RateLimitError as error:

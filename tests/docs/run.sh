@@ -26,7 +26,7 @@ run_page() { # PAGE
     mkdir -p "$folder/work" "$folder/state"
     env -i HOME="$folder/work" CURL_HOME="$folder/work" DOCS_STATE="$folder/state" KITH_PROGRAM="$kith" TERM=dumb LANG=C.UTF-8 \
         PATH="$here/bin:$venv/bin:$node_folder:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" PYTHONDONTWRITEBYTECODE=1 \
-        KITH_ENCODER__WIDTH=8 KITH_ENCODER__SIDE=32 KITH_TRAINING__MIN_PAIRS=2 KITH_LOG__FILTER=warn \
+        KITH_ENCODER__WIDTH=8 KITH_ENCODER__SIDE=32 KITH_TRAINING__MIN_PAIRS=2 KITH_TRAINING__IDLE_CLASS=false KITH_LOG__FILTER=warn \
         unshare "${own[@]}" --net --pid --mount --fork --kill-child --mount-proc \
         bash -ec 'ip link set lo up; timeout 240 python3 run_page.py "$@" || exit' - "$1" "$folder/work"
 }

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
-use super::metrics::{CEILING, Output, used_until};
+use super::metrics::{CEILING, Output, post_pairs, used_until};
 use crate::support::Served;
 
 /// A gauge of training, and where `GET /v1/training` has its value.
@@ -124,5 +124,46 @@ async fn a_checkpoints_embeddings_have_the_same_shape_in_both() {
         let recall = (number(recall, "recall_at_1") + number(back, "recall_at_1")) / 2.0;
         let gauge = output.value(&format!("kith_checkpoint_{checkpoint}_recall_at_1"));
         assert_same(checkpoint, gauge, recall);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_held_out_pairs_there_is_no_recall_to_show() {
+    let served = Served::start(&[
+        "training.enabled=true",
+        "training.batch=4",
+        "training.min_pairs=4",
+        "pairs.holdout_share=0",
+        "gate.collapse_spread=0",
+        "snapshots.first_steps=0",
+        "snapshots.every_steps=0",
+        "snapshots.every_minutes=0",
+    ])
+    .await;
+    post_pairs(&served, 0..8).await;
+    until(&served, "/v1/training", |status| {
+        number(status, "step") > 2.0
+    })
+    .await;
+    let id = judged(&served).await["id"].clone();
+    // Of no held-out pairs all that is sound serves.
+    until(&served, "/v1/training", |status| {
+        status["checkpoint"]["live"] == id
+    })
+    .await;
+    let read = async {
+        loop {
+            let output = Output::of(&served).await;
+            let spread = output.value("kith_checkpoint_spread{checkpoint=\"live\"}");
+            if spread.is_finite() {
+                return output;
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let output = timeout(CEILING, read).await.unwrap();
+    for checkpoint in ["live", "evaluated"] {
+        let recall = output.value(&format!("kith_checkpoint_{checkpoint}_recall_at_1"));
+        assert!(recall.is_nan(), "{checkpoint}: {recall}");
     }
 }

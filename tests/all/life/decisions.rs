@@ -198,3 +198,53 @@ fn with_too_few_held_out_pairs_the_reason_says_so() {
     };
     assert!(why.contains("7 held-out pairs are too few"), "{why}");
 }
+
+#[test]
+fn what_was_found_damaged_when_it_was_to_serve_stays_so_and_another_serves() {
+    let policy = config(&[]).policy;
+    let mut live = entry(1, &found(9));
+    live.role = CheckpointRole::Live;
+    let (better, mut damaged) = (entry(2, &found(16)), entry(3, &found(19)));
+    damaged.verdict = Some(Verdict::Damaged);
+    let (better_id, id) = (better.id, damaged.id);
+    let life = Life {
+        entries: vec![live, better, damaged],
+    };
+    let decided = |pairs, live_readable| {
+        let outcome = Outcome::Scored {
+            pairs,
+            units: pairs,
+            live_readable,
+            is_live_copy: false,
+        };
+        life.decide(&Event::Judged { id, outcome }, &policy)
+            .unwrap()
+    };
+    // Too few to compare by: nothing else is known to be better.
+    assert_eq!(decided(7, true), []);
+    for live_readable in [true, false] {
+        let actions = decided(20, live_readable);
+        assert!(
+            matches!(&actions[..], [Action::Serve { id, .. }] if *id == better_id),
+            "{actions:?}"
+        );
+    }
+}
+
+#[test]
+fn checkpoints_are_evaluated_again_where_fewer_of_the_same_questions_could_be_asked() {
+    let mut live = entry(1, &found(9));
+    live.role = CheckpointRole::Live;
+    let (live_id, known) = (live.id, live.score.clone().unwrap());
+    let life = Life {
+        entries: vec![live],
+    };
+    assert_eq!(life.to_evaluate_again(&known, 2), []);
+    // An image is there that cannot be decoded any more.
+    let fewer = Score {
+        found: known.found[1..].to_vec(),
+        asked: known.asked[1..].to_vec(),
+        ..known
+    };
+    assert_eq!(life.to_evaluate_again(&fewer, 2), [live_id]);
+}

@@ -153,9 +153,9 @@ impl World {
     /// As the judge does it: the candidate answers, then the live one and the best ones where they have not.
     fn judge(&mut self, id: CheckpointId, collapsed: bool) {
         let mut live_readable = true;
-        let questions = self.questions.to_string();
         self.answer(id);
-        for other in self.life.to_evaluate_again(&questions, 2) {
+        let score = self.score(id);
+        for other in self.life.to_evaluate_again(&score, 2) {
             if self.damaged.contains(&other) {
                 self.mark_unreadable(other);
                 live_readable &= self.life.live().map(|live| live.id) != Some(other);
