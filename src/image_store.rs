@@ -61,6 +61,11 @@ impl ImageStore {
         }
     }
 
+    /// Whether an image is stored, whatever its bytes are.
+    pub async fn knows(&self, id: Sha256) -> Result<bool, ImageError> {
+        Ok(self.db.image(id).await?.is_some())
+    }
+
     async fn report(&self, id: Sha256, what: &str) -> Result<Option<Bytes>, ImageError> {
         if self.db.image(id).await?.is_none() {
             return Ok(None);

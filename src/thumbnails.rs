@@ -18,8 +18,11 @@ const EDGE: u32 = 160;
 const OVERHEAD: usize = 256;
 
 /// Why there is no thumbnail.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum ThumbnailError {
+    /// No such image is stored.
+    #[error("no such image is stored")]
+    Unknown,
     /// The image could not be read.
     #[error(transparent)]
     Image(Arc<ImageError>),
@@ -31,12 +34,18 @@ pub enum ThumbnailError {
     Thread(Arc<str>),
 }
 
+impl From<ImageError> for ThumbnailError {
+    fn from(error: ImageError) -> Self {
+        Self::Image(Arc::new(error))
+    }
+}
+
 /// Makes and keeps thumbnails; cheap to clone.
 #[derive(Clone)]
 pub struct Thumbnails {
     images: ImageStore,
     limits: Arc<Limits>,
-    kept: Cache<Sha256, Option<Bytes>>,
+    kept: Cache<Sha256, Bytes>,
     /// One permit for each that is made at this moment.
     making: Arc<Semaphore>,
 }
@@ -44,10 +53,8 @@ pub struct Thumbnails {
 impl Thumbnails {
     /// Keeps at most `max_bytes`.
     pub fn new(images: ImageStore, limits: Limits, max_bytes: u64) -> Self {
-        let bytes = |_: &Sha256, file: &Option<Bytes>| {
-            let file = file.as_ref().map_or(0, Bytes::len);
-            u32::try_from(OVERHEAD + file).unwrap_or(u32::MAX)
-        };
+        let bytes =
+            |_: &Sha256, file: &Bytes| u32::try_from(OVERHEAD + file.len()).unwrap_or(u32::MAX);
         Self {
             images,
             limits: Arc::new(limits),
@@ -66,12 +73,23 @@ impl Thumbnails {
     /// # Errors
     /// See [`ThumbnailError`].
     pub async fn get(&self, id: Sha256) -> Result<Option<Bytes>, ThumbnailError> {
-        let made = self.kept.try_get_with(id, self.make(id)).await;
-        made.map_err(|shared| match &*shared {
-            ThumbnailError::Image(error) => ThumbnailError::Image(error.clone()),
-            ThumbnailError::Pixels(error) => ThumbnailError::Pixels(error.clone()),
-            ThumbnailError::Thread(error) => ThumbnailError::Thread(error.clone()),
-        })
+        let made = self.kept.entry(id).or_try_insert_with(self.make(id)).await;
+        let made = match made {
+            Ok(made) => made,
+            Err(shared) => {
+                return match &*shared {
+                    // An error, so that it is not kept: the image may come again.
+                    ThumbnailError::Unknown => Ok(None),
+                    error => Err(error.clone()),
+                };
+            }
+        };
+        if made.is_fresh() && !self.images.knows(id).await? {
+            // Erased after its bytes were read.
+            self.forget(id).await;
+            return Ok(None);
+        }
+        Ok(Some(made.into_value()))
     }
 
     /// Drops that of an erased image.
@@ -79,14 +97,11 @@ impl Thumbnails {
         self.kept.invalidate(&id).await;
     }
 
-    async fn make(&self, id: Sha256) -> Result<Option<Bytes>, ThumbnailError> {
+    async fn make(&self, id: Sha256) -> Result<Bytes, ThumbnailError> {
         // The semaphore is never closed.
         let _place = self.making.acquire().await;
         let read = self.images.read(id).await;
-        let bytes = read.map_err(|error| ThumbnailError::Image(Arc::new(error)))?;
-        let Some(bytes) = bytes else {
-            return Ok(None);
-        };
+        let bytes = read?.ok_or(ThumbnailError::Unknown)?;
         let limits = self.limits.clone();
         let made = tokio::task::spawn_blocking(move || {
             kith_pixels::decode_with(&bytes, &limits, |image| {
@@ -97,6 +112,6 @@ impl Thumbnails {
             .await
             .map_err(|error| ThumbnailError::Thread(error.to_string().into()))?;
         let file = made.map_err(|error| ThumbnailError::Pixels(Arc::new(error)))?;
-        Ok(Some(Bytes::from(file)))
+        Ok(Bytes::from(file))
     }
 }

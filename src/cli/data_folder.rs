@@ -51,7 +51,6 @@ impl DataFolder {
     pub(crate) async fn complete(&self) -> anyhow::Result<Vec<CheckpointId>> {
         let mut rows = self.db.checkpoints().await?;
         rows.retain(|row| row.status == CheckpointStatus::Complete);
-        rows.sort_by_key(|row| std::cmp::Reverse(row.id));
         Ok(rows.into_iter().map(|row| row.id).collect())
     }
 }

@@ -4,9 +4,6 @@ use super::{error::DbError, handle::Db, vectors::VectorSpace};
 use crate::types::Sha256;
 use kith_mcmc::ImageKey;
 
-/// Rows of one transaction.
-const PORTION: usize = 4096;
-
 /// An image on a map.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlacedImage {
@@ -49,35 +46,32 @@ impl Db {
         Ok(rows.into_iter().map(placed).collect())
     }
 
-    /// Replaces the map of a space. An image that is gone meanwhile is left out.
+    /// Replaces the map of a space, as a whole: readers find the one before or this one. An image that is gone meanwhile is left out.
     pub async fn set_places(
         &self,
         space: VectorSpace,
         places: &[(ImageKey, [f32; 2])],
     ) -> Result<(), DbError> {
+        let mut transaction = self.write().await?;
         sqlx::query("DELETE FROM vector_places WHERE key BETWEEN ? AND ?")
             .bind(space.keys().start())
             .bind(space.keys().end())
-            .execute(&mut *self.writer().await?)
+            .execute(&mut *transaction)
             .await?;
-        for portion in places.chunks(PORTION) {
-            let mut transaction = self.write().await?;
-            for (image, [x, y]) in portion {
-                sqlx::query(
-                    "INSERT INTO vector_places (key, x, y)
-                     SELECT ?, ?, ? FROM images
-                     WHERE key = ? AND EXISTS (SELECT 1 FROM vector_spaces WHERE number = ?)",
-                )
-                .bind(space.key(*image))
-                .bind(x)
-                .bind(y)
-                .bind(image.0)
-                .bind(space.number)
-                .execute(&mut *transaction)
-                .await?;
-            }
-            transaction.commit().await?;
+        for (image, [x, y]) in places {
+            sqlx::query(
+                "INSERT INTO vector_places (key, x, y)
+                 SELECT ?, ?, ? FROM images
+                 WHERE key = ? AND EXISTS (SELECT 1 FROM vector_spaces WHERE number = ?)",
+            )
+            .bind(space.key(*image))
+            .bind(x)
+            .bind(y)
+            .bind(image.0)
+            .bind(space.number)
+            .execute(&mut *transaction)
+            .await?;
         }
-        Ok(())
+        Ok(transaction.commit().await?)
     }
 }

@@ -19,6 +19,7 @@ use super::{
     extract::{Body, Id, Params},
     json::parse,
     text::quoted,
+    to_the_end::to_the_end,
 };
 use crate::{
     app::App,
@@ -368,10 +369,13 @@ async fn delete_checkpoint(
     State(app): State<App>,
     Id(id): Id<CheckpointId>,
 ) -> Result<StatusCode, ApiError> {
-    app.checkpoints.delete(id).await?;
-    app.serving.forget(id);
-    app.search.forget_checkpoint(id).await?;
-    Ok(StatusCode::NO_CONTENT)
+    to_the_end(async move {
+        app.checkpoints.delete(id).await?;
+        app.serving.forget(id);
+        app.search.forget_checkpoint(id).await?;
+        Ok(StatusCode::NO_CONTENT)
+    })
+    .await
 }
 
 fn unknown(id: CheckpointId) -> ApiError {

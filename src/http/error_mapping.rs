@@ -104,7 +104,7 @@ impl From<ThumbnailError> for ApiError {
                 _ => Self::internal(error),
             },
             ThumbnailError::Pixels(error) => Self::from((*error).clone()).with_param("id"),
-            ThumbnailError::Thread(_) => Self::internal(error),
+            ThumbnailError::Unknown | ThumbnailError::Thread(_) => Self::internal(error),
         }
     }
 }

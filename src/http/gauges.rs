@@ -12,7 +12,7 @@ use crate::{
     app::App,
     db::{CheckpointRow, CheckpointStatus, DbError, StoredCounts},
     disk,
-    search::Role,
+    search::{Coverage, Role},
     telemetry::{Metrics, Series, series},
     train::{AlarmKind, TrainingState, TrainingStatus},
 };
@@ -243,13 +243,17 @@ async fn set_stored(app: &App) -> Result<(), DbError> {
 /// `stored`: images.
 fn set_search(app: &App, stored: u64) {
     let states = app.search.states(stored);
-    let share = |role| {
+    let coverage = |role| {
         let state = states.iter().find(|state| state.role == role);
-        state.map(|state| state.coverage.share)
+        state.map(|state| &state.coverage)
     };
-    // Where none is next, all is done.
-    for (role, name) in [(Role::Answering, "answering"), (Role::Next, "next")] {
-        let share = share(role).or(share(Role::Answering)).unwrap_or(0.0);
+    let answering = coverage(Role::Answering);
+    // Where the live checkpoint answers, all is done; where it is neither, none of it is embedded yet.
+    let live = app.serving.live().map(|live| live.id);
+    let is_live = |known: &&Coverage| live.is_none_or(|live| live == known.checkpoint);
+    let next = coverage(Role::Next).or(answering.filter(is_live));
+    for (known, name) in [(answering, "answering"), (next, "next")] {
+        let share = known.map_or(0.0, |known| known.share);
         let labels = vec![("role", name.to_owned())];
         app.metrics
             .gauge(&series::SEARCH_INDEXED, labels)

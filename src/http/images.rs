@@ -23,6 +23,7 @@ use super::{
     multipart::{self, Form, unknown_part},
     page::{Page, PageParams},
     text::quoted,
+    to_the_end::to_the_end,
 };
 use crate::{app::App, blobs::BlobKey, config::Settings, db::ImageRow, types::Sha256};
 use kith_mcmc::ImageKey;
@@ -194,12 +195,25 @@ async fn get_image_thumbnail(
 #[utoipa::path(delete, path = "/v1/images/{id}", params(("id" = String, Path, description = "the SHA-256 of the image's bytes", pattern = "^[0-9a-f]{64}$")), responses((status = 204, description = "It is erased."), (status = 404, description = "unknown_id unknown_image"), (status = 507, description = "storage_full")))]
 async fn delete_image(State(app): State<App>, Id(id): Id<String>) -> Result<StatusCode, ApiError> {
     let row = find(&app, &id).await?;
-    if !app.ingest.delete_image(row.sha256).await? {
-        return Err(unknown(&id));
+    let erased = to_the_end(async move {
+        let erased = app.ingest.delete_image(row.sha256).await;
+        // Also where the bytes of one whose row is gone could not be removed: the next start does that.
+        if !app
+            .db
+            .image(row.sha256)
+            .await?
+            .is_some_and(|now| now.key == row.key)
+        {
+            app.search.forget_image(row.key).await;
+            app.thumbnails.forget(row.sha256).await;
+        }
+        Ok(erased?)
+    });
+    if erased.await? {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(unknown(&id))
     }
-    app.search.forget_image(row.key).await;
-    app.thumbnails.forget(row.sha256).await;
-    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn find(app: &App, id: &str) -> Result<ImageRow, ApiError> {

@@ -53,6 +53,7 @@ mod search;
 mod security_headers;
 mod server;
 mod text;
+mod to_the_end;
 mod training;
 mod transport;
 

@@ -25,6 +25,7 @@ use super::{
     page::{Page, PageParams},
     pair_request::{PairRequest, PairsRequest, check_count, read_form},
     pair_response::{PairLine, PairResponse},
+    to_the_end::to_the_end,
 };
 use crate::{
     app::App,
@@ -63,9 +64,12 @@ async fn post_pairs(
         MediaType::Multipart => read_multipart(&context.app, request).await?,
         _ => read_json(&context.app, request).await?,
     };
-    let work = store(&context.app, pairs);
-    let answer = context.idempotency.answer(key, fingerprint, work).await?;
-    Ok(answer.into_response())
+    let answer = to_the_end(async move {
+        let work = store(&context.app, pairs);
+        // Kept for a retry of a client that goes away, too.
+        context.idempotency.answer(key, fingerprint, work).await
+    });
+    Ok(answer.await?.into_response())
 }
 
 fn post_stream(

@@ -5,7 +5,10 @@ mod prepare;
 mod store;
 mod upload;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
@@ -13,7 +16,7 @@ use tokio::sync::{RwLock, Semaphore};
 use tracing::{Instrument, trace_span};
 
 use crate::{
-    blobs::{BlobKey, Blobs},
+    blobs::{BlobError, BlobKey, Blobs},
     db::{Db, DbError, ImageRow, NewImage, PairRow},
     image_store::ImageStore,
     telemetry::traces::STAGE,
@@ -120,8 +123,11 @@ impl Ingest {
         let erasure = tokio::spawn(async move {
             let _alone = this.erasing.write().await;
             let existed = this.db.delete_image(id).await?;
-            this.remove_unlinked().await?;
-            Ok(existed)
+            let (_, mut failed) = this.remove_unlinked().await?;
+            // What keeps another's bytes is no failure of this erasure.
+            failed
+                .remove(&id)
+                .map_or(Ok(existed), |error| Err(error.into()))
         });
         erasure.await.unwrap_or(Err(IngestError::Stopping))
     }
@@ -129,12 +135,15 @@ impl Ingest {
     /// Removes the bytes of erased images that a kill kept from going. To be called at start.
     pub async fn finish_erasures(&self) -> Result<usize, IngestError> {
         let _alone = self.erasing.write().await;
-        self.remove_unlinked().await
+        let (removed, failed) = self.remove_unlinked().await?;
+        let failed = failed.into_values().next();
+        failed.map_or(Ok(removed), |error| Err(error.into()))
     }
 
-    async fn remove_unlinked(&self) -> Result<usize, IngestError> {
+    /// Removes the bytes of all erased images: how many went, and why others could not.
+    async fn remove_unlinked(&self) -> Result<(usize, HashMap<Sha256, BlobError>), IngestError> {
         let unlinked = self.db.unlinked_images().await?;
-        let mut failed = None;
+        let mut failed = HashMap::new();
         for id in &unlinked {
             // It may have been uploaded again before its bytes could be removed.
             if self.db.image(*id).await?.is_none()
@@ -142,12 +151,12 @@ impl Ingest {
             {
                 // One that cannot go must not keep the others.
                 tracing::error!(image = %id, %error, "the bytes of a deleted image cannot be removed; the next start tries again");
-                failed = Some(error);
+                failed.insert(*id, error);
                 continue;
             }
             self.db.forget_unlinked(*id).await?;
         }
-        failed.map_or(Ok(unlinked.len()), |error| Err(error.into()))
+        Ok((unlinked.len() - failed.len(), failed))
     }
 
     /// The bytes of a stored image, which have its hash.

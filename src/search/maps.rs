@@ -16,6 +16,7 @@ use crate::{
     types::{CheckpointId, Sha256},
 };
 use kith_mcmc::ImageKey;
+use kith_search::ProjectionInput;
 
 /// Most images on a map.
 pub(super) const MAX_PLACED: usize = 100_000;
@@ -56,9 +57,8 @@ impl Shared {
     ) -> Result<ImageMap, SearchError> {
         let space = self.named_or_answering(checkpoint).await?;
         let images = self.stores.db.placed_images(space.stored).await?;
-        let wanted = space.index().len().min(MAX_PLACED);
-        let lacking = wanted.saturating_sub(images.len());
-        if lacking * LACKING > wanted && space.is_complete() {
+        let indexed = space.index().len();
+        if is_old(indexed, images.len()) && space.is_complete() {
             self.begin_map(&space).await?;
         }
         let checkpoint = space.checkpoint();
@@ -66,7 +66,7 @@ impl Shared {
             .maps
             .progress(checkpoint)
             .map(|share| 0.5 + share / 2.0);
-        if (progress.is_none() && images.is_empty() && wanted > 0) || !space.is_complete() {
+        if (progress.is_none() && images.is_empty() && indexed > 0) || !space.is_complete() {
             // Its images are embedded first, or another map is being made.
             let stored = self.stores.db.count_images().await?;
             progress = progress.or(Some(space.coverage(stored).share / 2.0));
@@ -153,6 +153,12 @@ impl Shared {
     }
 }
 
+/// Whether too many are missing on a map of `placed` images to what one of `indexed` images would have now.
+fn is_old(indexed: usize, placed: usize) -> bool {
+    let wanted = ProjectionInput::size(indexed, MAX_PLACED);
+    wanted.saturating_sub(placed) * LACKING > wanted
+}
+
 /// The share of equal neighbours of each of a sample of images.
 fn compare(pool: &rayon::ThreadPool, from: &Space, to: &Space) -> Vec<(u32, f64)> {
     let mut keys: Vec<u32> = {
@@ -184,4 +190,25 @@ fn compare(pool: &rayon::ThreadPool, from: &Space, to: &Space) -> Vec<(u32, f64)
         (key, same as f64 / before.len().max(1) as f64)
     };
     sample.map(shared).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_map_is_old_where_a_tenth_is_missing_of_what_it_would_have_now() {
+        for (indexed, placed) in [
+            (0, 0),
+            (100, 90),
+            (100_000, 100_000),
+            (100_001, 50_001),
+            (150_000, 75_000),
+        ] {
+            assert!(!is_old(indexed, placed), "{indexed} {placed}");
+        }
+        for (indexed, placed) in [(1, 0), (100, 89), (150_000, 60_000), (200_000, 50_001)] {
+            assert!(is_old(indexed, placed), "{indexed} {placed}");
+        }
+    }
 }

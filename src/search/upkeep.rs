@@ -68,12 +68,19 @@ impl Shared {
             let again = spaces.iter().filter(|space| space.left_some_out());
             again.for_each(|space| space.begin_round());
         }
+        let mut failed = None;
         for id in plan.upkeep {
-            if self.embed_some(id).await? {
-                return Ok(None);
+            match self.embed_some(id).await {
+                Ok(true) => return Ok(None),
+                Ok(false) => {}
+                Err(error @ SearchError::Serve(ServeError::Overloaded | ServeError::Stopping)) => {
+                    return Err(error);
+                }
+                // What keeps one space does not keep the others.
+                Err(error) => failed = failed.or(Some(error)),
             }
         }
-        Ok(Some(LOOK_EVERY))
+        failed.map_or(Ok(Some(LOOK_EVERY)), Err)
     }
 
     /// Embeds the next images that a space lacks; `false`: it lacks none.
@@ -101,7 +108,8 @@ impl Shared {
                 .filter(|row| index.get(row.key.0).is_none())
                 .collect()
         };
-        for batch in missing.chunks(BATCH) {
+        let size = BATCH.min(self.stores.serving.queue_images());
+        for batch in missing.chunks(size.max(1)) {
             let began = Instant::now();
             let skipped = self.embed_batch(&space, batch).await?;
             if let Some(row) = batch.last() {
@@ -130,6 +138,10 @@ impl Shared {
                 }
                 // Erased meanwhile, or damaged: then it is listed and logged when it is found.
                 Ok(None) | Err(ImageError::Damaged { .. }) => {}
+                // Whatever keeps one file from being read does not keep the others.
+                Err(error @ ImageError::Blobs(_)) => {
+                    tracing::warn!(image = %row.sha256, %error, "a stored image cannot be read for search");
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -142,6 +154,10 @@ impl Shared {
                 Ok(row) => vectors.push((key, row.embedding)),
                 Err(ServeError::Pixels { source, .. }) => {
                     tracing::debug!(image = key.0, %source, "a stored image cannot be searched");
+                    skipped += 1;
+                }
+                Err(error @ ServeError::NotFinite { .. }) => {
+                    tracing::warn!(image = key.0, %error, "a stored image cannot be searched");
                     skipped += 1;
                 }
                 Err(error) => return Err(error.into()),

@@ -80,6 +80,11 @@ pub(super) struct Shared {
 }
 
 impl Serving {
+    /// Most images of one request, and of all that wait.
+    pub fn queue_images(&self) -> usize {
+        self.shared.config.queue_images
+    }
+
     /// Loads the live checkpoint, starts the encoder's thread and the follower.
     ///
     /// # Errors

@@ -2,11 +2,15 @@
 
 use std::{path::Path, process::Command};
 
+use kith::{checkpoint::Label, types::CheckpointId};
 use kith_nn::{Device, Encoder, NamedArray};
 use kith_weights::Weights;
 use tempfile::TempDir;
 
-use crate::support::{settings, start_and_stop};
+use crate::{
+    program::told,
+    support::{Served, settings, start_and_stop},
+};
 
 /// Runs the command on the data folder; the answer, or the complaint.
 fn export(folder: &TempDir, format: &str, out: &Path) -> Result<String, String> {
@@ -84,4 +88,34 @@ async fn each_format_is_written_with_a_readme_and_what_it_holds_is_the_checkpoin
 
     let complaint = export(&folder, "onnx", &out("onnx")).unwrap_err();
     assert!(complaint.contains("--out"), "{complaint}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_latest_checkpoint_is_the_one_that_was_begun_last_whatever_the_clock_said() {
+    let served = Served::start(&[]).await;
+    let checkpoints = &served.app.checkpoints;
+    let (_, snapshot) = checkpoints.newest().await.unwrap().unwrap();
+    // An id of a clock that stood at the beginning.
+    let label = Label {
+        id: CheckpointId(uuid::Uuid::from_u128(7)),
+        ..Label::new(None)
+    };
+    checkpoints.begin(&label, 5).await.unwrap();
+    checkpoints.write(&label, snapshot, None).await.unwrap();
+    let folder = served.stop().await;
+    let (data, out) = (folder.path().join("data"), folder.path().join("latest"));
+    let (data, path) = (data.to_str().unwrap(), out.to_str().unwrap());
+    told(&[
+        "checkpoint",
+        "export",
+        "latest",
+        "--format",
+        "kith",
+        "--out",
+        path,
+        "--data-dir",
+        data,
+    ]);
+    let readme = std::fs::read_to_string(out.join("README.md")).unwrap();
+    assert!(readme.contains(&label.id.to_string()), "{readme}");
 }

@@ -15,6 +15,7 @@ mod gauges;
 mod guard;
 mod images;
 mod keys;
+mod left;
 mod live;
 mod load;
 mod messages;

@@ -22,12 +22,24 @@ pub type Place = [f32; 2];
 /// A copy of vectors at one moment.
 pub struct ProjectionInput(Table);
 
+impl ProjectionInput {
+    /// How many of `vectors` a copy of at most `max` has.
+    pub fn size(vectors: usize, max: usize) -> usize {
+        vectors.div_ceil(every(vectors, max))
+    }
+}
+
+/// Of so many consecutive vectors one is chosen.
+fn every(vectors: usize, max: usize) -> usize {
+    vectors.div_ceil(max.max(1)).max(1)
+}
+
 impl Index {
     /// A copy of at most `max` vectors, evenly chosen by key.
     pub fn projection_input(&self, max: usize) -> ProjectionInput {
         let mut keys: Vec<Key> = self.keys().collect();
         keys.sort_unstable();
-        let step = keys.len().div_ceil(max.max(1)).max(1);
+        let step = every(keys.len(), max);
         let mut table = Table::new(self.dim());
         for key in keys.into_iter().step_by(step) {
             if let Some(vector) = self.get(key) {

@@ -3,6 +3,7 @@
 mod checkpoints;
 mod erasures;
 mod keys;
+mod places;
 mod rows;
 mod split;
 

@@ -10,12 +10,12 @@ use tokio::time::{sleep, timeout};
 use crate::support::{Served, data_uri, png, vector};
 
 /// Longer than anything here takes on a busy machine.
-const CEILING: Duration = Duration::from_secs(120);
+pub(super) const CEILING: Duration = Duration::from_secs(120);
 
-const ENABLED: &[&str] = &["search.enabled=true", "search.background_share=1"];
+pub(super) const ENABLED: &[&str] = &["search.enabled=true", "search.background_share=1"];
 
 /// Stores images and gives their ids.
-async fn store(served: &Served, seeds: impl IntoIterator<Item = u32>) -> Vec<String> {
+pub(super) async fn store(served: &Served, seeds: impl IntoIterator<Item = u32>) -> Vec<String> {
     let mut ids = Vec::new();
     for seed in seeds {
         let reply = served.post_as("/v1/images", "image/png", png(seed)).await;
@@ -32,7 +32,11 @@ async fn search(served: &Served, query: Value) -> Value {
 }
 
 /// The space of a checkpoint, once `ready` accepts it.
-async fn space(served: &Served, id: CheckpointId, ready: impl Fn(&Value) -> bool) -> Value {
+pub(super) async fn space(
+    served: &Served,
+    id: CheckpointId,
+    ready: impl Fn(&Value) -> bool,
+) -> Value {
     let look = async {
         loop {
             let state = served.get("/v1/search").await.json();
@@ -47,11 +51,11 @@ async fn space(served: &Served, id: CheckpointId, ready: impl Fn(&Value) -> bool
     timeout(CEILING, look).await.expect("the space is never so")
 }
 
-async fn indexed(served: &Served, id: CheckpointId) -> Value {
+pub(super) async fn indexed(served: &Served, id: CheckpointId) -> Value {
     space(served, id, |space| space["indexed_share"] == 1.0).await
 }
 
-fn live(served: &Served) -> CheckpointId {
+pub(super) fn live(served: &Served) -> CheckpointId {
     served.app.serving.live().unwrap().id
 }
 
