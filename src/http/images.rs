@@ -198,12 +198,8 @@ async fn delete_image(State(app): State<App>, Id(id): Id<String>) -> Result<Stat
     let erased = to_the_end(async move {
         let erased = app.ingest.delete_image(row.sha256).await;
         // Also where the bytes of one whose row is gone could not be removed: the next start does that.
-        if !app
-            .db
-            .image(row.sha256)
-            .await?
-            .is_some_and(|now| now.key == row.key)
-        {
+        let now = app.db.image(row.sha256).await?;
+        if now.is_none_or(|now| now.key != row.key) {
             app.search.forget_image(row.key).await;
             app.thumbnails.forget(row.sha256).await;
         }
