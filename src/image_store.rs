@@ -62,7 +62,7 @@ impl ImageStore {
     }
 
     /// Whether an image is stored, whatever its bytes are.
-    pub async fn knows(&self, id: Sha256) -> Result<bool, ImageError> {
+    pub async fn contains(&self, id: Sha256) -> Result<bool, ImageError> {
         Ok(self.db.image(id).await?.is_some())
     }
 

@@ -21,8 +21,8 @@ const OVERHEAD: usize = 256;
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ThumbnailError {
     /// No such image is stored.
-    #[error("no such image is stored")]
-    Unknown,
+    #[error("no image {0} is stored")]
+    Unknown(Sha256),
     /// The image could not be read.
     #[error(transparent)]
     Image(Arc<ImageError>),
@@ -68,28 +68,19 @@ impl Thumbnails {
         }
     }
 
-    /// The thumbnail of a stored image as a JPEG file; `None`: no such image is stored. Callers who ask at once share one decode.
+    /// The thumbnail of a stored image as a JPEG file. Callers who ask at once share one decode. Errors are not kept: an image may come again.
     ///
     /// # Errors
     /// See [`ThumbnailError`].
-    pub async fn get(&self, id: Sha256) -> Result<Option<Bytes>, ThumbnailError> {
+    pub async fn get(&self, id: Sha256) -> Result<Bytes, ThumbnailError> {
         let made = self.kept.entry(id).or_try_insert_with(self.make(id)).await;
-        let made = match made {
-            Ok(made) => made,
-            Err(shared) => {
-                return match &*shared {
-                    // An error, so that it is not kept: the image may come again.
-                    ThumbnailError::Unknown => Ok(None),
-                    error => Err(error.clone()),
-                };
-            }
-        };
-        if made.is_fresh() && !self.images.knows(id).await? {
+        let made = made.map_err(|shared| (*shared).clone())?;
+        if made.is_fresh() && !self.images.contains(id).await? {
             // Erased after its bytes were read.
             self.forget(id).await;
-            return Ok(None);
+            return Err(ThumbnailError::Unknown(id));
         }
-        Ok(Some(made.into_value()))
+        Ok(made.into_value())
     }
 
     /// Drops that of an erased image.
@@ -101,7 +92,7 @@ impl Thumbnails {
         // The semaphore is never closed.
         let _place = self.making.acquire().await;
         let read = self.images.read(id).await;
-        let bytes = read?.ok_or(ThumbnailError::Unknown)?;
+        let bytes = read?.ok_or(ThumbnailError::Unknown(id))?;
         let limits = self.limits.clone();
         let made = tokio::task::spawn_blocking(move || {
             kith_pixels::decode_with(&bytes, &limits, |image| {

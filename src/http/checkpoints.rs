@@ -297,19 +297,25 @@ async fn promote_checkpoint(
     let hold = request.hold.unwrap_or(true);
     // A checkpoint that cannot be loaded is refused before its row says that it is live.
     app.serving.model(Which::Pinned(id)).await?;
-    app.checkpoints.promote(id, hold).await?;
-    app.serving.follow_now().await?;
-    response(&app, id).await
+    to_the_end(async move {
+        app.checkpoints.promote(id, hold).await?;
+        app.serving.follow_now().await?;
+        response(&app, id).await
+    })
+    .await
 }
 
 /// Lets the gate promote again; answers with the live checkpoint.
 #[utoipa::path(post, path = "/v1/checkpoints/auto", responses((status = 200, body = CheckpointResponse), (status = 404, description = "unknown_checkpoint"), (status = 409, description = "checkpoint_damaged checkpoint_not_finite checkpoint_preprocessing"), (status = 503, description = "not_ready"), (status = 507, description = "storage_full")))]
 async fn release_hold(State(app): State<App>) -> Result<Json<CheckpointResponse>, ApiError> {
-    app.checkpoints.release().await?;
-    app.serving.follow_now().await?;
-    let live = app.db.live_checkpoint().await?;
-    let live = live.ok_or_else(ApiError::no_checkpoint)?;
-    Ok(Json(describe(&app, live).await?))
+    to_the_end(async move {
+        app.checkpoints.release().await?;
+        app.serving.follow_now().await?;
+        let live = app.db.live_checkpoint().await?;
+        let live = live.ok_or_else(ApiError::no_checkpoint)?;
+        Ok(Json(describe(&app, live).await?))
+    })
+    .await
 }
 
 /// Sets the note, and whether retention keeps the checkpoint.
@@ -329,14 +335,17 @@ async fn update_checkpoint(
         let message = "nothing to change: send \"note\" or \"keep\"";
         return Err(ApiError::BadRequest(Problem::new("missing_field", message)));
     }
-    if let Some(keep) = keep {
-        app.checkpoints.keep(id, keep).await?;
-    }
-    if let Some(note) = request.note {
-        let note = Some(note.as_str()).filter(|note| !note.is_empty());
-        app.checkpoints.note(id, note).await?;
-    }
-    response(&app, id).await
+    to_the_end(async move {
+        if let Some(keep) = keep {
+            app.checkpoints.keep(id, keep).await?;
+        }
+        if let Some(note) = request.note {
+            let note = Some(note.as_str()).filter(|note| !note.is_empty());
+            app.checkpoints.note(id, note).await?;
+        }
+        response(&app, id).await
+    })
+    .await
 }
 
 async fn response(app: &App, id: CheckpointId) -> Result<Json<CheckpointResponse>, ApiError> {

@@ -104,7 +104,10 @@ impl From<ThumbnailError> for ApiError {
                 _ => Self::internal(error),
             },
             ThumbnailError::Pixels(error) => Self::from((*error).clone()).with_param("id"),
-            ThumbnailError::Unknown | ThumbnailError::Thread(_) => Self::internal(error),
+            ThumbnailError::Unknown(_) => {
+                Self::NotFound(Problem::new("unknown_image", error.to_string()).with_param("id"))
+            }
+            ThumbnailError::Thread(_) => Self::internal(error),
         }
     }
 }

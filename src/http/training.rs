@@ -12,6 +12,7 @@ use super::{
     error::{ApiError, Problem},
     extract::{Body, Params, whole_parameter},
     json::{optional_name, parse},
+    to_the_end::to_the_end,
 };
 use crate::{
     app::App,
@@ -154,6 +155,10 @@ async fn update_training(
     Body(body): Body,
 ) -> Result<Json<TrainingResponse>, ApiError> {
     let update: UpdateRequest = parse(body, Ok).await?;
+    to_the_end(apply(app, update)).await
+}
+
+async fn apply(app: App, update: UpdateRequest) -> Result<Json<TrainingResponse>, ApiError> {
     if update.state.is_none() && update.learning_rate.is_none() {
         let message = "nothing to change: send \"state\" (paused or running) or \"learning_rate\"";
         return Err(ApiError::BadRequest(Problem::new("missing_field", message)));

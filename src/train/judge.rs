@@ -273,14 +273,14 @@ impl Judge {
         let gate = self.context.gate();
         let max_pairs = gate.pairs_to_ask(config.snapshots.evaluation_pairs);
         let held_out = self.context.wait(checkpoints.held_out_set(max_pairs))?;
-        let tells = held_out.anchors.len() >= MIN_HELD_OUT && shows_things(&held_out);
+        let tells = held_out.anchors.len() >= MIN_HELD_OUT && has_several_things(&held_out);
         let trained = if tells {
             None
         } else {
             Some(self.context.wait(checkpoints.trained_set(TRAINED_SAMPLE))?)
         };
         Ok(EvalInputs {
-            tells_collapse: trained.as_ref().is_none_or(shows_things),
+            tells_collapse: trained.as_ref().is_none_or(has_several_things),
             held_out,
             trained,
             keep_going,
@@ -363,7 +363,7 @@ impl Judge {
 }
 
 /// Whether the images are of different things.
-fn shows_things(set: &EvaluationSet) -> bool {
+fn has_several_things(set: &EvaluationSet) -> bool {
     let things: HashSet<u64> = set.anchor_labels.iter().copied().collect();
     things.len() >= MIN_THINGS
 }

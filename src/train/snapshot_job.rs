@@ -9,7 +9,7 @@ pub(super) struct SnapshotJob {
     pub(super) snapshot: Option<Box<Snapshot>>,
     /// Whether a complete checkpoint has the same state, only without a fitted projection: this one is of use only with it.
     pub(super) only_to_fit: bool,
-    /// Whether it is judged now, and not fitted and judged by a start with training on. The snapshot thread takes it for `false` until it is written.
+    /// Whether it is judged now, and not fitted and judged by a start with training on.
     pub(super) is_judged: bool,
     /// Whether the embeddings of the last steps look collapsed.
     pub(super) is_suspected: bool,

@@ -124,14 +124,11 @@ impl Shared {
     }
 }
 
-/// What came of judging a checkpoint.
-enum Judging {
-    /// It has its verdict, or will have none.
-    Over,
-    /// There was none to judge.
-    Nothing,
-    /// A store failed: it is to be judged again.
-    Failed(Box<SnapshotJob>),
+/// How far the work on a job has come.
+#[derive(Clone, Copy, PartialEq)]
+enum Stage {
+    Writing,
+    Judging,
 }
 
 struct Writer {
@@ -152,7 +149,7 @@ impl Writer {
                 None => queue.recv().map_err(RecvTimeoutError::from),
                 Some(_) => queue.recv_timeout(backoff.next_rest()),
             };
-            let job = match received {
+            let mut job = match received {
                 Ok(job) => job,
                 Err(RecvTimeoutError::Timeout) => {
                     let Some(job) = unjudged.take() else { continue };
@@ -161,26 +158,27 @@ impl Writer {
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            match self.work_on(job) {
-                Judging::Over => {
+            match self.work_on(&mut job) {
+                (Stage::Judging, Some(TrainFailure::Store(_))) => unjudged = Some(job),
+                (Stage::Judging, _) => {
                     unjudged = None;
                     backoff = Backoff::new(max_rest);
                 }
-                Judging::Nothing => {}
-                Judging::Failed(job) => unjudged = Some(*job),
+                (Stage::Writing, _) => {}
             }
             self.shared.pending.fetch_sub(1, Ordering::AcqRel);
         }
     }
 
-    fn work_on(&self, mut job: SnapshotJob) -> Judging {
-        let (id, step) = (job.label.id, job.step);
-        let done = catch_unwind(AssertUnwindSafe(|| self.process(&mut job)));
+    /// Does a job: how far it came, and what failed there, if anything did.
+    fn work_on(&self, job: &mut SnapshotJob) -> (Stage, Option<TrainFailure>) {
+        let (id, step, mut stage) = (job.label.id, job.step, Stage::Writing);
+        let done = catch_unwind(AssertUnwindSafe(|| self.process(job, &mut stage)));
         let failure = match done {
             Ok(done) => done.err(),
             Err(panic) => {
                 let failure = TrainFailure::from_panic(&*panic);
-                self.panicked(&job, &failure);
+                self.panicked(job, stage, &failure);
                 Some(failure)
             }
         };
@@ -197,11 +195,7 @@ impl Writer {
         if catch_unwind(AssertUnwindSafe(|| self.prune())).is_err() {
             tracing::error!("old checkpoints could not be removed");
         }
-        match failure {
-            _ if !job.is_judged => Judging::Nothing,
-            Some(TrainFailure::Store(_)) => Judging::Failed(Box::new(job)),
-            _ => Judging::Over,
-        }
+        (stage, failure)
     }
 
     /// Removes what is kept no longer, also where nothing was judged or written. A stop must be quick: the next run does it.
@@ -219,7 +213,7 @@ impl Writer {
     }
 
     /// Notes a panic. One while writing leaves a row that says "writing", which becomes one that failed.
-    fn panicked(&self, job: &SnapshotJob, failure: &TrainFailure) {
+    fn panicked(&self, job: &SnapshotJob, stage: Stage, failure: &TrainFailure) {
         let (context, id, reason) = (&self.context, job.label.id, failure.to_string());
         let failed = context.wait(async {
             let row = context.db.checkpoint(id).await?;
@@ -231,7 +225,7 @@ impl Writer {
         });
         let is_unwritten = failed.unwrap_or_else(|error| {
             tracing::error!(checkpoint = %id, %error, "its row may still say that it is being written");
-            !job.is_judged
+            stage == Stage::Writing
         });
         if is_unwritten {
             self.note_unwritten(job, reason, WriteFailure::Other);
@@ -246,25 +240,26 @@ impl Writer {
         *lost = Some(lost.map_or(job.pairs_before, |pairs| pairs.min(job.pairs_before)));
     }
 
-    /// Writes the snapshot of `job`, if it holds one, and judges it. What is not written is not judged, then or later.
-    fn process(&self, job: &mut SnapshotJob) -> Result<(), TrainFailure> {
+    /// Writes the snapshot of `job`, if it holds one, and judges it. What is not written is not judged.
+    fn process(&self, job: &mut SnapshotJob, stage: &mut Stage) -> Result<(), TrainFailure> {
         let keep_going = || !self.shared.shutdown.load(Ordering::Acquire);
-        let Some(snapshot) = job.snapshot.take() else {
-            self.judge.judge(job, &keep_going)?;
-            self.forgive(job);
-            return Ok(());
-        };
-        let is_judged = std::mem::replace(&mut job.is_judged, false);
-        let written = self.fit_and_write(job, snapshot, &keep_going);
-        let written = written.inspect_err(|error| {
-            self.note_unwritten(job, error.to_string(), error.into());
-        });
-        if !written? {
-            return Ok(());
+        let snapshot = job.snapshot.take();
+        let was_written = snapshot.is_none();
+        if let Some(snapshot) = snapshot {
+            let written = self.fit_and_write(job, snapshot, &keep_going);
+            let written = written.inspect_err(|error| {
+                self.note_unwritten(job, error.to_string(), error.into());
+            });
+            if !written? {
+                return Ok(());
+            }
         }
-        job.is_judged = is_judged;
-        if is_judged {
+        if job.is_judged {
+            *stage = Stage::Judging;
             self.judge.judge(job, &keep_going)?;
+            if was_written {
+                self.forgive(job);
+            }
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ mod gauges;
 mod guard;
 mod images;
 mod keys;
-mod left;
+mod leaving_clients;
 mod live;
 mod load;
 mod messages;

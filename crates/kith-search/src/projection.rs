@@ -25,12 +25,12 @@ pub struct ProjectionInput(Table);
 impl ProjectionInput {
     /// How many of `vectors` a copy of at most `max` has.
     pub fn size(vectors: usize, max: usize) -> usize {
-        vectors.div_ceil(every(vectors, max))
+        vectors.div_ceil(stride(vectors, max))
     }
 }
 
-/// Of so many consecutive vectors one is chosen.
-fn every(vectors: usize, max: usize) -> usize {
+/// One in so many vectors is chosen, so that at most `max` are.
+fn stride(vectors: usize, max: usize) -> usize {
     vectors.div_ceil(max.max(1)).max(1)
 }
 
@@ -39,7 +39,7 @@ impl Index {
     pub fn projection_input(&self, max: usize) -> ProjectionInput {
         let mut keys: Vec<Key> = self.keys().collect();
         keys.sort_unstable();
-        let step = every(keys.len(), max);
+        let step = stride(keys.len(), max);
         let mut table = Table::new(self.dim());
         for key in keys.into_iter().step_by(step) {
             if let Some(vector) = self.get(key) {

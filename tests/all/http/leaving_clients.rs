@@ -2,11 +2,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use axum::{
-    body::Body,
-    http::{Method, Request, StatusCode},
-};
-use kith::types::Sha256;
+use axum::http::{Request, StatusCode, request::Builder};
+use kith::{thumbnails::ThumbnailError, types::Sha256};
 use serde_json::json;
 use sqlx::{Connection, SqliteConnection};
 use tokio::time::{sleep, timeout};
@@ -16,8 +13,18 @@ use crate::{
     support::{Served, data_uri, png},
 };
 
-/// Holds up whatever is written to the database until it is dropped.
-async fn hold_up(served: &Served) -> SqliteConnection {
+/// Sends a request whose client leaves before anything can be written to the database.
+async fn leave(served: &Served, request: Builder, body: String) {
+    let held = lock_database(served).await;
+    let request = request.header("x-request-timeout", "0.05");
+    let reply = served.send(request.body(body.into()).unwrap()).await;
+    let text = reply.text();
+    assert_eq!(reply.status, StatusCode::REQUEST_TIMEOUT, "{text}");
+    held.close().await.unwrap();
+}
+
+/// Keeps the server from writing to the database until the connection is closed.
+async fn lock_database(served: &Served) -> SqliteConnection {
     let path = served.app.settings.storage.data_dir.join("kith.db");
     let url = format!("sqlite://{}", path.display());
     let mut database = SqliteConnection::connect(&url).await.unwrap();
@@ -42,19 +49,8 @@ async fn an_image_whose_client_left_while_it_was_deleted_is_gone_from_the_search
     let served = Served::start(ENABLED).await;
     let ids = store(&served, 0..6).await;
     assert_eq!(indexed(&served, live(&served)).await["images"], 6);
-    let held = hold_up(&served).await;
-    let request = Request::builder()
-        .method(Method::DELETE)
-        .uri(format!("/v1/images/{}", ids[2]))
-        .header("x-request-timeout", "0.05");
-    let reply = served.send(request.body(Body::empty()).unwrap()).await;
-    assert_eq!(
-        reply.status,
-        StatusCode::REQUEST_TIMEOUT,
-        "{}",
-        reply.text()
-    );
-    held.close().await.unwrap();
+    let request = Request::delete(format!("/v1/images/{}", ids[2]));
+    leave(&served, request, String::new()).await;
     space(&served, live(&served), |space| space["images"] == 5).await;
 }
 
@@ -64,30 +60,19 @@ async fn a_retry_is_answered_as_the_first_request_although_its_client_left() {
     let pair =
         json!({"anchor": {"image": data_uri(&png(1))}, "positive": {"image": data_uri(&png(2))}});
     let document = json!({"pairs": [pair]}).to_string();
-    let post = async |seconds: &str| {
-        let request = Request::post("/v1/pairs")
+    let post = || {
+        Request::post("/v1/pairs")
             .header("content-type", "application/json")
             .header("idempotency-key", "once")
-            .header("x-request-timeout", seconds);
-        let body = Body::from(document.clone());
-        served.send(request.body(body).unwrap()).await
     };
-    let held = hold_up(&served).await;
-    let reply = post("0.05").await;
-    assert_eq!(
-        reply.status,
-        StatusCode::REQUEST_TIMEOUT,
-        "{}",
-        reply.text()
-    );
-    held.close().await.unwrap();
+    leave(&served, post(), document.clone()).await;
     let stored = async {
         while served.app.db.count_images().await.unwrap() < 2 {
             sleep(Duration::from_millis(10)).await;
         }
     };
     timeout(CEILING, stored).await.expect("it was dropped");
-    let retry = post("60").await;
+    let retry = served.send(post().body(document.into()).unwrap()).await;
     assert_eq!(retry.status, StatusCode::CREATED, "{}", retry.text());
     assert_eq!(retry.json()["data"][0]["duplicate"], false);
 }
@@ -123,10 +108,26 @@ async fn a_thumbnail_is_there_once_its_image_is() {
     let served = Served::start(&[]).await;
     let id = Sha256::digest(&png(3));
     let thumbnails = &served.app.thumbnails;
-    assert_eq!(thumbnails.get(id).await.unwrap(), None);
+    let is_unknown = |got| matches!(got, Err(ThumbnailError::Unknown(found)) if found == id);
+    assert!(is_unknown(thumbnails.get(id).await));
     store(&served, [3]).await;
-    assert!(thumbnails.get(id).await.unwrap().is_some());
+    assert!(!thumbnails.get(id).await.unwrap().is_empty());
     served.app.ingest.delete_image(id).await.unwrap();
     thumbnails.forget(id).await;
-    assert_eq!(thumbnails.get(id).await.unwrap(), None);
+    assert!(is_unknown(thumbnails.get(id).await));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_whose_client_left_is_applied() {
+    let served = Served::start(&["training.enabled=true"]).await;
+    let request = Request::patch("/v1/training").header("content-type", "application/json");
+    leave(&served, request, json!({"state": "paused"}).to_string()).await;
+    let paused = async {
+        while served.get("/v1/training").await.json()["state"] != "paused" {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(CEILING, paused)
+        .await
+        .expect("it was kept and not applied");
 }
